@@ -1,0 +1,16 @@
+//! What the server and the runtime's processes say to each other: identifiers, the wire form of
+//! requests and answers, the records on disk, and the client that carries them.
+//!
+//! Nothing here touches the kernel beyond one Unix socket. The runtime itself (isolation, cgroups,
+//! network, layers) is the binary of this package and is not reachable as a library, so that the
+//! server cannot come to depend on privileged code.
+
+pub mod config;
+pub mod digest;
+pub mod id;
+#[path = "sys/passing.rs"]
+mod passing;
+pub mod record;
+pub mod wire;
+
+pub use passing::{receive_message, send_message};

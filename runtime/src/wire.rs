@@ -1,0 +1,364 @@
+//! The wire form between the server and the supervisor: a closed set of typed requests.
+//!
+//! One connection carries one request and its one answer over a `SOCK_SEQPACKET` Unix socket. Hanging
+//! up before the answer cancels what can be cancelled (an unpack). Descriptors travel beside the
+//! message; each request and answer says which it carries, in order.
+//!
+//! Invariants: no request holds a host path, a host uid, a cgroup name or an OCI configuration;
+//! objects are named by digest, container id or principal id, and the supervisor resolves them from
+//! its own record. Unknown fields are refused.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::id::{ContainerId, PrincipalId};
+use crate::record::{ContainerRecord, Failure, LimitState};
+
+/// The version this build speaks; the supervisor accepts this one and the one before.
+pub const PROTOCOL_VERSION: u32 = 1;
+/// A message's size, in bytes, at most.
+pub const MESSAGE_BYTES_MAX: usize = 128 * 1024;
+/// Descriptors that one message carries at most.
+pub const FDS_MAX: usize = 16;
+/// Layers of one container at most (overlayfs stacks up to 500; images are refused above this).
+pub const LAYERS_MAX: usize = 127;
+/// Rows in one page of [`Answer::Layers`], [`Answer::Containers`] and [`Answer::People`] at most.
+pub const PAGE_ROWS_MAX: usize = 256;
+
+/// What the server sends.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Envelope {
+    /// The sender's [`PROTOCOL_VERSION`].
+    pub version: u32,
+    /// The request.
+    pub request: Request,
+}
+
+/// Everything that the supervisor can be asked.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// Versions and facts of the host. Answer: [`Answer::Hello`].
+    Hello {},
+    /// The doctor's report. Answer: [`Answer::Doctor`].
+    Doctor {},
+    /// Gives a person an id range and a place, or confirms the ones they have.
+    /// Answer: [`Answer::Person`].
+    PersonAdd { person: PrincipalId, group: PrincipalId },
+    /// A page of people with their ranges, by ascending id after `after`. Answer: [`Answer::People`].
+    PersonList { after: Option<PrincipalId> },
+    /// Unpacks a layer read from descriptor 0 (a pipe's read end or a file). The answer comes when it
+    /// is on disk under its name, or has failed and left nothing. `blob` is the digest of the bytes
+    /// as they come; when a layer of that name is there already, the answer comes at once.
+    /// Answer: [`Answer::LayerUnpacked`].
+    LayerUnpack { blob: Digest, diff_id: Digest, compression: Compression },
+    /// A page of unpacked layers by ascending digest. Answer: [`Answer::Layers`].
+    LayerList { after: Option<Digest> },
+    /// Removes an unpacked layer; refused with `conflict` while a running container uses it; success
+    /// when it is gone already. Answer: [`Answer::Done`].
+    LayerRemove { blob: Digest },
+    /// Starts a container (its writable layer is made at its first start).
+    /// Answer: [`Answer::Started`], with descriptor 0 as of [`Request::ContainerWatch`].
+    ContainerStart(Box<StartRequest>),
+    /// Sends a signal (signal(7), 1 to 64) to the container's first process. Answer: [`Answer::Done`].
+    ContainerSignal { container: ContainerId, signal: i32 },
+    /// Ends every process of the container at once. Answer: [`Answer::Done`].
+    ContainerKill { container: ContainerId },
+    /// Freezes every process of the container. Answer: [`Answer::Done`].
+    ContainerPause { container: ContainerId },
+    /// Thaws what was frozen. Answer: [`Answer::Done`].
+    ContainerResume { container: ContainerId },
+    /// Changes the limits of a running container, all or none. Answer: [`Answer::Limits`].
+    ContainerUpdate { container: ContainerId, limits: Limits },
+    /// Removes all that the disk and the kernel hold of a container that does not run: writable
+    /// layer, logs, records. Success when it is gone already. Answer: [`Answer::Done`].
+    ContainerRemove { container: ContainerId },
+    /// What the record and the kernel show of one container. Answer: [`Answer::Container`].
+    ContainerState { container: ContainerId },
+    /// A page of all containers that the supervisor holds anything of. Answer: [`Answer::Containers`].
+    ContainerList { after: Option<ContainerId> },
+    /// A connection to the monitor. Its every message ([`MonitorEvent`] as JSON) and its end mean
+    /// only "ask for the state now". Answer: [`Answer::Done`] with descriptor 0, a connected
+    /// `SOCK_SEQPACKET` socket.
+    ContainerWatch { container: ContainerId },
+    /// The container's log. Answer: [`Answer::Logs`] with one read-only descriptor per segment.
+    ContainerLogs { container: ContainerId },
+    /// The container's processes as the host sees them. Answer: [`Answer::Processes`].
+    ContainerProcesses { container: ContainerId },
+}
+
+/// How a layer's bytes are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Compression {
+    /// A plain tar archive.
+    None,
+    /// RFC 1952, several members allowed.
+    Gzip,
+    /// RFC 8878, window at most 128 MiB.
+    Zstd,
+}
+
+/// All that a container is started with.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StartRequest {
+    /// The container.
+    pub container: ContainerId,
+    /// Whose it is; must be known to the supervisor.
+    pub person: PrincipalId,
+    /// The start's number, from 1, growing; exit records carry it.
+    pub run: u64,
+    /// Unpacked layers by blob digest, lowest first, 1 to [`LAYERS_MAX`].
+    pub layers: Vec<Digest>,
+    /// The program.
+    pub process: ProcessSpec,
+    /// The uts namespace's host name (RFC 1123 label, 1 to 63 characters).
+    pub hostname: String,
+    /// Mount the root read-only.
+    pub read_only_root: bool,
+    /// File systems in memory, counted to the container's memory.
+    pub tmpfs: Vec<Tmpfs>,
+    /// Size of `/dev/shm`, in bytes.
+    pub shm_bytes: u64,
+    /// The network.
+    pub network: NetworkMode,
+    /// The limits; none can be left out.
+    pub limits: Limits,
+    /// How its output is kept.
+    pub log: LogOptions,
+    /// How long the container may take to stop at host shutdown: signal, then grace in seconds.
+    pub stop: StopOptions,
+}
+
+/// The program of a container (OCI runtime-spec, config.md, "process").
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProcessSpec {
+    /// Program and arguments, at least one; looked up in the container's `PATH`.
+    pub args: Vec<String>,
+    /// `NAME=value` each.
+    pub env: Vec<String>,
+    /// Absolute; made if absent.
+    pub cwd: String,
+    /// `user[:group]`, names or numbers, as in an image's `User`; names are resolved inside the
+    /// container's own root by the child. Empty: 0:0 (or what the root's passwd says of 0).
+    pub user: String,
+    /// Capabilities to leave out of the default profile's set, such as `CAP_CHOWN`; `ALL` for all.
+    pub capabilities_dropped: Vec<String>,
+    /// rlimits by name without prefix in lower case (`nofile`): soft and hard, never above the profile's.
+    pub ulimits: BTreeMap<String, Ulimit>,
+}
+
+/// One resource limit (setrlimit(2)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ulimit {
+    /// The soft limit, at most `hard`.
+    pub soft: u64,
+    /// The hard limit.
+    pub hard: u64,
+}
+
+/// A file system in memory inside the container, always `nosuid,nodev`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tmpfs {
+    /// Absolute path inside; not `/`, nor at or below `/proc`, `/sys`, `/dev`.
+    pub target: String,
+    /// Size in bytes at most.
+    pub size_bytes: u64,
+}
+
+/// A container's network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NetworkMode {
+    /// Loopback only.
+    None,
+    /// An address on its owner's bridge, with egress by NAT.
+    Private,
+}
+
+/// The kernel's limits of one container. Every one is set; the supervisor refuses those above its
+/// configured ceilings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Processor time in thousandths of a core, from 10.
+    pub cpu_millis: u32,
+    /// Share under contention, 1 to 10000, 100 as the neutral value (cgroup v2's `cpu.weight`).
+    pub cpu_weight: u32,
+    /// Memory in bytes, page cache included, from 6 MiB.
+    pub memory_bytes: u64,
+    /// Swap in bytes beside the memory; 0 for none.
+    pub swap_bytes: u64,
+    /// Processes and threads.
+    pub pids: u32,
+}
+
+/// How output is kept: `files_max` segments of at most `file_bytes_max` bytes, oldest dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogOptions {
+    /// A segment's size in bytes, 64 KiB to 1 GiB.
+    pub file_bytes_max: u64,
+    /// Segments kept, 1 to 10.
+    pub files_max: u32,
+}
+
+/// How a container is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StopOptions {
+    /// The signal that asks for the end, 1 to 64.
+    pub signal: i32,
+    /// Seconds until every process is killed, at most 600.
+    pub grace_secs: u32,
+}
+
+/// What the supervisor answers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+pub enum Answer {
+    /// The request was refused or has failed; nothing of it is left unless the code says so.
+    Failed(Failure),
+    /// Done; nothing else to say.
+    Done {},
+    /// To [`Request::Hello`].
+    Hello(Hello),
+    /// To [`Request::Doctor`].
+    Doctor(DoctorReport),
+    /// To [`Request::PersonAdd`].
+    Person(PersonRange),
+    /// To [`Request::PersonList`].
+    People { people: Vec<PersonRange>, more: bool },
+    /// To [`Request::LayerUnpack`].
+    LayerUnpacked(LayerFacts),
+    /// To [`Request::LayerList`].
+    Layers { layers: Vec<Digest>, more: bool },
+    /// To [`Request::ContainerStart`].
+    Started(Box<ContainerRecord>),
+    /// To [`Request::ContainerUpdate`].
+    Limits { limits: Vec<LimitState> },
+    /// To [`Request::ContainerState`].
+    Container(Box<ContainerRecord>),
+    /// To [`Request::ContainerList`].
+    Containers { containers: Vec<ContainerRecord>, more: bool },
+    /// To [`Request::ContainerLogs`]: segment numbers, oldest first, one descriptor each, in order.
+    /// Numbers grow by one per rotation and are never reused; the last one is being written.
+    Logs { segments: Vec<u64> },
+    /// To [`Request::ContainerProcesses`].
+    Processes { processes: Vec<ProcessInfo>, truncated: bool },
+}
+
+/// Versions and facts.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Hello {
+    /// The supervisor's [`PROTOCOL_VERSION`].
+    pub version: u32,
+    /// The supervisor's package version.
+    pub build: String,
+    /// `/proc/sys/kernel/random/boot_id`.
+    pub boot_id: String,
+    /// Why containers cannot be started on this host; empty when they can.
+    pub blockers: Vec<String>,
+    /// The host's logical processors.
+    pub cpus: u32,
+    /// The host's memory, in bytes.
+    pub memory_bytes: u64,
+}
+
+/// The doctor's report, most basic check first.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DoctorReport {
+    /// One per thing looked at.
+    pub checks: Vec<DoctorCheck>,
+}
+
+/// One thing this host has or lacks.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DoctorCheck {
+    /// A stable identifier, such as `cgroup.layout`.
+    pub id: String,
+    /// How it stands.
+    pub status: DoctorStatus,
+    /// What was found, in one line.
+    pub found: String,
+    /// What a lack costs; empty when nothing is lacking.
+    pub costs: String,
+    /// How to mend it; empty when nothing is lacking.
+    pub mend: String,
+}
+
+/// How one check stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DoctorStatus {
+    /// As it should be.
+    Ok,
+    /// Berth runs, with something missing.
+    Lack,
+    /// Berth cannot run.
+    Blocker,
+}
+
+/// A person's place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PersonRange {
+    /// Who.
+    pub person: PrincipalId,
+    /// Whose resources they count to.
+    pub group: PrincipalId,
+    /// The first of [`PersonRange::ids`] host ids.
+    pub first_id: u32,
+    /// How many (65,536).
+    pub ids: u32,
+}
+
+/// What unpacking found.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LayerFacts {
+    /// The layer's name.
+    pub blob: Digest,
+    /// Entries written.
+    pub entries: u64,
+    /// Bytes of file content written.
+    pub bytes: u64,
+    /// Device nodes left out (containers get theirs from the profile).
+    pub devices_skipped: u64,
+}
+
+/// A process as the host sees it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ProcessInfo {
+    /// Its id in the container's own pid namespace.
+    pub pid: i32,
+    /// Its parent's id there; 0 for the first process.
+    pub parent: i32,
+    /// Its effective user id inside the container.
+    pub uid: u32,
+    /// One letter, as in `/proc/<pid>/stat`.
+    pub state: char,
+    /// Seconds of processor time used.
+    pub cpu_seconds: f64,
+    /// Resident memory in bytes.
+    pub memory_bytes: u64,
+    /// Seconds since its start.
+    pub age_seconds: u64,
+    /// The command line, spaces between arguments, at most 512 bytes, lossily decoded.
+    pub command: String,
+}
+
+/// What a monitor says of its own accord; a reader needs only to know that something changed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum MonitorEvent {
+    /// The container has ended and its exit record is on disk.
+    Exited {},
+    /// The kernel killed a process of the container for memory; the container may run on.
+    OutOfMemory {},
+}
