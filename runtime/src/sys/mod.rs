@@ -1,0 +1,6 @@
+//! Kernel calls that nix does not have: the only unsafe code of the runtime. One wrapper per call,
+//! one unsafe call per block; no policy.
+
+pub mod clone3;
+pub mod memfd;
+pub mod process;
