@@ -92,7 +92,7 @@ fn words(code: &str) -> impl Iterator<Item = &str> {
 // ---- the rules ----
 
 fn opens_with_its_purpose(source: &Source) -> Vec<String> {
-    let fine = source.text.is_empty() || source.text.starts_with("//! ");
+    let fine = source.text.trim().is_empty() || source.text.starts_with("//! ");
     if fine { vec![] } else { vec!["does not open with //!".to_owned()] }
 }
 
