@@ -8,6 +8,7 @@
 // The other half of this crate (types, wire, records) is the library of the same package.
 mod commands;
 mod launch;
+mod layer;
 mod namespace;
 mod profile;
 mod sys;
@@ -24,7 +25,7 @@ fn main() -> ExitCode {
         // "holder" => scope::holder_main(&arguments[1..]),
         // "stop-all" => supervise::stop_all_main(&arguments[1..]),
         // "doctor" => doctor::main(&arguments[1..]),
-        // "unpack" => layer::unpack_main(&arguments[1..]),
+        layer::COMMAND => layer::main(&arguments[1..]),
         _ => commands::main(&arguments),
     }
 }

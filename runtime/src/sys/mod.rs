@@ -2,5 +2,6 @@
 //! one unsafe call per block; no policy.
 
 pub mod clone3;
+pub mod layer;
 pub mod memfd;
 pub mod process;
