@@ -1,7 +1,7 @@
 //! Kernel calls that nix does not have: the only unsafe code of the runtime. One wrapper per call,
 //! one unsafe call per block; no policy.
 
+pub mod bpf;
 pub mod clone3;
-pub mod layer;
 pub mod memfd;
 pub mod process;

@@ -1,0 +1,288 @@
+//! Writing limits and reading them back.
+//!
+//! All or none: values in force before are read first, and written back when a later write fails.
+//! Every limit is read back after writing, and what the file then says is what is reported. Weights
+//! on v1 are shares in the kernel's own ratio (100 is 1024). Swap on v1 is bounded together with
+//! memory (`memory.memsw`), so there a container may trade one for the other.
+//!
+//! `memory.oom.group` stays off: v1 has nothing like it, and whether the loss of one process ends a
+//! container is for its first process to decide.
+
+use std::path::{Path, PathBuf};
+
+use berth_runtime::record::LimitState;
+use berth_runtime::wire::Limits;
+use oci_spec::runtime::LinuxResources;
+
+use super::{Cgroup, Controller, Error, Hierarchy, files};
+
+/// The period that quotas are given in: 100 ms, the kernel's default.
+const CPU_PERIOD_US: u64 = 100_000;
+/// v1's `cpu.shares` at the neutral weight of 100.
+const NEUTRAL_SHARES: u64 = 1024;
+/// Memory limits are held in whole pages.
+const PAGE_BYTES: u64 = 4096;
+
+/// Processor time in microseconds per period.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CpuQuota {
+    /// Time per period; may exceed it, for several cores.
+    pub quota_us: u64,
+    /// The period.
+    pub period_us: u64,
+}
+
+/// What to set; `None` leaves the kernel's value alone.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// The processor's ceiling.
+    pub cpu: Option<CpuQuota>,
+    /// Share under contention, 1 to 10000, 100 as the neutral value.
+    pub cpu_weight: Option<u64>,
+    /// Memory in bytes.
+    pub memory_bytes: Option<u64>,
+    /// Swap in bytes beside the memory; needs `memory_bytes`.
+    pub swap_bytes: Option<u64>,
+    /// Processes and threads.
+    pub pids: Option<u64>,
+}
+
+impl From<&Limits> for Settings {
+    fn from(limits: &Limits) -> Self {
+        let quota_us = u64::from(limits.cpu_millis) * (CPU_PERIOD_US / 1000);
+        Self {
+            cpu: Some(CpuQuota { quota_us, period_us: CPU_PERIOD_US }),
+            cpu_weight: Some(u64::from(limits.cpu_weight)),
+            memory_bytes: Some(limits.memory_bytes),
+            swap_bytes: Some(limits.swap_bytes),
+            pids: Some(u64::from(limits.pids)),
+        }
+    }
+}
+
+impl Settings {
+    /// The limits of an OCI configuration (runtime-spec, config-linux.md, "Control groups"). Numbers
+    /// below zero mean "no limit" there and are left alone; what is not among [`Settings`] is ignored.
+    pub fn from_oci(resources: &LinuxResources) -> Result<Self, Error> {
+        let positive = |number: i64| u64::try_from(number).ok();
+        let mut settings = Self::default();
+        if let Some(cpu) = resources.cpu() {
+            let period_us = cpu.period().unwrap_or(CPU_PERIOD_US);
+            let quota = cpu.quota().and_then(positive).filter(|quota_us| *quota_us > 0);
+            settings.cpu = quota.map(|quota_us| CpuQuota { quota_us, period_us });
+            // The inverse of what v1 is given; the smallest shares are the smallest weight.
+            let weight = |shares: u64| (shares * 100 / NEUTRAL_SHARES).clamp(1, 10_000);
+            settings.cpu_weight = cpu.shares().filter(|shares| *shares > 0).map(weight);
+        }
+        if let Some(memory) = resources.memory() {
+            settings.memory_bytes = memory.limit().and_then(positive);
+            // OCI counts memory and swap together, as v1 does.
+            if let Some(total) = memory.swap().and_then(positive) {
+                let memory_bytes = settings.memory_bytes.filter(|bytes| *bytes <= total);
+                let Some(memory_bytes) = memory_bytes else {
+                    let text = "linux.resources.memory.swap needs a limit that is not above it";
+                    return Err(Error::Invalid(text.to_owned()));
+                };
+                settings.swap_bytes = Some(total - memory_bytes);
+            }
+        }
+        settings.pids = resources.pids().as_ref().and_then(|pids| positive(pids.limit()));
+        settings.pids = settings.pids.filter(|pids| *pids > 0);
+        Ok(settings)
+    }
+}
+
+/// One file to be written for one limit.
+struct Entry {
+    name: &'static str,
+    file: PathBuf,
+    value: String,
+    absent: &'static str,
+}
+
+impl Cgroup {
+    /// Sets every limit given, or none of them, and says what the kernel then shows for each.
+    pub fn apply(&self, settings: &Settings) -> Result<Vec<LimitState>, Error> {
+        let (there, missing): (Vec<Entry>, Vec<Entry>) =
+            self.entries(settings)?.into_iter().partition(|entry| entry.file.exists());
+        let mut before = Vec::new();
+        for entry in &there {
+            before.push(files::read(&entry.file)?);
+        }
+        if let Some(bytes) = settings.memory_bytes {
+            self.make_room(bytes)?;
+        }
+        for (index, entry) in there.iter().enumerate() {
+            if let Err(error) = self.write_limit(entry, settings) {
+                undo(&there[..index], &before[..index], &error)?;
+                return Err(error);
+            }
+        }
+        let mut states = Vec::new();
+        for entry in &there {
+            let value = files::read(&entry.file)?;
+            let held = value == entry.value;
+            let reason =
+                if held { String::new() } else { format!("{} was asked for", entry.value) };
+            states.push(state(entry, value, reason));
+        }
+        states.extend(
+            missing.iter().map(|entry| state(entry, String::new(), entry.absent.to_owned())),
+        );
+        Ok(states)
+    }
+
+    /// The files to write, in an order that the kernel accepts.
+    fn entries(&self, settings: &Settings) -> Result<Vec<Entry>, Error> {
+        match &self.hierarchy {
+            Hierarchy::V2 { root } => Ok(entries_v2(&self.below(root), settings)),
+            Hierarchy::V1 { .. } => self.entries_v1(settings),
+        }
+    }
+
+    fn entries_v1(&self, settings: &Settings) -> Result<Vec<Entry>, Error> {
+        let file = |controller, name: &str| {
+            // Without the controller the file cannot be there, and is reported as missing.
+            self.directory(controller).unwrap_or_default().join(name)
+        };
+        let mut entries = Vec::new();
+        let mut add = |name, file, value: u64, absent| {
+            entries.push(Entry { name, file, value: value.to_string(), absent });
+        };
+        if let Some(cpu) = settings.cpu {
+            let absent = "the kernel has no processor quota (cpu.cfs_quota_us)";
+            // Only to a new period is it written: the kernel checks old quota against new period.
+            let period = file(Controller::Cpu, "cpu.cfs_period_us");
+            if period.exists() && files::read_number(&period)? != cpu.period_us {
+                files::write(&period, &cpu.period_us.to_string())?;
+            }
+            add("cpu", file(Controller::Cpu, "cpu.cfs_quota_us"), cpu.quota_us, absent);
+        }
+        if let Some(weight) = settings.cpu_weight {
+            let absent = "the cpu controller is not mounted";
+            let shares = (weight * NEUTRAL_SHARES / 100).clamp(2, 262_144);
+            add("cpu_weight", file(Controller::Cpu, "cpu.shares"), shares, absent);
+        }
+        if let Some(bytes) = settings.memory_bytes {
+            let memory = file(Controller::Memory, "memory.limit_in_bytes");
+            let both = file(Controller::Memory, "memory.memsw.limit_in_bytes");
+            let absent = "the memory controller is not mounted";
+            let no_swap = "the kernel does not count swap (memory.memsw.limit_in_bytes is absent)";
+            let bytes = whole_pages(bytes);
+            // The kernel demands memory <= memory and swap at every moment: when the sum grows it
+            // goes first, else last.
+            let total = settings.swap_bytes.map(|swap| bytes + whole_pages(swap));
+            let grows = total.is_some_and(|total| {
+                both.exists() && files::read_number(&both).is_ok_and(|before| total >= before)
+            });
+            if let (Some(total), true) = (total, grows) {
+                add("swap", both.clone(), total, no_swap);
+            }
+            add("memory", memory, bytes, absent);
+            if let (Some(total), false) = (total, grows) {
+                add("swap", both, total, no_swap);
+            }
+        }
+        if let Some(pids) = settings.pids {
+            let absent = "the pids controller is not mounted";
+            add("pids", file(Controller::Pids, "pids.max"), pids, absent);
+        }
+        Ok(entries)
+    }
+
+    /// On v2, lowering memory below what is in use would make the kernel kill; so what is above the
+    /// new limit is reclaimed first, and where that fails the change is refused. v1 refuses by itself.
+    fn make_room(&self, bytes: u64) -> Result<(), Error> {
+        let Hierarchy::V2 { root } = &self.hierarchy else { return Ok(()) };
+        let directory = self.below(root);
+        let current = directory.join("memory.current");
+        if !current.exists() {
+            return Ok(());
+        }
+        let mut used = files::read_number(&current)?;
+        if used <= bytes {
+            return Ok(());
+        }
+        // EAGAIN means that less was reclaimed than asked for; what counts is read after it. The
+        // file came with 5.19; without it nothing is reclaimed and the change is refused.
+        let reclaim = files::write(&directory.join("memory.reclaim"), &(used - bytes).to_string());
+        used = files::read_number(&current)?;
+        match reclaim {
+            _ if used <= bytes => Ok(()),
+            Ok(()) | Err(Error::Write { .. }) => {
+                Err(Error::MemoryInUse { path: directory.join("memory.max"), wanted: bytes, used })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes one limit; v1's EBUSY for memory in use becomes the error that says so.
+    fn write_limit(&self, entry: &Entry, settings: &Settings) -> Result<(), Error> {
+        match files::write(&entry.file, &entry.value) {
+            Err(Error::Write { path, source, .. })
+                if source.raw_os_error() == Some(libc::EBUSY)
+                    && matches!(entry.name, "memory" | "swap") =>
+            {
+                let usage = match entry.name {
+                    "memory" => "memory.usage_in_bytes",
+                    _ => "memory.memsw.usage_in_bytes",
+                };
+                let used = files::read_number(&path.with_file_name(usage))?;
+                let wanted = settings.memory_bytes.unwrap_or_default();
+                Err(Error::MemoryInUse { path, wanted, used })
+            }
+            other => other,
+        }
+    }
+}
+
+fn entries_v2(directory: &Path, settings: &Settings) -> Vec<Entry> {
+    let mut entries = Vec::new();
+    let mut add = |name, file: &str, value: String, absent| {
+        entries.push(Entry { name, file: directory.join(file), value, absent });
+    };
+    let no_cpu = "the cpu controller is not available to this cgroup";
+    if let Some(cpu) = settings.cpu {
+        add("cpu", "cpu.max", format!("{} {}", cpu.quota_us, cpu.period_us), no_cpu);
+    }
+    if let Some(weight) = settings.cpu_weight {
+        add("cpu_weight", "cpu.weight", weight.to_string(), no_cpu);
+    }
+    if let Some(bytes) = settings.memory_bytes {
+        let absent = "the memory controller is not available to this cgroup";
+        add("memory", "memory.max", whole_pages(bytes).to_string(), absent);
+    }
+    if let Some(bytes) = settings.swap_bytes {
+        let absent = "the kernel does not count swap (memory.swap.max is absent)";
+        add("swap", "memory.swap.max", whole_pages(bytes).to_string(), absent);
+    }
+    if let Some(pids) = settings.pids {
+        let absent = "the pids controller is not available to this cgroup";
+        add("pids", "pids.max", pids.to_string(), absent);
+    }
+    entries
+}
+
+/// The limit as the kernel holds it: rounded down to whole pages.
+fn whole_pages(bytes: u64) -> u64 {
+    bytes / PAGE_BYTES * PAGE_BYTES
+}
+
+/// Writes former values back, last written first.
+fn undo(written: &[Entry], before: &[String], first: &Error) -> Result<(), Error> {
+    for (entry, value) in written.iter().zip(before).rev() {
+        files::write(&entry.file, value)
+            .map_err(|error| Error::Undo { first: first.to_string(), source: Box::new(error) })?;
+    }
+    Ok(())
+}
+
+fn state(entry: &Entry, value: String, reason: String) -> LimitState {
+    LimitState {
+        name: entry.name.to_owned(),
+        held: reason.is_empty(),
+        file: entry.file.to_string_lossy().into_owned(),
+        value,
+        reason,
+    }
+}

@@ -1,0 +1,309 @@
+//! A container's network: a place on its owner's bridge, with egress by NAT and nothing else.
+//!
+//! [`Network::attach`] gives a waiting container its interface and address, [`Network::detach`] takes
+//! them away and everything else with the last container, [`Network::sweep`] makes the kernel agree
+//! with the supervisor's record after a crash. All can be repeated. Who has which subnet and address
+//! is the supervisor's record ([`Pool::choose`], [`choose_address`]); every name follows from them:
+//!
+//! - `<instance>-<slot>`: a person's bridge;
+//! - `<instance>_<lower 24 bits of the address>`: the host's end of a container's pair;
+//! - `<instance>`: the nftables table (see `table`), whose elements follow from those interfaces.
+//!
+//! Invariants: the guard (table element, locked port) is in force before an interface is up; IPv6 is
+//! off on bridges, ports and in containers; every change is made under the instance's lock, so that
+//! the last container of one person cannot take the table from the first of another.
+
+mod address;
+mod link;
+mod netlink;
+mod resolver;
+mod table;
+
+use std::fs::{self, File};
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+
+use berth_runtime::config::RuntimeConfig;
+use berth_runtime::record::{Failure, FailureClass};
+use nix::fcntl::{Flock, FlockArg};
+use nix::sched::{CloneFlags, setns};
+
+pub use address::{Pool, Subnet, choose_address};
+pub use resolver::resolv_conf;
+
+use link::Link;
+use netlink::Connection;
+use table::Member;
+
+/// Why the network could not be read or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configured pool cannot be used.
+    #[error("use the network pool: {0}")]
+    Pool(String),
+    /// No subnet or address is left.
+    #[error("{0}")]
+    Exhausted(String),
+    /// The kernel refused a step.
+    #[error("{action}")]
+    Kernel {
+        action: String,
+        #[source]
+        source: io::Error,
+    },
+    /// The `nft` program refused the table.
+    #[error("make the nftables table: {0}")]
+    Nft(String),
+    /// A file of `/proc/sys/net` could not be written.
+    #[error("write {value:?} to {path}")]
+    Setting {
+        path: String,
+        value: String,
+        #[source]
+        source: io::Error,
+    },
+    /// A network namespace could not be entered or left.
+    #[error("{step} the container's network namespace")]
+    Namespace {
+        step: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    /// The lock could not be taken.
+    #[error("lock {path}")]
+    Lock {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// A file could not be read.
+    #[error("read {path}")]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// Whether it says that the object is not there.
+    fn is_absent(&self) -> bool {
+        matches!(self, Self::Kernel { source, .. }
+            if matches!(source.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)))
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let (class, code) = match &error {
+            Error::Exhausted(_) => (FailureClass::Exhausted, "network.exhausted"),
+            Error::Pool(_) => (FailureClass::Invalid, "network.pool"),
+            Error::Nft(_) => (FailureClass::Unavailable, "network.nftables"),
+            _ => (FailureClass::Broken, "network.broken"),
+        };
+        let cause = std::error::Error::source(&error);
+        let message = cause.map_or(error.to_string(), |cause| format!("{error}: {cause}"));
+        Self::new(class, code, message)
+    }
+}
+
+/// A container's place on its owner's bridge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attachment {
+    /// The owner's slot: the number of their id range in the block.
+    pub slot: u32,
+    /// The owner's subnet.
+    pub subnet: Subnet,
+    /// The container's address in it.
+    pub address: Ipv4Addr,
+}
+
+/// An instance's networks.
+#[derive(Debug, Clone)]
+pub struct Network {
+    instance: String,
+    pool: Pool,
+    lock_path: PathBuf,
+}
+
+/// The networks that the host has routes to, for [`Pool::choose`].
+pub fn host_routes() -> Result<Vec<Subnet>, Error> {
+    link::routes(&mut Connection::route()?)
+}
+
+/// Sets up the network namespace of a container without network: loopback, no IPv6.
+pub fn loopback_only(netns: BorrowedFd<'_>) -> Result<(), Error> {
+    link::set_up_loopback(&mut inside(netns)?)
+}
+
+impl Network {
+    /// The networks of a configured instance; nothing is made yet.
+    pub fn new(config: &RuntimeConfig) -> Result<Self, Error> {
+        let pool = Pool::new(&config.network_pool, config.network_prefix)?;
+        let lock_path = config.run_dir.join("network.lock");
+        Ok(Self { instance: config.instance.clone(), pool, lock_path })
+    }
+
+    /// The pool that subnets are cut from.
+    pub fn pool(&self) -> Pool {
+        self.pool
+    }
+
+    /// Gives the container whose namespace is `netns` its place. Its first process must still be
+    /// waiting. What was made is undone when a step fails.
+    pub fn attach(&self, netns: BorrowedFd<'_>, at: &Attachment) -> Result<(), Error> {
+        let _lock = self.lock()?;
+        let mut host = Connection::route()?;
+        let done = self.attach_locked(&mut host, netns, at);
+        if done.is_err() {
+            // The first error says more than one met while undoing; a sweep ends what is left.
+            let _ = self.detach_locked(&mut host, at);
+        }
+        done
+    }
+
+    /// Takes the container's place away, and with the owner's last container their bridge, and with
+    /// the last of all the table. Success when it is gone already.
+    pub fn detach(&self, at: &Attachment) -> Result<(), Error> {
+        let _lock = self.lock()?;
+        self.detach_locked(&mut Connection::route()?, at)
+    }
+
+    /// Makes the kernel agree with the record: interfaces of containers that are not among `live` go,
+    /// and so do bridges without ports; the table is made anew for those that stay. For the
+    /// supervisor's start, and whenever [`Network::guarded`] says no.
+    pub fn sweep(&self, live: &[Attachment]) -> Result<(), Error> {
+        let _lock = self.lock()?;
+        let mut host = Connection::route()?;
+        let links = link::list(&mut host)?;
+        let wanted: Vec<String> = live.iter().map(|at| self.port_name(at.address)).collect();
+        let prefix = format!("{}_", self.instance);
+        for stale in links.iter().filter(|link| link.name.starts_with(&prefix)) {
+            if !wanted.contains(&stale.name) {
+                link::delete(&mut host, &stale.name)?;
+            }
+        }
+        self.delete_empty_bridges(&mut host)?;
+        let members = self.members(&link::list(&mut host)?);
+        if members.is_empty() {
+            return table::delete(&self.instance);
+        }
+        table::replace(&self.instance, &members)
+    }
+
+    /// Whether the table is in force, as it must be while any container has a network. Somebody's
+    /// `nft flush ruleset` (a restart of the nftables service) takes it away.
+    pub fn guarded(&self) -> Result<bool, Error> {
+        table::exists(&self.instance)
+    }
+
+    fn attach_locked(
+        &self,
+        host: &mut Connection,
+        netns: BorrowedFd<'_>,
+        at: &Attachment,
+    ) -> Result<(), Error> {
+        let mut inside = inside(netns)?;
+        let bridge_name = self.bridge_name(at.slot);
+        let member = Member { bridge: bridge_name.clone(), address: at.address };
+        match table::add(&self.instance, &member) {
+            Err(error) if error.is_absent() => {
+                let mut members = self.members(&link::list(host)?);
+                members.push(member);
+                table::replace(&self.instance, &members)?;
+            }
+            done => done?,
+        }
+        let bridge = link::ensure_bridge(host, &bridge_name, at.subnet)?;
+        let port_name = self.port_name(at.address);
+        // One that a crash has left would still be wired to a dying container.
+        link::delete(host, &port_name)?;
+        let port = link::add_pair(host, &port_name, bridge, (netns, at.address))?;
+        link::secure_port(host, (port, &port_name), at.address)?;
+        link::bind_neighbour(host, bridge, at.address)?;
+        link::set_up_inside(&mut inside, at)?;
+        enable_forwarding()
+    }
+
+    fn detach_locked(&self, host: &mut Connection, at: &Attachment) -> Result<(), Error> {
+        let bridge_name = self.bridge_name(at.slot);
+        link::delete(host, &self.port_name(at.address))?;
+        table::remove(
+            &self.instance,
+            &Member { bridge: bridge_name.clone(), address: at.address },
+        )?;
+        if let Some(bridge) = link::find(host, &bridge_name)? {
+            link::unbind_neighbour(host, bridge.index, at.address)?;
+        }
+        if self.delete_empty_bridges(host)? { Ok(()) } else { table::delete(&self.instance) }
+    }
+
+    /// Removes the instance's bridges that have no port; says whether others are left.
+    fn delete_empty_bridges(&self, host: &mut Connection) -> Result<bool, Error> {
+        let links = link::list(host)?;
+        let prefix = format!("{}-", self.instance);
+        let mut left = false;
+        for bridge in links.iter().filter(|link| link.name.starts_with(&prefix)) {
+            if links.iter().any(|link| link.bridge == Some(bridge.index)) {
+                left = true;
+            } else {
+                link::delete(host, &bridge.name)?;
+                table::remove_bridge(&self.instance, &bridge.name)?;
+            }
+        }
+        Ok(left)
+    }
+
+    /// The containers that have a port, from the interfaces.
+    fn members(&self, links: &[Link]) -> Vec<Member> {
+        let prefix = format!("{}_", self.instance);
+        let high = u32::from(self.pool.whole().network()) & 0xff00_0000;
+        let member = |port: &Link| {
+            let low = u32::from_str_radix(port.name.strip_prefix(&prefix)?, 16).ok()?;
+            let bridge = links.iter().find(|link| Some(link.index) == port.bridge)?;
+            Some(Member { bridge: bridge.name.clone(), address: Ipv4Addr::from(high | low) })
+        };
+        links.iter().filter_map(member).collect()
+    }
+
+    fn bridge_name(&self, slot: u32) -> String {
+        format!("{}-{slot}", self.instance)
+    }
+
+    fn port_name(&self, address: Ipv4Addr) -> String {
+        format!("{}_{:06x}", self.instance, u32::from(address) & 0x00ff_ffff)
+    }
+
+    fn lock(&self) -> Result<Flock<File>, Error> {
+        let failed = |source| Error::Lock { path: self.lock_path.clone(), source };
+        let file = File::options().create(true).append(true).open(&self.lock_path);
+        Flock::lock(file.map_err(failed)?, FlockArg::LockExclusive)
+            .map_err(|(_, errno)| failed(errno.into()))
+    }
+}
+
+/// A connection to a container's namespace, where IPv6 is turned off on the way.
+///
+/// `/proc/sys/net` shows the namespace of whoever opens a file in it, so this process goes there and
+/// comes back; it has one thread, and nothing else happens meanwhile.
+fn inside(netns: BorrowedFd<'_>) -> Result<Connection, Error> {
+    let failed = |step| move |source| Error::Namespace { step, source };
+    let home = File::open("/proc/thread-self/ns/net").map_err(failed("remember ours before"))?;
+    setns(netns, CloneFlags::CLONE_NEWNET).map_err(|errno| failed("enter")(errno.into()))?;
+    let done = link::setting("ipv6/conf/all/disable_ipv6", "1")
+        .and_then(|()| link::setting("ipv6/conf/default/disable_ipv6", "1"))
+        .and_then(|()| Connection::route());
+    setns(home.as_fd(), CloneFlags::CLONE_NEWNET).map_err(|errno| failed("leave")(errno.into()))?;
+    done
+}
+
+/// Lets the host pass packets on between interfaces, without which there is no egress. It is a switch
+/// of the whole host; what Berth's own table drops stays dropped.
+fn enable_forwarding() -> Result<(), Error> {
+    let path = "/proc/sys/net/ipv4/ip_forward";
+    let now = fs::read_to_string(path);
+    let now = now.map_err(|source| Error::Read { path: path.into(), source })?;
+    if now.trim() == "1" { Ok(()) } else { link::setting("ipv4/ip_forward", "1") }
+}
