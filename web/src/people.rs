@@ -1,0 +1,111 @@
+//! Pages of people, for operators; and one's own account.
+
+use askama::Template;
+
+use crate::format::Moment;
+use crate::parts::{Act, Badge, Field};
+use crate::shell::{Section, Shell};
+
+/// Everyone.
+#[derive(Debug, Clone, Template)]
+#[template(path = "people/list.html")]
+pub struct ListPage {
+    /// The frame.
+    pub shell: Shell,
+    /// What is wrong beyond single fields; may be empty.
+    pub error: String,
+    /// The new person's name, as typed.
+    pub name: Field,
+    /// The new person's role, as chosen.
+    pub role: Field,
+    /// A link made just now; it is shown this once.
+    pub invitation: Option<Invitation>,
+    /// Whether the viewer may change anything here.
+    pub manages: bool,
+    /// The people.
+    pub rows: Vec<Row>,
+    /// The next page's address.
+    pub next: Option<String>,
+}
+
+/// A one-time link, shown once.
+#[derive(Debug, Clone)]
+pub struct Invitation {
+    /// Whom it is for.
+    pub name: String,
+    /// The link.
+    pub link: String,
+    /// Until when it can be used.
+    pub until: Moment,
+}
+
+/// One person.
+#[derive(Debug, Clone, Default)]
+pub struct Row {
+    /// The id.
+    pub id: u32,
+    /// The name.
+    pub name: String,
+    /// Whether this is the viewer.
+    pub own: bool,
+    /// The role.
+    pub role: String,
+    /// Active, invited or disabled.
+    pub state: Badge,
+    /// When they were added.
+    pub added: Option<Moment>,
+    /// When they last signed in.
+    pub seen: Option<Moment>,
+    /// What can be done.
+    pub acts: Vec<Act>,
+}
+
+/// One's own account.
+#[derive(Debug, Clone, Template)]
+#[template(path = "account.html")]
+pub struct AccountPage {
+    /// The frame.
+    pub shell: Shell,
+    /// What is wrong with a new password.
+    pub password_error: String,
+    /// What is wrong with a new token.
+    pub token_error: String,
+    /// The new token's name, as typed.
+    pub token_name: Field,
+    /// A token made just now; it is shown this once.
+    pub fresh_token: Option<String>,
+    /// The personal tokens.
+    pub tokens: Vec<TokenRow>,
+    /// Where the viewer is signed in.
+    pub sessions: Vec<SessionRow>,
+}
+
+/// A personal token.
+#[derive(Debug, Clone)]
+pub struct TokenRow {
+    /// Its name.
+    pub name: String,
+    /// What it may do.
+    pub scopes: String,
+    /// When it ends.
+    pub expires: Option<Moment>,
+    /// When it was last used.
+    pub used: Option<Moment>,
+    /// Where it is revoked.
+    pub revoke: String,
+}
+
+/// A place where the viewer is signed in.
+#[derive(Debug, Clone)]
+pub struct SessionRow {
+    /// The browser, as it called itself.
+    pub agent: String,
+    /// From where.
+    pub address: String,
+    /// Since when.
+    pub since: Moment,
+    /// Whether it is this one.
+    pub own: bool,
+    /// Where it is ended.
+    pub revoke: String,
+}

@@ -1,0 +1,240 @@
+//! What every page has around its content: title, navigation, viewer, notices and the API drawer.
+
+use crate::assets;
+
+/// The frame of a page.
+#[derive(Debug, Clone, Default)]
+pub struct Shell {
+    /// The page's own title, without the product's name.
+    pub title: String,
+    /// Which entry of the navigation it belongs to.
+    pub section: Section,
+    /// Who looks at it; nobody on the pages before sign-in.
+    pub viewer: Option<Viewer>,
+    /// The viewer's choice of colours.
+    pub theme: Theme,
+    /// What title and favicon say of the state.
+    pub mark: Mark,
+    /// The result of the action that led here.
+    pub flash: Option<Flash>,
+    /// The API calls that this page makes.
+    pub calls: Vec<ApiCall>,
+    /// Seconds between updates of the live regions; none when nothing on the page moves.
+    pub live_secs: Option<u32>,
+    /// Path and query of the page, where the theme form returns to.
+    pub path: String,
+    /// Scheme, host and port as the browser sees them, for the API drawer.
+    pub origin: String,
+}
+
+/// The entries of the navigation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Section {
+    /// None of them.
+    #[default]
+    None,
+    /// Containers, their details and the launch page.
+    Containers,
+    /// Images.
+    Images,
+    /// People, for those who manage them.
+    People,
+    /// One's own account.
+    Account,
+}
+
+/// The person who looks.
+#[derive(Debug, Clone, Default)]
+pub struct Viewer {
+    /// Their name.
+    pub name: String,
+    /// Their role, in one word.
+    pub role: String,
+    /// Whether the people page is theirs to see.
+    pub manages_people: bool,
+    /// Whether they may launch and pull.
+    pub acts: bool,
+}
+
+/// Light or dark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Theme {
+    /// As the system says.
+    #[default]
+    System,
+    /// Always light.
+    Light,
+    /// Always dark.
+    Dark,
+}
+
+impl Theme {
+    /// Reads the choice from a form or a cookie; anything unknown is the system's.
+    pub fn read(text: &str) -> Self {
+        match text {
+            "light" => Self::Light,
+            "dark" => Self::Dark,
+            _ => Self::System,
+        }
+    }
+
+    /// The name in forms, cookies and the style sheet.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::Light => "light",
+            Self::Dark => "dark",
+        }
+    }
+}
+
+/// What title and favicon say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mark {
+    /// Nothing runs.
+    #[default]
+    Idle,
+    /// Something runs and all is well.
+    Running,
+    /// Something needs the viewer.
+    Attention,
+}
+
+/// The result of an action, shown once.
+#[derive(Debug, Clone)]
+pub struct Flash {
+    /// Whether it worked.
+    pub tone: Tone,
+    /// What happened, in one sentence.
+    pub text: String,
+}
+
+/// What a colour and an icon stand for; always beside a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Tone {
+    /// As it should be.
+    Good,
+    /// Worth a look.
+    Attention,
+    /// Wrong.
+    Bad,
+    /// Neither.
+    #[default]
+    Neutral,
+    /// On its way.
+    Busy,
+}
+
+impl Tone {
+    /// The name of its CSS class.
+    pub fn class(self) -> &'static str {
+        match self {
+            Self::Good => "good",
+            Self::Attention => "attention",
+            Self::Bad => "bad",
+            Self::Neutral => "neutral",
+            Self::Busy => "busy",
+        }
+    }
+}
+
+/// One call of the API, shown as curl.
+#[derive(Debug, Clone)]
+pub struct ApiCall {
+    /// What it does.
+    pub title: String,
+    /// The HTTP method.
+    pub method: &'static str,
+    /// Path and query.
+    pub path: String,
+    /// The JSON body, if any.
+    pub body: Option<String>,
+}
+
+impl ApiCall {
+    /// A call that reads.
+    pub fn get(title: &str, path: impl Into<String>) -> Self {
+        Self { title: title.to_owned(), method: "GET", path: path.into(), body: None }
+    }
+
+    /// A call that acts.
+    pub fn send(
+        title: &str,
+        method: &'static str,
+        path: impl Into<String>,
+        body: Option<String>,
+    ) -> Self {
+        Self { title: title.to_owned(), method, path: path.into(), body }
+    }
+
+    /// The command line, for a POSIX shell.
+    pub fn curl(&self, origin: &str) -> String {
+        let mut line = String::from("curl -H \"Authorization: Bearer $BERTH_TOKEN\"");
+        if self.method != "GET" {
+            line.push_str(" -X ");
+            line.push_str(self.method);
+        }
+        if let Some(body) = &self.body {
+            line.push_str(" -H 'Content-Type: application/json' -d ");
+            line.push_str(&quoted(body));
+        }
+        line.push(' ');
+        line.push_str(&quoted(&format!("{origin}{}", self.path)));
+        line
+    }
+}
+
+/// `text` as one word of a POSIX shell.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
+impl Shell {
+    /// The document's title; a state sign leads it so that a narrow tab still shows it.
+    pub(crate) fn document_title(&self) -> String {
+        let sign = match self.mark {
+            Mark::Idle => "",
+            Mark::Running => "● ",
+            Mark::Attention => "▲ ",
+        };
+        if self.title.is_empty() {
+            "Berth".into()
+        } else {
+            format!("{sign}{} · Berth", self.title)
+        }
+    }
+
+    /// The favicon's path.
+    pub(crate) fn favicon(&self) -> &'static str {
+        match self.mark {
+            Mark::Idle => assets::path("mark-idle", "svg"),
+            Mark::Running => assets::path("mark-running", "svg"),
+            Mark::Attention => assets::path("mark-attention", "svg"),
+        }
+    }
+
+    /// `page` on the current entry of the navigation, for `aria-current`.
+    pub(crate) fn current(&self, section: Section) -> &'static str {
+        if self.section == section { "page" } else { "false" }
+    }
+
+    /// The seconds after which a browser without a script asks again.
+    pub(crate) fn refresh_secs(&self) -> Option<u32> {
+        self.live_secs.map(|secs| secs.max(5))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn curl_lines_cannot_be_broken_out_of() {
+        let call = ApiCall::send("x", "POST", "/api/v1/a'b", Some("{\"n\":\"it's\"}".to_owned()));
+        assert_eq!(
+            call.curl("http://h"),
+            "curl -H \"Authorization: Bearer $BERTH_TOKEN\" -X POST -H 'Content-Type: application/json' \
+             -d '{\"n\":\"it'\\''s\"}' 'http://h/api/v1/a'\\''b'"
+        );
+    }
+}

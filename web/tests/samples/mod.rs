@@ -1,0 +1,607 @@
+//! Sample pages.
+
+use berth_web::Template;
+use berth_web::containers::{
+    Ceilings, ConfirmPage, Head, LaunchForm, LaunchPage, LimitRow, ListPage, LogLine, LogsPage,
+    OverviewPage, ProcessRow, ProcessesPage, Row, SettingsPage, Tab,
+};
+use berth_web::entry::{InvitationPage, ProblemPage, SetupPage, SignInPage};
+use berth_web::format::{Moment, bytes_of, cores_used, percent};
+use berth_web::images::{self, HistoryRow, LayerRow, Pull, PullLayer};
+use berth_web::parts::{Act, Badge, Fact, Field, Meter, Scope};
+use berth_web::people::{self, AccountPage, Invitation, SessionRow, TokenRow};
+use berth_web::shell::{ApiCall, Flash, Mark, Section, Shell, Theme, Tone, Viewer};
+
+const NOW: i64 = 1_795_224_225_000;
+const ID: &str = "3f9a6c0d51e84b7c9a2e6f1d0c8b7a65";
+
+/// Every page with its name; `hostile` stands wherever people can put text.
+pub(crate) fn all(hostile: &str) -> Vec<(String, String)> {
+    let long = "a-very-long-name-that-somebody-gave-to-a-container-because-they-could-63";
+    let mut out = Vec::new();
+    let mut add = |name: &str, html: Result<String, berth_web::Error>| {
+        out.push((name.to_owned(), html.expect("the page renders")));
+    };
+    add("containers-empty", list(&[], true).render());
+    add("containers-three", list(&rows(3, "train"), false).render());
+    add("containers-dark", dark(list(&rows(7, "train"), false)).render());
+    add("containers-nine", list(&rows(9, "train"), false).render());
+    add("containers-thousand", list(&rows(1000, "sweep"), false).render());
+    add("containers-long", list(&rows(5, long), false).render());
+    add("hostile-containers", list(&rows(3, hostile), false).render());
+    add("launch", launch(LaunchForm::default(), "").render());
+    add("launch-errors", launch(wrong_form(), "Berth can’t give that much.").render());
+    add("overview", overview("train-3", false).render());
+    add("overview-ended", overview("train-3", true).render());
+    add("hostile-overview", overview(hostile, false).render());
+    add("logs", logs("train-3", "step 1200 loss=0.4312 lr=3.0e-4 tokens/s=18231").render());
+    add("hostile-logs", logs(hostile, hostile).render());
+    add("processes", processes("train-3").render());
+    add("settings", settings().render());
+    add("confirm", confirm("train-3").render());
+    add("hostile-confirm", confirm(hostile).render());
+    add("images-empty", image_list(0, Vec::new()).render());
+    add("images", image_list(4, pulls()).render());
+    add("image", image().render());
+    add("people", people_page("tom", None).render());
+    add("people-link", people_page("tom", Some("tom")).render());
+    add("hostile-people", people_page(hostile, Some(hostile)).render());
+    add("account", account().render());
+    add("setup", setup("").render());
+    add("setup-errors", setup("That is not the setup secret.").render());
+    add("sign-in", sign_in("").render());
+    add("sign-in-errors", sign_in("Name and password don’t fit.").render());
+    add("invitation", invitation("tom").render());
+    add("hostile-invitation", invitation(hostile).render());
+    add("problem-404", problem(404).render());
+    add("problem-503", problem(503).render());
+    out
+}
+
+fn shell(title: &str, section: Section) -> Shell {
+    Shell {
+        title: title.to_owned(),
+        section,
+        viewer: Some(Viewer {
+            name: "anna".into(),
+            role: "operator".into(),
+            manages_people: true,
+            acts: true,
+        }),
+        theme: Theme::System,
+        mark: Mark::Running,
+        flash: None,
+        calls: vec![ApiCall::get("List containers", "/api/v1/containers?limit=50")],
+        live_secs: Some(3),
+        path: "/containers".into(),
+        origin: "http://127.0.0.1:7777".into(),
+    }
+}
+
+fn dark(mut page: ListPage) -> ListPage {
+    page.shell.theme = Theme::Dark;
+    page.shell.flash = Some(Flash { tone: Tone::Good, text: "train-3 was stopped.".into() });
+    page
+}
+
+fn entry_shell(title: &str) -> Shell {
+    Shell { title: title.into(), ..Shell::default() }
+}
+
+fn badge(tone: Tone, icon: &'static str, word: &str, reason: &str) -> Badge {
+    Badge { tone, icon, word: word.into(), reason: reason.into() }
+}
+
+fn meter(key: &'static str, label: &str, used: u64, limit: u64, note: &str) -> Meter {
+    let text = if key == "cpu" {
+        format!("{} of {} cores", cores_used(used), limit / 1000)
+    } else {
+        bytes_of(used, limit)
+    };
+    Meter { key, label: label.into(), text, percent: Some(percent(used, limit)), note: note.into() }
+}
+
+fn act(label: &'static str, icon: &'static str) -> Act {
+    let path = format!("/containers/{ID}/{}", label.to_lowercase());
+    let asks = label == "Remove";
+    Act { label, icon, path, asks, danger: asks }
+}
+
+fn rows(count: u64, name: &str) -> Vec<Row> {
+    let states = [
+        badge(Tone::Good, "running", "running", ""),
+        badge(Tone::Good, "running", "running", ""),
+        badge(Tone::Bad, "failed", "failed", "over its 8 GiB memory limit"),
+        badge(Tone::Busy, "busy", "stopping", "4 s of 10 s"),
+        badge(Tone::Attention, "paused", "paused", ""),
+        badge(Tone::Neutral, "stopped", "stopped", "by anna"),
+        badge(Tone::Neutral, "stopped", "ended", "exit code 0"),
+    ];
+    let images = ["pytorch/pytorch:2.9-cuda12", "alpine:3.22", "registry.lab:5000/vision/train:41"];
+    (0..count)
+        .map(|index| {
+            let state = states[usize::try_from(index).unwrap_or(0) % states.len()].clone();
+            let on = matches!(state.word.as_str(), "running" | "stopping" | "paused");
+            let idle = |text: &str| Meter { text: text.into(), ..Meter::default() };
+            Row {
+                id: format!("{index:032x}"),
+                name: format!("{name}-{index}"),
+                owner: if index % 2 == 0 { "anna".into() } else { "tom".into() },
+                image: images[usize::try_from(index).unwrap_or(0) % 3].into(),
+                cpu: if on {
+                    meter("cpu", "Processor", 420 + index * 517 % 2000, 2000, "")
+                } else {
+                    idle("–")
+                },
+                memory: if on {
+                    meter("memory", "Memory", (1 + index * 3 % 8) * 1_070_000_000, 8 << 30, "")
+                } else {
+                    idle("–")
+                },
+                address: if on { format!("10.210.4.{}", 2 + index % 250) } else { String::new() },
+                since: Some(Moment::new(
+                    NOW - 61_000 * i64::try_from(index * index + 1).unwrap_or(1),
+                    NOW,
+                )),
+                main: Some(if on { act("Stop", "stop") } else { act("Start", "start") }),
+                more: vec![
+                    act("Restart", "restart"),
+                    act("Pause", "pause"),
+                    act("Kill", "kill"),
+                    act("Remove", "remove"),
+                ],
+                state,
+            }
+        })
+        .collect()
+}
+
+fn list(rows: &[Row], first_use: bool) -> ListPage {
+    let scope = |label, count, current| Scope {
+        label,
+        count: Some(count),
+        path: "/containers".into(),
+        current,
+    };
+    ListPage {
+        shell: shell("Containers", Section::Containers),
+        readouts: vec![
+            Meter {
+                key: "running",
+                label: "Running".into(),
+                text: "2 of 7".into(),
+                percent: None,
+                note: "1 needs you".into(),
+            },
+            meter("cpu", "Processor", 1640, 6000, "of what the running ones may use"),
+            meter("memory", "Memory", 7 << 30, 16 << 30, "of what the running ones may use"),
+            Meter {
+                key: "pids",
+                label: "Processes".into(),
+                text: "41 of 1536".into(),
+                percent: Some(2),
+                note: String::new(),
+            },
+        ],
+        scopes: vec![
+            scope("All", 7, true),
+            scope("Running", 2, false),
+            scope("Stopped", 4, false),
+            scope("Failed", 1, false),
+        ],
+        query: String::new(),
+        query_error: String::new(),
+        shows_owner: true,
+        rows: rows.to_vec(),
+        next: (rows.len() > 50).then(|| "/containers?after=x".to_owned()),
+        first_use,
+    }
+}
+
+fn ceilings() -> Ceilings {
+    Ceilings { cpu: "4".into(), memory: "16 GiB".into(), swap: "2 GiB".into(), pids: "4096".into() }
+}
+
+fn launch(mut form: LaunchForm, error: &str) -> LaunchPage {
+    for (field, value) in [
+        (&mut form.cpu, "1"),
+        (&mut form.memory, "1 GiB"),
+        (&mut form.swap, "0"),
+        (&mut form.pids, "256"),
+        (&mut form.network, "private"),
+        (&mut form.restart, "no"),
+        (&mut form.stop_signal, "SIGTERM"),
+        (&mut form.stop_grace, "10"),
+        (&mut form.shm, "64 MiB"),
+        (&mut form.cpu_weight, "100"),
+    ] {
+        if field.value.is_empty() {
+            field.value = value.into();
+        }
+    }
+    LaunchPage {
+        shell: Shell { live_secs: None, ..shell("Launch", Section::Containers) },
+        error: error.into(),
+        form,
+        images: vec!["alpine:3.22".into(), "starter:1".into()],
+        ceilings: ceilings(),
+    }
+}
+
+fn wrong_form() -> LaunchForm {
+    LaunchForm {
+        image: Field::new("alpine:3.22"),
+        memory: Field {
+            value: "900 GiB".into(),
+            error: "You may ask for 16 GiB at most; an operator can lift that.".into(),
+        },
+        cpu: Field { value: "some".into(), error: "Not a number of cores.".into() },
+        workdir: Field { value: "data".into(), error: "Must start with a slash.".into() },
+        ..LaunchForm::default()
+    }
+}
+
+fn head(name: &str, tab: Tab, ended: bool) -> Head {
+    Head {
+        id: ID.into(),
+        name: name.into(),
+        owner: Some("anna".into()),
+        state: if ended {
+            badge(Tone::Bad, "failed", "failed", "over its 8 GiB memory limit")
+        } else {
+            badge(Tone::Good, "running", "running", "for 3 h 12 min")
+        },
+        image: "registry.lab:5000/vision/train:41".into(),
+        main: Some(if ended { act("Start", "start") } else { act("Stop", "stop") }),
+        acts: if ended { vec![] } else { vec![act("Restart", "restart"), act("Pause", "pause")] },
+        more: vec![act("Kill", "kill"), act("Remove", "remove")],
+        tab,
+        content: true,
+    }
+}
+
+fn gauges(on: bool) -> Vec<Meter> {
+    if !on {
+        let idle = |key, label: &str, text: &str| Meter {
+            key,
+            label: label.into(),
+            text: text.into(),
+            percent: None,
+            note: "not running".into(),
+        };
+        return vec![
+            idle("cpu", "Processor", "– of 2 cores"),
+            idle("memory", "Memory", "– of 8 GiB"),
+            idle("pids", "Processes", "– of 256"),
+        ];
+    }
+    vec![
+        meter("cpu", "Processor", 1420, 2000, "throttled 0.4 s"),
+        meter("memory", "Memory", 7_328_599_654, 8 << 30, "peak 7.1 GiB, swap 0 of 0 B"),
+        Meter {
+            key: "pids",
+            label: "Processes".into(),
+            text: "14 of 256".into(),
+            percent: Some(5),
+            note: String::new(),
+        },
+    ]
+}
+
+fn overview(name: &str, ended: bool) -> OverviewPage {
+    let row = |name, asked: &str, value: &str, file: &str, held| LimitRow {
+        name,
+        asked: asked.into(),
+        value: if ended { String::new() } else { value.into() },
+        file: if ended { String::new() } else { file.into() },
+        held,
+    };
+    let held = || badge(Tone::Good, "held", "held", "");
+    OverviewPage {
+        shell: shell(&format!("{name} running"), Section::Containers),
+        head: head(name, Tab::Overview, ended),
+        story: if ended {
+            "The kernel ended it 4 min ago because it went over its 8 GiB memory limit.".into()
+        } else {
+            String::new()
+        },
+        gauges: gauges(!ended),
+        limits: vec![
+            row("Processor", "2 cores", "200000 100000", "berth/c3f9a6c0/cpu.max", held()),
+            row("Memory", "8 GiB", "8589934592", "berth/c3f9a6c0/memory.max", held()),
+            row("Swap", "0 B", "0", "berth/c3f9a6c0/memory.swap.max", held()),
+            row(
+                "Processes",
+                "256",
+                "256",
+                "berth/c3f9a6c0/pids.max",
+                badge(Tone::Attention, "attention", "not held", "no pids controller on this host"),
+            ),
+        ],
+        facts: vec![
+            Fact::copy("Id", "3f9a6c0d51e8", ID),
+            Fact::code("Command", "python -m train --epochs 30 --data /data/imagenet"),
+            Fact::text("Started", "3 h ago").with_exact("2026-11-21 01:23:45 UTC"),
+            Fact::code("Address", "10.210.4.7"),
+            Fact::text("When it ends", "started again after failures, up to 3 times"),
+            Fact::text("Stops by", "SIGTERM, killed after 10 s"),
+        ],
+        env: vec!["PATH=/usr/bin:/bin".into(), format!("WANDB_PROJECT={name}")],
+        labels: vec![format!("course={name}")],
+    }
+}
+
+fn logs(name: &str, text: &str) -> LogsPage {
+    let line = |index: u32| LogLine {
+        clock: format!("01:23:{:02}.{:03}", index % 60, index * 37 % 1000),
+        exact: "2026-11-21T01:23:45.123456789Z".into(),
+        stderr: index % 9 == 4,
+        text: if index % 9 == 4 {
+            format!("warning: dataloader worker {index} is slow: {}", text.repeat(4))
+        } else {
+            format!("{text} #{index}")
+        },
+    };
+    LogsPage {
+        shell: Shell { live_secs: Some(3), ..shell(name, Section::Containers) },
+        head: head(name, Tab::Logs, false),
+        stream: "all".into(),
+        tail: 200,
+        truncated: true,
+        lines: (0..60).map(line).collect(),
+        follow: None,
+        download: format!("/api/v1/containers/{ID}/logs"),
+    }
+}
+
+fn processes(name: &str) -> ProcessesPage {
+    let row = |pid, parent, command: &str| ProcessRow {
+        pid,
+        parent,
+        user: "0".into(),
+        state: if pid == 1 { "waiting" } else { "running" },
+        cpu_time: "1 h 12 min".into(),
+        memory: "1.2 GiB".into(),
+        age: "3 h 12 min".into(),
+        command: command.into(),
+    };
+    ProcessesPage {
+        shell: shell(name, Section::Containers),
+        head: head(name, Tab::Processes, false),
+        rows: vec![
+            row(1, 0, "/bin/sh -c python -m train"),
+            row(7, 1, "python -m train --epochs 30 --data /data/imagenet --batch 256 --resume"),
+            row(31, 7, "python: dataloader 0"),
+        ],
+        truncated: false,
+    }
+}
+
+fn settings() -> SettingsPage {
+    SettingsPage {
+        shell: shell("train-3", Section::Containers),
+        head: head("train-3", Tab::Settings, false),
+        error: String::new(),
+        name: Field::new("train-3"),
+        cpu: Field::new("2"),
+        cpu_weight: Field::new("100"),
+        memory: Field::new("8 GiB"),
+        swap: Field::new("0 B"),
+        pids: Field::new("256"),
+        restart: Field::new("on-failure"),
+        restart_attempts: Field::new("3"),
+        ceilings: ceilings(),
+        live: true,
+        gauges: gauges(true),
+    }
+}
+
+fn confirm(name: &str) -> ConfirmPage {
+    ConfirmPage {
+        shell: shell("Remove", Section::Containers),
+        question: format!("Remove {name}?"),
+        losses: vec![
+            "Its files and its log are lost; nothing brings them back.".into(),
+            "It is running and is killed first.".into(),
+        ],
+        verb: "Remove it",
+        path: format!("/containers/{ID}/remove"),
+        hidden: vec![("back".into(), "/containers".into())],
+        back: format!("/containers/{ID}"),
+    }
+}
+
+fn pulls() -> Vec<Pull> {
+    let layer = |digest: &str, phase: &str, text: &str, percent, done| PullLayer {
+        digest: digest.into(),
+        phase: phase.into(),
+        text: text.into(),
+        percent,
+        done,
+    };
+    vec![Pull {
+        id: "7".into(),
+        reference: "docker.io/pytorch/pytorch:2.9-cuda12".into(),
+        state: badge(Tone::Busy, "busy", "pulling", "2 of 4 layers"),
+        text: "1.4 of 3.1 GiB".into(),
+        percent: 45,
+        layers: vec![
+            layer("a1b2c3d4e5f6", "here", "28.2 MiB", 100, true),
+            layer("0f1e2d3c4b5a", "downloading", "1.1 of 2.6 GiB", 42, false),
+            layer("778899aabbcc", "unpacking", "310 of 410 MiB", 76, false),
+            layer("deadbeef0123", "waiting", "", 0, false),
+        ],
+        cancel: Some("/operations/7/cancel".into()),
+    }]
+}
+
+fn image_list(count: usize, pulls: Vec<Pull>) -> images::ListPage {
+    let names = [
+        "docker.io/library/alpine",
+        "localhost/starter",
+        "registry.lab:5000/vision/train",
+        "quay.io/jupyter/scipy-notebook",
+    ];
+    images::ListPage {
+        shell: shell("Images", Section::Images),
+        reference: Field::default(),
+        import_error: String::new(),
+        import_limit: "20 GiB".into(),
+        pulls,
+        query: String::new(),
+        rows: names
+            .iter()
+            .take(count)
+            .enumerate()
+            .map(|(index, name)| images::Row {
+                id: index.to_string(),
+                repository: (*name).into(),
+                tag: "3.22".into(),
+                digest: "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+                    .into(),
+                system: index == 1,
+                owner: None,
+                size: "8.2 MiB".into(),
+                platform: "linux/amd64".into(),
+                pulled: Some(Moment::new(NOW - 9_000_000, NOW)),
+                launch: Some("/launch?image=x".into()),
+                more: vec![act("Remove", "remove")],
+            })
+            .collect(),
+        next: None,
+        first_use: count == 0,
+    }
+}
+
+fn image() -> images::DetailPage {
+    images::DetailPage {
+        shell: shell("alpine:3.22", Section::Images),
+        reference: "docker.io/library/alpine:3.22".into(),
+        launch: Some("/launch?image=x".into()),
+        acts: vec![act("Remove", "remove")],
+        facts: vec![
+            Fact::copy("Digest", "9f86d081884c", "sha256:9f86d081884c7d65"),
+            Fact::text("Size", "8.2 MiB"),
+            Fact::code("Command", "/bin/sh"),
+        ],
+        env: vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into()],
+        layers: vec![LayerRow {
+            digest: "sha256:9f86d081884c7d659a2feaa0c55ad015".into(),
+            size: "3.6 MiB".into(),
+            media_type: "tar+gzip".into(),
+        }],
+        history: vec![
+            HistoryRow {
+                created_by: "ADD alpine-minirootfs.tar.gz / # buildkit".into(),
+                empty: false,
+            },
+            HistoryRow { created_by: "CMD [\"/bin/sh\"]".into(), empty: true },
+        ],
+    }
+}
+
+fn people_page(name: &str, fresh: Option<&str>) -> people::ListPage {
+    let row = |id, name: &str, role: &str, state, own| people::Row {
+        id,
+        name: name.into(),
+        own,
+        role: role.into(),
+        state,
+        added: Some(Moment::new(NOW - 900_000_000, NOW)),
+        seen: own.then(|| Moment::new(NOW - 60_000, NOW)),
+        acts: vec![act("Disable", "off")],
+    };
+    people::ListPage {
+        shell: Shell { live_secs: None, ..shell("People", Section::People) },
+        error: String::new(),
+        name: Field::default(),
+        role: Field::new("user"),
+        invitation: fresh.map(|name| Invitation {
+            name: name.into(),
+            link: "http://127.0.0.1:7777/invitation#kX3v9".into(),
+            until: Moment::new(NOW + 259_200_000, NOW),
+        }),
+        manages: true,
+        rows: vec![
+            row(1000, "anna", "operator", badge(Tone::Good, "check", "active", ""), true),
+            row(1001, name, "user", badge(Tone::Attention, "link", "invited", ""), false),
+            row(1002, "kim", "auditor", badge(Tone::Neutral, "off", "disabled", ""), false),
+        ],
+        next: None,
+    }
+}
+
+fn account() -> AccountPage {
+    AccountPage {
+        shell: Shell { live_secs: None, ..shell("Account", Section::Account) },
+        password_error: String::new(),
+        token_error: String::new(),
+        token_name: Field::default(),
+        fresh_token: Some("eyJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJiZXJ0aCJ9.c2lnbmF0dXJl".into()),
+        tokens: vec![TokenRow {
+            name: "nightly sweep".into(),
+            scopes: "read, operate".into(),
+            expires: Some(Moment::new(NOW + 2_592_000_000, NOW)),
+            used: None,
+            revoke: "/account/tokens/1/revoke".into(),
+        }],
+        sessions: vec![SessionRow {
+            agent: "Firefox on Linux".into(),
+            address: "127.0.0.1".into(),
+            since: Moment::new(NOW - 60_000, NOW),
+            own: true,
+            revoke: "/account/sessions/1/end".into(),
+        }],
+    }
+}
+
+fn setup(error: &str) -> SetupPage {
+    SetupPage {
+        shell: entry_shell("Set up"),
+        error: error.into(),
+        secret: Field::default(),
+        name: Field::default(),
+        password_error: String::new(),
+    }
+}
+
+fn sign_in(error: &str) -> SignInPage {
+    SignInPage {
+        shell: entry_shell("Sign in"),
+        error: error.into(),
+        name: String::new(),
+        next: "/containers".into(),
+    }
+}
+
+fn invitation(name: &str) -> InvitationPage {
+    InvitationPage {
+        shell: entry_shell("Welcome"),
+        name: name.into(),
+        token: "kX3v9".into(),
+        error: String::new(),
+    }
+}
+
+fn problem(status: u16) -> ProblemPage {
+    let (what, detail, advice) = match status {
+        404 => (
+            "Not found",
+            "There is no such thing here, or it is not yours to see.",
+            "Look for it in your list.",
+        ),
+        _ => (
+            "Not available now",
+            "The supervisor does not answer.",
+            "Running containers are not touched. Try again in a moment.",
+        ),
+    };
+    ProblemPage {
+        shell: entry_shell(what),
+        status,
+        what: what.into(),
+        detail: detail.into(),
+        advice: advice.into(),
+        request_id: "01JD7Q8ZK3".into(),
+    }
+}
