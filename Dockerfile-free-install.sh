@@ -1,0 +1,806 @@
+#!/usr/bin/env bash
+# Installs, upgrades, checks and removes Berth on one machine, and proves that it works.
+#
+#   sudo ./Dockerfile-free-install.sh [OPTION]...
+#
+#   (no option)       install or upgrade, start, and launch a limited container as proof
+#   --from DIR        take the programs berth and berth-runtime from DIR instead of building them
+#   --check           say what this host has and lacks and what would be done; change nothing
+#   --uninstall       stop containers, remove programs and services; data and configuration stay
+#   --purge           with --uninstall: remove data, configuration, logs and the user as well
+#   --help            print this text
+#
+#   Where it goes, for tests and second instances:
+#   --prefix DIR      put programs, configuration, data and logs below DIR; implies --no-systemd
+#   --config FILE     the configuration file (default: PREFIX/etc/berth/berth.toml)
+#   --instance NAME   with a new configuration: name of the instance (default: berth)
+#   --listen ADDRESS  with a new configuration: where the server listens (default: 127.0.0.1:7777)
+#   --user NAME       with a new configuration: the server's user (default: berth)
+#   --no-systemd      run in the background with pid files even where systemd runs
+#
+# Running it again upgrades: server and supervisor are replaced, running containers live on.
+# A configuration file that somebody has edited is never overwritten.
+set -euo pipefail
+umask 022
+
+SELF=$(realpath "${BASH_SOURCE[0]}")
+HERE=$(dirname "$SELF")
+RUST_MINOR_MIN=94
+RUN_PACKAGES="ca-certificates curl jq nftables iproute2 busybox-static util-linux coreutils tar"
+BUILD_PACKAGES="gcc libc6-dev pkg-config"
+READY_SECS_MAX=${BERTH_READY_SECS_MAX:-60}
+UNIT_DIR=/etc/systemd/system
+UNITS="berth-supervisor.service berth.socket berth.service"
+PROOF_NAME=berth-proof
+STARTER_TAG=berth/starter:latest
+
+action=install from='' prefix='' config='' instance=berth listen=127.0.0.1:7777 user=berth
+purge='' systemd=yes
+
+usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$SELF"; }
+say() { printf '%s\n' "$*"; }
+step() { printf '\n== %s\n' "$*"; }
+die() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+parse_arguments() {
+    while [ $# -gt 0 ]; do
+        case $1 in
+            --from) from=$(realpath "${2:?--from needs a folder}"); shift ;;
+            --check) action=check ;;
+            --uninstall) action=uninstall ;;
+            --purge) purge=yes ;;
+            --prefix) mkdir -p "${2:?--prefix needs a folder}"; prefix=$(realpath "$2"); systemd=; shift ;;
+            --config) config=$(realpath -m "${2:?--config needs a file}"); shift ;;
+            --instance) instance=${2:?--instance needs a name}; shift ;;
+            --listen) listen=${2:?--listen needs an address}; shift ;;
+            --user) user=${2:?--user needs a name}; shift ;;
+            --no-systemd) systemd= ;;
+            --print-config) action=print_config ;;
+            -h | --help) usage; exit 0 ;;
+            *) die "unknown option '$1' (see --help)" ;;
+        esac
+        shift
+    done
+    [ -z "$purge" ] || [ "$action" = uninstall ] || die "--purge goes with --uninstall"
+    [ -d /run/systemd/system ] || systemd=
+    [[ $instance =~ ^[a-z0-9]{1,8}$ ]] || die "--instance: 1 to 8 lower-case letters and digits"
+}
+
+# ---- where things are -----------------------------------------------------------------------------
+
+# toml_get SECTION KEY DEFAULT: a plain value of the configuration file.
+toml_get() {
+    local value=''
+    if [ -e "$config" ]; then
+        value=$(awk -v section="$1" -v key="$2" '
+            /^[ \t]*\[/ { name = $0; gsub(/[][ \t]/, "", name); next }
+            name == section && $0 ~ "^[ \t]*" key "[ \t]*=" {
+                sub(/^[^=]*=[ \t]*/, ""); sub(/[ \t]*(#.*)?$/, ""); gsub(/"/, ""); print; exit
+            }' "$config")
+    fi
+    printf '%s' "${value:-$3}"
+}
+
+# The configuration file is the truth of where an installed instance lies.
+locate() {
+    bin_dir=$prefix/usr/local/bin
+    log_dir=$prefix/var/log/berth
+    config=${config:-$prefix/etc/berth/berth.toml}
+    config_dir=$(dirname "$config")
+    instance=$(toml_get runtime instance "$instance")
+    listen=$(toml_get server listen "$listen")
+    user=$(toml_get runtime server_user "$user")
+    data_dir=$(toml_get runtime data_dir "$prefix/var/lib/berth")
+    run_dir=$(toml_get runtime run_dir "$prefix/run/berth")
+    root_socket=$run_dir/server/root.sock
+    secret_file=$config_dir/setup-secret
+    local path
+    for path in "$data_dir" "$run_dir"; do
+        [[ $path == /*/* ]] || die "$config: '$path' is no place for Berth's own folder"
+    done
+}
+
+print_config() {
+    cat <<TOML
+# Berth's configuration. Each line that is commented out shows the default; take the # away to change
+# it, then run the installer again (or restart berth-supervisor and berth). A wrong key is refused with
+# its name and line. Environment variables and flags go over this file: see 'berth serve --help'.
+
+[server]
+# Where the dashboard and the API listen; loopback only. The socket unit is written from this line.
+listen = "$listen"
+# Host names, besides loopback ones, by which browsers reach this server; without port.
+#hosts = []
+# Connections at once; requests being answered at once; event and log streams of one person at once.
+#connections_max = 1024
+#requests_max = 256
+#streams_max = 64
+# What is logged, such as "info,berth=debug".
+#log = "info"
+
+[auth]
+# A session ends this long after sign-in; sessions of one person at once.
+#session_hours = 168
+#sessions_max = 50
+# How long an invitation's link is good.
+#invitation_hours = 72
+# The longest life that a token can be given; tokens of one person at once.
+#token_days_max = 366
+#tokens_max = 50
+
+[retention]
+# Records older or more than this are dropped.
+#events_days = 30
+#events_max = 100000
+#operations_days = 30
+#operations_max = 20000
+#audit_days = 366
+#audit_max = 1000000
+# How long an Idempotency-Key is remembered.
+#idempotency_hours = 24
+
+[runtime]
+# Names what this instance owns in the kernel: cgroups, the nftables table, bridges.
+instance = "$instance"
+# What outlives a boot: the inventory, image layers, people's data.
+data_dir = "$data_dir"
+# Live state; on tmpfs.
+run_dir = "$run_dir"
+# The server's user; only it and root may ask the supervisor.
+server_user = "$user"
+# The block of host user ids that people's ranges of 65,536 are cut from, first and last.
+#id_first = 2000224256
+#id_last = 2147352575
+# Subnets of people's bridges are cut from this pool, one of this prefix length each.
+#network_pool = "10.201.0.0/16"
+#network_prefix = 26
+# Name servers for containers; empty for the host's own.
+#nameservers = []
+# Bounds of one image layer: bytes and entries once unpacked; and layers unpacked at the same time.
+#layer_bytes_max = 68719476736
+#layer_entries_max = 2000000
+#unpackers_max = 4
+
+# The most that one container may ever be given; the supervisor refuses more.
+#[runtime.ceilings]
+#cpu_millis = 1024000
+#cpu_weight = 10000
+#memory_bytes = 4398046511104
+#swap_bytes = 4398046511104
+#pids = 32768
+TOML
+}
+
+# ---- packages and programs ------------------------------------------------------------------------
+
+installed() { [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
+
+missing_packages() {
+    local package wanted=$RUN_PACKAGES
+    [ -n "$from" ] || wanted="$wanted $BUILD_PACKAGES"
+    command -v dpkg-query >/dev/null || return 0
+    for package in $wanted; do installed "$package" || printf '%s ' "$package"; done
+}
+
+apt_install() {
+    say "installing: $*"
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" \
+        </dev/null >/dev/null
+}
+
+install_packages() {
+    local missing command lacking=()
+    read -ra missing <<<"$(missing_packages)"
+    if [ ${#missing[@]} -gt 0 ] && command -v apt-get >/dev/null; then
+        step "Packages"
+        apt_install "${missing[@]}"
+    fi
+    for command in curl jq nft ip busybox setpriv setsid tar sha256sum; do
+        command -v $command >/dev/null || lacking+=("$command")
+    done
+    [ ${#lacking[@]} = 0 ] || die "these programs are needed and could not be installed: ${lacking[*]}"
+    [ -n "$from" ] || command -v cc >/dev/null || die "a C compiler (cc) is needed to build"
+}
+
+new_enough() {
+    local version
+    version=$("$1" --version 2>/dev/null) || return 1
+    [[ $version =~ \ 1\.([0-9]+)\. ]] && [ "${BASH_REMATCH[1]}" -ge $RUST_MINOR_MIN ]
+}
+
+# Prints the first cargo that is new enough, of those that root or the caller of sudo would find.
+find_cargo() {
+    local candidate home
+    home=$(getent passwd "${SUDO_USER:-root}" | cut -d: -f6)
+    for candidate in "$(command -v cargo || true)" "$home/.cargo/bin/cargo" /root/.cargo/bin/cargo \
+        /usr/local/cargo/bin/cargo /usr/bin/cargo; do
+        if [ -x "$candidate" ] && new_enough "$candidate"; then
+            printf '%s' "$candidate"
+            return 0
+        fi
+    done
+    return 1
+}
+
+# Distributions that backport a current compiler do so under a name of its own.
+cargo_packages() {
+    local package version
+    command -v apt-cache >/dev/null || return 1
+    for package in cargo-web cargo; do
+        version=$(apt-cache policy "$package" 2>/dev/null | sed -n 's/^ *Candidate: *//p')
+        if [[ $version =~ ^([0-9]+:)?(0\.|1\.)([0-9]+)\. ]] &&
+            [ "${BASH_REMATCH[3]}" -ge $RUST_MINOR_MIN ]; then
+            printf '%s %s' "$package" "${package/cargo/rustc}"
+            return 0
+        fi
+    done
+    return 1
+}
+
+build() {
+    local cargo packages owner
+    step "Build (release; several minutes the first time)"
+    if ! cargo=$(find_cargo); then
+        packages=$(cargo_packages) || die "Rust 1.$RUST_MINOR_MIN or newer is needed to build, and this system's packages have none.
+Install it from https://rustup.rs and run this again, or build elsewhere and use --from DIR."
+        # shellcheck disable=SC2086  # two package names
+        apt_install $packages
+        cargo=$(find_cargo) || die "cargo from the packages '$packages' is not new enough"
+    fi
+    say "$("$cargo" --version)"
+    # What lies in the checkout stays its owner's: root builds only its own.
+    owner=$(stat -c %U "$HERE")
+    if [ "$owner" != root ] && [ "$owner" != UNKNOWN ]; then
+        runuser -u "$owner" -- env "PATH=$(dirname "$cargo"):$PATH" \
+            "$cargo" build --release --locked --manifest-path "$HERE/Cargo.toml" \
+            -p berth -p berth-runtime
+    else
+        PATH=$(dirname "$cargo"):$PATH "$cargo" build --release --locked \
+            --manifest-path "$HERE/Cargo.toml" -p berth -p berth-runtime
+    fi
+    from=${CARGO_TARGET_DIR:-$HERE/target}/release
+}
+
+install_programs() {
+    local program
+    step "Programs in $bin_dir"
+    install -d -m 755 "$bin_dir"
+    for program in berth berth-runtime; do
+        [ -x "$from/$program" ] || die "$from/$program is not there"
+        # Renamed over the old one, which running processes keep.
+        install -o root -g root -m 755 "$from/$program" "$bin_dir/.$program.new"
+        mv -f "$bin_dir/.$program.new" "$bin_dir/$program"
+        say "$program: $("$bin_dir/$program" --version 2>/dev/null | head -1)"
+    done
+}
+
+# ---- user, folders, configuration -----------------------------------------------------------------
+
+install_user() {
+    getent passwd "$user" >/dev/null && return 0
+    say "user $user"
+    useradd --system --user-group --no-create-home --home-dir /nonexistent \
+        --shell /usr/sbin/nologin --comment "Berth server" "$user"
+}
+
+folder() { install -d -m "$1" -o "$2" -g "$2" "$3"; }
+
+install_folders() {
+    folder 711 root "$data_dir"
+    folder 700 "$user" "$data_dir/db"
+    folder 700 "$user" "$data_dir/store"
+    folder 711 root "$run_dir"
+    folder 700 "$user" "$run_dir/server"
+    folder 750 root "$log_dir"
+}
+
+# Replaces the file when it is as an installer left it, else writes the new one beside it.
+install_config() {
+    local mark=$config_dir/.berth.toml.sha256 new
+    step "Configuration $config"
+    install -d -m 755 "$config_dir"
+    new=$(print_config)
+    if [ ! -e "$config" ] || (cd "$config_dir" && sha256sum --quiet -c "$mark" >/dev/null 2>&1); then
+        printf '%s\n' "$new" >"$config.tmp"
+        chmod 644 "$config.tmp"
+        mv -f "$config.tmp" "$config"
+        (cd "$config_dir" && sha256sum "$(basename "$config")" >"$mark")
+    else
+        say "edited: left as it is"
+    fi
+}
+
+# ---- services -------------------------------------------------------------------------------------
+
+supervisor_unit() {
+    # What systemd does by seccomp is inherited by containers, which have a filter of their own, and
+    # what it mounts over parts of /proc and /sys makes the kernel refuse them fresh ones: neither is
+    # used here. KillMode=process: monitors and containers live in the scope, children finish alone.
+    cat <<UNIT
+[Unit]
+Description=Berth supervisor (owns all privileged work)
+Documentation=file://$config
+Wants=network.target
+After=network.target nftables.service berth-containers.scope
+StartLimitIntervalSec=0
+
+[Service]
+Type=notify
+NotifyAccess=main
+ExecStart=$bin_dir/berth-runtime supervise --config $config
+ExecStop=/bin/sh -c 'if [ "\$(systemctl is-system-running)" = stopping ]; then exec $bin_dir/berth-runtime stop-all --config $config; fi'
+TimeoutStopSec=630
+KillMode=process
+Restart=always
+RestartSec=200ms
+OOMScoreAdjust=-900
+LimitNOFILE=65536
+TasksMax=infinity
+UMask=0077
+NoNewPrivileges=yes
+CapabilityBoundingSet=~CAP_SYS_MODULE CAP_SYS_RAWIO CAP_SYS_BOOT CAP_SYS_TIME CAP_SYS_TTY_CONFIG CAP_WAKE_ALARM CAP_BLOCK_SUSPEND CAP_LEASE CAP_AUDIT_CONTROL CAP_AUDIT_READ CAP_AUDIT_WRITE
+ProtectSystem=strict
+ProtectHome=yes
+PrivateTmp=yes
+ReadWritePaths=$data_dir $run_dir
+
+[Install]
+WantedBy=multi-user.target
+UNIT
+}
+
+socket_unit() {
+    cat <<UNIT
+[Unit]
+Description=Berth dashboard and API
+Documentation=file://$config
+
+[Socket]
+ListenStream=$listen
+Backlog=1024
+NoDelay=yes
+
+[Install]
+WantedBy=sockets.target
+UNIT
+}
+
+server_unit() {
+    cat <<UNIT
+[Unit]
+Description=Berth server (dashboard, API, inventory)
+Documentation=file://$config
+Wants=berth-supervisor.service
+Requires=berth.socket
+After=berth.socket berth-supervisor.service network.target
+StartLimitIntervalSec=0
+
+[Service]
+Type=notify
+NotifyAccess=main
+ExecStart=$bin_dir/berth serve --config $config
+User=$user
+Group=$user
+Restart=always
+RestartSec=200ms
+TimeoutStopSec=30
+OOMScoreAdjust=-500
+LimitNOFILE=65536
+LimitCORE=0
+UMask=0077
+CapabilityBoundingSet=
+AmbientCapabilities=
+NoNewPrivileges=yes
+ProtectSystem=strict
+ReadWritePaths=$data_dir/db $data_dir/store $run_dir/server
+ProtectHome=yes
+PrivateTmp=yes
+PrivateDevices=yes
+ProtectProc=invisible
+ProcSubset=all
+ProtectKernelTunables=yes
+ProtectKernelModules=yes
+ProtectKernelLogs=yes
+ProtectControlGroups=yes
+ProtectClock=yes
+ProtectHostname=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+MemoryDenyWriteExecute=yes
+RemoveIPC=yes
+KeyringMode=private
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallFilter=~@privileged @resources
+SystemCallErrorNumber=EPERM
+
+[Install]
+WantedBy=multi-user.target
+UNIT
+}
+
+tmpfiles() {
+    cat <<CONF
+# Berth's live state; see tmpfiles.d(5).
+d $run_dir 0711 root root -
+d $run_dir/server 0700 $user $user -
+CONF
+}
+
+# write FILE: standard input to FILE; says whether that changed it by its status (0: changed).
+write() {
+    local new
+    new=$(cat)
+    [ ! -e "$1" ] || [ "$(cat "$1")" != "$new" ] || return 1
+    printf '%s\n' "$new" >"$1.tmp"
+    chmod 644 "$1.tmp"
+    mv -f "$1.tmp" "$1"
+}
+
+start_units() {
+    local socket_changed=
+    step "Services (systemd)"
+    tmpfiles | write /etc/tmpfiles.d/berth.conf || true
+    supervisor_unit | write $UNIT_DIR/berth-supervisor.service || true
+    server_unit | write $UNIT_DIR/berth.service || true
+    if socket_unit | write $UNIT_DIR/berth.socket; then socket_changed=yes; fi
+    systemctl daemon-reload
+    # shellcheck disable=SC2086  # three units
+    systemctl enable --quiet $UNITS
+    # A restart leaves the scope with the containers alone.
+    systemctl restart berth-supervisor.service
+    if [ -n "$socket_changed" ] || ! systemctl is-active --quiet berth.socket; then
+        systemctl stop berth.service
+        systemctl restart berth.socket
+    fi
+    # The socket stays open meanwhile: connections wait instead of being refused.
+    systemctl restart berth.service
+    # shellcheck disable=SC2086
+    systemctl --no-pager --no-legend list-units $UNITS
+}
+
+# pid_of NAME: the process of the pid file, if it still is one of ours.
+pid_of() {
+    local pid exe
+    pid=$(cat "$run_dir/$1.pid" 2>/dev/null) && [ -n "$pid" ] || return 1
+    exe=$(readlink "/proc/$pid/exe" 2>/dev/null) || return 1
+    [[ ${exe% (deleted)} == "$bin_dir"/* ]] && printf '%s' "$pid"
+}
+
+# stop_background NAME: asks, waits, and insists.
+stop_background() {
+    local pid waited=0
+    if pid=$(pid_of "$1"); then
+        kill -TERM "$pid" 2>/dev/null || true
+        while [ -d "/proc/$pid" ] && [ $waited -lt 150 ]; do sleep 0.1; waited=$((waited + 1)); done
+        [ ! -d "/proc/$pid" ] || kill -KILL "$pid" 2>/dev/null || true
+    fi
+    rm -f "$run_dir/$1.pid"
+}
+
+# start_background NAME COMMAND...: in a session of its own, so that no terminal ends it.
+start_background() {
+    local name=$1; shift
+    # Where root may, the kernel is asked to take Berth's own processes last; exec keeps the pid.
+    setsid --fork sh -c 'echo -900 2>/dev/null >/proc/self/oom_score_adj
+        echo $$ >"$0"; exec "$@"' "$run_dir/$name.pid" "$@" >>"$log_dir/$name.log" 2>&1 </dev/null
+}
+
+start_in_background() {
+    step "Services (no systemd: in the background, logs in $log_dir)"
+    # The server first: nobody is to start containers while the supervisor is away.
+    stop_background server
+    stop_background supervisor
+    start_background supervisor "$bin_dir/berth-runtime" supervise --config "$config"
+    wait_for "the supervisor's socket" test -S "$run_dir/supervisor.sock"
+    start_background server setpriv --reuid "$user" --regid "$user" --clear-groups --no-new-privs \
+        --inh-caps=-all --bounding-set=-all "$bin_dir/berth" serve --config "$config"
+}
+
+# wait_for WHAT COMMAND...: until the command succeeds, at most READY_SECS_MAX seconds.
+wait_for() {
+    local what=$1 deadline=$((SECONDS + READY_SECS_MAX)); shift
+    until "$@" >/dev/null 2>&1; do
+        [ $SECONDS -lt $deadline ] || { show_logs >&2; die "$what: not there after $READY_SECS_MAX s"; }
+        sleep 0.05
+    done
+}
+
+show_logs() {
+    if [ -n "$systemd" ]; then
+        journalctl --no-pager -n 30 -u berth-supervisor.service -u berth.service || true
+    else
+        tail -n 15 "$log_dir/supervisor.log" "$log_dir/server.log" 2>/dev/null || true
+    fi
+}
+
+ready() { api GET /readyz; }
+
+# ---- the API over root's own socket ---------------------------------------------------------------
+
+# api METHOD PATH [CURL OPTION]...: the answer's body; the problem goes to standard error.
+api() {
+    local method=$1 path=$2 body; shift 2
+    body=$(curl --silent --show-error --fail-with-body --max-time 120 --unix-socket "$root_socket" \
+        -X "$method" "$@" "http://localhost$path") || {
+        printf '%s %s: %s\n' "$method" "$path" "$body" >&2
+        return 1
+    }
+    printf '%s' "$body"
+}
+
+# ---- the starter image and the proof --------------------------------------------------------------
+
+# Writes FILE, an OCI image layout in a tar: busybox, its applets as links, and the few files that
+# programs expect. The same busybox gives the same bytes.
+make_starter() {
+    local file=$1 work root layout busybox layer diff_id layer_bytes configuration manifest applet
+    busybox=$(command -v busybox)
+    work=$(mktemp -d)
+    root=$work/root layout=$work/layout
+    mkdir -p "$root"/{bin,dev,etc,home,proc,root,sys,tmp,usr/bin,var/tmp} "$layout/blobs/sha256"
+    chmod 1777 "$root/tmp" "$root/var/tmp"
+    chmod 700 "$root/root"
+    install -m 755 "$busybox" "$root/bin/busybox"
+    "$busybox" --list | while read -r applet; do
+        [ "$applet" = busybox ] || ln -s busybox "$root/bin/$applet"
+    done
+    printf 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n' >"$root/etc/passwd"
+    printf 'root:x:0:\nnogroup:x:65534:\n' >"$root/etc/group"
+    tar --create --file "$work/layer.tar" --directory "$root" --format=pax --sort=name --mtime=@0 \
+        --pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime \
+        --owner=0 --group=0 --numeric-owner .
+    diff_id=$(digest_of "$work/layer.tar")
+    gzip --no-name --best "$work/layer.tar"
+    layer=$(add_blob "$layout" "$work/layer.tar.gz")
+    layer_bytes=$(stat -c %s "$work/layer.tar.gz")
+    jq -cn --arg diff_id "sha256:$diff_id" --arg arch "$(image_architecture)" '{
+        created: "1970-01-01T00:00:00Z", architecture: $arch, os: "linux",
+        config: {Env: ["PATH=/bin:/usr/bin"], Cmd: ["/bin/sh"], WorkingDir: "/"},
+        rootfs: {type: "layers", diff_ids: [$diff_id]},
+        history: [{created: "1970-01-01T00:00:00Z", created_by: "Berth installer: busybox-static"}]
+        }' >"$work/config.json"
+    configuration=$(add_blob "$layout" "$work/config.json")
+    jq -cn --arg config "sha256:$configuration" --arg layer "sha256:$layer" \
+        --argjson config_bytes "$(stat -c %s "$work/config.json")" \
+        --argjson layer_bytes "$layer_bytes" '{
+        schemaVersion: 2, mediaType: "application/vnd.oci.image.manifest.v1+json",
+        config: {mediaType: "application/vnd.oci.image.config.v1+json", digest: $config,
+                 size: $config_bytes},
+        layers: [{mediaType: "application/vnd.oci.image.layer.v1.tar+gzip", digest: $layer,
+                  size: $layer_bytes}]}' >"$work/manifest.json"
+    manifest=$(add_blob "$layout" "$work/manifest.json")
+    jq -cn --arg digest "sha256:$manifest" --arg name "$STARTER_TAG" \
+        --argjson bytes "$(stat -c %s "$work/manifest.json")" '{
+        schemaVersion: 2, mediaType: "application/vnd.oci.image.index.v1+json",
+        manifests: [{mediaType: "application/vnd.oci.image.manifest.v1+json", digest: $digest,
+            size: $bytes, annotations: {"org.opencontainers.image.ref.name": $name}}]
+        }' >"$layout/index.json"
+    printf '{"imageLayoutVersion":"1.0.0"}' >"$layout/oci-layout"
+    tar --create --file "$file" --directory "$layout" --sort=name --mtime=@0 --owner=0 --group=0 \
+        --numeric-owner oci-layout index.json blobs
+    rm -rf "$work"
+}
+
+digest_of() { sha256sum "$1" | cut -d' ' -f1; }
+
+# add_blob LAYOUT FILE: copies the file under its digest and prints that.
+add_blob() {
+    local digest
+    digest=$(digest_of "$2")
+    cp "$2" "$1/blobs/sha256/$digest"
+    printf '%s' "$digest"
+}
+
+image_architecture() {
+    case $(uname -m) in
+        x86_64) printf amd64 ;;
+        aarch64) printf arm64 ;;
+        *) uname -m ;;
+    esac
+}
+
+# wait_operation ID: until it has ended; fails when it did not succeed.
+wait_operation() {
+    local operation status deadline=$((SECONDS + 120))
+    while [ $SECONDS -lt $deadline ]; do
+        operation=$(api GET "/api/v1/operations/$1") || return 1
+        status=$(jq -r .state <<<"$operation")
+        case $status in
+            succeeded) return 0 ;;
+            failed | cancelled | interrupted) say "$operation" >&2; return 1 ;;
+        esac
+        sleep 0.1
+    done
+    return 1
+}
+
+import_starter() {
+    local tar answer operation
+    tar=$(mktemp)
+    make_starter "$tar"
+    answer=$(api POST "/api/v1/images/import" -H 'Content-Type: application/x-tar' \
+        --data-binary "@$tar") || { rm -f "$tar"; return 1; }
+    rm -f "$tar"
+    operation=$(jq -r '.id // empty' <<<"$answer")
+    [ -z "$operation" ] || wait_operation "$operation"
+}
+
+remove_proof() {
+    local id
+    id=$(api GET "/api/v1/containers?name=$PROOF_NAME" 2>/dev/null |
+        jq -r --arg name $PROOF_NAME '.items[] | select(.name == $name) | .id') || return 0
+    [ -z "$id" ] || api DELETE "/api/v1/containers/$id?force=true" >/dev/null
+}
+
+# The container's own cgroup file for memory, from its first process on v2 or v1.
+memory_file() {
+    local pid=$1 path
+    if path=$(awk -F: '$2 == "memory" { print $3; found = 1 } END { exit !found }' "/proc/$pid/cgroup"); then
+        printf '/sys/fs/cgroup/memory%s/memory.limit_in_bytes' "$path"
+    else
+        path=$(sed -n 's/^0:://p' "/proc/$pid/cgroup")
+        printf '/sys/fs/cgroup%s/memory.max' "$path"
+    fi
+}
+
+prove() {
+    local id answer began shown output file limit record bytes=$((64 * 1024 * 1024))
+    step "Proof: a limited container from the starter image"
+    import_starter || { show_logs >&2; die "the starter image could not be imported"; }
+    remove_proof
+    began=$(date +%s%N)
+    answer=$(api POST /api/v1/containers -H 'Content-Type: application/json' -d "$(
+        jq -n --arg name $PROOF_NAME --arg image $STARTER_TAG --argjson bytes $bytes '{
+            name: $name, image: $image,
+            command: ["sh", "-c",
+                "echo Hello from process $$, user $(id -u), on $(hostname); sleep 600"],
+            limits: {cpu_millis: 250, memory_bytes: $bytes, swap_bytes: 0, pids: 32}}')") ||
+        die "the container could not be created"
+    id=$(jq -r .id <<<"$answer")
+    api POST "/api/v1/containers/$id/start" >/dev/null ||
+        { show_logs >&2; remove_proof; die "the container could not be started"; }
+    shown=$((($(date +%s%N) - began) / 1000000))
+    wait_for "the container's output" has_output "$id"
+    output=$(api GET "/api/v1/containers/$id/logs" | head -1)
+    record=$(api GET "/api/v1/containers/$id")
+    file=$(memory_file "$(jq -r .pid <<<"$record")")
+    limit=$(cat "$file")
+    say "output:  $output"
+    say "limit:   $limit bytes of memory ($file)"
+    say "time:    $shown ms from request to running"
+    remove_proof
+    [ "$limit" = $bytes ] || die "the kernel holds $limit bytes, not the $bytes that were asked for"
+}
+
+has_output() { api GET "/api/v1/containers/$1/logs" | grep -q Hello; }
+
+# The secret that makes the first operator; there is none once somebody is.
+setup_secret() {
+    local answer secret
+    if answer=$(api POST /api/v1/setup/secret 2>/dev/null); then
+        secret=$(jq -r .secret <<<"$answer")
+        (umask 077 && printf '%s\n' "$secret" >"$secret_file")
+        say "Setup secret (once, also in $secret_file): $secret"
+    else
+        rm -f "$secret_file"
+        say "An operator exists: sign in."
+    fi
+}
+
+doctor() {
+    step "Doctor"
+    "$bin_dir/berth" doctor --config "$config"
+}
+
+install_all() {
+    [ "$(id -u)" = 0 ] || die "run this as root (sudo)"
+    install_packages
+    [ -n "$from" ] || build
+    install_programs
+    install_config
+    install_user
+    install_folders
+    if [ -n "$systemd" ]; then start_units; else start_in_background; fi
+    wait_for "the server" ready
+    doctor || die "Berth cannot run on this host: see above"
+    prove
+    step "Ready"
+    say "http://$listen/"
+    setup_secret
+}
+
+# ---- check and uninstall --------------------------------------------------------------------------
+
+check() {
+    local missing program status=0
+    step "What an installation would do here"
+    read -ra missing <<<"$(missing_packages)"
+    [ ${#missing[@]} = 0 ] || say "install packages: ${missing[*]}"
+    if [ -n "$from" ]; then
+        say "take the programs from $from"
+    elif program=$(find_cargo); then
+        say "build with $("$program" --version)"
+    elif program=$(cargo_packages); then
+        say "install a compiler ($program) and build"
+    else
+        say "lacking: Rust 1.$RUST_MINOR_MIN or newer (https://rustup.rs), or programs for --from DIR"
+        status=1
+    fi
+    for program in berth berth-runtime; do
+        if [ -e "$bin_dir/$program" ]; then say "replace $bin_dir/$program"; else say "write $bin_dir/$program"; fi
+    done
+    if [ -e "$config" ]; then say "keep $config"; else say "write $config"; fi
+    getent passwd "$user" >/dev/null || say "create the user $user"
+    say "keep data in $data_dir, listen on $listen"
+    if [ -n "$systemd" ]; then say "run as systemd units: $UNITS"; else say "run in the background (no systemd)"; fi
+    for program in "$from" "$bin_dir" "$HERE/target/release"; do
+        if [ -z "$program" ] || [ ! -x "$program/berth" ]; then continue; fi
+        step "Doctor"
+        "$program/berth" doctor || status=1
+        return $status
+    done
+    say "(berth doctor runs once the program is there)"
+    return $status
+}
+
+uninstall() {
+    [ "$(id -u)" = 0 ] || die "run this as root (sudo)"
+    step "Containers and services"
+    # The server first: nobody restarts what is being stopped.
+    if [ -n "$systemd" ]; then
+        systemctl disable --now --quiet berth.socket berth.service 2>/dev/null || true
+    fi
+    stop_background server
+    if [ -x "$bin_dir/berth-runtime" ] && [ -e "$config" ]; then
+        "$bin_dir/berth-runtime" stop-all --config "$config" || say "not every container could be stopped"
+    fi
+    if [ -n "$systemd" ]; then
+        systemctl disable --now --quiet berth-supervisor.service 2>/dev/null || true
+        systemctl stop --quiet berth-containers.scope berth.slice 2>/dev/null || true
+        rm -f $UNIT_DIR/berth-supervisor.service $UNIT_DIR/berth.socket $UNIT_DIR/berth.service \
+            /etc/tmpfiles.d/berth.conf
+        systemctl daemon-reload
+        systemctl reset-failed --quiet 'berth*' 2>/dev/null || true
+    fi
+    stop_background supervisor
+    rm -f "$bin_dir/berth" "$bin_dir/berth-runtime"
+    rm -rf "$run_dir"
+    if [ -n "$purge" ]; then
+        purge
+    else
+        say "Removed. Data stays in $data_dir, the configuration in $config_dir."
+    fi
+}
+
+purge() {
+    local folder
+    step "Data"
+    # By name: the folder may hold what is not ours.
+    for folder in db store layers people state; do rm -rf "${data_dir:?}/$folder"; done
+    rmdir --ignore-fail-on-non-empty "$data_dir" 2>/dev/null || true
+    rm -f "$config" "$config.new" "$config_dir/.berth.toml.sha256" "$secret_file"
+    rmdir --ignore-fail-on-non-empty "$config_dir" 2>/dev/null || true
+    rm -f "$log_dir"/*.log
+    rmdir --ignore-fail-on-non-empty "$log_dir" 2>/dev/null || true
+    # Only a user that looks like the one made above.
+    if [ "$(getent passwd "$user" | cut -d: -f5)" = "Berth server" ]; then userdel "$user"; fi
+    say "Removed, with all data, configuration and the user."
+}
+
+main() {
+    parse_arguments "$@"
+    locate
+    case $action in
+        install) install_all ;;
+        check) check ;;
+        uninstall) uninstall ;;
+        print_config) print_config ;;
+    esac
+}
+
+main "$@"

@@ -1,0 +1,66 @@
+# shellcheck shell=bash
+# What the guest's scripts share: results as `ok - NAME` and `not ok - NAME`, the API over root's own
+# socket, and waiting for a condition with a limit. The guest's processor is some 20 times slower than
+# a real one, so limits are wide.
+
+SOCKET=/run/berth/server/root.sock
+
+ok() { printf 'ok - %s\n' "$1"; }
+not_ok() { printf 'not ok - %s\n' "$1"; shift; [ $# = 0 ] || printf '    %s\n' "$@"; }
+
+# expect NAME COMMAND...: one result, by the command's status.
+expect() {
+    local name=$1; shift
+    if "$@"; then ok "$name"; else not_ok "$name" "failed: $*"; fi
+}
+
+# expect_equal NAME WANTED FOUND
+expect_equal() {
+    if [ "$2" = "$3" ]; then ok "$1"; else not_ok "$1" "wanted: $2" "found:  $3"; fi
+}
+
+# until_true SECONDS COMMAND...
+until_true() {
+    local deadline=$((SECONDS + $1)); shift
+    until "$@" >/dev/null 2>&1; do
+        [ $SECONDS -lt $deadline ] || return 1
+        sleep 0.2
+    done
+}
+
+api() {
+    local method=$1 path=$2; shift 2
+    curl --silent --show-error --fail-with-body --max-time 120 --unix-socket $SOCKET -X "$method" \
+        -H 'Content-Type: application/json' "$@" "http://localhost$path"
+}
+
+ready() { api GET /readyz; }
+
+id_of() { api GET /api/v1/containers | jq -r --arg name "$1" '.items[] | select(.name == $name) | .id'; }
+
+# field NAME JQ-PATH: of a container by name.
+field() { api GET "/api/v1/containers/$(id_of "$1")" | jq -r "$2"; }
+
+# create NAME SCRIPT [JSON]: a container from the starter image, started.
+create() {
+    local id extra=${3-}
+    id=$(api POST /api/v1/containers -d "$(jq -n --arg name "$1" --arg script "$2" \
+        --argjson extra "${extra:-"{}"}" '{name: $name, image: "berth/starter:latest",
+            command: ["sh", "-c", $script]} + $extra')" | jq -r .id) &&
+        api POST "/api/v1/containers/$id/start" >/dev/null
+}
+
+logs_of() { api GET "/api/v1/containers/$(id_of "$1")/logs"; }
+logged() { logs_of "$1" | grep -q "$2"; }
+
+# A process by pid and start time, so that a reused pid is told apart.
+identity() {
+    local stat
+    stat=$(cat "/proc/$1/stat" 2>/dev/null) || { echo gone; return; }
+    # shellcheck disable=SC2086  # fields after the command's name, which may hold blanks
+    set -- "$1" ${stat##*) }
+    echo "$1:${21}"
+}
+
+pid_in() { field "$1" .pid; }
+main_pid() { systemctl show -p MainPID --value "$1"; }
