@@ -10,6 +10,7 @@
 mod cgroup;
 mod commands;
 mod launch;
+mod layer;
 mod namespace;
 #[allow(dead_code, reason = "its callers (supervise, monitor) are being written")]
 mod network;
@@ -28,7 +29,7 @@ fn main() -> ExitCode {
         // "holder" => scope::holder_main(&arguments[1..]),
         // "stop-all" => supervise::stop_all_main(&arguments[1..]),
         // "doctor" => doctor::main(&arguments[1..]),
-        // "unpack" => layer::unpack_main(&arguments[1..]),
+        layer::COMMAND => layer::main(&arguments[1..]),
         _ => commands::main(&arguments),
     }
 }

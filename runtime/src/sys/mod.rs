@@ -3,5 +3,6 @@
 
 pub mod bpf;
 pub mod clone3;
+pub mod layer;
 pub mod memfd;
 pub mod process;
