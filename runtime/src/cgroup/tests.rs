@@ -1,8 +1,16 @@
-//! Of the pure parts: the mount table and paths. What the kernel does is shown by `tests/limits`.
+//! Of the pure parts anywhere; of what the kernel does, as root on whichever layout the host has.
 
+use std::io::Write as _;
+use std::os::fd::AsFd;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
+use berth_runtime::id::{ContainerId, PrincipalId};
 use berth_runtime::record::CgroupVersion;
+use berth_runtime::wire::Limits;
+use nix::poll::{PollFd, PollFlags, poll};
 
 use super::*;
 
@@ -49,4 +57,197 @@ fn a_path_cannot_leave_its_hierarchy() {
     }
     let cgroup = Cgroup::at(&v2, "/berth/g2").and_then(|group| group.child("p1000/c1"));
     assert_eq!(cgroup.expect("a good path").path(), "/berth/g2/p1000/c1");
+}
+
+/// A cgroup of this test's own, removed at its end.
+struct Place(Cgroup);
+
+impl Place {
+    /// `None`, said aloud, where the tests don't run as root.
+    fn new(name: &str) -> Option<Self> {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("skipped: needs root");
+            return None;
+        }
+        let hierarchy = Hierarchy::detect().expect("cgroups are mounted");
+        let path = format!("/bt{}{name}", std::process::id());
+        let place = Self(Cgroup::at(&hierarchy, &path).expect("a good path"));
+        Some(place)
+    }
+
+    /// A container's cgroup in it, the way the supervisor makes one.
+    fn container(&self) -> (Scope, Cgroup) {
+        let scope = Scope::open(&self.0.hierarchy, self.0.path()).expect("the scope is made");
+        let container = ContainerId::from_bytes([7; 16]);
+        let cgroup = scope.container(PrincipalId(2), PrincipalId(1000), &container);
+        let cgroup = cgroup.expect("a good path");
+        cgroup.create().expect("the cgroup is made");
+        (scope, cgroup)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.remove().expect("nothing is left in the test's cgroups");
+    }
+}
+
+/// A shell that enters the cgroup before it runs `script`.
+fn run_in(cgroup: &Cgroup, script: &str) -> Child {
+    let mut shell = Command::new("sh");
+    let wait = format!("read -r go; {script}");
+    let mut child = shell.args(["-c", &wait]).stdin(Stdio::piped()).spawn().expect("sh starts");
+    cgroup.join(i32::try_from(child.id()).expect("a pid")).expect("it joins");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    writeln!(stdin, "go").expect("it reads");
+    child
+}
+
+fn limits(memory_mib: u64, swap_mib: u64) -> Settings {
+    Settings::from(&Limits {
+        cpu_millis: 500,
+        cpu_weight: 200,
+        memory_bytes: memory_mib << 20,
+        swap_bytes: swap_mib << 20,
+        pids: 64,
+    })
+}
+
+#[test]
+fn limits_are_set_read_back_and_changed_in_any_direction() {
+    let Some(place) = Place::new("limits") else { return };
+    let (_, cgroup) = place.container();
+    let v2 = cgroup.hierarchy.version() == CgroupVersion::V2;
+    for (memory, swap) in [(64, 0), (128, 64), (32, 512), (512, 0), (64, 1), (64, 0)] {
+        let states = cgroup.apply(&limits(memory, swap)).expect("they are set");
+        let find = |name| states.iter().find(|state| state.name == name).expect("each is told");
+        assert!(states.iter().all(|state| state.held), "{states:?}");
+        assert_eq!(states.len(), 5);
+        assert_eq!(find("memory").value, (memory << 20).to_string());
+        let swap = if v2 { swap } else { memory + swap };
+        assert_eq!(find("swap").value, (swap << 20).to_string());
+        assert_eq!(find("cpu").value, if v2 { "50000 100000" } else { "50000" });
+        assert_eq!(find("cpu_weight").value, if v2 { "200" } else { "2048" });
+        assert_eq!(find("pids").value, "64");
+    }
+    // The last write of this change is refused (the kernel knows no such number): none has been made.
+    let wrong = Settings { pids: Some(1 << 40), ..limits(256, 0) };
+    assert!(matches!(cgroup.apply(&wrong), Err(Error::Write { .. })));
+    let states = cgroup.apply(&Settings { memory_bytes: Some(64 << 20), ..Settings::default() });
+    assert!(states.expect("it is set")[0].held);
+    let file = &cgroup.apply(&limits(64, 0)).expect("they are set")[2].file;
+    assert!(std::path::Path::new(file).exists(), "{file}");
+}
+
+#[test]
+fn memory_is_not_lowered_below_what_is_in_use() {
+    let Some(place) = Place::new("use") else { return };
+    let (_, cgroup) = place.container();
+    cgroup.apply(&limits(256, 0)).expect("limits");
+    let script = "exec python3 -c 'x=bytearray(96<<20); print(len(x), flush=True); \
+                  import time; time.sleep(60)'";
+    let mut child = run_in(&cgroup, script);
+    let usage = match cgroup.hierarchy.version() {
+        CgroupVersion::V2 => "memory.current",
+        CgroupVersion::V1 => "memory.usage_in_bytes",
+    };
+    let usage = cgroup.directory(Controller::Memory).expect("memory").join(usage);
+    wait_for("96 MiB in use", || files::read_number(&usage).is_ok_and(|bytes| bytes > 96 << 20));
+    assert!(matches!(cgroup.apply(&limits(32, 0)), Err(Error::MemoryInUse { .. })));
+    assert_eq!(child.try_wait().ok(), Some(None), "the process lives on");
+    let states = cgroup.apply(&limits(256, 0)).expect("limits");
+    assert!(states.iter().all(|state| state.held), "{states:?}");
+    cgroup.kill().expect("killed");
+    child.wait().expect("reaped");
+}
+
+#[test]
+fn lack_of_memory_is_told() {
+    let Some(place) = Place::new("oom") else { return };
+    let (_, cgroup) = place.container();
+    cgroup.apply(&limits(32, 0)).expect("limits");
+    let notifier = cgroup.oom_notifier().expect("a notifier").expect("memory is counted");
+    assert_eq!(cgroup.oom_kills().expect("a count"), 0);
+    let mut child = run_in(&cgroup, "exec python3 -c 'x=bytearray(96<<20)'");
+    let mut fds = [PollFd::new(notifier.as_fd(), PollFlags::POLLIN)];
+    assert_eq!(poll(&mut fds, 30_000_u16), Ok(1), "the notifier becomes readable");
+    assert_eq!(child.wait().expect("reaped").signal(), Some(libc::SIGKILL));
+    wait_for("the count", || cgroup.oom_kills().is_ok_and(|kills| kills == 1));
+}
+
+#[test]
+fn processes_are_counted_frozen_thawed_and_killed() {
+    let Some(place) = Place::new("kill") else { return };
+    let (scope, cgroup) = place.container();
+    let script = "while :; do sleep 0.01; done & while :; do sleep 0.01; done";
+    let mut child = run_in(&cgroup, script);
+    let pid = i32::try_from(child.id()).expect("a pid");
+    wait_for("both loops", || cgroup.pids().is_ok_and(|pids| pids.len() >= 3));
+    assert!(cgroup.pids().expect("pids").contains(&pid));
+    cgroup.freeze().expect("frozen");
+    assert!(cgroup.frozen().expect("known"));
+    let before = cgroup.pids().expect("pids");
+    assert_eq!(cgroup.pids().expect("pids"), before, "nothing is forked while frozen");
+    cgroup.thaw().expect("thawed");
+    assert!(!cgroup.frozen().expect("known"));
+    cgroup.freeze().expect("frozen again");
+    cgroup.kill().expect("killed while frozen");
+    cgroup.wait_empty(Duration::from_secs(10)).expect("empty");
+    child.wait().expect("reaped");
+    assert_eq!(scope.containers().expect("a list").len(), 1);
+    scope.monitors(PrincipalId(2), PrincipalId(1000)).expect("path").create().expect("made");
+    scope.prune(PrincipalId(2), PrincipalId(1000)).expect("nothing to prune yet");
+    assert!(cgroup.exists());
+    cgroup.remove().expect("removed");
+    cgroup.remove().expect("removed twice");
+    scope.prune(PrincipalId(2), PrincipalId(1000)).expect("pruned");
+    assert!(!scope.person(PrincipalId(2), PrincipalId(1000)).expect("path").exists());
+    cgroup.kill().expect("killing what is gone");
+}
+
+/// Every answer of the device fence, the same on v1 and v2, and without the fence (the control).
+#[test]
+fn only_listed_devices_open() {
+    let Some(place) = Place::new("devices") else { return };
+    let (_, open) = place.container();
+    let fenced = place.0.child("fenced").expect("a good path");
+    fenced.create().expect("made");
+    fenced.restrict_devices(&CONTAINER_DEVICES).expect("restricted");
+    let directory = std::env::temp_dir().join(format!("berth-devices-{}", std::process::id()));
+    std::fs::create_dir(&directory).expect("a directory for nodes");
+    let nodes = [
+        ("c", 1, 3, true),
+        ("c", 1, 5, true),
+        ("c", 1, 9, true),
+        ("c", 1, 1, false),
+        ("c", 1, 11, false),
+        ("b", 1, 3, false),
+        ("b", 7, 0, false),
+        ("c", 10, 229, false),
+    ];
+    let try_in =
+        |cgroup: &Cgroup, script: &str| run_in(cgroup, script).wait().expect("reaped").success();
+    for (kind, major, minor, allowed) in nodes {
+        let node = directory.join(format!("{kind}{major}-{minor}"));
+        let node = node.to_str().expect("a plain path");
+        let make = format!("mknod {node} {kind} {major} {minor}");
+        assert!(!try_in(&fenced, &make), "{make} is refused");
+        assert!(try_in(&open, &make), "{make} works outside the fence");
+        // Whether there is such a device does not matter: only EPERM is the fence's answer.
+        let open_it = format!(
+            "exec python3 -c 'import os,sys\ntry: os.open(\"{node}\", os.O_RDWR|os.O_NONBLOCK)\n\
+             except PermissionError: sys.exit(1)\nexcept OSError: pass'"
+        );
+        assert_eq!(try_in(&fenced, &open_it), allowed, "{node} in the fence");
+        assert!(try_in(&open, &open_it), "{node} outside the fence");
+    }
+    std::fs::remove_dir_all(&directory).expect("nodes removed");
+}
+
+fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !done() {
+        assert!(Instant::now() < deadline, "waited for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }

@@ -307,3 +307,6 @@ fn enable_forwarding() -> Result<(), Error> {
     let now = now.map_err(|source| Error::Read { path: path.into(), source })?;
     if now.trim() == "1" { Ok(()) } else { link::setting("ipv4/ip_forward", "1") }
 }
+
+#[cfg(test)]
+mod tests;
