@@ -214,7 +214,7 @@ find_cargo() {
     local candidate home
     home=$(getent passwd "${SUDO_USER:-root}" | cut -d: -f6)
     for candidate in "$(command -v cargo || true)" "$home/.cargo/bin/cargo" /root/.cargo/bin/cargo \
-        /usr/local/cargo/bin/cargo /usr/bin/cargo; do
+        /usr/local/cargo/bin/cargo /usr/bin/cargo /usr/bin/cargo-1.*; do
         if [ -x "$candidate" ] && new_enough "$candidate"; then
             printf '%s' "$candidate"
             return 0
@@ -223,14 +223,16 @@ find_cargo() {
     return 1
 }
 
-# Distributions that backport a current compiler do so under a name of its own.
+# Prints the packages with a compiler that is new enough. Debian has current ones as cargo-web, Ubuntu
+# as cargo-1.NN.
 cargo_packages() {
     local package version
     command -v apt-cache >/dev/null || return 1
-    for package in cargo-web cargo; do
+    for package in cargo-web cargo \
+        $(apt-cache search --names-only '^cargo-1\.[0-9]+$' | cut -d' ' -f1 | sort -rV); do
         version=$(apt-cache policy "$package" 2>/dev/null | sed -n 's/^ *Candidate: *//p')
-        if [[ $version =~ ^([0-9]+:)?(0\.|1\.)([0-9]+)\. ]] &&
-            [ "${BASH_REMATCH[3]}" -ge $RUST_MINOR_MIN ]; then
+        if [[ $version =~ ^([0-9]+:)?1\.([0-9]+)\. ]] &&
+            [ "${BASH_REMATCH[2]}" -ge $RUST_MINOR_MIN ]; then
             printf '%s %s' "$package" "${package/cargo/rustc}"
             return 0
         fi
@@ -239,9 +241,10 @@ cargo_packages() {
 }
 
 build() {
-    local cargo packages owner
+    local cargo packages owner command
     step "Build (release; several minutes the first time)"
     if ! cargo=$(find_cargo); then
+        apt-get update -qq || true
         packages=$(cargo_packages) || die "Rust 1.$RUST_MINOR_MIN or newer is needed to build, and this system's packages have none.
 Install it from https://rustup.rs and run this again, or build elsewhere and use --from DIR."
         # shellcheck disable=SC2086  # two package names
@@ -249,15 +252,17 @@ Install it from https://rustup.rs and run this again, or build elsewhere and use
         cargo=$(find_cargo) || die "cargo from the packages '$packages' is not new enough"
     fi
     say "$("$cargo" --version)"
-    # What lies in the checkout stays its owner's: root builds only its own.
+    command=(env "PATH=$(dirname "$cargo"):$PATH" "CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$HERE/target}")
+    # Versioned packages come in pairs.
+    [[ $cargo != *cargo-1.* ]] || command+=("RUSTC=${cargo/cargo-/rustc-}")
+    command+=("$cargo" build --release --locked --manifest-path "$HERE/Cargo.toml"
+        -p berth -p berth-runtime)
+    # What lies in the checkout stays its owner's.
     owner=$(stat -c %U "$HERE")
-    if [ "$owner" != root ] && [ "$owner" != UNKNOWN ]; then
-        runuser -u "$owner" -- env "PATH=$(dirname "$cargo"):$PATH" \
-            "$cargo" build --release --locked --manifest-path "$HERE/Cargo.toml" \
-            -p berth -p berth-runtime
+    if [ "$owner" != root ] && runuser -u "$owner" -- test -x "$cargo" 2>/dev/null; then
+        runuser -u "$owner" -- "${command[@]}"
     else
-        PATH=$(dirname "$cargo"):$PATH "$cargo" build --release --locked \
-            --manifest-path "$HERE/Cargo.toml" -p berth -p berth-runtime
+        "${command[@]}"
     fi
     from=${CARGO_TARGET_DIR:-$HERE/target}/release
 }
