@@ -684,17 +684,20 @@ prove() {
 
 has_output() { api GET "/api/v1/containers/$1/logs" | grep -q Hello; }
 
-# The secret that makes the first operator; there is none once somebody is.
+# The secret that makes the first operator; not made again once there is one.
 setup_secret() {
-    local answer secret
-    if answer=$(api POST /api/v1/setup/secret 2>/dev/null); then
-        secret=$(jq -r .secret <<<"$answer")
-        (umask 077 && printf '%s\n' "$secret" >"$secret_file")
-        say "Setup secret (once, also in $secret_file): $secret"
-    else
+    local secret
+    if [ "$(api GET /api/v1/setup | jq -r .needed)" != true ]; then
         rm -f "$secret_file"
-        say "An operator exists: sign in."
+        say "Set up already: sign in."
+        return
     fi
+    secret=$(api POST /api/v1/setup/secret | jq -r .secret)
+    [ ${#secret} -ge 16 ] || die "the server gave no setup secret"
+    rm -f "$secret_file"
+    (umask 077 && printf '%s\n' "$secret" >"$secret_file")
+    say "Setup secret, good for the first operator only (also in $secret_file):"
+    say "    $secret"
 }
 
 doctor() {

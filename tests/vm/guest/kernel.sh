@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Runs each test binary that was brought along and says of each test how it went.
+set -uo pipefail
+cd "$(dirname "$0")/../../.." || exit 1
+
+export BERTH_BIN=/opt/berth/berth BERTH_RUNTIME_BIN=/opt/berth/berth-runtime
+log=$(mktemp)
+for binary in /opt/tests/*; do
+    name=$(basename "$binary")
+    # The runtime's other unit tests need no kernel of their own.
+    filter=()
+    [ "$name" != berth-runtime ] || filter=(cgroup:: network::)
+    timeout 400 "$binary" --show-output --test-threads=2 "${filter[@]}" >"$log" 2>&1
+    status=$?
+    sed -nE "s/^test (.*) \.\.\. ok\$/ok - $name: \1/p; s/^test (.*) \.\.\. FAILED\$/not ok - $name: \1/p" "$log"
+    sed -nE "s/^SKIPPED (.*)/skip - $name: \1/p" "$log"
+    if [ $status != 0 ]; then
+        sed -n '/^failures:$/,$p' "$log" | head -c 20000
+        grep -q ' \.\.\. FAILED$' "$log" || { tail -c 5000 "$log"; echo "not ok - $name: ended with status $status"; }
+    fi
+done

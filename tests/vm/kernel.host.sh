@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# The tests of limits, network and the default profile on the unified cgroup hierarchy: the same
+# binaries as on the host, run in a machine that has cgroup v2 and systemd.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+# Names of test targets; the runtime's own unit tests hold those of cgroups and bridges.
+TARGETS=${BERTH_VM_TARGETS:-berth-runtime limits network runtime}
+
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+mkdir "$scratch/programs" "$scratch/tests"
+strip -o "$scratch/programs/berth" "${BERTH_BIN:-target/debug/berth}"
+strip -o "$scratch/programs/berth-runtime" "${BERTH_RUNTIME_BIN:-target/debug/berth-runtime}"
+cargo test --workspace --no-run --quiet --message-format=json 2>/dev/null |
+    jq -r 'select(.reason == "compiler-artifact" and .profile.test and .executable != null)
+        | [.target.kind[0], .target.name, .executable] | @tsv' | sort -u >"$scratch/list"
+while IFS=$'\t' read -r kind name executable; do
+    [ "$kind" != lib ] && [[ " $TARGETS " == *" $name "* ]] || continue
+    strip -o "$scratch/tests/$name" "$executable"
+done <"$scratch/list"
+# Programs that tests would compile themselves: the guest has no compiler.
+if [ -n "${BERTH_PROBER:-}" ]; then cp "$BERTH_PROBER"* "$scratch/programs/"; fi
+"$BERTH_VM" run --timeout 850 --with "$scratch/programs:/opt/berth" --with "$scratch/tests:/opt/tests" \
+    -- tests/vm/guest/kernel.sh
