@@ -6,15 +6,24 @@
 #![expect(unreachable_pub, reason = "a binary has no outside: its modules publish to one another")]
 
 // The other half of this crate (types, wire, records) is the library of the same package.
+mod accounts;
+mod capability;
 #[allow(dead_code, reason = "its callers (supervise, monitor, commands) are being written")]
 mod cgroup;
 mod commands;
+mod failure;
+mod init;
 mod launch;
 mod layer;
 mod namespace;
 #[allow(dead_code, reason = "its callers (supervise, monitor) are being written")]
 mod network;
+mod plan;
 mod profile;
+mod rlimit;
+mod rootfs;
+mod seccomp;
+mod spec;
 mod sys;
 
 use std::ffi::OsString;

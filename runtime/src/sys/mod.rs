@@ -3,6 +3,11 @@
 
 pub mod bpf;
 pub mod clone3;
+pub mod exec;
+pub mod fd;
 pub mod layer;
 pub mod memfd;
+pub mod mount_api;
+pub mod prctl;
 pub mod process;
+pub mod seccomp;
