@@ -240,6 +240,8 @@ fn begin(wiring: &Wiring) -> Result<(), Report> {
     let none = nix::sys::signal::SigSet::empty();
     none.thread_set_mask().at(Stage::Session)?;
     unistd::setsid().at(Stage::Session)?;
+    // What is made on the way is made with the mode that is written there.
+    nix::sys::stat::umask(Mode::empty());
     wait_for_byte(wiring.parent.as_fd()).at(Stage::Wait)
 }
 

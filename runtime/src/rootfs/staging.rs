@@ -16,7 +16,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, open, openat};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::sys::stat::{Mode, mkdirat};
+use nix::sys::stat::{Mode, fchmod, mkdirat};
 use nix::unistd::{Gid, Uid, fchdir, fchown, write};
 
 use crate::failure::{broken, system};
@@ -178,6 +178,8 @@ fn write_file(
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
     let name = format!("f{index}");
     let target = openat(place, name.as_str(), flags, Mode::from_bits_truncate(0o644))?;
+    // Whatever the caller's umask is.
+    fchmod(&target, Mode::from_bits_truncate(0o644))?;
     fchown(&target, Some(Uid::from_raw(user)), Some(Gid::from_raw(group)))?;
     if write(&target, &file.content)? != file.content.len() {
         return Err(Errno::ENOSPC);
