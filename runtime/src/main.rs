@@ -6,25 +6,27 @@
 #![expect(unreachable_pub, reason = "a binary has no outside: its modules publish to one another")]
 
 // The other half of this crate (types, wire, records) is the library of the same package.
-mod accounts;
-mod capability;
-#[allow(dead_code, reason = "its callers (supervise, monitor, commands) are being written")]
+#[allow(dead_code, unused_imports, reason = "the OCI commands use the rest; being written")]
 mod cgroup;
 mod commands;
-mod failure;
-mod init;
+mod files;
+mod inspect;
 mod launch;
 mod layer;
+mod ledger;
+mod log;
+mod monitor;
 mod namespace;
-#[allow(dead_code, reason = "its callers (supervise, monitor) are being written")]
+#[allow(dead_code, reason = "the guard's check is being written")]
 mod network;
-mod plan;
+mod people;
+mod places;
+mod process;
 mod profile;
-mod rlimit;
-mod rootfs;
-mod seccomp;
-mod spec;
+mod scope;
+mod supervise;
 mod sys;
+mod undo;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -33,10 +35,12 @@ fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     let first = arguments.first().and_then(|word| word.to_str()).unwrap_or_default();
     match first {
-        // "supervise" => supervise::main(&arguments[1..]),
-        // "monitor" => monitor::main(&arguments[1..]),
-        // "holder" => scope::holder_main(&arguments[1..]),
-        // "stop-all" => supervise::stop_all_main(&arguments[1..]),
+        "supervise" => supervise::main(&arguments[1..]),
+        "stop-all" => supervise::stop_all_main(&arguments[1..]),
+        // Started by the supervisor only, with a channel instead of arguments.
+        "monitor" => monitor::main(),
+        "task" => supervise::task_main(),
+        "holder" => scope::holder_main(&arguments[1..]),
         // "doctor" => doctor::main(&arguments[1..]),
         layer::COMMAND => layer::main(&arguments[1..]),
         _ => commands::main(&arguments),

@@ -26,7 +26,7 @@ use crate::launch::CgroupEntry;
 pub use devices::{CONTAINER_DEVICES, DeviceAccess, DeviceKind, DeviceRule};
 pub use hierarchy::{Controller, Hierarchy};
 pub use limits::{CpuQuota, Settings};
-pub use scope::Scope;
+pub use scope::{Found, Scope};
 
 /// Tries to remove a directory at most, a millisecond and more apart: the kernel answers EBUSY until
 /// the last process of a killed cgroup has been reaped (cgroups(7)).

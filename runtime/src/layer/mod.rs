@@ -38,7 +38,7 @@ use nix::fcntl::OFlag;
 use nix::unistd::{Pid, pipe2};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use store::Store;
+pub(crate) use store::{Store, remove_tree};
 pub(crate) use worker::main;
 
 use crate::sys;

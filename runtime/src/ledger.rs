@@ -1,0 +1,182 @@
+//! What is written down of each container, and read again by whoever comes after a crash.
+//!
+//! Four small files, each with one writer. `start.json` (supervisor): the newest start. `end.json`
+//! (supervisor): who was about to end it, written before the act. `exit.json` (monitor; the undoer when
+//! there is no monitor left): how the run ended, on disk before anybody is told. `live.json` (monitor,
+//! after the start the supervisor; on tmpfs): who runs now. Readers pass over fields that they do not
+//! know, so that a newer or older build can go on with them.
+
+use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use berth_runtime::digest::Digest;
+use berth_runtime::id::PrincipalId;
+use berth_runtime::record::{ExitCause, ExitRecord, Live};
+use berth_runtime::wire::{Limits, StopOptions};
+
+use crate::files::{self, Durability, FileError};
+use crate::network::{Attachment, Subnet};
+use crate::process::ProcessKey;
+
+const START: &str = "start.json";
+const END: &str = "end.json";
+const EXIT: &str = "exit.json";
+const LIVE: &str = "live.json";
+/// No record is larger.
+const RECORD_BYTES_MAX: u64 = 256 * 1024;
+
+/// `start.json`. The request itself is not kept: the inventory has it, and it may hold secrets.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct StartRecord {
+    /// The form of this file.
+    pub(crate) version: u32,
+    /// In which boot.
+    pub(crate) boot_id: String,
+    /// Whose.
+    pub(crate) person: PrincipalId,
+    /// Whose resources it counts to since this start.
+    pub(crate) group: PrincipalId,
+    /// The start's number.
+    pub(crate) run: u64,
+    /// What it stands on.
+    pub(crate) layers: Vec<Digest>,
+    /// The limits as asked for last.
+    pub(crate) limits: Limits,
+    /// How it stops at host shutdown.
+    pub(crate) stop: StopOptions,
+    /// Its place on its owner's bridge, unless it has no network.
+    #[serde(default)]
+    pub(crate) place: Option<NetworkPlace>,
+}
+
+/// A container's place on its owner's bridge, as it is written down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct NetworkPlace {
+    /// The owner's number; names the bridge.
+    pub(crate) slot: u32,
+    /// The owner's subnet.
+    pub(crate) network: Ipv4Addr,
+    /// Its prefix length.
+    pub(crate) prefix: u8,
+    /// The container's address.
+    pub(crate) address: Ipv4Addr,
+}
+
+impl NetworkPlace {
+    /// As the network module takes it.
+    pub(crate) fn attachment(&self) -> Attachment {
+        let subnet = Subnet::containing(self.network, self.prefix);
+        Attachment { slot: self.slot, subnet, address: self.address }
+    }
+}
+
+/// `end.json`.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct EndRecord {
+    /// Which run was to be ended.
+    pub(crate) run: u64,
+    /// Why.
+    pub(crate) cause: ExitCause,
+    /// When, milliseconds since 1970.
+    pub(crate) at_ms: i64,
+}
+
+/// `live.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct LiveRecord {
+    /// The form of this file.
+    pub(crate) version: u32,
+    /// The start's number.
+    pub(crate) run: u64,
+    /// The monitor.
+    pub(crate) monitor: ProcessKey,
+    /// Set once the program runs.
+    pub(crate) live: Option<Live>,
+}
+
+/// The form of the files that this build writes.
+pub(crate) const VERSION: u32 = 1;
+
+impl StartRecord {
+    /// Reads it; `None` when it is absent, or was cut off by a power loss.
+    pub(crate) fn read(record: impl AsFd) -> Result<Option<Self>, FileError> {
+        read(record, START)
+    }
+
+    /// Writes it; it can be made again from the inventory, so the disk may take its time.
+    pub(crate) fn write(&self, record: impl AsFd) -> Result<(), FileError> {
+        write(record, START, self, Durability::Later)
+    }
+}
+
+impl EndRecord {
+    /// Reads it.
+    pub(crate) fn read(record: impl AsFd) -> Result<Option<Self>, FileError> {
+        read(record, END)
+    }
+
+    /// Writes it.
+    pub(crate) fn write(&self, record: impl AsFd) -> Result<(), FileError> {
+        write(record, END, self, Durability::Synced)
+    }
+
+    /// Whether `exit` is the end that this record announced: of the same run, later, and by a
+    /// signal, which a process that ended by itself does not show.
+    fn explains(&self, exit: &ExitRecord) -> bool {
+        let by_itself = exit.cause != ExitCause::Exited && exit.cause != ExitCause::OutOfMemory;
+        self.run == exit.run && exit.ended_ms >= self.at_ms && !by_itself
+    }
+}
+
+impl LiveRecord {
+    /// Reads it.
+    pub(crate) fn read(run: impl AsFd) -> Result<Option<Self>, FileError> {
+        read(run, LIVE)
+    }
+
+    /// Writes it.
+    pub(crate) fn write(&self, run: impl AsFd) -> Result<(), FileError> {
+        write(run, LIVE, self, Durability::Later)
+    }
+}
+
+/// Reads how the newest ended run has ended, with the cause that the supervisor knows.
+pub(crate) fn read_exit(record: impl AsFd) -> Result<Option<ExitRecord>, FileError> {
+    let init = files::open_in(&record, crate::places::INIT)?;
+    let Some(mut exit) = read::<ExitRecord>(init, EXIT)? else { return Ok(None) };
+    if let Some(end) = EndRecord::read(record)?.filter(|end| end.explains(&exit)) {
+        let asked_to = end.cause == ExitCause::HostShutdown;
+        if asked_to || exit.signal == Some(libc::SIGKILL) {
+            exit.cause = end.cause;
+        }
+    }
+    Ok(Some(exit))
+}
+
+/// Writes how a run has ended, through its directory; on disk when this returns.
+pub(crate) fn write_exit(init: impl AsFd, exit: &ExitRecord) -> Result<(), FileError> {
+    write(init, EXIT, exit, Durability::Synced)
+}
+
+fn read<T: DeserializeOwned>(directory: impl AsFd, name: &str) -> Result<Option<T>, FileError> {
+    let Some(bytes) = files::read(directory, name, RECORD_BYTES_MAX)? else { return Ok(None) };
+    match serde_json::from_slice(&bytes) {
+        Ok(record) => Ok(Some(record)),
+        // Written without fsync and cut off by a power loss: as if it had not been written.
+        Err(_) if bytes.iter().all(|byte| *byte == 0) => Ok(None),
+        Err(error) => Err(FileError::Content { object: name.into(), reason: error.to_string() }),
+    }
+}
+
+fn write<T: Serialize>(
+    directory: impl AsFd,
+    name: &str,
+    record: &T,
+    durability: Durability,
+) -> Result<(), FileError> {
+    let bytes = serde_json::to_vec(record)
+        .map_err(|error| FileError::Content { object: name.into(), reason: error.to_string() })?;
+    files::replace(directory, name, &bytes, durability)
+}

@@ -1,0 +1,198 @@
+//! Building a container, as root: cgroup, layers, network, first process. What a failure leaves is
+//! undone by the supervisor, which has to be able to do that for a killed monitor in any case.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::sys::stat::Mode;
+use nix::unistd::pipe2;
+
+use berth_runtime::config::RANGE_IDS;
+use berth_runtime::digest::Digest;
+use berth_runtime::record::{CgroupVersion, Failure, LimitState, Live};
+
+use super::{Job, broken};
+use crate::cgroup::{CONTAINER_DEVICES, Cgroup, Hierarchy, Scope, Settings};
+use crate::files::FileError;
+use crate::launch::{self, Created, InjectedFile, Launch, OverlayRoot, RootSource, User};
+use crate::ledger::{self, LiveRecord};
+use crate::namespace::{IdMap, id_map_namespace};
+use crate::network::{self, Network};
+use crate::places::Places;
+use crate::process::{self, ProcessKey};
+use crate::profile::{self, ProfileHost};
+use crate::sys::socket;
+
+/// The name of a monitor's socket in the run directory.
+pub(crate) const SOCKET: &str = "monitor.sock";
+/// Watchers that may wait to be admitted.
+const BACKLOG: i32 = 16;
+
+/// What is left in the monitor's hands when the program runs.
+pub(super) struct Parts {
+    pub(super) live: Live,
+    pub(super) init: OwnedFd,
+    pub(super) cgroup: Cgroup,
+    pub(super) out_of_memory: Option<OwnedFd>,
+    pub(super) pipes: [OwnedFd; 2],
+    pub(super) listener: OwnedFd,
+    pub(super) logs: OwnedFd,
+    pub(super) exit: OwnedFd,
+}
+
+/// Builds the container and runs its program.
+pub(super) fn build(job: &Job, places: &Places) -> Result<Parts, Failure> {
+    let file = |error: FileError| broken(&error);
+    let start = &job.start;
+    let run = places.live(&start.container).map_err(file)?;
+    let monitor = ProcessKey::own(&job.boot_id).map_err(file)?;
+    let mut record = LiveRecord { version: ledger::VERSION, run: start.run, monitor, live: None };
+    record.write(&run).map_err(file)?;
+    let (tree, logs) = places.make_tree(&job.person, &start.container).map_err(file)?;
+    let (cgroup, limits) = make_cgroup(job)?;
+    let listener = socket::listen_in(run.as_fd(), SOCKET, BACKLOG)
+        .map_err(FileError::os("listen on", SOCKET))
+        .map_err(file)?;
+    let (mut created, pipes) = create(job, places, tree, &cgroup)?;
+    match &job.place {
+        Some(place) => Network::new(&job.config)?
+            .attach(created.network_namespace.as_fd(), &place.attachment())?,
+        None => network::loopback_only(created.network_namespace.as_fd())?,
+    }
+    let out_of_memory = cgroup.oom_notifier()?;
+    created.start()?;
+    let live = Live {
+        pid: created.pid.as_raw(),
+        start_ticks: process::start_ticks(created.pid.as_raw()).map_err(file)?,
+        started_ms: process::now_ms(),
+        address: job.place.map(|place| place.address),
+        cgroup: cgroup.paths(),
+        limits,
+        oom_kills: 0,
+    };
+    record.live = Some(live.clone());
+    record.write(&run).map_err(file)?;
+    close_standard_streams().map_err(file)?;
+    Ok(Parts {
+        live,
+        init: created.pidfd,
+        cgroup,
+        out_of_memory,
+        pipes,
+        listener,
+        logs,
+        exit: places.exit(&start.container).map_err(file)?,
+    })
+}
+
+fn make_cgroup(job: &Job) -> Result<(Cgroup, Vec<LimitState>), Failure> {
+    let hierarchy = Hierarchy::detect()?;
+    let scope = Scope::open(&hierarchy, &job.scope)?;
+    let cgroup = scope.container(job.person.group, job.person.person, &job.start.container)?;
+    cgroup.create()?;
+    let limits = cgroup.apply(&Settings::from(&job.start.limits))?;
+    cgroup.restrict_devices(&CONTAINER_DEVICES)?;
+    Ok((cgroup, limits))
+}
+
+fn create(
+    job: &Job,
+    places: &Places,
+    tree: OwnedFd,
+    cgroup: &Cgroup,
+) -> Result<(Created, [OwnedFd; 2]), Failure> {
+    let file = |error: FileError| broken(&error);
+    let cgroup_v2 = cgroup.paths().version == CgroupVersion::V2;
+    let host = ProfileHost { first_id: job.person.first_id, cgroup_v2 };
+    let spec = profile::spec(&job.start, &host)?;
+    let layers: Result<Vec<OwnedFd>, FileError> =
+        distinct(&job.start.layers).into_iter().map(|blob| places.layer(blob)).collect();
+    let map = IdMap { inside: job.layer_first, outside: job.person.first_id, count: RANGE_IDS };
+    let id_map = id_map_namespace(map)
+        .map_err(FileError::io("make the id map of", "the layers"))
+        .map_err(file)?;
+    let (stdio, pipes) = streams().map_err(file)?;
+    let created = launch::create(Launch {
+        spec: &spec,
+        root: RootSource::Overlay(OverlayRoot {
+            layers: layers.map_err(file)?,
+            id_map,
+            upper: tree,
+        }),
+        stdio,
+        user: User::Named(job.start.process.user.clone()),
+        cgroup: cgroup.entry()?,
+        files: injected(job),
+        gate: None,
+    })?;
+    Ok((created, pipes))
+}
+
+/// Each layer once, where it lies highest: what a layer holds covers all that the same layer holds
+/// further down, and overlayfs refuses one directory twice.
+fn distinct(layers: &[Digest]) -> Vec<&Digest> {
+    let later = |index: usize, blob: &Digest| layers[index + 1..].contains(blob);
+    layers
+        .iter()
+        .enumerate()
+        .filter(|(index, blob)| !later(*index, blob))
+        .map(|(_, blob)| blob)
+        .collect()
+}
+
+/// Standard input at its end, and two pipes: the container's ends, and ours, which do not block.
+fn streams() -> Result<([OwnedFd; 3], [OwnedFd; 2]), FileError> {
+    let input = null()?;
+    let (out, out_writer) =
+        pipe2(OFlag::O_CLOEXEC).map_err(FileError::os("make a pipe for", "stdout"))?;
+    let (err, err_writer) =
+        pipe2(OFlag::O_CLOEXEC).map_err(FileError::os("make a pipe for", "stderr"))?;
+    for pipe in [&out, &err] {
+        // Only our ends: the flag is the open file's, and a pipe's ends are two.
+        fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
+            .map_err(FileError::os("change the flags of", "a pipe"))?;
+    }
+    Ok(([input, out_writer, err_writer], [out, err]))
+}
+
+fn null() -> Result<OwnedFd, FileError> {
+    open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())
+        .map_err(FileError::os("open", "/dev/null"))
+}
+
+/// What the supervisor's standard streams lead to is not kept open by its containers' monitors.
+fn close_standard_streams() -> Result<(), FileError> {
+    let null = null()?;
+    let closed = |name: &'static str| FileError::os("close", name);
+    nix::unistd::dup2_stdin(&null).map_err(closed("standard input"))?;
+    nix::unistd::dup2_stdout(&null).map_err(closed("standard output"))?;
+    nix::unistd::dup2_stderr(&null).map_err(closed("standard error"))
+}
+
+fn injected(job: &Job) -> Vec<InjectedFile> {
+    let hostname = &job.start.hostname;
+    let own = job.place.map_or("127.0.1.1".to_owned(), |place| place.address.to_string());
+    let hosts = format!("127.0.0.1\tlocalhost\n{own}\t{hostname}\n");
+    let file = |path: &str, content: String| InjectedFile {
+        path: path.to_owned(),
+        content: content.into_bytes(),
+    };
+    let mut files = vec![file("/etc/hostname", format!("{hostname}\n")), file("/etc/hosts", hosts)];
+    if job.place.is_some() {
+        files.push(file("/etc/resolv.conf", network::resolv_conf(&job.config.nameservers)));
+    }
+    files
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layer_that_comes_again_counts_where_it_lies_highest() {
+        let [a, b, c] = [b"a", b"b", b"c"].map(|bytes| Digest::of(bytes));
+        let layers = [a.clone(), b.clone(), a.clone(), c.clone(), c.clone()];
+        assert_eq!(distinct(&layers), [&b, &a, &c]);
+        assert_eq!(distinct(&[a.clone()]), [&a]);
+    }
+}

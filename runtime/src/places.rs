@@ -1,0 +1,164 @@
+//! Where things lie on disk and on tmpfs, as open directories.
+//!
+//! ```text
+//! data_dir/                 root 0711
+//!   db/ store/              the server's, 0700
+//!   layers/sha256|tmp       root 0700
+//!   people/<first id>/      root 0700
+//!     containers/<id>/upper|work      the person's root, 0755
+//!     logs/<id>/<n>.log               the monitor's, 0700
+//!   state/people.json       root 0700
+//!     containers/<id>/start.json end.json
+//!       init/exit.json                the monitor's, 0700
+//! run_dir/                  root 0711
+//!   supervisor.sock         the server's, 0600
+//!   server/                 the server's, 0700
+//!   containers/<id>/init/   root 0700: live.json, lock, monitor.sock
+//! ```
+
+use std::os::fd::OwnedFd;
+
+use berth_runtime::config::RuntimeConfig;
+use berth_runtime::digest::Digest;
+use berth_runtime::id::ContainerId;
+
+use crate::files::{self, FileError, Place};
+use crate::people::Person;
+
+/// The one process of a container so far; each process has directories of its own by name.
+pub(crate) const INIT: &str = "init";
+
+/// Root's directories.
+#[derive(Debug)]
+pub(crate) struct Places {
+    /// `data_dir/layers/sha256`.
+    pub(crate) layers: OwnedFd,
+    /// `data_dir/people`.
+    pub(crate) people: OwnedFd,
+    /// `data_dir/state`.
+    pub(crate) state: OwnedFd,
+    /// `data_dir/state/containers`.
+    pub(crate) records: OwnedFd,
+    /// `run_dir`.
+    pub(crate) run: OwnedFd,
+    /// `run_dir/containers`.
+    pub(crate) runs: OwnedFd,
+}
+
+impl Places {
+    /// Makes what is missing, with owners and modes as above.
+    pub(crate) fn prepare(config: &RuntimeConfig, server: Place) -> Result<Self, FileError> {
+        let top = Place { mode: 0o711, ..Place::ROOT };
+        let data = files::make_path(&config.data_dir, top)?;
+        files::make_directory(&data, "db", server)?;
+        files::make_directory(&data, "store", server)?;
+        let layers = files::make_directory(&data, "layers", Place::ROOT)?;
+        files::make_directory(&layers, "tmp", Place::ROOT)?;
+        let layers = files::make_directory(&layers, "sha256", Place::ROOT)?;
+        let people = files::make_directory(&data, "people", Place::ROOT)?;
+        let state = files::make_directory(&data, "state", Place::ROOT)?;
+        let records = files::make_directory(&state, "containers", Place::ROOT)?;
+        let run = files::make_path(&config.run_dir, top)?;
+        files::make_directory(&run, "server", server)?;
+        let runs = files::make_directory(&run, "containers", Place::ROOT)?;
+        Ok(Self { layers, people, state, records, run, runs })
+    }
+
+    /// Opens what [`Places::prepare`] has made.
+    pub(crate) fn open(config: &RuntimeConfig) -> Result<Self, FileError> {
+        let data = files::open_directory(&config.data_dir)?;
+        let layers = files::open_in(&data, "layers")?;
+        let state = files::open_in(&data, "state")?;
+        let run = files::open_directory(&config.run_dir)?;
+        Ok(Self {
+            layers: files::open_in(&layers, "sha256")?,
+            people: files::open_in(&data, "people")?,
+            records: files::open_in(&state, "containers")?,
+            state,
+            runs: files::open_in(&run, "containers")?,
+            run,
+        })
+    }
+
+    /// An unpacked layer's directory.
+    pub(crate) fn layer(&self, blob: &Digest) -> Result<OwnedFd, FileError> {
+        files::open_in(&self.layers, blob.hex())
+    }
+
+    /// Whether a layer is there, whole: unpacked layers get their name last.
+    pub(crate) fn has_layer(&self, blob: &Digest) -> bool {
+        files::is_directory(&self.layers, blob.hex())
+    }
+
+    /// `state/containers/<id>`.
+    pub(crate) fn record(&self, container: &ContainerId) -> Result<OwnedFd, FileError> {
+        files::open_in(&self.records, container.as_str())
+    }
+
+    /// `state/containers/<id>/init`.
+    pub(crate) fn exit(&self, container: &ContainerId) -> Result<OwnedFd, FileError> {
+        files::open_in(self.record(container)?, INIT)
+    }
+
+    /// `run_dir/containers/<id>/init`.
+    pub(crate) fn live(&self, container: &ContainerId) -> Result<OwnedFd, FileError> {
+        files::open_in(files::open_in(&self.runs, container.as_str())?, INIT)
+    }
+
+    /// `people/<first id>/logs/<id>`.
+    pub(crate) fn logs(
+        &self,
+        person: &Person,
+        container: &ContainerId,
+    ) -> Result<OwnedFd, FileError> {
+        let own = files::open_in(&self.people, &person.first_id.to_string())?;
+        files::open_in(files::open_in(own, "logs")?, container.as_str())
+    }
+
+    /// Makes the record and run directories of a container; returns them, those of its first process.
+    pub(crate) fn make_records(
+        &self,
+        person: &Person,
+        container: &ContainerId,
+    ) -> Result<(OwnedFd, OwnedFd), FileError> {
+        let record = files::make_directory(&self.records, container.as_str(), Place::ROOT)?;
+        files::make_directory(&record, INIT, Self::monitors(person))?;
+        let run = files::make_directory(&self.runs, container.as_str(), Place::ROOT)?;
+        let run = files::make_directory(&run, INIT, Place::ROOT)?;
+        Ok((record, run))
+    }
+
+    /// Makes the directories of a container in its owner's tree; returns that with `upper` and `work`,
+    /// and that of the logs.
+    pub(crate) fn make_tree(
+        &self,
+        person: &Person,
+        container: &ContainerId,
+    ) -> Result<(OwnedFd, OwnedFd), FileError> {
+        let own = files::make_directory(&self.people, &person.first_id.to_string(), Place::ROOT)?;
+        let containers = files::make_directory(&own, "containers", Place::ROOT)?;
+        let tree = files::make_directory(&containers, container.as_str(), Place::ROOT)?;
+        let root = Place { uid: person.first_id, gid: person.first_id, mode: 0o755 };
+        for name in ["upper", "work"] {
+            files::make_once(&tree, name, root)?;
+        }
+        let logs = files::make_directory(&own, "logs", Place::ROOT)?;
+        let logs = files::make_directory(&logs, container.as_str(), Self::monitors(person))?;
+        Ok((tree, logs))
+    }
+
+    fn monitors(person: &Person) -> Place {
+        Place { uid: person.monitor_uid, gid: person.monitor_uid, mode: 0o700 }
+    }
+}
+
+/// The server's user, by name, as the owner of what it may write.
+pub(crate) fn server_place(config: &RuntimeConfig) -> Result<Place, FileError> {
+    let found = nix::unistd::User::from_name(&config.server_user)
+        .map_err(FileError::os("look up user", config.server_user.as_str()))?;
+    let user = found.ok_or_else(|| FileError::Content {
+        object: "/etc/passwd".into(),
+        reason: format!("there is no user {:?} ([runtime] server_user)", config.server_user),
+    })?;
+    Ok(Place { uid: user.uid.as_raw(), gid: user.gid.as_raw(), mode: 0o700 })
+}

@@ -1,0 +1,139 @@
+//! Connections: one request each, one answer each, a time limit and a cap.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+
+use berth_runtime::record::{Failure, FailureClass};
+use berth_runtime::wire::{Answer, Envelope, MESSAGE_BYTES_MAX, PROTOCOL_VERSION, Request};
+use berth_runtime::{receive_message, send_message};
+
+use crate::sys::socket;
+
+/// Connections at once; beyond them the backlog waits.
+pub(super) const CONNECTIONS_MAX: usize = 512;
+/// How long a connection may be without its request.
+const REQUEST_LIMIT: Duration = Duration::from_secs(5);
+
+/// Names a connection for as long as it lasts; never used again.
+pub(super) type Token = u64;
+
+/// A connection.
+pub(super) struct Connection {
+    socket: OwnedFd,
+    /// Set until the request has come.
+    pub(super) deadline: Option<Instant>,
+}
+
+/// An answer with the descriptors that go with it.
+pub(super) struct Reply {
+    pub(super) answer: Answer,
+    pub(super) fds: Vec<OwnedFd>,
+}
+
+impl From<Answer> for Reply {
+    fn from(answer: Answer) -> Self {
+        Self { answer, fds: Vec::new() }
+    }
+}
+
+impl From<Failure> for Reply {
+    fn from(failure: Failure) -> Self {
+        Answer::Failed(failure).into()
+    }
+}
+
+/// What came on a connection.
+pub(super) enum Received {
+    /// A request, with its descriptors.
+    Request(Box<Request>, Vec<OwnedFd>),
+    /// Something that is none; the connection is answered and closed.
+    Refused(Failure),
+    /// Nothing yet.
+    Nothing,
+    /// The other end is gone.
+    HungUp,
+}
+
+impl Connection {
+    /// Takes a waiting connection if its peer is root or `server_uid`; others are turned away.
+    pub(super) fn accept(listener: BorrowedFd<'_>, server_uid: u32) -> Option<Self> {
+        let socket = socket::accept(listener).ok()?;
+        let uid = socket::peer_uid(socket.as_fd()).ok()?;
+        let deadline = Some(Instant::now() + REQUEST_LIMIT);
+        let connection = Self { socket, deadline };
+        if uid == 0 || uid == server_uid {
+            return Some(connection);
+        }
+        let message = "only root and the server's user may ask the supervisor";
+        connection.send(Failure::new(FailureClass::Denied, "peer.denied", message).into());
+        None
+    }
+
+    /// Its descriptor, for poll(2).
+    pub(super) fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Reads what has come. After the request, any further message counts as a hang-up.
+    pub(super) fn receive(&mut self) -> Received {
+        let (bytes, fds) = match receive_message(&self.socket) {
+            Ok((bytes, _)) if bytes.is_empty() => return Received::HungUp,
+            Ok(message) => message,
+            Err(Errno::EAGAIN | Errno::EINTR) => return Received::Nothing,
+            Err(Errno::EMSGSIZE) => {
+                let message = "the message is longer than the protocol allows";
+                return Received::Refused(invalid("wire.length", message));
+            }
+            Err(_) => return Received::HungUp,
+        };
+        if self.deadline.take().is_none() {
+            return Received::HungUp;
+        }
+        match parse(&bytes) {
+            Ok(request) => Received::Request(request, fds),
+            Err(failure) => Received::Refused(failure),
+        }
+    }
+
+    /// Sends the answer. One that cannot be sent has nobody to read it.
+    pub(super) fn send(&self, reply: Reply) {
+        let mut bytes = encode(&reply.answer);
+        if bytes.len() > MESSAGE_BYTES_MAX {
+            let message = "the answer is longer than the protocol allows";
+            let failure = Failure::new(FailureClass::Broken, "wire.answer", message);
+            bytes = encode(&Answer::Failed(failure));
+        }
+        let fds: Vec<BorrowedFd<'_>> = reply.fds.iter().map(AsFd::as_fd).collect();
+        match send_message(&self.socket, &bytes, &fds) {
+            Ok(()) | Err(_) => {}
+        }
+    }
+}
+
+/// How many bytes an answer takes.
+pub(super) fn encode(answer: &impl serde::Serialize) -> Vec<u8> {
+    serde_json::to_vec(answer).expect("answers are plain data with text for keys")
+}
+
+fn invalid(code: &str, message: impl Into<String>) -> Failure {
+    Failure::new(FailureClass::Invalid, code, message)
+}
+
+/// The version is looked at before the request: another version's requests need not be ours.
+fn parse(bytes: &[u8]) -> Result<Box<Request>, Failure> {
+    #[derive(serde::Deserialize)]
+    struct Versioned {
+        version: u32,
+    }
+    let said =
+        |error: serde_json::Error| invalid("wire.request", format!("read the request: {error}"));
+    let Versioned { version } = serde_json::from_slice(bytes).map_err(said)?;
+    if version != PROTOCOL_VERSION && version.checked_add(1) != Some(PROTOCOL_VERSION) {
+        let message = format!("protocol {version} is not spoken here, but {PROTOCOL_VERSION}");
+        return Err(invalid("wire.version", message));
+    }
+    let envelope: Envelope = serde_json::from_slice(bytes).map_err(said)?;
+    Ok(Box::new(envelope.request))
+}

@@ -1,0 +1,596 @@
+//! The containers in the supervisor's memory, and the steps of their lives. Everything here returns at
+//! once: monitors build and tasks undo.
+//!
+//! A container has at most one monitor and at most one task. A request that has to wait for either
+//! is queued at the container and dispatched again when that is done.
+
+use std::collections::VecDeque;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use berth_runtime::id::{ContainerId, PrincipalId};
+use berth_runtime::receive_message;
+use berth_runtime::record::{
+    ContainerRecord, ExitCause, ExitRecord, Failure, FailureClass, Live, Status,
+};
+use berth_runtime::wire::{Answer, NetworkMode, Request, StartRequest};
+
+use super::connection::{Reply, Token};
+use super::tasks::{Purpose, Task};
+use super::{Supervisor, say, setup, validate};
+use crate::files::FileError;
+use crate::ledger::{self, LiveRecord, NetworkPlace, StartRecord};
+use crate::monitor::{Job, Report, SOCKET};
+use crate::network::{self, Network};
+use crate::people::Person;
+use crate::process::{self, ProcessKey};
+use crate::profile::{self, ProfileHost};
+use crate::sys::lock::try_lock;
+use crate::sys::{socket, spawn};
+
+/// How long a monitor may build.
+const START_LIMIT: Duration = Duration::from_secs(60);
+/// Between two tries to undo.
+const UNDO_PAUSE: Duration = Duration::from_secs(5);
+/// Requests that wait at one container at most.
+const QUEUE_MAX: usize = 16;
+/// The lock that a monitor holds as long as it lives.
+pub(super) const LOCK: &str = "lock";
+
+/// One container that the supervisor holds anything of.
+pub(super) struct Entry {
+    /// Whose.
+    pub(super) person: PrincipalId,
+    /// The newest start.
+    pub(super) start: Option<StartRecord>,
+    /// The monitor of the run that goes on.
+    pub(super) monitor: Option<Monitor>,
+    /// The task under way.
+    pub(super) task: Option<u64>,
+    /// What is to be undone when no task is under way.
+    pub(super) undo: Option<Undo>,
+    queue: VecDeque<(Token, Request)>,
+}
+
+/// A living monitor.
+pub(super) struct Monitor {
+    /// Polls readable at its end.
+    pub(super) pidfd: OwnedFd,
+    /// Where its report comes from, until it has come.
+    pub(super) report: Option<OwnedFd>,
+    /// Who waits for the report, and until when.
+    waiter: Option<Token>,
+    deadline: Option<Instant>,
+    /// Why the start failed.
+    failure: Option<Failure>,
+    /// The running program: its record and its first process.
+    pub(super) running: Option<(Live, OwnedFd)>,
+    /// Whether it is frozen.
+    pub(super) paused: bool,
+}
+
+/// The end of a run that has not been cleared away.
+pub(super) struct Undo {
+    /// What to write down when the monitor has not.
+    cause: ExitCause,
+    failure: Option<Failure>,
+    waiter: Option<Token>,
+    not_before: Instant,
+}
+
+impl Entry {
+    pub(super) fn new(person: PrincipalId, start: Option<StartRecord>) -> Self {
+        Self { person, start, monitor: None, task: None, undo: None, queue: VecDeque::new() }
+    }
+
+    /// When the start under way is late.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.monitor.as_ref().and_then(|monitor| monitor.deadline)
+    }
+
+    /// When what is to be undone may be.
+    pub(super) fn undo_time(&self) -> Option<Instant> {
+        self.undo.as_ref().filter(|_| self.task.is_none()).map(|undo| undo.not_before)
+    }
+
+    /// What waits here.
+    pub(super) fn into_queue(self) -> VecDeque<(Token, Request)> {
+        self.queue
+    }
+
+    /// Whether a request that changes something has to wait.
+    pub(super) fn is_busy(&self) -> bool {
+        let starting = self.monitor.as_ref().is_some_and(|monitor| monitor.running.is_none());
+        self.task.is_some() || self.undo.is_some() || starting
+    }
+
+    /// Whether a run goes on or is being undone.
+    pub(super) fn is_active(&self) -> bool {
+        self.monitor.is_some() || self.undo.is_some()
+    }
+
+    /// The running program, unless its run is being undone.
+    pub(super) fn running(&self) -> Option<&(Live, OwnedFd)> {
+        self.monitor.as_ref()?.running.as_ref()
+    }
+
+    pub(super) fn run(&self) -> u64 {
+        self.start.as_ref().map_or(0, |start| start.run)
+    }
+}
+
+impl Monitor {
+    /// A monitor that was found alive: of this supervisor's predecessor.
+    pub(super) fn adopted(pidfd: OwnedFd, running: Option<(Live, OwnedFd)>) -> Self {
+        let deadline = running.is_none().then(|| Instant::now() + START_LIMIT);
+        Self { pidfd, report: None, waiter: None, deadline, failure: None, running, paused: false }
+    }
+}
+
+pub(super) fn failure(class: FailureClass, code: &str, message: impl Into<String>) -> Failure {
+    Failure::new(class, code, message)
+}
+
+/// A step of the host's own that failed.
+pub(super) fn broken(error: &FileError) -> Failure {
+    failure(FailureClass::Broken, "supervisor.file", error.to_string())
+}
+
+pub(super) fn unknown(container: &ContainerId) -> Failure {
+    let message = format!("container {} is not known", container.short());
+    failure(FailureClass::NotFound, "container.unknown", message)
+}
+
+pub(super) fn not_running(container: &ContainerId) -> Failure {
+    let message = format!("container {} is not running", container.short());
+    failure(FailureClass::Conflict, "container.not-running", message)
+}
+
+impl Supervisor {
+    /// Starts a container's monitor; the answer comes with its report. `None`: later.
+    pub(super) fn start(&mut self, token: Token, request: StartRequest) -> Option<Reply> {
+        match self.begin(token, request) {
+            Ok(()) => None,
+            Err(failure) => Some(failure.into()),
+        }
+    }
+
+    fn begin(&mut self, token: Token, request: StartRequest) -> Result<(), Failure> {
+        validate::start(&request, &self.config)?;
+        let person = self.people.get(request.person).ok_or_else(|| {
+            let message = format!("person {} is not known to the supervisor", request.person);
+            failure(FailureClass::NotFound, "person.unknown", message)
+        })?;
+        self.check_history(&request)?;
+        for blob in &request.layers {
+            if !self.places.has_layer(blob) {
+                let message = format!("layer {blob} is not unpacked here");
+                return Err(failure(FailureClass::NotFound, "layer.unknown", message));
+            }
+        }
+        let cgroup_v2 = self.scope_is_v2();
+        profile::spec(&request, &ProfileHost { first_id: person.first_id, cgroup_v2 })?;
+        let start = StartRecord {
+            version: ledger::VERSION,
+            boot_id: self.boot_id.clone(),
+            person: person.person,
+            group: person.group,
+            run: request.run,
+            layers: request.layers.clone(),
+            limits: request.limits,
+            stop: request.stop,
+            place: self.choose_place(&person, request.network)?,
+        };
+        let container = request.container.clone();
+        let monitor = self.spawn_monitor(token, &person, request, &start)?;
+        let fresh = || Entry::new(person.person, None);
+        let entry = self.containers.entry(container).or_insert_with(fresh);
+        entry.start = Some(start);
+        entry.monitor = Some(monitor);
+        Ok(())
+    }
+
+    /// A container is one person's for ever, and its runs are numbered upwards.
+    fn check_history(&self, request: &StartRequest) -> Result<(), Failure> {
+        let Some(entry) = self.containers.get(&request.container) else { return Ok(()) };
+        if entry.person != request.person {
+            let message = format!("container {} is another person's", request.container.short());
+            return Err(failure(FailureClass::Denied, "container.foreign", message));
+        }
+        if entry.monitor.is_some() {
+            let message = format!("container {} is running", request.container.short());
+            return Err(failure(FailureClass::Conflict, "container.running", message));
+        }
+        if request.run <= entry.run() {
+            let message = format!("run {} is over; the next has a higher number", entry.run());
+            return Err(failure(FailureClass::Conflict, "container.run", message));
+        }
+        Ok(())
+    }
+
+    /// An address on the person's bridge that no run of theirs has, or has left behind.
+    fn choose_place(
+        &mut self,
+        person: &Person,
+        mode: NetworkMode,
+    ) -> Result<Option<NetworkPlace>, Failure> {
+        if mode == NetworkMode::None {
+            return Ok(None);
+        }
+        let pool = Network::new(&self.config)?.pool();
+        let subnet = self.people.subnet(person.person, pool)?;
+        let held: Vec<Ipv4Addr> = self
+            .containers
+            .values()
+            .filter(|entry| entry.person == person.person && entry.is_active())
+            .filter_map(|entry| Some(entry.start.as_ref()?.place?.address))
+            .collect();
+        let last = self.last_addresses.get(&person.person).copied();
+        let address = network::choose_address(subnet, &held, last)?;
+        self.last_addresses.insert(person.person, address);
+        let (network, prefix) = (subnet.network(), subnet.prefix());
+        Ok(Some(NetworkPlace { slot: person.number, network, prefix, address }))
+    }
+
+    fn spawn_monitor(
+        &self,
+        token: Token,
+        person: &Person,
+        request: StartRequest,
+        start: &StartRecord,
+    ) -> Result<Monitor, Failure> {
+        let file = |error: FileError| broken(&error);
+        let (record, run) = self.places.make_records(person, &request.container).map_err(file)?;
+        let lock = setup::open_lock(&run, LOCK).map_err(file)?;
+        if !try_lock(&lock).map_err(FileError::os("lock", "the run directory")).map_err(file)? {
+            let message = "a monitor of this container still runs";
+            return Err(failure(FailureClass::Conflict, "container.running", message));
+        }
+        start.write(&record).map_err(file)?;
+        let monitors = self.scope.monitors(person.group, person.person)?;
+        monitors.create()?;
+        let born = monitors.entry()?;
+        let job = Job {
+            config: self.config.clone(),
+            boot_id: self.boot_id.clone(),
+            person: *person,
+            layer_first: self.people.layer_first(),
+            scope: self.scope_path.clone(),
+            place: start.place,
+            start: request,
+        };
+        let (ours, theirs) = socket::pair()
+            .map_err(FileError::os("make a channel for", "the monitor"))
+            .map_err(file)?;
+        let arguments = [c"berth-runtime", c"monitor"];
+        let spawned = spawn::spawn(
+            self.executable.as_fd(),
+            &arguments,
+            theirs.as_fd(),
+            born.unified.as_ref().map(OwnedFd::as_fd),
+        )
+        .map_err(FileError::os("start", "the monitor"))
+        .map_err(file)?;
+        if !born.procs.is_empty() {
+            // v1. It waits for its job, so it has no child yet that could be left outside.
+            monitors.join(spawned.pid.as_raw())?;
+        }
+        super::tasks::hand_over(&ours, &job, &[lock.as_fd()]).map_err(file)?;
+        // The lock is the open file's, which the monitor has open from here on.
+        Ok(Monitor {
+            pidfd: spawned.pidfd,
+            report: Some(ours),
+            waiter: Some(token),
+            deadline: Some(Instant::now() + START_LIMIT),
+            failure: None,
+            running: None,
+            paused: false,
+        })
+    }
+
+    /// The monitor's report has come, or will never come.
+    pub(super) fn report(&mut self, container: &ContainerId) {
+        let Some(entry) = self.containers.get_mut(container) else { return };
+        let Some(monitor) = entry.monitor.as_mut() else { return };
+        let Some(channel) = monitor.report.take() else { return };
+        let message = receive_message(&channel).map(|(bytes, _)| bytes).unwrap_or_default();
+        match serde_json::from_slice(&message) {
+            Ok(Report::Started { live }) => {
+                let key = ProcessKey {
+                    pid: live.pid,
+                    start_ticks: live.start_ticks,
+                    boot_id: self.boot_id.clone(),
+                };
+                // A program that has ended already is the monitor's to tell of; its run has begun.
+                if let Some(init) = key.open(&self.boot_id) {
+                    monitor.running = Some((*live, init));
+                }
+                monitor.deadline = None;
+                let waiter = monitor.waiter.take();
+                self.started(container, waiter);
+            }
+            Ok(Report::Failed { failure }) => monitor.failure = Some(failure),
+            // Its end follows.
+            Err(_) => {}
+        }
+    }
+
+    fn started(&mut self, container: &ContainerId, waiter: Option<Token>) {
+        if let Some(token) = waiter {
+            let reply = match self.record(container) {
+                Ok(record) => {
+                    let fds = self.connect_monitor(container).into_iter().collect();
+                    Reply { answer: Answer::Started(Box::new(record)), fds }
+                }
+                Err(failure) => failure.into(),
+            };
+            self.answer(token, reply);
+        }
+        self.next_in_queue(container);
+    }
+
+    /// A connection to the monitor, for a watcher.
+    pub(super) fn connect_monitor(&self, container: &ContainerId) -> Option<OwnedFd> {
+        let run = self.places.live(container).ok()?;
+        socket::connect_in(run.as_fd(), SOCKET).ok()
+    }
+
+    /// The monitor is gone: the run is over, and what is left of it is to be undone.
+    pub(super) fn monitor_ended(&mut self, container: &ContainerId) {
+        self.report(container);
+        let Some(entry) = self.containers.get_mut(container) else { return };
+        let Some(monitor) = entry.monitor.take() else { return };
+        // Not ours when it was adopted; then the host's first process has waited for it.
+        process::reap(&monitor.pidfd);
+        let begun = monitor.running.is_some() || monitor.deadline.is_none();
+        entry.undo = Some(Undo {
+            cause: if begun { ExitCause::MonitorLost } else { ExitCause::StartFailed },
+            failure: monitor.failure,
+            waiter: monitor.waiter,
+            not_before: Instant::now(),
+        });
+        self.undo(container);
+    }
+
+    /// Notes that the newest run of `container` has to be undone.
+    pub(super) fn plan_undo(&mut self, container: &ContainerId, cause: ExitCause) {
+        if let Some(entry) = self.containers.get_mut(container) {
+            let not_before = Instant::now();
+            entry.undo = Some(Undo { cause, failure: None, waiter: None, not_before });
+            self.undo(container);
+        }
+    }
+
+    /// Begins the undoing, unless another task of the container is under way.
+    pub(super) fn undo(&mut self, container: &ContainerId) {
+        if !self.may_undo() {
+            return;
+        }
+        let Some(entry) = self.containers.get(container) else { return };
+        let Some(undo) = entry.undo.as_ref().filter(|_| entry.task.is_none()) else { return };
+        let Some(person) = self.people.get(entry.person) else { return };
+        let memory = entry.start.as_ref().map_or(0, |start| start.limits.memory_bytes);
+        let lost = lost(entry.run(), memory, undo.cause, undo.failure.clone());
+        let group = entry.start.as_ref().map_or(person.group, |start| start.group);
+        let place = entry.start.as_ref().and_then(|start| start.place);
+        let person = Person { group, ..person };
+        let task = Task::Undo { person, container: container.clone(), place, lost };
+        let result = self.begin_task(task, Purpose::Undo(container.clone()));
+        self.note_task(container, result);
+    }
+
+    /// Notes a container's task, or that it could not be begun.
+    pub(super) fn note_task(&mut self, container: &ContainerId, begun: Result<u64, Failure>) {
+        let Some(entry) = self.containers.get_mut(container) else { return };
+        match begun {
+            Ok(number) => entry.task = Some(number),
+            Err(failure) => {
+                say(&format!("container {container}: {failure}"));
+                if let Some(undo) = entry.undo.as_mut() {
+                    undo.not_before = Instant::now() + UNDO_PAUSE;
+                }
+            }
+        }
+    }
+
+    /// The undoing has ended.
+    pub(super) fn undone(&mut self, container: &ContainerId, answer: Answer) {
+        let Some(entry) = self.containers.get_mut(container) else { return };
+        entry.task = None;
+        if let Answer::Failed(failure) = answer {
+            say(&format!("container {container}: undo: {failure}"));
+            if let Some(undo) = entry.undo.as_mut() {
+                undo.not_before = Instant::now() + UNDO_PAUSE;
+            }
+            return;
+        }
+        let undo = entry.undo.take();
+        if let Some(Undo { waiter: Some(token), failure: said, .. }) = undo {
+            let reply = said.unwrap_or_else(|| {
+                let message = "the container's monitor ended before the program ran";
+                failure(FailureClass::Broken, "container.monitor", message)
+            });
+            self.answer(token, reply);
+        }
+        self.next_in_queue(container);
+    }
+
+    /// Looks after what has waited too long.
+    pub(super) fn expire_containers(&mut self, now: Instant) {
+        let late = |entry: &Entry| entry.deadline().is_some_and(|deadline| deadline <= now);
+        let undo = |entry: &Entry| entry.undo_time().is_some_and(|time| time <= now);
+        let room = self.may_undo();
+        let due: Vec<ContainerId> = self
+            .containers
+            .iter()
+            .filter(|(_, entry)| late(entry) || (room && undo(entry)))
+            .map(|(container, _)| container.clone())
+            .collect();
+        for container in due {
+            self.look_again(&container);
+        }
+    }
+
+    fn look_again(&mut self, container: &ContainerId) {
+        self.refresh(container);
+        let Some(entry) = self.containers.get_mut(container) else { return };
+        match entry.monitor.as_mut() {
+            Some(monitor) if monitor.running.is_none() && monitor.deadline.is_some() => {
+                let message = format!("the container was not built within {START_LIMIT:?}");
+                let late = failure(FailureClass::Unavailable, "container.timeout", message);
+                monitor.failure.get_or_insert(late);
+                monitor.deadline = Some(Instant::now() + START_LIMIT);
+                if let Err(errno) =
+                    crate::sys::process::pidfd_send_signal(&monitor.pidfd, libc::SIGKILL)
+                {
+                    say(&format!("container {container}: kill its late monitor: {errno}"));
+                }
+            }
+            Some(_) => {}
+            None => self.undo(container),
+        }
+    }
+
+    /// An adopted monitor that was still building reports by its record only.
+    pub(super) fn refresh(&mut self, container: &ContainerId) {
+        let Some(entry) = self.containers.get_mut(container) else { return };
+        let Some(monitor) = entry.monitor.as_mut() else { return };
+        if monitor.running.is_some() || monitor.report.is_some() {
+            return;
+        }
+        let record = self.places.live(container).and_then(LiveRecord::read);
+        let Ok(Some(LiveRecord { live: Some(live), .. })) = record else { return };
+        let key = ProcessKey {
+            pid: live.pid,
+            start_ticks: live.start_ticks,
+            boot_id: self.boot_id.clone(),
+        };
+        if let Some(init) = key.open(&self.boot_id) {
+            monitor.running = Some((live, init));
+        }
+        monitor.deadline = None;
+        self.next_in_queue(container);
+    }
+
+    /// Puts a request off until the container is free.
+    pub(super) fn queue(
+        &mut self,
+        token: Token,
+        container: &ContainerId,
+        request: Request,
+    ) -> Option<Reply> {
+        let entry = self.containers.get_mut(container)?;
+        if entry.queue.len() >= QUEUE_MAX {
+            let message = format!("too many requests wait at container {}", container.short());
+            return Some(failure(FailureClass::Unavailable, "container.busy", message).into());
+        }
+        entry.queue.push_back((token, request));
+        None
+    }
+
+    /// Dispatches what waits at a container that has become free.
+    pub(super) fn next_in_queue(&mut self, container: &ContainerId) {
+        loop {
+            let Some(entry) = self.containers.get_mut(container) else { return };
+            if entry.is_busy() {
+                return;
+            }
+            let Some((token, request)) = entry.queue.pop_front() else { return };
+            if self.connections.contains_key(&token) {
+                if let Some(reply) = self.dispatch(token, request, Vec::new()) {
+                    self.answer(token, reply);
+                }
+            }
+        }
+    }
+
+    /// What record and kernel show of a container.
+    pub(super) fn record(&self, container: &ContainerId) -> Result<ContainerRecord, Failure> {
+        let entry = self.containers.get(container).ok_or_else(|| unknown(container))?;
+        let run = entry.run();
+        let mut live =
+            entry.running().filter(|_| entry.undo.is_none()).map(|(live, _)| live.clone());
+        let ended = entry.running().is_none_or(|(_, init)| has_ended(init));
+        // The exit record is there before the monitor goes, and is the truth as soon as it is there.
+        let exit = if ended { self.read_exit(container, run) } else { None };
+        if exit.is_some() {
+            live = None;
+        }
+        if let (Some(live), Ok(cgroup)) = (live.as_mut(), self.cgroup_of(container, entry)) {
+            live.oom_kills = cgroup.oom_kills().unwrap_or(live.oom_kills);
+        }
+        let monitor = entry.monitor.as_ref();
+        let status = match (&live, monitor) {
+            (Some(_), Some(monitor)) if monitor.paused => Status::Paused,
+            (Some(_), _) => Status::Running,
+            // Coming up, or going down without a record so far: neither runs nor has ended.
+            (None, _) if exit.is_none() && entry.is_active() => Status::Creating,
+            _ => Status::Stopped,
+        };
+        Ok(ContainerRecord {
+            container: container.clone(),
+            person: entry.person,
+            run,
+            status,
+            live,
+            exit,
+        })
+    }
+
+    fn read_exit(&self, container: &ContainerId, run: u64) -> Option<ExitRecord> {
+        let record = self.places.record(container).ok()?;
+        match ledger::read_exit(record) {
+            Ok(exit) => exit.filter(|exit| exit.run == run && run > 0),
+            Err(error) => {
+                say(&format!("container {container}: {error}"));
+                None
+            }
+        }
+    }
+
+    /// The container's cgroup, made or not.
+    pub(super) fn cgroup_of(
+        &self,
+        container: &ContainerId,
+        entry: &Entry,
+    ) -> Result<crate::cgroup::Cgroup, Failure> {
+        let start = entry.start.as_ref().ok_or_else(|| not_running(container))?;
+        Ok(self.scope.container(start.group, entry.person, container)?)
+    }
+
+    fn scope_is_v2(&self) -> bool {
+        self.scope
+            .holder()
+            .is_ok_and(|holder| holder.paths().version == berth_runtime::record::CgroupVersion::V2)
+    }
+}
+
+/// The record of a run whose monitor has left none.
+pub(super) fn lost(
+    run: u64,
+    memory_bytes_max: u64,
+    cause: ExitCause,
+    failure: Option<Failure>,
+) -> ExitRecord {
+    ExitRecord {
+        run,
+        code: None,
+        signal: None,
+        cause,
+        oom_kills: 0,
+        memory_bytes_max,
+        started_ms: 0,
+        ended_ms: process::now_ms(),
+        log_bytes_lost: 0,
+        failure,
+    }
+}
+
+/// Whether the process behind a pidfd has ended.
+fn has_ended(pidfd: &OwnedFd) -> bool {
+    let mut polled = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+    matches!(poll(&mut polled, PollTimeout::ZERO), Ok(count) if count > 0)
+}

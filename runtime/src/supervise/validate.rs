@@ -1,0 +1,159 @@
+//! Whether a request may be asked for at all: every field against the supervisor's own record and
+//! ceilings. What a field means for the container's isolation is the profile's to refuse; this is
+//! what lies around it. The server's own checks are for people, these are for a captured server.
+
+use berth_runtime::config::RuntimeConfig;
+use berth_runtime::record::{Failure, FailureClass};
+use berth_runtime::wire::{LAYERS_MAX, Limits, LogOptions, ProcessSpec, StartRequest, StopOptions};
+
+/// Bytes of arguments and environment at most; the kernel's own bound is a quarter of the stack.
+const PROCESS_BYTES_MAX: usize = 96 * 1024;
+/// A path inside a container at most (`PATH_MAX` with its NUL).
+const PATH_BYTES_MAX: usize = 4095;
+/// `user[:group]` at most.
+const USER_BYTES_MAX: usize = 256;
+/// File systems in memory at most.
+const TMPFS_MAX: usize = 32;
+/// The least memory a container is given.
+const MEMORY_BYTES_MIN: u64 = 6 << 20;
+/// The smallest file system in memory.
+const TMPFS_BYTES_MIN: u64 = 4096;
+const LOG_BYTES: std::ops::RangeInclusive<u64> = (64 << 10)..=(1 << 30);
+
+type Checked = Result<(), Failure>;
+
+fn invalid(field: &str, message: impl std::fmt::Display) -> Failure {
+    Failure::new(FailureClass::Invalid, &format!("start.{field}"), format!("{field}: {message}"))
+}
+
+fn check(holds: bool, field: &str, message: impl std::fmt::Display) -> Checked {
+    if holds { Ok(()) } else { Err(invalid(field, message)) }
+}
+
+/// Everything about a start that does not depend on the container's state.
+pub(super) fn start(request: &StartRequest, config: &RuntimeConfig) -> Checked {
+    check(request.run >= 1, "run", "starts are numbered from 1")?;
+    check(
+        (1..=LAYERS_MAX).contains(&request.layers.len()),
+        "layers",
+        format!("1 to {LAYERS_MAX} are possible, {} were given", request.layers.len()),
+    )?;
+    process(&request.process)?;
+    check(is_label(&request.hostname), "hostname", "not a label as RFC 1123 has it")?;
+    tmpfs(request, config)?;
+    limits(&request.limits, &config.ceilings)?;
+    log(&request.log)?;
+    stop(&request.stop)
+}
+
+fn process(process: &ProcessSpec) -> Checked {
+    check(process.args.first().is_some_and(|program| !program.is_empty()), "args", "no program")?;
+    let bytes: usize = process.args.iter().chain(&process.env).map(|text| text.len() + 9).sum();
+    check(bytes <= PROCESS_BYTES_MAX, "args", "arguments and environment are too long")?;
+    let clean = |text: &String| !text.contains('\0');
+    check(process.args.iter().all(clean), "args", "one holds a NUL")?;
+    let named = |text: &String| clean(text) && text.find('=').is_some_and(|place| place > 0);
+    check(process.env.iter().all(named), "env", "each is NAME=value, without NUL")?;
+    let cwd = &process.cwd;
+    let possible = cwd.starts_with('/') && cwd.len() <= PATH_BYTES_MAX && clean(cwd);
+    check(possible, "cwd", "not an absolute path")?;
+    let user = &process.user;
+    let possible = user.len() <= USER_BYTES_MAX && !user.contains(['\0', '\n']);
+    check(possible, "user", "not of the form user[:group]")?;
+    check(process.capabilities_dropped.len() <= 64, "capabilities_dropped", "too many")?;
+    check(process.ulimits.len() <= 32, "ulimits", "too many")?;
+    let ordered = process.ulimits.values().all(|limit| limit.soft <= limit.hard);
+    check(ordered, "ulimits", "a soft limit is above its hard one")
+}
+
+/// A host name label: 1 to 63 letters, digits and hyphens, not at the ends.
+fn is_label(text: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    (1..=63).contains(&text.len())
+        && text.bytes().all(inner)
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
+fn tmpfs(request: &StartRequest, config: &RuntimeConfig) -> Checked {
+    let sizes = TMPFS_BYTES_MIN..=config.ceilings.memory_bytes;
+    check(sizes.contains(&request.shm_bytes), "shm_bytes", "out of bounds")?;
+    check(request.tmpfs.len() <= TMPFS_MAX, "tmpfs", format!("more than {TMPFS_MAX}"))?;
+    for one in &request.tmpfs {
+        let target = one.target.as_str();
+        check(is_plain_path(target), "tmpfs", format!("{target:?} is no plain absolute path"))?;
+        let reserved = ["/proc", "/sys", "/dev"].iter().any(|top| {
+            target.strip_prefix(top).is_some_and(|rest| matches!(rest.as_bytes(), [] | [b'/', ..]))
+        });
+        check(!reserved, "tmpfs", format!("{target} is the profile's"))?;
+        check(
+            sizes.contains(&one.size_bytes),
+            "tmpfs",
+            format!("size of {target} is out of bounds"),
+        )?;
+    }
+    let mut targets: Vec<_> = request.tmpfs.iter().map(|one| &one.target).collect();
+    targets.sort_unstable();
+    targets.dedup();
+    check(targets.len() == request.tmpfs.len(), "tmpfs", "two have the same target")
+}
+
+/// Absolute, not the root, every part a name: nothing that two readers could read in two ways.
+fn is_plain_path(path: &str) -> bool {
+    let Some(rest) = path.strip_prefix('/') else { return false };
+    path.len() <= PATH_BYTES_MAX
+        && !path.contains('\0')
+        && rest.split('/').all(|part| !matches!(part, "" | "." | ".."))
+}
+
+/// Limits against the operator's ceilings; none can be left out or be without bound.
+pub(super) fn limits(limits: &Limits, ceilings: &Limits) -> Checked {
+    let bounded = |value: u64, least: u64, most: u64, field: &str| {
+        check((least..=most).contains(&value), field, format!("{value} is not in {least}..={most}"))
+    };
+    bounded(limits.cpu_millis.into(), 10, ceilings.cpu_millis.into(), "cpu_millis")?;
+    let weight = ceilings.cpu_weight.min(10_000);
+    bounded(limits.cpu_weight.into(), 1, weight.into(), "cpu_weight")?;
+    bounded(limits.memory_bytes, MEMORY_BYTES_MIN, ceilings.memory_bytes, "memory_bytes")?;
+    bounded(limits.swap_bytes, 0, ceilings.swap_bytes, "swap_bytes")?;
+    bounded(limits.pids.into(), 1, ceilings.pids.into(), "pids")
+}
+
+fn log(options: &LogOptions) -> Checked {
+    check(LOG_BYTES.contains(&options.file_bytes_max), "log", "a segment is 64 KiB to 1 GiB")?;
+    check((1..=10).contains(&options.files_max), "log", "1 to 10 segments are possible")
+}
+
+fn stop(options: &StopOptions) -> Checked {
+    signal(options.signal)?;
+    check(options.grace_secs <= 600, "stop", "the grace is 600 s at most")
+}
+
+/// A signal's number as signal(7) has them.
+pub(super) fn signal(number: i32) -> Checked {
+    check((1..=64).contains(&number), "signal", format!("{number} is not in 1..=64"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_paths_leave_no_room_for_reading() {
+        for good in ["/tmp", "/a/b.c/..d"] {
+            assert!(is_plain_path(good), "{good}");
+        }
+        for bad in ["", "/", "tmp", "//tmp", "/tmp/", "/a/../b", "/a/./b", "/a\0b", "/a//b"] {
+            assert!(!is_plain_path(bad), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn labels_are_those_of_rfc_1123() {
+        let long = "a".repeat(64);
+        for bad in ["", "-a", "a-", "a.b", "a_b", "a b", "ä", long.as_str()] {
+            assert!(!is_label(bad), "{bad:?}");
+        }
+        assert!(is_label("a") && is_label("3-b") && is_label(&long[1..]));
+    }
+}

@@ -1,0 +1,127 @@
+//! Ending and clearing away what a container's run has left in the kernel and on tmpfs, and what the
+//! container has on disk. Every step can be done again, and "gone already" is success: whoever did it
+//! may have been killed half-way.
+
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use berth_runtime::config::RuntimeConfig;
+use berth_runtime::id::ContainerId;
+use berth_runtime::record::{ExitRecord, Failure, FailureClass};
+
+use crate::cgroup::{Cgroup, Hierarchy, Scope};
+use crate::files::{self, FileError};
+use crate::layer;
+use crate::ledger::{self, NetworkPlace};
+use crate::network::Network;
+use crate::people::Person;
+use crate::places::Places;
+
+/// How long killed processes may take to be gone; one in uninterruptible sleep may take longer, and
+/// is tried again.
+const END_LIMIT: Duration = Duration::from_secs(10);
+
+/// The instance whose things are undone.
+pub(crate) struct At<'a> {
+    /// Its configuration.
+    pub(crate) config: &'a RuntimeConfig,
+    /// Its scope's path from the cgroup hierarchies' roots.
+    pub(crate) scope: &'a str,
+}
+
+fn failed(error: &FileError) -> Failure {
+    Failure::new(FailureClass::Broken, "container.undo", error.to_string())
+}
+
+impl At<'_> {
+    fn scope(&self) -> Result<Scope, Failure> {
+        Ok(Scope::open(&Hierarchy::detect()?, self.scope)?)
+    }
+
+    /// A container's cgroup.
+    pub(crate) fn cgroup(
+        &self,
+        person: &Person,
+        container: &ContainerId,
+    ) -> Result<Cgroup, Failure> {
+        Ok(self.scope()?.container(person.group, person.person, container)?)
+    }
+
+    /// Ends every process of the run, takes cgroup and address away, and writes `lost` down when there
+    /// is no exit record of the run; last, so that whoever reads it finds the rest gone.
+    pub(crate) fn undo(
+        &self,
+        person: &Person,
+        container: &ContainerId,
+        place: Option<&NetworkPlace>,
+        lost: &ExitRecord,
+    ) -> Result<(), Failure> {
+        let scope = self.scope()?;
+        let cgroup = scope.container(person.group, person.person, container)?;
+        if cgroup.exists() {
+            cgroup.kill()?;
+            cgroup.wait_empty(END_LIMIT)?;
+            cgroup.remove()?;
+        }
+        scope.prune(person.group, person.person)?;
+        if let Some(place) = place {
+            Network::new(self.config)?.detach(&place.attachment())?;
+        }
+        let places = Places::open(self.config).map_err(|error| failed(&error))?;
+        self.settle_records(&places, container, lost).map_err(|error| failed(&error))
+    }
+
+    fn settle_records(
+        &self,
+        places: &Places,
+        container: &ContainerId,
+        lost: &ExitRecord,
+    ) -> Result<(), FileError> {
+        if lost.run > 0 {
+            let record = places.record(container)?;
+            let known = ledger::read_exit(&record)?.is_some_and(|exit| exit.run >= lost.run);
+            if !known {
+                ledger::write_exit(places.exit(container)?, lost)?;
+            }
+        }
+        remove_tree(&places.runs, container.as_str())
+    }
+
+    /// Removes all that the disk holds of a container that does not run. The record goes last: until
+    /// then the container is known, and removing it can be asked for again.
+    pub(crate) fn remove(&self, person: &Person, container: &ContainerId) -> Result<(), Failure> {
+        let places = Places::open(self.config).map_err(|error| failed(&error))?;
+        let own = person.first_id.to_string();
+        let removed = || -> Result<(), FileError> {
+            if files::is_directory(&places.people, &own) {
+                let own = files::open_in(&places.people, &own)?;
+                for folder in ["containers", "logs"] {
+                    if files::is_directory(&own, folder) {
+                        remove_tree(files::open_in(&own, folder)?, container.as_str())?;
+                    }
+                }
+            }
+            remove_tree(&places.runs, container.as_str())?;
+            remove_tree(&places.records, container.as_str())
+        };
+        removed().map_err(|error| failed(&error))
+    }
+
+    /// Makes interfaces and table agree with the containers that run.
+    pub(crate) fn sweep_network(&self, live: &[NetworkPlace]) -> Result<(), Failure> {
+        let live: Vec<_> = live.iter().map(NetworkPlace::attachment).collect();
+        Ok(Network::new(self.config)?.sweep(&live)?)
+    }
+}
+
+/// Removes `name` and all below it, by descriptors, whatever links or depth a container has made.
+pub(crate) fn remove_tree(parent: impl AsFd, name: &str) -> Result<(), FileError> {
+    let text = std::ffi::CString::new(name).map_err(|_| FileError::Content {
+        object: name.into(),
+        reason: "a name with a NUL".into(),
+    })?;
+    match layer::remove_tree(parent.as_fd(), &text) {
+        Ok(()) | Err(nix::errno::Errno::ENOENT) => Ok(()),
+        Err(errno) => Err(FileError::os("remove the tree", name)(errno)),
+    }
+}
