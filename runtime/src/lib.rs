@@ -5,6 +5,8 @@
 //! network, layers) is the binary of this package and is not reachable as a library, so that the
 //! server cannot come to depend on privileged code.
 
+#[path = "sys/activation.rs"]
+mod activation;
 pub mod config;
 pub mod digest;
 pub mod id;
@@ -13,4 +15,5 @@ mod passing;
 pub mod record;
 pub mod wire;
 
+pub use activation::take_listener;
 pub use passing::{receive_message, send_message};

@@ -1,5 +1,113 @@
 //! The Berth server: dashboard, JSON API, inventory.
+//!
+//! `berth serve` runs it; the other commands look at the machine, the API and the configuration.
 
+#![forbid(unsafe_code)]
+
+mod app;
+mod auth;
+mod clock;
+mod config;
+mod error;
+mod http;
+mod inventory;
+mod listen;
+mod notify;
 mod runtime_client;
+mod serve;
+mod service;
 
-fn main() {}
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+/// Containers on one machine, shared by many people.
+#[derive(Parser)]
+#[command(name = "berth", version, propagate_version = true)]
+struct Arguments {
+    /// The configuration file; /etc/berth/berth.toml if nothing is said.
+    #[arg(long, env = "BERTH_CONFIG", global = true)]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the server.
+    Serve {
+        /// Address and port to listen on, over the file's.
+        #[arg(long)]
+        listen: Option<String>,
+    },
+    /// Print the API's description (OpenAPI 3.1).
+    Openapi {
+        /// Print the table of all routes instead, pages included.
+        #[arg(long)]
+        routes: bool,
+    },
+    /// Look at the configuration.
+    Config {
+        /// Only say whether it is good.
+        #[arg(long, conflicts_with = "print")]
+        check: bool,
+        /// Print every key with the value that holds.
+        #[arg(long)]
+        print: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let text = format!("berth: {error:#}\n");
+            // There is nobody left to tell when the standard error cannot be written.
+            drop(std::io::stderr().write_all(text.as_bytes()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<()> {
+    match arguments.command {
+        Command::Serve { listen } => {
+            let flag = listen.map(|listen| ("BERTH_SERVER__LISTEN".to_owned(), listen));
+            let config = load(arguments.config, flag)?.config;
+            let filter = EnvFilter::try_new(&config.server.log).context("read server.log")?;
+            tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+            serve::run(config)
+        }
+        Command::Openapi { routes } => {
+            let (table, document) = http::describe();
+            print(&match routes {
+                true => serde_json::to_string_pretty(&table)?,
+                false => document.to_pretty_json()?,
+            })
+        }
+        Command::Config { check: _, print: show } => {
+            let loaded = load(arguments.config, None)?;
+            if show {
+                return print(&loaded.config.to_toml()?);
+            }
+            let place = loaded.path.map(|path| path.display().to_string());
+            print(&format!("{}: good", place.as_deref().unwrap_or("the defaults")))
+        }
+    }
+}
+
+fn load(path: Option<PathBuf>, flag: Option<(String, String)>) -> Result<config::Loaded> {
+    // Names and values that are no UTF-8 are none of ours.
+    let variables = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    Ok(config::load(path.as_deref(), variables.chain(flag))?)
+}
+
+fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{}", text.trim_end()).context("write to the standard output")
+}

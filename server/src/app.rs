@@ -1,0 +1,161 @@
+//! What every request shares: configuration, inventory, keys, and what lives in memory only.
+//!
+//! Nothing here decides anything. Services are functions that take an [`App`] and a caller.
+
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use berth_runtime::id::PrincipalId;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::auth::Via;
+use crate::auth::keys::Keys;
+use crate::auth::password::Passwords;
+use crate::auth::throttle::Throttle;
+use crate::clock::Time;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::inventory::{Inventory, audit};
+use crate::runtime_client::RuntimeClient;
+use crate::service::operations::Operations;
+
+/// A handle to what every request shares; cheap to clone.
+#[derive(Clone)]
+pub struct App(Arc<Parts>);
+
+/// The parts of an [`App`].
+pub struct Parts {
+    /// The configuration.
+    pub config: Config,
+    /// What people asked for.
+    pub inventory: Inventory,
+    /// The supervisor.
+    pub runtime: RuntimeClient,
+    /// The secret key.
+    pub keys: Keys,
+    /// Password derivation.
+    pub passwords: Passwords,
+    /// Failed sign-ins.
+    pub throttle: Throttle,
+    /// Long work going on.
+    pub operations: Operations,
+    /// Cancelled when the server is to stop: streams end, and long work is interrupted.
+    pub stopping: CancellationToken,
+    /// Requests being answered.
+    pub requests: Arc<Semaphore>,
+    /// Refused requests, to be audited.
+    pub refusals: mpsc::Sender<audit::Row>,
+    credentials: watch::Sender<u64>,
+    streams: Mutex<HashMap<PrincipalId, u32>>,
+    used: Mutex<HashMap<Used, Time>>,
+}
+
+/// A session or token that was used.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Used {
+    /// A session, by id.
+    Session(String),
+    /// A token, by id.
+    Token(String),
+}
+
+/// One stream of a person's; counted until dropped.
+pub struct StreamPlace {
+    app: App,
+    person: PrincipalId,
+}
+
+impl App {
+    /// Puts the parts together.
+    ///
+    /// # Errors
+    /// When the kernel has no random bytes.
+    pub fn new(
+        config: Config,
+        inventory: Inventory,
+        keys: Keys,
+        refusals: mpsc::Sender<audit::Row>,
+    ) -> Result<Self> {
+        let requests = Arc::new(Semaphore::new(config.server.requests_max));
+        Ok(Self(Arc::new(Parts {
+            runtime: RuntimeClient::new(&config.supervisor_socket()),
+            inventory,
+            keys,
+            passwords: Passwords::new()?,
+            throttle: Throttle::default(),
+            operations: Operations::default(),
+            stopping: CancellationToken::new(),
+            requests,
+            refusals,
+            credentials: watch::channel(0).0,
+            streams: Mutex::default(),
+            used: Mutex::default(),
+            config,
+        })))
+    }
+
+    /// Makes every open stream check at once whether its session, token or person is still good.
+    /// To be called after the commit that ends one.
+    pub fn credentials_changed(&self) {
+        self.credentials.send_modify(|number| *number = number.wrapping_add(1));
+    }
+
+    /// Changes when some session, token or person has ended.
+    pub fn credentials(&self) -> watch::Receiver<u64> {
+        self.credentials.subscribe()
+    }
+
+    /// Notes that a session or token was used; written by [`App::take_used`]'s caller in a while.
+    pub fn note_used(&self, via: &Via) {
+        let key = match via {
+            Via::Session(id) => Used::Session(id.clone()),
+            Via::Token(id) => Used::Token(id.clone()),
+            Via::RootSocket | Via::Nothing => return,
+        };
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(key, Time::now());
+    }
+
+    /// What was used since the last call.
+    pub fn take_used(&self) -> HashMap<Used, Time> {
+        std::mem::take(&mut *self.used.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A place for one more stream.
+    ///
+    /// # Errors
+    /// When the person has too many.
+    pub fn stream_place(&self, person: PrincipalId) -> Result<StreamPlace> {
+        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = streams.entry(person).or_insert(0);
+        if *count as usize >= self.config.server.streams_max {
+            return Err(Error::exhausted(
+                "stream.too-many",
+                format!("{count} streams are open, the most that is allowed; close one first"),
+            ));
+        }
+        *count += 1;
+        Ok(StreamPlace { app: self.clone(), person })
+    }
+}
+
+impl Drop for StreamPlace {
+    fn drop(&mut self) {
+        let mut streams = self.app.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = streams.get_mut(&self.person) {
+            *count -= 1;
+            if *count == 0 {
+                streams.remove(&self.person);
+            }
+        }
+    }
+}
+
+impl Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}

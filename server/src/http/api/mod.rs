@@ -1,0 +1,9 @@
+//! The JSON API, one file per resource. `http/mod.rs` says how to add one.
+
+pub mod events;
+pub mod operations;
+pub mod people;
+pub mod sessions;
+pub mod setup;
+pub mod system;
+pub mod tokens;

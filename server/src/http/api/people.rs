@@ -1,0 +1,203 @@
+//! `/api/v1/people` and `/api/v1/invitations`.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use berth_runtime::id::PrincipalId;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::routes;
+
+use super::sessions::signed_in;
+use crate::app::App;
+use crate::auth::{Role, TokenScope};
+use crate::clock::Time;
+use crate::error::Result;
+use crate::http::extract::{Caller, Items, JsonBody, PageParams, PageQuery, Path, Visitor};
+use crate::http::problem::ProblemBody;
+use crate::http::routes::{Access, Routes};
+use crate::inventory::people::Person;
+use crate::service::people::{self, Invitation};
+use crate::service::invitations;
+
+/// Adds the routes.
+pub fn routes(routes: Routes) -> Routes {
+    routes
+        .add(Access::Overseer(TokenScope::Read), routes!(list))
+        .add(Access::Operator(TokenScope::Manage), routes!(add))
+        .add(Access::SignedIn(TokenScope::Read), routes!(show))
+        .add(Access::Operator(TokenScope::Manage), routes!(change))
+        .add(Access::Operator(TokenScope::Manage), routes!(invite))
+        .add(Access::Public, routes!(look))
+        .add(Access::Public, routes!(accept))
+}
+
+/// A person to be added.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct PersonRequest {
+    /// 1 to 32 lower-case letters, digits, `.`, `_`, `-`, a letter first.
+    name: String,
+    /// What they may do.
+    role: Role,
+}
+
+/// A change; what is left out stays.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct PersonChange {
+    /// The new role.
+    role: Option<Role>,
+    /// Whether they may not sign in.
+    disabled: Option<bool>,
+}
+
+/// A one-time link.
+#[derive(Debug, Serialize, ToSchema)]
+struct InvitationBody {
+    /// What `POST /api/v1/invitations/accept` takes; shown once.
+    secret: String,
+    /// The page to send to the person, below this server's address.
+    path: String,
+    /// When the link ends.
+    expires_at: Time,
+}
+
+/// A new person and their link.
+#[derive(Debug, Serialize, ToSchema)]
+struct PersonAdded {
+    /// The person.
+    person: Person,
+    /// How they set their password.
+    invitation: InvitationBody,
+}
+
+/// An invitation's secret.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct LookRequest {
+    /// From the link.
+    secret: String,
+}
+
+/// Whose link it is.
+#[derive(Debug, Serialize, ToSchema)]
+struct Invited {
+    /// The name to sign in with.
+    name: String,
+    /// When the link ends.
+    expires_at: Time,
+}
+
+/// An invitation's secret and the new password.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct AcceptRequest {
+    /// From the link.
+    secret: String,
+    /// At least 10 characters.
+    password: String,
+}
+
+impl From<Invitation> for InvitationBody {
+    fn from(invitation: Invitation) -> Self {
+        let path = format!("/invitation/{}", invitation.secret);
+        Self { secret: invitation.secret, path, expires_at: invitation.expires_at }
+    }
+}
+
+/// Lists people by name.
+#[utoipa::path(get, path = "/api/v1/people", tag = "people", params(PageParams),
+    responses((status = 200, body = Items<Person>)))]
+async fn list(
+    State(app): State<App>,
+    caller: Caller,
+    PageQuery(page): PageQuery,
+) -> Result<Json<Items<Person>>> {
+    let listed = people::list(&app, &caller, &page).await?;
+    Ok(Json(Items::seal(&app, listed)?))
+}
+
+/// Adds a person, who sets their password by a one-time link.
+#[utoipa::path(post, path = "/api/v1/people", tag = "people", request_body = PersonRequest,
+    responses(
+        (status = 201, body = PersonAdded), (status = 409, body = ProblemBody),
+        (status = 422, body = ProblemBody)))]
+async fn add(
+    State(app): State<App>,
+    caller: Caller,
+    JsonBody(body): JsonBody<PersonRequest>,
+) -> Result<(StatusCode, Json<PersonAdded>)> {
+    let (person, invitation) = people::add(&app, &caller, &body.name, body.role).await?;
+    Ok((StatusCode::CREATED, Json(PersonAdded { person, invitation: invitation.into() })))
+}
+
+/// Shows a person: oneself, or for operators and auditors anybody.
+#[utoipa::path(get, path = "/api/v1/people/{id}", tag = "people",
+    params(("id" = u32, Path, description = "The person")),
+    responses((status = 200, body = Person), (status = 404, body = ProblemBody)))]
+async fn show(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<u32>,
+) -> Result<Json<Person>> {
+    Ok(Json(people::find(&app, &caller, PrincipalId(id)).await?))
+}
+
+/// Changes a person's role, or disables or enables them.
+#[utoipa::path(patch, path = "/api/v1/people/{id}", tag = "people",
+    params(("id" = u32, Path, description = "The person")), request_body = PersonChange,
+    responses(
+        (status = 200, body = Person), (status = 404, body = ProblemBody),
+        (status = 409, body = ProblemBody)))]
+async fn change(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<u32>,
+    JsonBody(body): JsonBody<PersonChange>,
+) -> Result<Json<Person>> {
+    let change = people::Change { role: body.role, disabled: body.disabled };
+    Ok(Json(people::change(&app, &caller, PrincipalId(id), change).await?))
+}
+
+/// Makes a new one-time link; an older one ends.
+#[utoipa::path(post, path = "/api/v1/people/{id}/invitation", tag = "people",
+    params(("id" = u32, Path, description = "The person")),
+    responses((status = 201, body = InvitationBody), (status = 404, body = ProblemBody)))]
+async fn invite(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<u32>,
+) -> Result<(StatusCode, Json<InvitationBody>)> {
+    let invitation = people::invite(&app, &caller, PrincipalId(id)).await?;
+    Ok((StatusCode::CREATED, Json(invitation.into())))
+}
+
+/// Tells whose link this is, without using it up.
+#[utoipa::path(post, path = "/api/v1/invitations/look", tag = "people",
+    request_body = LookRequest,
+    responses((status = 200, body = Invited), (status = 404, body = ProblemBody)))]
+async fn look(
+    State(app): State<App>,
+    visitor: Visitor,
+    JsonBody(body): JsonBody<LookRequest>,
+) -> Result<Json<Invited>> {
+    let (name, expires_at) = invitations::look(&app, &visitor, &body.secret).await?;
+    Ok(Json(Invited { name, expires_at }))
+}
+
+/// Sets the password and signs in.
+#[utoipa::path(post, path = "/api/v1/invitations/accept", tag = "people",
+    request_body = AcceptRequest,
+    responses(
+        (status = 201, body = super::sessions::SignedInBody), (status = 404, body = ProblemBody),
+        (status = 422, body = ProblemBody)))]
+async fn accept(
+    State(app): State<App>,
+    visitor: Visitor,
+    JsonBody(body): JsonBody<AcceptRequest>,
+) -> Result<Response> {
+    let done = invitations::accept(&app, &visitor, &body.secret, &body.password).await?;
+    signed_in(&app, &done)
+}

@@ -1,0 +1,354 @@
+//! What stands before every handler: the request's id, its Host, who is asking, the route's rule,
+//! cross-site requests; and behind it: problem bodies, security headers, the audit of refusals.
+//!
+//! Order, outermost first: panics become problems; id and log line; too many requests; Host;
+//! then per route ([`enforce`]): who is asking, the rule, cross-site, the time limit.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, COOKIE, HOST, HeaderName, HeaderValue,
+    ORIGIN, REFERRER_POLICY, USER_AGENT, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method, Uri};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use super::problem::{self, Asked, Pending};
+use super::routes::{Rule, Surface};
+use crate::app::App;
+use crate::auth::Caller;
+use crate::auth::keys::random_text;
+use crate::error::{Error, Refusal, Result};
+use crate::inventory::audit;
+use crate::service::sessions::{self, Visitor};
+
+/// Where a connection comes from.
+#[derive(Debug, Clone, Copy)]
+pub enum Peer {
+    /// A TCP connection.
+    Tcp(SocketAddr),
+    /// The machine's root on the root socket.
+    Root,
+}
+
+const CSP_PAGE: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
+     font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; \
+     frame-ancestors 'none'";
+const CSP_API: &str = "default-src 'none'; frame-ancestors 'none'";
+const COOP: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
+const CORP: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+
+/// Puts the outer layers around the routes.
+pub fn around(app: &App, router: Router) -> Router {
+    router
+        .layer(CatchPanicLayer::custom(|panic: Box<dyn std::any::Any + Send>| {
+            let text = panic
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or_else(|| panic.downcast_ref::<&str>().copied());
+            Error::defect(format!("panicked: {}", text.unwrap_or("no text"))).into_response()
+        }))
+        .layer(from_fn_with_state(app.clone(), outer))
+}
+
+/// The outermost layer.
+async fn outer(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let request_id = random_text::<9>().unwrap_or_default();
+    let peer = request.extensions().get::<Peer>().copied();
+    let method = request.method().clone();
+    let uri = request.uri().clone();
+    let surface = match uri.path().starts_with("/api/") || uri.path().ends_with("z") {
+        true => Surface::Api,
+        false => Surface::Page,
+    };
+    let visitor = visitor(&app, &request, peer, &request_id);
+    request.extensions_mut().insert(visitor.clone());
+    request.extensions_mut().insert(app.clone());
+    // The route, never the target: targets hold one-time secrets.
+    let seen = Seen::default();
+    request.extensions_mut().insert(seen.clone());
+    let mut response = match admit(&app, &request, peer) {
+        Ok(_place) => next.run(request).await,
+        Err(error) => error.into_response(),
+    };
+    let pending = response.extensions().get::<Pending>().cloned();
+    let route = seen.route();
+    if let (Some(Pending(error)), false) = (&pending, method.is_safe()) {
+        let actor = seen.actor().unwrap_or_else(|| visitor.actor(None, ""));
+        let action = format!("{method} {route}");
+        let row = audit::Row::refused(&actor, &action, error.code());
+        if app.refusals.try_send(row).is_err() {
+            tracing::warn!(request_id, "a refused request was not audited: too many at once");
+        }
+    }
+    let asked = Asked { method: &method, uri: &uri, surface, request_id: &request_id };
+    response = problem::finish(&asked, response);
+    add_headers(response.headers_mut(), surface, &request_id);
+    tracing::debug!(
+        request_id,
+        method = method.as_str(),
+        route,
+        status = response.status().as_u16(),
+        duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        "answered"
+    );
+    response
+}
+
+/// A layer around every matched route.
+pub async fn enforce(State(rule): State<Rule>, request: Request, next: Next) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let Some(app) = parts.extensions.get::<App>().cloned() else {
+        return Error::defect("find the app in a request").into_response();
+    };
+    let seen = parts.extensions.get::<Seen>().cloned().unwrap_or_default();
+    if let Some(path) = parts.extensions.get::<MatchedPath>() {
+        seen.set_route(path.as_str());
+    }
+    let caller = match judge(&app, &rule, &parts).await {
+        Ok(caller) => caller,
+        Err((caller, error)) => {
+            seen.set_actor(caller.as_deref());
+            return error.into_response();
+        }
+    };
+    if let Some(caller) = caller {
+        seen.set_actor(Some(&caller));
+        app.note_used(&caller.actor.via);
+        parts.extensions.insert(caller);
+    }
+    let request = Request::from_parts(parts, body);
+    let Some(secs) = rule.timeout_secs else { return next.run(request).await };
+    match tokio::time::timeout(Duration::from_secs(secs), next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Error::unavailable("request.timeout", format!("no answer within {secs} s"))
+            .into_response(),
+    }
+}
+
+type Judged = Result<Option<Caller>, (Option<Box<Caller>>, Error)>;
+
+/// Who is asking, and whether they may.
+async fn judge(app: &App, rule: &Rule, request: &Parts) -> Judged {
+    let caller = authenticate(app, request).await.map_err(|error| (None, error))?;
+    let cookie = session_cookie(app, &request.headers).is_some();
+    let verdict = same_site(request, rule.surface, cookie)
+        .and_then(|()| rule.access.allows(caller.as_ref()));
+    match verdict {
+        Ok(()) => Ok(caller),
+        Err(error) => Err((caller.map(Box::new), error)),
+    }
+}
+
+/// Who is behind the root socket, the bearer token or the session cookie, in this order. A token
+/// that is no good is refused even where none is needed; a cookie that is no good is nobody's.
+async fn authenticate(app: &App, request: &Parts) -> Result<Option<Caller>> {
+    let visitor = request
+        .extensions
+        .get::<Visitor>()
+        .ok_or_else(|| Error::defect("find the request's origin"))?;
+    if let Some(Peer::Root) = request.extensions.get::<Peer>() {
+        return Ok(Some(sessions::system(visitor)));
+    }
+    if let Some(value) = request.headers.get(AUTHORIZATION) {
+        let text = value.to_str().unwrap_or("");
+        let token = match text.split_once(' ') {
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim(),
+            _ => return Err(Error::Unauthenticated),
+        };
+        let caller = sessions::by_token(app, visitor, token).await?;
+        return caller.map(Some).ok_or(Error::Unauthenticated);
+    }
+    match session_cookie(app, &request.headers) {
+        Some(cookie) => sessions::by_cookie(app, visitor, cookie).await,
+        None => Ok(None),
+    }
+}
+
+/// Refuses what another site's page sends in somebody's name. Browsers say where a request comes
+/// from: `Sec-Fetch-Site`, and older ones `Origin`. A cookie without either is no browser of today's
+/// and may not change anything. Links from elsewhere open pages, nothing else.
+fn same_site(request: &Parts, surface: Surface, cookie: bool) -> Result<()> {
+    let headers = &request.headers;
+    let safe = request.method.is_safe();
+    let refused = || {
+        Error::denied("request.cross-site", "this request comes from another site's page")
+    };
+    if let Some(site) = headers.get(SEC_FETCH_SITE) {
+        let navigation = safe
+            && surface == Surface::Page
+            && headers.get(SEC_FETCH_MODE).is_some_and(|mode| mode == "navigate");
+        return match site.as_bytes() {
+            b"same-origin" => Ok(()),
+            b"none" if safe => Ok(()),
+            _ if navigation => Ok(()),
+            _ => Err(refused()),
+        };
+    }
+    if let Some(origin) = headers.get(ORIGIN) {
+        let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+        let origin = origin.to_str().ok().and_then(|origin| {
+            origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"))
+        });
+        return match (host, origin) {
+            (Some(host), Some(origin)) if host.eq_ignore_ascii_case(origin) => Ok(()),
+            _ => Err(refused()),
+        };
+    }
+    if cookie && !safe {
+        return Err(refused());
+    }
+    Ok(())
+}
+
+/// Whether the request is for us and there is room for it.
+fn admit(
+    app: &App,
+    request: &Request,
+    peer: Option<Peer>,
+) -> Result<tokio::sync::OwnedSemaphorePermit> {
+    if !matches!(peer, Some(Peer::Root)) {
+        check_host(app, request.headers(), request.uri())?;
+    }
+    app.requests.clone().try_acquire_owned().map_err(|_| {
+        Error::unavailable("server.busy", "too many requests at once; try again in a moment")
+    })
+}
+
+/// Only names that are ours: a foreign name that points here (DNS rebinding) is refused, wherever
+/// the request states it.
+fn check_host(app: &App, headers: &HeaderMap, uri: &Uri) -> Result<()> {
+    let refused = || Error::Invalid {
+        refusal: Refusal::new("host.unknown", "this server does not answer to this host name"),
+        fields: Vec::new(),
+    };
+    let mut hosts = headers.get_all(HOST).iter();
+    let host = hosts.next().and_then(|host| host.to_str().ok()).ok_or_else(refused)?;
+    if hosts.next().is_some() || !is_ours(app, host) {
+        return Err(refused());
+    }
+    match uri.authority() {
+        Some(authority) if !authority.as_str().eq_ignore_ascii_case(host) => Err(refused()),
+        _ => Ok(()),
+    }
+}
+
+fn is_ours(app: &App, host: &str) -> bool {
+    let (name, port) = match host.rsplit_once(':') {
+        Some((name, port)) if !port.contains(']') => (name, Some(port)),
+        _ => (host, None),
+    };
+    if port.is_some_and(|port| port.parse::<u16>().is_err()) {
+        return false;
+    }
+    let name = name.to_ascii_lowercase();
+    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(&name);
+    // Loopback names with any port: a browser cannot be made to send one by rebinding, and ssh -L
+    // gives the port another number.
+    name == "localhost"
+        || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        || app.config.server.hosts.contains(&name)
+}
+
+fn visitor(app: &App, request: &Request, peer: Option<Peer>, request_id: &str) -> Visitor {
+    let headers = request.headers();
+    let agent = headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or("");
+    Visitor {
+        address: match peer {
+            Some(Peer::Tcp(address)) => Some(address.ip()),
+            Some(Peer::Root) | None => None,
+        },
+        agent: agent.chars().take(200).collect(),
+        request_id: request_id.to_owned(),
+        device: cookie(headers, &device_cookie_name(app)).map(str::to_owned),
+    }
+}
+
+/// The session cookie's name. Cookies know no ports, so instances side by side need names apart.
+pub fn session_cookie_name(app: &App) -> String {
+    format!("{}_session", app.config.runtime.instance)
+}
+
+/// The device cookie's name.
+pub fn device_cookie_name(app: &App) -> String {
+    format!("{}_device", app.config.runtime.instance)
+}
+
+fn session_cookie<'a>(app: &App, headers: &'a HeaderMap) -> Option<&'a str> {
+    cookie(headers, &session_cookie_name(app))
+}
+
+fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let texts = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
+    texts.flat_map(|text| text.split(';')).find_map(|pair| {
+        let (found, value) = pair.trim().split_once('=')?;
+        (found == name).then_some(value)
+    })
+}
+
+fn add_headers(headers: &mut HeaderMap, surface: Surface, request_id: &str) {
+    let csp = match surface {
+        Surface::Api => CSP_API,
+        Surface::Page => CSP_PAGE,
+    };
+    for (name, value) in [
+        (CONTENT_SECURITY_POLICY, csp),
+        (CACHE_CONTROL, "no-store"),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (REFERRER_POLICY, "same-origin"),
+        (COOP, "same-origin"),
+        (CORP, "same-origin"),
+    ] {
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
+    }
+    if let Ok(value) = HeaderValue::from_str(request_id) {
+        headers.insert(REQUEST_ID, value);
+    }
+}
+
+/// What inner layers tell the outermost one of a request.
+#[derive(Debug, Clone, Default)]
+struct Seen(std::sync::Arc<std::sync::Mutex<(Option<String>, Option<crate::auth::Actor>)>>);
+
+impl Seen {
+    fn lock(&self) -> std::sync::MutexGuard<'_, (Option<String>, Option<crate::auth::Actor>)> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn set_route(&self, route: &str) {
+        self.lock().0 = Some(route.to_owned());
+    }
+
+    fn set_actor(&self, caller: Option<&Caller>) {
+        self.lock().1 = caller.map(|caller| caller.actor.clone());
+    }
+
+    fn route(&self) -> String {
+        self.lock().0.clone().unwrap_or_else(|| "(no route)".to_owned())
+    }
+
+    fn actor(&self) -> Option<crate::auth::Actor> {
+        self.lock().1.clone()
+    }
+}
+
+/// Whether a method changes nothing (RFC 9110).
+trait IsSafe {
+    fn is_safe(&self) -> bool;
+}
+
+impl IsSafe for Method {
+    fn is_safe(&self) -> bool {
+        matches!(*self, Self::GET | Self::HEAD | Self::OPTIONS)
+    }
+}

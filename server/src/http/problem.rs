@@ -1,0 +1,200 @@
+//! The only place that turns an [`Error`] into a status, and into problem details (RFC 9457) or an
+//! error page. Anything broken is logged once, here, and told to nobody.
+//!
+//! A handler's error travels in the response's extensions up to [`finish`], which knows the request's
+//! id and whether a page or the API was asked.
+
+use std::sync::Arc;
+
+use axum::http::header::{ALLOW, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::routes::Surface;
+use crate::error::{Error, FieldError, Refusal};
+
+/// Problem details (RFC 9457).
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub struct ProblemBody {
+    /// `/problems/<code>`; stable.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The status in words.
+    pub title: String,
+    /// The status.
+    pub status: u16,
+    /// One sentence for people.
+    pub detail: String,
+    /// The wrong fields, where known.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fields: Vec<FieldError>,
+    /// The request's id, also in the log.
+    pub request_id: String,
+}
+
+/// What a response brings of its error.
+#[derive(Debug, Clone)]
+pub struct Pending(pub Arc<Error>);
+
+/// The answer to a method that a path does not know.
+pub struct MethodNotAllowed;
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let mut response = status(&self).into_response();
+        let headers = response.headers_mut();
+        match &self {
+            Self::TooMany { retry_secs } => {
+                headers.insert(RETRY_AFTER, HeaderValue::from(*retry_secs));
+            }
+            Self::Unavailable(_) => {
+                headers.insert(RETRY_AFTER, HeaderValue::from(1));
+            }
+            Self::Unauthenticated => {
+                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            _ => {}
+        }
+        response.extensions_mut().insert(Pending(Arc::new(self)));
+        response
+    }
+}
+
+impl IntoResponse for MethodNotAllowed {
+    fn into_response(self) -> Response {
+        let refusal = Refusal::new("method-not-allowed", "this path does not know this method");
+        let error = Error::Invalid { refusal, fields: Vec::new() };
+        let mut response = StatusCode::METHOD_NOT_ALLOWED.into_response();
+        response.extensions_mut().insert(Pending(Arc::new(error)));
+        response
+    }
+}
+
+/// The status of an error.
+pub fn status(error: &Error) -> StatusCode {
+    match error {
+        Error::NotFound(_) => StatusCode::NOT_FOUND,
+        Error::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Error::Denied(_) => StatusCode::FORBIDDEN,
+        Error::Conflict(_) => StatusCode::CONFLICT,
+        Error::Invalid { refusal, .. } => match refusal.code.as_ref() {
+            "request.malformed" => StatusCode::BAD_REQUEST,
+            "request.media-type" => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "host.unknown" => StatusCode::MISDIRECTED_REQUEST,
+            _ => StatusCode::UNPROCESSABLE_ENTITY,
+        },
+        Error::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+        Error::Exhausted(_) => StatusCode::INSUFFICIENT_STORAGE,
+        Error::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
+        Error::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        Error::Broken { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// What the rendering of an error needs to know of its request.
+#[derive(Debug)]
+pub struct Asked<'a> {
+    /// The method.
+    pub method: &'a Method,
+    /// The target.
+    pub uri: &'a Uri,
+    /// API or page.
+    pub surface: Surface,
+    /// The request's id.
+    pub request_id: &'a str,
+}
+
+/// Gives a failed response its body.
+pub fn finish(asked: &Asked<'_>, mut response: Response) -> Response {
+    let status = response.status();
+    let pending = response.extensions_mut().remove::<Pending>();
+    let Some(Pending(error)) = pending else {
+        if !status.is_client_error() && !status.is_server_error()
+            || response.headers().contains_key(CONTENT_TYPE)
+        {
+            return response;
+        }
+        // A refusal that some layer made without our error: the status is all that is known.
+        let code = format!("http-{}", status.as_u16());
+        let detail = status.canonical_reason().unwrap_or("refused").to_lowercase();
+        let error = Error::Invalid { refusal: Refusal::new(code, detail), fields: Vec::new() };
+        return render(asked, response, &error);
+    };
+    if let Error::Broken { context, source } = error.as_ref() {
+        let mut text = context.clone();
+        let mut cause = source.as_deref().map(|error| error as &dyn std::error::Error);
+        while let Some(error) = cause {
+            text = format!("{text}: {error}");
+            cause = error.source();
+        }
+        tracing::error!(request_id = asked.request_id, error = text, "a request failed");
+    }
+    render(asked, response, &error)
+}
+
+fn render(asked: &Asked<'_>, response: Response, error: &Error) -> Response {
+    if asked.surface == Surface::Page
+        && matches!(error, Error::Unauthenticated)
+        && asked.method == Method::GET
+    {
+        return to_sign_in(asked.uri);
+    }
+    let status = response.status();
+    let detail = match error {
+        Error::Broken { .. } => "something is broken here; the operator's log has the detail".into(),
+        other => other.to_string(),
+    };
+    let problem = ProblemBody {
+        kind: format!("/problems/{}", error.code()),
+        title: status.canonical_reason().unwrap_or("Error").to_owned(),
+        status: status.as_u16(),
+        detail,
+        fields: match error {
+            Error::Invalid { fields, .. } => fields.clone(),
+            _ => Vec::new(),
+        },
+        request_id: asked.request_id.to_owned(),
+    };
+    let (media_type, body) = match asked.surface {
+        Surface::Api => {
+            ("application/problem+json", serde_json::to_string(&problem).unwrap_or_default())
+        }
+        Surface::Page => ("text/html; charset=utf-8", page(&problem)),
+    };
+    let mut rendered = (status, body).into_response();
+    rendered.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    for name in [RETRY_AFTER, WWW_AUTHENTICATE, ALLOW] {
+        if let Some(value) = response.headers().get(&name) {
+            rendered.headers_mut().insert(name, value.clone());
+        }
+    }
+    rendered
+}
+
+/// Somebody opened a page without having signed in.
+fn to_sign_in(uri: &Uri) -> Response {
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let next: String = url::form_urlencoded::byte_serialize(path.as_bytes()).collect();
+    let mut response = StatusCode::SEE_OTHER.into_response();
+    let target = HeaderValue::try_from(format!("/sign-in?next={next}"));
+    response
+        .headers_mut()
+        .insert(LOCATION, target.unwrap_or(HeaderValue::from_static("/sign-in")));
+    response
+}
+
+fn page(problem: &ProblemBody) -> String {
+    let escape = |text: &str| {
+        text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    };
+    format!(
+        "<!doctype html><html lang=\"en\"><title>{title} · Berth</title><h1>{title}</h1>\
+         <p>{detail}</p><p>Request {id}</p><p><a href=\"/\">Back to the start</a></p></html>",
+        title = escape(&problem.title),
+        detail = escape(&problem.detail),
+        id = escape(&problem.request_id),
+    )
+}

@@ -1,0 +1,149 @@
+//! Who did what: one row per change that a caller asked for, refused ones included.
+
+use std::time::Duration;
+
+use berth_runtime::id::PrincipalId;
+use serde::Serialize;
+use sqlx::{Row as _, SqliteConnection, SqlitePool};
+use utoipa::ToSchema;
+
+use crate::auth::Actor;
+use crate::clock::Time;
+use crate::error::Result;
+
+/// A row to be written.
+#[derive(Debug, Clone)]
+pub struct Row {
+    at: Time,
+    actor: Option<PrincipalId>,
+    actor_name: String,
+    via: &'static str,
+    action: String,
+    /// What kind of object it was about.
+    pub subject_kind: &'static str,
+    /// Which.
+    pub subject: String,
+    /// Whose.
+    pub owner: Option<PrincipalId>,
+    outcome: String,
+    address: String,
+    request_id: String,
+}
+
+/// A row as operators and auditors read it.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct AuditEntry {
+    /// When.
+    pub at: Time,
+    /// Who; null when nobody had signed in.
+    #[schema(value_type = Option<u32>)]
+    pub actor: Option<PrincipalId>,
+    /// Their name as it was then.
+    pub actor_name: String,
+    /// What proved it: `session`, `token`, `root_socket` or `nothing`.
+    pub via: String,
+    /// What, such as `container.stop`; of refused requests method and route.
+    pub action: String,
+    /// What kind of object.
+    pub subject_kind: String,
+    /// Which.
+    pub subject: String,
+    /// `done`, or the problem's code.
+    pub outcome: String,
+    /// Where the request came from; empty for Unix sockets.
+    pub address: String,
+    /// The request's id.
+    pub request_id: String,
+    /// Its place in the list.
+    #[serde(skip)]
+    pub id: i64,
+}
+
+impl Row {
+    /// A row for a change that will be made.
+    pub fn of(actor: &Actor, action: &str) -> Self {
+        Self {
+            at: Time::now(),
+            actor: actor.principal,
+            actor_name: actor.name.clone(),
+            via: actor.via.as_str(),
+            action: action.to_owned(),
+            subject_kind: "",
+            subject: String::new(),
+            owner: None,
+            outcome: "done".to_owned(),
+            address: actor.address.map(|address| address.to_string()).unwrap_or_default(),
+            request_id: actor.request_id.clone(),
+        }
+    }
+
+    /// A row for a request that was refused.
+    pub fn refused(actor: &Actor, action: &str, code: &str) -> Self {
+        Self { outcome: code.to_owned(), ..Self::of(actor, action) }
+    }
+}
+
+/// Writes a row.
+pub async fn insert(db: &mut SqliteConnection, row: &Row) -> Result<()> {
+    sqlx::query(
+        "insert into audit (at, actor, actor_name, via, action, subject_kind, subject, owner, \
+         outcome, address, request_id) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(row.at)
+    .bind(row.actor.map(|id| i64::from(id.0)))
+    .bind(&row.actor_name)
+    .bind(row.via)
+    .bind(&row.action)
+    .bind(row.subject_kind)
+    .bind(&row.subject)
+    .bind(row.owner.map(|id| i64::from(id.0)))
+    .bind(&row.outcome)
+    .bind(&row.address)
+    .bind(&row.request_id)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// The newest rows before `before`.
+pub async fn list(db: &SqlitePool, before: Option<i64>, limit: u32) -> Result<Vec<AuditEntry>> {
+    let rows = sqlx::query(
+        "select id, at, actor, actor_name, via, action, subject_kind, subject, outcome, address, \
+         request_id from audit where (?1 is null or id < ?1) order by id desc limit ?2",
+    )
+    .bind(before)
+    .bind(limit)
+    .fetch_all(db)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            let actor: Option<i64> = row.try_get("actor")?;
+            Ok(AuditEntry {
+                at: row.try_get("at")?,
+                actor: actor.map(super::principal_from).transpose()?,
+                actor_name: row.try_get("actor_name")?,
+                via: row.try_get("via")?,
+                action: row.try_get("action")?,
+                subject_kind: row.try_get("subject_kind")?,
+                subject: row.try_get("subject")?,
+                outcome: row.try_get("outcome")?,
+                address: row.try_get("address")?,
+                request_id: row.try_get("request_id")?,
+                id: row.try_get("id")?,
+            })
+        })
+        .collect()
+}
+
+/// Drops what is older than `days` or more than `rows_max`.
+pub async fn prune(db: &mut SqliteConnection, days: u32, rows_max: u32) -> Result<()> {
+    let oldest = Time::now().before(Duration::from_secs(u64::from(days) * 86_400));
+    sqlx::query(
+        "delete from audit where at < ?1 or id <= (select max(id) from audit) - ?2",
+    )
+    .bind(oldest)
+    .bind(rows_max)
+    .execute(db)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,316 @@
+//! People, the setup secret and invitations.
+
+use berth_runtime::id::PrincipalId;
+use serde::Serialize;
+use sqlx::{Row, SqliteConnection, SqlitePool};
+use utoipa::ToSchema;
+
+use crate::auth::keys::{SecretHash, random_bytes};
+use crate::auth::{Role, Visibility};
+use crate::clock::Time;
+use crate::error::{Error, Result};
+
+/// People's ids are from here to [`PERSON_ID_MAX`], drawn at random: an id that counted up would
+/// tell everyone how many people there are.
+const PERSON_ID_MIN: u32 = 1000;
+const PERSON_ID_MAX: u32 = (1 << 31) - 1;
+
+/// A person.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Person {
+    /// Their principal id.
+    #[schema(value_type = u32)]
+    pub id: PrincipalId,
+    /// The name that they sign in with.
+    pub name: String,
+    /// What they may do.
+    pub role: Role,
+    /// Whose resources theirs count to.
+    #[schema(value_type = u32)]
+    pub group: PrincipalId,
+    /// Whether they have set a password yet.
+    pub has_password: bool,
+    /// Set while they may not sign in.
+    pub disabled_at: Option<Time>,
+    /// When they were added.
+    pub created_at: Time,
+    /// The end of their unused invitation link.
+    pub invitation_expires_at: Option<Time>,
+}
+
+/// What signing in needs to know.
+#[derive(Debug, Clone)]
+pub struct Account {
+    /// Who.
+    pub id: PrincipalId,
+    /// Their name.
+    pub name: String,
+    /// Their role.
+    pub role: Role,
+    /// What is stored of their password.
+    pub password_hash: Option<String>,
+    /// Whether they may not sign in.
+    pub disabled: bool,
+}
+
+const COLUMNS: &str = "select p.id, p.name, p.role, p.group_id, \
+     p.password_hash is not null as has_password, p.disabled_at, p.created_at, i.expires_at \
+     from people p left join invitations i on i.person = p.id ";
+
+/// Whether the first operator has been made.
+pub async fn any(db: &mut SqliteConnection) -> Result<bool> {
+    Ok(sqlx::query_scalar("select exists (select 1 from people)").fetch_one(db).await?)
+}
+
+/// Writes a new person; the name must be free.
+pub async fn insert(
+    db: &mut SqliteConnection,
+    name: &str,
+    role: Role,
+    password_hash: Option<&str>,
+) -> Result<PrincipalId> {
+    let now = Time::now();
+    let id = free_id(&mut *db).await?;
+    sqlx::query("insert into principals (id, kind, created_at) values (?, 'person', ?)")
+        .bind(i64::from(id.0))
+        .bind(now)
+        .execute(&mut *db)
+        .await?;
+    sqlx::query(
+        "insert into people (id, name, role, password_hash, password_changed_at, created_at) \
+         values (?1, ?2, ?3, ?4, iif(?4 is null, null, ?5), ?5)",
+    )
+    .bind(i64::from(id.0))
+    .bind(name)
+    .bind(role)
+    .bind(password_hash)
+    .bind(now)
+    .execute(db)
+    .await
+    .map_err(|error| match error.as_database_error() {
+        Some(inner) if inner.is_unique_violation() => {
+            Error::conflict("person.name-taken", format!("there is a person named {name} already"))
+        }
+        _ => error.into(),
+    })?;
+    Ok(id)
+}
+
+async fn free_id(db: &mut SqliteConnection) -> Result<PrincipalId> {
+    for _ in 0..100 {
+        let drawn = u32::from_le_bytes(random_bytes()?);
+        let id = PERSON_ID_MIN + drawn % (PERSON_ID_MAX - PERSON_ID_MIN);
+        let taken: bool = sqlx::query_scalar("select exists (select 1 from principals where id = ?)")
+            .bind(i64::from(id))
+            .fetch_one(&mut *db)
+            .await?;
+        if !taken {
+            return Ok(PrincipalId(id));
+        }
+    }
+    Err(Error::defect("find a free principal id"))
+}
+
+/// One person, if visible: people see themselves, operators and auditors everybody.
+pub async fn find(db: &SqlitePool, visible: Visibility, id: PrincipalId) -> Result<Person> {
+    let row = sqlx::query(sqlx::AssertSqlSafe(format!(
+        "{COLUMNS} where p.id = ?1 and (?2 is null or p.id = ?2)"
+    )))
+    .bind(i64::from(id.0))
+    .bind(visible.owner())
+    .fetch_optional(db)
+    .await?;
+    person(&row.ok_or(Error::NotFound("person"))?)
+}
+
+/// People by name, after `after`.
+pub async fn list(
+    db: &SqlitePool,
+    visible: Visibility,
+    after: Option<&str>,
+    limit: u32,
+) -> Result<Vec<Person>> {
+    let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
+        "{COLUMNS} where (?1 is null or p.name > ?1) and (?2 is null or p.id = ?2) \
+         order by p.name limit ?3"
+    )))
+    .bind(after)
+    .bind(visible.owner())
+    .bind(limit)
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(person).collect()
+}
+
+/// What signing in by `name` needs.
+pub async fn account(db: &SqlitePool, name: &str) -> Result<Option<Account>> {
+    let row = sqlx::query(
+        "select id, name, role, password_hash, disabled_at is not null as disabled \
+         from people where name = ?",
+    )
+    .bind(name)
+    .fetch_optional(db)
+    .await?;
+    row.as_ref().map(account_of).transpose()
+}
+
+/// The same by id, inside a write.
+pub async fn account_by_id(db: &mut SqliteConnection, id: PrincipalId) -> Result<Option<Account>> {
+    let row = sqlx::query(
+        "select id, name, role, password_hash, disabled_at is not null as disabled \
+         from people where id = ?",
+    )
+    .bind(i64::from(id.0))
+    .fetch_optional(db)
+    .await?;
+    row.as_ref().map(account_of).transpose()
+}
+
+/// Sets the stored password.
+pub async fn update_password(db: &mut SqliteConnection, id: PrincipalId, hash: &str) -> Result<()> {
+    sqlx::query("update people set password_hash = ?, password_changed_at = ? where id = ?")
+        .bind(hash)
+        .bind(Time::now())
+        .bind(i64::from(id.0))
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Sets the role.
+pub async fn update_role(db: &mut SqliteConnection, id: PrincipalId, role: Role) -> Result<()> {
+    sqlx::query("update people set role = ? where id = ?")
+        .bind(role)
+        .bind(i64::from(id.0))
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Disables or enables.
+pub async fn update_disabled(
+    db: &mut SqliteConnection,
+    id: PrincipalId,
+    at: Option<Time>,
+) -> Result<()> {
+    sqlx::query("update people set disabled_at = ? where id = ?")
+        .bind(at)
+        .bind(i64::from(id.0))
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// How many operators may sign in.
+pub async fn count_operators(db: &mut SqliteConnection) -> Result<i64> {
+    Ok(sqlx::query_scalar(
+        "select count(*) from people where role = 'operator' and disabled_at is null \
+         and password_hash is not null",
+    )
+    .fetch_one(db)
+    .await?)
+}
+
+/// Every person's id with their group's, for the supervisor.
+pub async fn all_ids(db: &SqlitePool) -> Result<Vec<(PrincipalId, PrincipalId)>> {
+    let rows = sqlx::query("select id, group_id from people order by id").fetch_all(db).await?;
+    rows.iter()
+        .map(|row| Ok((super::principal(row, "id")?, super::principal(row, "group_id")?)))
+        .collect()
+}
+
+/// Replaces the setup secret.
+pub async fn set_setup_secret(db: &mut SqliteConnection, hash: &SecretHash) -> Result<()> {
+    sqlx::query("insert or replace into setup (id, secret_hash, created_at) values (1, ?, ?)")
+        .bind(hash.as_slice())
+        .bind(Time::now())
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// What is stored of the setup secret.
+pub async fn setup_secret(db: &SqlitePool) -> Result<Option<Vec<u8>>> {
+    Ok(sqlx::query_scalar("select secret_hash from setup where id = 1").fetch_optional(db).await?)
+}
+
+/// Uses the setup secret up: whether it was this one and nobody has used it before.
+pub async fn take_setup_secret(db: &mut SqliteConnection, hash: &SecretHash) -> Result<bool> {
+    let done = sqlx::query("delete from setup where secret_hash = ?")
+        .bind(hash.as_slice())
+        .execute(db)
+        .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Gives a person a new invitation; an older one ends.
+pub async fn set_invitation(
+    db: &mut SqliteConnection,
+    person: PrincipalId,
+    by: PrincipalId,
+    hash: &SecretHash,
+    expires_at: Time,
+) -> Result<()> {
+    delete_invitation(&mut *db, person).await?;
+    sqlx::query(
+        "insert into invitations (secret_hash, person, created_by, created_at, expires_at) \
+         values (?, ?, ?, ?, ?)",
+    )
+    .bind(hash.as_slice())
+    .bind(i64::from(person.0))
+    .bind(i64::from(by.0))
+    .bind(Time::now())
+    .bind(expires_at)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Ends a person's invitation, if there is one.
+pub async fn delete_invitation(db: &mut SqliteConnection, person: PrincipalId) -> Result<()> {
+    sqlx::query("delete from invitations where person = ?")
+        .bind(i64::from(person.0))
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Whose invitation this is, while it is good and the person is not disabled.
+pub async fn find_invitation(
+    db: &mut SqliteConnection,
+    hash: &SecretHash,
+) -> Result<Option<(Account, Time)>> {
+    let row = sqlx::query(
+        "select p.id, p.name, p.role, p.password_hash, 0 as disabled, i.expires_at \
+         from invitations i join people p on p.id = i.person \
+         where i.secret_hash = ? and i.expires_at > ? and p.disabled_at is null",
+    )
+    .bind(hash.as_slice())
+    .bind(Time::now())
+    .fetch_optional(db)
+    .await?;
+    row.map(|row| Ok((account_of(&row)?, row.try_get("expires_at")?))).transpose()
+}
+
+fn person(row: &sqlx::sqlite::SqliteRow) -> Result<Person> {
+    Ok(Person {
+        id: super::principal(row, "id")?,
+        name: row.try_get("name")?,
+        role: row.try_get("role")?,
+        group: super::principal(row, "group_id")?,
+        has_password: row.try_get("has_password")?,
+        disabled_at: row.try_get("disabled_at")?,
+        created_at: row.try_get("created_at")?,
+        invitation_expires_at: row.try_get("expires_at")?,
+    })
+}
+
+fn account_of(row: &sqlx::sqlite::SqliteRow) -> Result<Account> {
+    Ok(Account {
+        id: super::principal(row, "id")?,
+        name: row.try_get("name")?,
+        role: row.try_get("role")?,
+        password_hash: row.try_get("password_hash")?,
+        disabled: row.try_get("disabled")?,
+    })
+}

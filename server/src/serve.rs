@@ -1,0 +1,79 @@
+//! `berth serve`: the order in which the server comes up and goes down.
+
+use anyhow::{Context, Result};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::app::App;
+use crate::auth::keys::Keys;
+use crate::config::Config;
+use crate::inventory::{Inventory, KEY_FILE};
+use crate::notify::notify;
+use crate::service::{housekeeping, operations};
+use crate::{http, listen};
+
+/// Refused requests that wait to be audited, at most.
+const REFUSALS_MAX: usize = 4096;
+/// Small stacks: nothing here recurses, and a blocking thread per connection of SQLite counts.
+const STACK_BYTES: usize = 1 << 20;
+const WORKERS: usize = 2;
+
+/// Runs the server until it is told to stop.
+///
+/// # Errors
+/// Why it cannot start.
+pub fn run(config: Config) -> Result<()> {
+    // Its memory holds passwords for moments and the secret key always: no core dump, no ptrace.
+    nix::sys::prctl::set_dumpable(false).context("forbid core dumps")?;
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .thread_stack_size(STACK_BYTES)
+        .enable_all()
+        .build()
+        .context("start the server's threads")?
+        .block_on(serve(config))
+}
+
+async fn serve(config: Config) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("watch for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("watch for SIGINT")?;
+    let tcp = listen::tcp(config.server.listen).await?;
+    let db_dir = config.db_dir();
+    std::fs::create_dir_all(&db_dir).with_context(|| format!("create {}", db_dir.display()))?;
+    let inventory = Inventory::open(&db_dir.join("berth.db")).await?;
+    let keys = Keys::open(&db_dir.join(KEY_FILE), &config.runtime.instance)?;
+    let (refusals, refused) = tokio::sync::mpsc::channel(REFUSALS_MAX);
+    let app = App::new(config, inventory, keys, refusals)?;
+
+    let interrupted = operations::interrupt_all(&app).await?;
+    if interrupted > 0 {
+        tracing::info!(interrupted, "marked operations that a stop had interrupted");
+    }
+    let root = listen::root(&app.config.root_socket())?;
+    let keeper = tokio::spawn(housekeeping::run(app.clone()));
+    tokio::spawn(housekeeping::audit_refusals(app.clone(), refused));
+    let router = http::router(&app);
+
+    notify("READY=1");
+    tracing::info!(url = app.config.url(), "ready");
+    let stopping = app.stopping.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        notify("STOPPING=1");
+        tracing::info!("stopping");
+        stopping.cancel();
+    });
+    listen::serve(&app, router, tcp, root).await;
+
+    app.operations.idle().await;
+    if let Err(error) = keeper.await.context("end housekeeping") {
+        tracing::warn!(error = format!("{error:#}"));
+    }
+    if let Err(error) = housekeeping::flush(&app).await {
+        tracing::warn!(error = %error, "last uses were not written down");
+    }
+    app.inventory.close().await;
+    Ok(())
+}

@@ -1,0 +1,83 @@
+//! What is done now and then: last uses written down, refused requests audited, old rows dropped.
+
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::app::{App, Used};
+use crate::error::Result;
+use crate::inventory::{audit, events, idempotency, operations, sessions, tokens};
+
+const PERIOD: Duration = Duration::from_secs(30);
+/// Rows are dropped every this many periods.
+const PRUNE_EVERY: u64 = 20;
+
+/// Runs until the server stops.
+pub async fn run(app: App) {
+    let mut ticks = interval(PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    for round in 0u64.. {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = app.stopping.cancelled() => break,
+        }
+        let done = match round % PRUNE_EVERY {
+            0 => prune(&app).await,
+            _ => Ok(()),
+        };
+        if let Err(error) = done.and(flush(&app).await) {
+            tracing::warn!(error = %error, "housekeeping failed; it will be tried again");
+        }
+    }
+}
+
+/// Writes down what is kept in memory until then.
+///
+/// # Errors
+/// As the inventory's; last uses are lost then.
+pub async fn flush(app: &App) -> Result<()> {
+    let used = app.take_used();
+    if used.is_empty() {
+        return Ok(());
+    }
+    let mut write = app.inventory.observe().await?;
+    for (used, at) in used {
+        match used {
+            Used::Session(id) => sessions::touch(write.db(), &id, at).await?,
+            Used::Token(id) => tokens::touch(write.db(), &id, at).await?,
+        }
+    }
+    write.commit().await
+}
+
+async fn prune(app: &App) -> Result<()> {
+    let keep = &app.config.retention;
+    let mut write = app.inventory.observe().await?;
+    let db = write.db();
+    sessions::prune(db).await?;
+    events::prune(db, keep.events_days, keep.events_max).await?;
+    operations::prune(db, keep.operations_days, keep.operations_max).await?;
+    audit::prune(db, keep.audit_days, keep.audit_max).await?;
+    idempotency::prune(db, keep.idempotency_hours).await?;
+    write.commit().await
+}
+
+/// Audits requests that were refused. Bounded: a flood of refusals is written in one commit per
+/// batch, and what does not fit into the queue is counted in the log.
+pub async fn audit_refusals(app: App, mut refusals: tokio::sync::mpsc::Receiver<audit::Row>) {
+    let mut batch = Vec::new();
+    while refusals.recv_many(&mut batch, 256).await > 0 {
+        if let Err(error) = write_refusals(&app, &batch).await {
+            tracing::warn!(error = %error, rows = batch.len(), "refused requests were not audited");
+        }
+        batch.clear();
+    }
+}
+
+async fn write_refusals(app: &App, rows: &[audit::Row]) -> Result<()> {
+    let mut write = app.inventory.observe().await?;
+    for row in rows {
+        audit::insert(write.db(), row).await?;
+    }
+    write.commit().await
+}

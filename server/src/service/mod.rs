@@ -1,0 +1,48 @@
+//! The verbs of the product. A service function takes the [`crate::app::App`], the caller and parsed
+//! values; it authorises, validates, transacts, acts, and undoes what failed.
+//!
+//! Nothing here knows of HTTP. What a caller may see or change comes from
+//! [`crate::auth::Caller`]'s visibility methods and from nowhere else.
+
+pub mod events;
+pub mod housekeeping;
+pub mod invitations;
+pub mod operations;
+pub mod people;
+pub mod sessions;
+pub mod setup;
+pub mod system;
+pub mod tokens;
+
+/// A page of a list: the items, and where the next page begins.
+#[derive(Debug)]
+pub struct Listed<T> {
+    /// The items.
+    pub items: Vec<T>,
+    /// The unsealed position after them, if there are more.
+    pub next: Option<String>,
+}
+
+/// How much of a list is asked for.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// Items at most.
+    pub limit: u32,
+    /// The unsealed position to go on after.
+    pub after: Option<String>,
+}
+
+impl Page {
+    /// The rows to ask the inventory for: one more than shown tells whether there are more.
+    pub fn rows(&self) -> u32 {
+        self.limit + 1
+    }
+
+    /// A page of `rows`, of which `position` is where the next one goes on.
+    pub fn cut<T>(&self, mut rows: Vec<T>, position: impl Fn(&T) -> String) -> Listed<T> {
+        let more = rows.len() > self.limit as usize;
+        rows.truncate(self.limit as usize);
+        let next = if more { rows.last().map(position) } else { None };
+        Listed { items: rows, next }
+    }
+}

@@ -1,0 +1,132 @@
+//! People: added by an operator with a one-time link, disabled, enabled, given a role.
+
+use berth_runtime::id::PrincipalId;
+
+use super::{Listed, Page, setup};
+use crate::app::App;
+use crate::auth::{Caller, Role};
+use crate::clock::Time;
+use crate::error::{Error, Result};
+use crate::inventory::people::{self, Person};
+use crate::inventory::{sessions, tokens};
+
+/// A one-time link's secret; shown once.
+#[derive(Debug)]
+pub struct Invitation {
+    /// Goes into the link.
+    pub secret: String,
+    /// When the link ends.
+    pub expires_at: Time,
+}
+
+/// A change to a person; what is `None` stays.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Change {
+    /// The new role.
+    pub role: Option<Role>,
+    /// Whether they may sign in.
+    pub disabled: Option<bool>,
+}
+
+/// Names are what people sign in with and what others see: short, plain, without look-alikes.
+///
+/// # Errors
+/// Points at `/name`.
+pub fn check_name(name: &str) -> Result<()> {
+    let first = name.starts_with(|c: char| c.is_ascii_lowercase());
+    let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c);
+    if first && name.len() <= 32 && name.chars().all(good) && name != Role::System.as_str() {
+        return Ok(());
+    }
+    let rule = "use 1 to 32 lower-case letters, digits, '.', '_' or '-', a letter first";
+    Err(Error::field("/name", rule))
+}
+
+/// Adds a person, who sets their password by the link.
+pub async fn add(
+    app: &App,
+    caller: &Caller,
+    name: &str,
+    role: Role,
+) -> Result<(Person, Invitation)> {
+    check_name(name)?;
+    let (secret, hash) = setup::link_secret()?;
+    let expires_at = Time::now().after(app.config.auth.invitation_life());
+    let mut write = app.inventory.change(&caller.actor, "person.add").await?;
+    let id = people::insert(write.db(), name, role, None).await?;
+    people::set_invitation(write.db(), id, caller.principal, &hash, expires_at).await?;
+    write.subject("person", id, id);
+    write.commit().await?;
+    let person = people::find(app.inventory.read(), caller.sees(), id).await?;
+    Ok((person, Invitation { secret, expires_at }))
+}
+
+/// A new link for somebody who has lost the first one, or their password.
+pub async fn invite(app: &App, caller: &Caller, id: PrincipalId) -> Result<Invitation> {
+    let person = people::find(app.inventory.read(), caller.changes(), id).await?;
+    if person.disabled_at.is_some() {
+        return Err(Error::conflict("person.disabled", "enable this person first"));
+    }
+    let (secret, hash) = setup::link_secret()?;
+    let expires_at = Time::now().after(app.config.auth.invitation_life());
+    let mut write = app.inventory.change(&caller.actor, "person.invite").await?;
+    people::set_invitation(write.db(), id, caller.principal, &hash, expires_at).await?;
+    write.subject("person", id, id);
+    write.commit().await?;
+    Ok(Invitation { secret, expires_at })
+}
+
+/// One person: people see themselves, operators and auditors everybody.
+pub async fn find(app: &App, caller: &Caller, id: PrincipalId) -> Result<Person> {
+    people::find(app.inventory.read(), caller.sees(), id).await
+}
+
+/// People by name.
+pub async fn list(app: &App, caller: &Caller, page: &Page) -> Result<Listed<Person>> {
+    let after = page.after.as_deref();
+    let rows = people::list(app.inventory.read(), caller.sees(), after, page.rows()).await?;
+    Ok(page.cut(rows, |person| person.name.clone()))
+}
+
+/// Changes role, or disables or enables. A disabled person's sessions, tokens and open streams end
+/// at once; their containers are the operator's to stop.
+///
+/// # Errors
+/// When no operator would be left.
+pub async fn change(
+    app: &App,
+    caller: &Caller,
+    id: PrincipalId,
+    change: Change,
+) -> Result<Person> {
+    let action = match change.disabled {
+        Some(true) => "person.disable",
+        Some(false) => "person.enable",
+        None => "person.role",
+    };
+    let person = people::find(app.inventory.read(), caller.changes(), id).await?;
+    let mut write = app.inventory.change(&caller.actor, action).await?;
+    write.subject("person", id, id);
+    if let Some(role) = change.role {
+        people::update_role(write.db(), id, role).await?;
+    }
+    match change.disabled {
+        Some(true) => {
+            people::update_disabled(write.db(), id, Some(Time::now())).await?;
+            sessions::delete_all(write.db(), id, None).await?;
+            tokens::delete_all(write.db(), id).await?;
+            people::delete_invitation(write.db(), id).await?;
+        }
+        Some(false) => people::update_disabled(write.db(), id, None).await?,
+        None => {}
+    }
+    if person.role == Role::Operator && people::count_operators(write.db()).await? == 0 {
+        return Err(Error::conflict(
+            "person.last-operator",
+            "somebody must be left who can operate this appliance",
+        ));
+    }
+    write.commit().await?;
+    app.credentials_changed();
+    people::find(app.inventory.read(), caller.sees(), id).await
+}

@@ -1,0 +1,261 @@
+//! Signing in and out, and finding out who is behind a cookie or token.
+
+use std::net::IpAddr;
+
+use berth_runtime::id::PrincipalId;
+
+use crate::app::App;
+use crate::auth::keys::{Audience, random_id};
+use crate::auth::throttle::Counted;
+use crate::auth::{Actor, Caller, Role, TokenScope, Via, password};
+use crate::clock::Time;
+use crate::error::{Error, Result};
+use crate::inventory::people::{self, Account};
+use crate::inventory::sessions::{self, NewSession, Session};
+use crate::inventory::{Write, tokens};
+
+/// A browser is taken for its owner's this long after they signed in with it.
+const DEVICE_DAYS: u64 = 400;
+
+/// Somebody who has not proved who they are.
+#[derive(Debug, Clone)]
+pub struct Visitor {
+    /// Where the request came from.
+    pub address: Option<IpAddr>,
+    /// What the browser says it is.
+    pub agent: String,
+    /// The request's id.
+    pub request_id: String,
+    /// The device cookie.
+    pub device: Option<String>,
+}
+
+/// A new session, as its browser is to keep it.
+#[derive(Debug)]
+pub struct SignedIn {
+    /// Who.
+    pub person: PrincipalId,
+    /// The session's id.
+    pub session: String,
+    /// The session cookie's value.
+    pub cookie: String,
+    /// The device cookie's value.
+    pub device: String,
+    /// When the session ends.
+    pub expires_at: Time,
+    /// When the device cookie ends.
+    pub device_expires_at: Time,
+}
+
+impl Visitor {
+    /// For the audit.
+    pub fn actor(&self, principal: Option<PrincipalId>, name: &str) -> Actor {
+        Actor {
+            principal,
+            name: name.chars().take(64).collect(),
+            via: Via::Nothing,
+            address: self.address,
+            request_id: self.request_id.clone(),
+        }
+    }
+}
+
+/// Signs in by name and password.
+///
+/// # Errors
+/// The same one for an unknown name, a wrong password and a disabled person.
+pub async fn sign_in(
+    app: &App,
+    visitor: &Visitor,
+    name: &str,
+    password: &str,
+) -> Result<SignedIn> {
+    if name.len() > 256 || password.len() > 4096 {
+        return Err(refused());
+    }
+    let account = people::account(app.inventory.read(), name).await?;
+    let counted = counted(app, visitor, name, account.as_ref());
+    if let Some(retry_secs) = app.throttle.wait_secs(&counted) {
+        return Err(Error::TooMany { retry_secs });
+    }
+    app.throttle.count(&counted);
+    let stored = account.as_ref().and_then(|account| account.password_hash.clone());
+    let right = app.passwords.verify(password, stored).await?;
+    let account = account.filter(|account| right && !account.disabled).ok_or_else(refused)?;
+    let actor = visitor.actor(Some(account.id), &account.name);
+    let mut write = app.inventory.change(&actor, "session.open").await?;
+    // They may have been disabled, or changed the password, while this one was checked.
+    let now = people::account_by_id(write.db(), account.id).await?;
+    let good = now.is_some_and(|now| !now.disabled && now.password_hash == account.password_hash);
+    if !good {
+        return Err(refused());
+    }
+    let signed_in = open(app, &mut write, visitor, account.id).await?;
+    write.subject("session", &signed_in.session, account.id);
+    write.commit().await?;
+    app.throttle.forget(&counted);
+    Ok(signed_in)
+}
+
+/// Opens a session inside a write.
+pub(super) async fn open(
+    app: &App,
+    write: &mut Write,
+    visitor: &Visitor,
+    person: PrincipalId,
+) -> Result<SignedIn> {
+    let expires_at = Time::now().after(app.config.auth.session_life());
+    let (cookie, jti_hash) = app.keys.sign(Audience::Session, person, expires_at)?;
+    let device_life = std::time::Duration::from_secs(DEVICE_DAYS * 86_400);
+    let device_expires_at = Time::now().after(device_life);
+    let (device, _) = app.keys.sign(Audience::Device, person, device_expires_at)?;
+    let id = random_id()?;
+    let address = visitor.address.map(|address| address.to_string()).unwrap_or_default();
+    let agent: String = visitor.agent.chars().filter(|c| !c.is_control()).take(200).collect();
+    let new =
+        NewSession { id: &id, jti_hash, person, expires_at, address: &address, agent: &agent };
+    sessions::insert(write.db(), &new, app.config.auth.sessions_max).await?;
+    Ok(SignedIn { person, session: id, cookie, device, expires_at, device_expires_at })
+}
+
+/// Who is behind a session cookie.
+pub async fn by_cookie(app: &App, visitor: &Visitor, cookie: &str) -> Result<Option<Caller>> {
+    let Some(claims) = app.keys.verify(Audience::Session, cookie) else { return Ok(None) };
+    let holder = sessions::holder(app.inventory.read(), &claims.id_hash).await?;
+    let holder = holder.filter(|holder| holder.person == claims.principal);
+    Ok(holder.map(|holder| {
+        let via = Via::Session(holder.id.clone());
+        caller(visitor, holder, via, TokenScope::Manage)
+    }))
+}
+
+/// Who is behind a bearer token.
+pub async fn by_token(app: &App, visitor: &Visitor, token: &str) -> Result<Option<Caller>> {
+    let Some(claims) = app.keys.verify(Audience::Api, token) else { return Ok(None) };
+    let found = tokens::holder(app.inventory.read(), &claims.id_hash).await?;
+    let found = found.filter(|(holder, _)| holder.person == claims.principal);
+    Ok(found.map(|(holder, scope)| {
+        let via = Via::Token(holder.id.clone());
+        caller(visitor, holder, via, scope)
+    }))
+}
+
+/// The machine's root, on the root socket.
+pub fn system(visitor: &Visitor) -> Caller {
+    let actor = Actor {
+        via: Via::RootSocket,
+        ..visitor.actor(Some(PrincipalId::SYSTEM), Role::System.as_str())
+    };
+    Caller {
+        principal: PrincipalId::SYSTEM,
+        name: Role::System.as_str().to_owned(),
+        role: Role::System,
+        scope: TokenScope::Manage,
+        expires_at: None,
+        actor,
+    }
+}
+
+/// Whether what the caller has shown is still good, with the same rights as then.
+pub async fn still_good(app: &App, caller: &Caller) -> Result<bool> {
+    let db = app.inventory.read();
+    let holder = match &caller.actor.via {
+        Via::RootSocket => return Ok(true),
+        Via::Nothing => return Ok(false),
+        Via::Session(id) => sessions::holder_by_id(db, id).await?,
+        Via::Token(id) => tokens::holder_by_id(db, id).await?,
+    };
+    Ok(holder.is_some_and(|now| now.role == caller.role))
+}
+
+/// The caller's sessions.
+pub async fn list(app: &App, caller: &Caller) -> Result<Vec<Session>> {
+    sessions::list(app.inventory.read(), caller.person()?, caller.session()).await
+}
+
+/// Ends one of the caller's sessions: with it, its open streams.
+pub async fn end(app: &App, caller: &Caller, id: &str) -> Result<()> {
+    let person = caller.person()?;
+    let mut write = app.inventory.change(&caller.actor, "session.end").await?;
+    write.subject("session", id, person);
+    sessions::delete(write.db(), person, id).await?;
+    write.commit().await?;
+    app.credentials_changed();
+    Ok(())
+}
+
+/// Ends the session that asks.
+///
+/// # Errors
+/// When the caller shows no session.
+pub async fn sign_out(app: &App, caller: &Caller) -> Result<()> {
+    match caller.session() {
+        Some(id) => end(app, caller, &id.to_owned()).await,
+        None => Err(Error::conflict("session.none", "you are not signed in with a session")),
+    }
+}
+
+/// Changes the caller's password and ends all their other sessions. Tokens live on.
+///
+/// # Errors
+/// When the present password is wrong.
+pub async fn change_password(
+    app: &App,
+    caller: &Caller,
+    visitor: &Visitor,
+    present: &str,
+    new: &str,
+) -> Result<()> {
+    let person = caller.person()?;
+    let account = people::account(app.inventory.read(), &caller.name).await?;
+    let account = account.filter(|account| account.id == person).ok_or(Error::Unauthenticated)?;
+    let counted = counted(app, visitor, &caller.name, Some(&account));
+    if let Some(retry_secs) = app.throttle.wait_secs(&counted) {
+        return Err(Error::TooMany { retry_secs });
+    }
+    password::check(new, &caller.name)?;
+    app.throttle.count(&counted);
+    if !app.passwords.verify(present, account.password_hash.clone()).await? {
+        return Err(Error::field("/present_password", "this is not your password"));
+    }
+    app.throttle.forget(&counted);
+    let hash = app.passwords.hash(new).await?;
+    let mut write = app.inventory.change(&caller.actor, "person.password").await?;
+    write.subject("person", person, person);
+    people::update_password(write.db(), person, &hash).await?;
+    sessions::delete_all(write.db(), person, caller.session()).await?;
+    write.commit().await?;
+    app.credentials_changed();
+    Ok(())
+}
+
+/// What a try is counted against: the owner's browser on its own, strangers by account and address.
+fn counted(app: &App, visitor: &Visitor, name: &str, account: Option<&Account>) -> Vec<Counted> {
+    let device = visitor.device.as_deref().and_then(|cookie| {
+        let claims = app.keys.verify(Audience::Device, cookie)?;
+        (claims.principal == account?.id).then_some(claims.id_hash)
+    });
+    match device {
+        Some(device) => vec![Counted::Device(device)],
+        None => {
+            let account = Counted::Account(name.to_owned());
+            std::iter::once(account).chain(visitor.address.map(Counted::address)).collect()
+        }
+    }
+}
+
+fn caller(visitor: &Visitor, holder: sessions::Holder, via: Via, scope: TokenScope) -> Caller {
+    let actor = Actor { via, ..visitor.actor(Some(holder.person), &holder.name) };
+    Caller {
+        principal: holder.person,
+        name: holder.name,
+        role: holder.role,
+        scope,
+        expires_at: Some(holder.expires_at),
+        actor,
+    }
+}
+
+fn refused() -> Error {
+    Error::denied("session.refused", "name or password is wrong")
+}
