@@ -185,11 +185,13 @@ pub fn load(
         let merged = table.get_or_insert_with(|| source.text.parse().unwrap_or_default());
         let section =
             merged.entry(section).or_insert_with(|| Value::Table(Table::new())).as_table_mut();
-        let section = section.ok_or_else(|| wrong("the file has this section as a value".into()))?;
+        let section =
+            section.ok_or_else(|| wrong("the file has this section as a value".into()))?;
         section.insert(key, parse_value(&value));
-        config = merged.clone().try_into().map_err(|error: toml::de::Error| {
-            wrong(error.message().replace('\n', " "))
-        })?;
+        config = merged
+            .clone()
+            .try_into()
+            .map_err(|error: toml::de::Error| wrong(error.message().replace('\n', " ")))?;
     }
     validate(&config).map_err(|(key, what)| {
         let place = match source.line_of(key) {
@@ -298,7 +300,8 @@ fn validate_runtime(runtime: &RuntimeConfig) -> Result<(), (&'static str, String
             format!("{name:?} is not 1 to 8 lower-case letters and digits"),
         ));
     }
-    for (key, path) in [("runtime.data_dir", &runtime.data_dir), ("runtime.run_dir", &runtime.run_dir)]
+    for (key, path) in
+        [("runtime.data_dir", &runtime.data_dir), ("runtime.run_dir", &runtime.run_dir)]
     {
         if !path.is_absolute() {
             return Err((key, format!("{} is not an absolute path", path.display())));

@@ -284,7 +284,8 @@ mod tests {
         let (token, _) = keys.sign(Audience::Api, PrincipalId(1000), later).expect("random bytes");
         let (_, rest) = token.split_once('.').expect("a token has three parts");
         let (claims, _) = rest.split_once('.').expect("a token has three parts");
-        for header in [r#"{"alg":"none"}"#, r#"{"alg":"HS512","typ":"JWT"}"#, r#"{"alg":"RS256"}"#] {
+        for header in [r#"{"alg":"none"}"#, r#"{"alg":"HS512","typ":"JWT"}"#, r#"{"alg":"RS256"}"#]
+        {
             let header = URL_SAFE_NO_PAD.encode(header);
             assert!(keys.verify(Audience::Api, &format!("{header}.{rest}")).is_none());
             assert!(keys.verify(Audience::Api, &format!("{header}.{claims}.")).is_none());

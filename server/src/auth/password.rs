@@ -58,7 +58,9 @@ impl Passwords {
         let stored = stored.unwrap_or_else(|| self.nobody.clone());
         let password = password.to_owned();
         let same = self
-            .in_turn(move || argon2()?.verify_password(password.as_bytes(), &*stored).map_err(fault))
+            .in_turn(move || {
+                argon2()?.verify_password(password.as_bytes(), &*stored).map_err(fault)
+            })
             .await?
             .is_ok();
         Ok(known && same)

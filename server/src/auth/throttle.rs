@@ -122,7 +122,9 @@ fn delay(key: &Counted, failures: u32) -> Duration {
         return Duration::ZERO;
     }
     let secs = 1u64.checked_shl(failures - free).unwrap_or(u64::MAX);
-    Duration::from_secs(if failures - free > 20 { DELAY_SECS_MAX } else { secs }.min(DELAY_SECS_MAX))
+    Duration::from_secs(
+        if failures - free > 20 { DELAY_SECS_MAX } else { secs }.min(DELAY_SECS_MAX),
+    )
 }
 
 #[cfg(test)]

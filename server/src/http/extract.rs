@@ -207,9 +207,7 @@ fn is_length_limit(error: &axum::Error) -> bool {
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     let strict: Strict = serde_json::from_slice(bytes).map_err(|error| match error.classify() {
-        serde_json::error::Category::Data => {
-            Error::invalid("request.malformed", error.to_string())
-        }
+        serde_json::error::Category::Data => Error::invalid("request.malformed", error.to_string()),
         _ => malformed(format!("the body is no JSON: {error}")),
     })?;
     serde_path_to_error::deserialize(strict.0).map_err(|error| {
@@ -245,7 +243,9 @@ fn malformed(detail: String) -> Error {
 fn idempotency_key(parts: &Parts, body: &[u8]) -> Result<Option<IdempotencyKey>> {
     let Some(value) = parts.headers.get("idempotency-key") else { return Ok(None) };
     let key = value.to_str().unwrap_or("");
-    if key.is_empty() || key.len() > 128 || parts.headers.get_all("idempotency-key").iter().count() > 1
+    if key.is_empty()
+        || key.len() > 128
+        || parts.headers.get_all("idempotency-key").iter().count() > 1
     {
         let rule = "the Idempotency-Key must be one header of 1 to 128 ASCII characters";
         return Err(Error::invalid("idempotency-key.invalid", rule));

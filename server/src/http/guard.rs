@@ -142,8 +142,8 @@ type Judged = Result<Option<Caller>, (Option<Box<Caller>>, Error)>;
 async fn judge(app: &App, rule: &Rule, request: &Parts) -> Judged {
     let caller = authenticate(app, request).await.map_err(|error| (None, error))?;
     let cookie = session_cookie(app, &request.headers).is_some();
-    let verdict = same_site(request, rule.surface, cookie)
-        .and_then(|()| rule.access.allows(caller.as_ref()));
+    let verdict =
+        same_site(request, rule.surface, cookie).and_then(|()| rule.access.allows(caller.as_ref()));
     match verdict {
         Ok(()) => Ok(caller),
         Err(error) => Err((caller.map(Box::new), error)),
@@ -181,9 +181,8 @@ async fn authenticate(app: &App, request: &Parts) -> Result<Option<Caller>> {
 fn same_site(request: &Parts, surface: Surface, cookie: bool) -> Result<()> {
     let headers = &request.headers;
     let safe = request.method.is_safe();
-    let refused = || {
-        Error::denied("request.cross-site", "this request comes from another site's page")
-    };
+    let refused =
+        || Error::denied("request.cross-site", "this request comes from another site's page");
     if let Some(site) = headers.get(SEC_FETCH_SITE) {
         let navigation = safe
             && surface == Surface::Page

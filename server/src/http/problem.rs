@@ -6,7 +6,9 @@
 
 use std::sync::Arc;
 
-use axum::http::header::{ALLOW, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{
+    ALLOW, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -144,7 +146,9 @@ fn render(asked: &Asked<'_>, response: Response, error: &Error) -> Response {
     }
     let status = response.status();
     let detail = match error {
-        Error::Broken { .. } => "something is broken here; the operator's log has the detail".into(),
+        Error::Broken { .. } => {
+            "something is broken here; the operator's log has the detail".into()
+        }
         other => other.to_string(),
     };
     let problem = ProblemBody {
@@ -180,9 +184,7 @@ fn to_sign_in(uri: &Uri) -> Response {
     let next: String = url::form_urlencoded::byte_serialize(path.as_bytes()).collect();
     let mut response = StatusCode::SEE_OTHER.into_response();
     let target = HeaderValue::try_from(format!("/sign-in?next={next}"));
-    response
-        .headers_mut()
-        .insert(LOCATION, target.unwrap_or(HeaderValue::from_static("/sign-in")));
+    response.headers_mut().insert(LOCATION, target.unwrap_or(HeaderValue::from_static("/sign-in")));
     response
 }
 

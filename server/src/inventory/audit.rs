@@ -138,12 +138,10 @@ pub async fn list(db: &SqlitePool, before: Option<i64>, limit: u32) -> Result<Ve
 /// Drops what is older than `days` or more than `rows_max`.
 pub async fn prune(db: &mut SqliteConnection, days: u32, rows_max: u32) -> Result<()> {
     let oldest = Time::now().before(Duration::from_secs(u64::from(days) * 86_400));
-    sqlx::query(
-        "delete from audit where at < ?1 or id <= (select max(id) from audit) - ?2",
-    )
-    .bind(oldest)
-    .bind(rows_max)
-    .execute(db)
-    .await?;
+    sqlx::query("delete from audit where at < ?1 or id <= (select max(id) from audit) - ?2")
+        .bind(oldest)
+        .bind(rows_max)
+        .execute(db)
+        .await?;
     Ok(())
 }

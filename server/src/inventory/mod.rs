@@ -74,7 +74,9 @@ impl Inventory {
             .await
             .with_context(|| format!("open {shown}"))?;
         check(&durable).await.with_context(|| {
-            format!("{shown} cannot be used; it was left as it is. Restore a backup or move it away")
+            format!(
+                "{shown} cannot be used; it was left as it is. Restore a backup or move it away"
+            )
         })?;
         MIGRATIONS.run(&durable).await.with_context(|| {
             format!("bring the schema of {shown} up to date (is it a newer version's?)")

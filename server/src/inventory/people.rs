@@ -100,10 +100,11 @@ async fn free_id(db: &mut SqliteConnection) -> Result<PrincipalId> {
     for _ in 0..100 {
         let drawn = u32::from_le_bytes(random_bytes()?);
         let id = PERSON_ID_MIN + drawn % (PERSON_ID_MAX - PERSON_ID_MIN);
-        let taken: bool = sqlx::query_scalar("select exists (select 1 from principals where id = ?)")
-            .bind(i64::from(id))
-            .fetch_one(&mut *db)
-            .await?;
+        let taken: bool =
+            sqlx::query_scalar("select exists (select 1 from principals where id = ?)")
+                .bind(i64::from(id))
+                .fetch_one(&mut *db)
+                .await?;
         if !taken {
             return Ok(PrincipalId(id));
         }

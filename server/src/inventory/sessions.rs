@@ -176,7 +176,11 @@ pub async fn delete_all(
 
 /// Notes when a session was last used.
 pub async fn touch(db: &mut SqliteConnection, id: &str, at: Time) -> Result<()> {
-    sqlx::query("update sessions set seen_at = ? where id = ?").bind(at).bind(id).execute(db).await?;
+    sqlx::query("update sessions set seen_at = ? where id = ?")
+        .bind(at)
+        .bind(id)
+        .execute(db)
+        .await?;
     Ok(())
 }
 

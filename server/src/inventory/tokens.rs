@@ -46,11 +46,7 @@ pub struct NewToken<'a> {
 }
 
 /// Writes a token; the person may have `tokens_max` of them, each with a name of its own.
-pub async fn insert(
-    db: &mut SqliteConnection,
-    new: &NewToken<'_>,
-    tokens_max: u32,
-) -> Result<()> {
+pub async fn insert(db: &mut SqliteConnection, new: &NewToken<'_>, tokens_max: u32) -> Result<()> {
     let person = i64::from(new.person.0);
     let now = Time::now();
     sqlx::query("delete from tokens where person = ? and expires_at <= ?")

@@ -29,8 +29,7 @@ pub async fn accept(
     let (name, _) = look(app, visitor, secret).await?;
     password::check(password, &name)?;
     let password_hash = app.passwords.hash(password).await?;
-    let mut write =
-        app.inventory.change(&visitor.actor(None, &name), "invitation.accept").await?;
+    let mut write = app.inventory.change(&visitor.actor(None, &name), "invitation.accept").await?;
     let found = people::find_invitation(write.db(), &hash_secret(secret)).await?;
     let Some((account, _)) = found else { return Err(unknown(app, visitor)) };
     people::update_password(write.db(), account.id, &password_hash).await?;

@@ -125,7 +125,9 @@ impl Live {
         let progress = self.progress.borrow().clone();
         let (state, result, failure) = match result {
             Ok(value) => (OperationState::Succeeded, Some(value), None),
-            Err(_) if self.wished.load(Ordering::Relaxed) => (OperationState::Cancelled, None, None),
+            Err(_) if self.wished.load(Ordering::Relaxed) => {
+                (OperationState::Cancelled, None, None)
+            }
             Err(_) if app.stopping.is_cancelled() => (OperationState::Interrupted, None, None),
             Err(error) => {
                 if let Error::Broken { .. } = error {

@@ -93,12 +93,7 @@ pub async fn list(app: &App, caller: &Caller, page: &Page) -> Result<Listed<Pers
 ///
 /// # Errors
 /// When no operator would be left.
-pub async fn change(
-    app: &App,
-    caller: &Caller,
-    id: PrincipalId,
-    change: Change,
-) -> Result<Person> {
+pub async fn change(app: &App, caller: &Caller, id: PrincipalId, change: Change) -> Result<Person> {
     let action = match change.disabled {
         Some(true) => "person.disable",
         Some(false) => "person.enable",

@@ -64,12 +64,7 @@ impl Visitor {
 ///
 /// # Errors
 /// The same one for an unknown name, a wrong password and a disabled person.
-pub async fn sign_in(
-    app: &App,
-    visitor: &Visitor,
-    name: &str,
-    password: &str,
-) -> Result<SignedIn> {
+pub async fn sign_in(app: &App, visitor: &Visitor, name: &str, password: &str) -> Result<SignedIn> {
     if name.len() > 256 || password.len() > 4096 {
         return Err(refused());
     }

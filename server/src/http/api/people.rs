@@ -18,8 +18,8 @@ use crate::http::extract::{Caller, Items, JsonBody, PageParams, PageQuery, Path,
 use crate::http::problem::ProblemBody;
 use crate::http::routes::{Access, Routes};
 use crate::inventory::people::Person;
-use crate::service::people::{self, Invitation};
 use crate::service::invitations;
+use crate::service::people::{self, Invitation};
 
 /// Adds the routes.
 pub fn routes(routes: Routes) -> Routes {
@@ -137,11 +137,7 @@ async fn add(
 #[utoipa::path(get, path = "/api/v1/people/{id}", tag = "people",
     params(("id" = u32, Path, description = "The person")),
     responses((status = 200, body = Person), (status = 404, body = ProblemBody)))]
-async fn show(
-    State(app): State<App>,
-    caller: Caller,
-    Path(id): Path<u32>,
-) -> Result<Json<Person>> {
+async fn show(State(app): State<App>, caller: Caller, Path(id): Path<u32>) -> Result<Json<Person>> {
     Ok(Json(people::find(&app, &caller, PrincipalId(id)).await?))
 }
 

@@ -107,11 +107,7 @@ async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Items<Sessi
 #[utoipa::path(delete, path = "/api/v1/sessions/{id}", tag = "sessions",
     params(("id" = String, Path, description = "The session")),
     responses((status = 204), (status = 404, body = ProblemBody)))]
-async fn end(
-    State(app): State<App>,
-    caller: Caller,
-    Path(id): Path<String>,
-) -> Result<StatusCode> {
+async fn end(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<StatusCode> {
     sessions::end(&app, &caller, &id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -18,9 +18,7 @@ use crate::service::setup;
 
 /// Adds the routes.
 pub fn routes(routes: Routes) -> Routes {
-    routes
-        .add(Access::Public, routes!(show, complete))
-        .add(Access::Root, routes!(make_secret))
+    routes.add(Access::Public, routes!(show, complete)).add(Access::Root, routes!(make_secret))
 }
 
 /// Whether the appliance is to be set up.
@@ -66,8 +64,7 @@ async fn complete(
     visitor: Visitor,
     JsonBody(body): JsonBody<SetupRequest>,
 ) -> Result<Response> {
-    let done =
-        setup::complete(&app, &visitor, &body.secret, &body.name, &body.password).await?;
+    let done = setup::complete(&app, &visitor, &body.secret, &body.name, &body.password).await?;
     signed_in(&app, &done)
 }
 

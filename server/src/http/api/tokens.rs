@@ -69,11 +69,7 @@ async fn make(
 #[utoipa::path(delete, path = "/api/v1/tokens/{id}", tag = "tokens",
     params(("id" = String, Path, description = "The token")),
     responses((status = 204), (status = 404, body = ProblemBody)))]
-async fn end(
-    State(app): State<App>,
-    caller: Caller,
-    Path(id): Path<String>,
-) -> Result<StatusCode> {
+async fn end(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<StatusCode> {
     tokens::end(&app, &caller, &id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
