@@ -635,12 +635,7 @@ import_starter() {
     [ -z "$operation" ] || wait_operation "$operation"
 }
 
-remove_proof() {
-    local id
-    id=$(api GET "/api/v1/containers?name=$PROOF_NAME" 2>/dev/null |
-        jq -r --arg name $PROOF_NAME '.items[] | select(.name == $name) | .id') || return 0
-    [ -z "$id" ] || api DELETE "/api/v1/containers/$id?force=true" >/dev/null
-}
+remove_proof() { api DELETE "/api/v1/containers/$PROOF_NAME?force=true" >/dev/null 2>&1 || true; }
 
 # The container's own cgroup file for memory, from its first process on v2 or v1.
 memory_file() {
@@ -654,25 +649,26 @@ memory_file() {
 }
 
 prove() {
-    local id answer began shown output file limit record bytes=$((64 * 1024 * 1024))
+    local record began shown output file limit bytes=$((64 * 1024 * 1024))
     step "Proof: a limited container from the starter image"
     import_starter || { show_logs >&2; die "the starter image could not be imported"; }
     remove_proof
     began=$(date +%s%N)
-    answer=$(api POST /api/v1/containers -H 'Content-Type: application/json' -d "$(
+    record=$(api POST /api/v1/containers -H 'Content-Type: application/json' -d "$(
         jq -n --arg name $PROOF_NAME --arg image $STARTER_TAG --argjson bytes $bytes '{
-            name: $name, image: $image,
+            name: $name, image: $image, start: true,
             command: ["sh", "-c",
                 "echo Hello from process $$, user $(id -u), on $(hostname); sleep 600"],
             limits: {cpu_millis: 250, memory_bytes: $bytes, swap_bytes: 0, pids: 32}}')") ||
-        die "the container could not be created"
-    id=$(jq -r .id <<<"$answer")
-    api POST "/api/v1/containers/$id/start" >/dev/null ||
-        { show_logs >&2; remove_proof; die "the container could not be started"; }
+        die "the container could not be made"
     shown=$((($(date +%s%N) - began) / 1000000))
-    wait_for "the container's output" has_output "$id"
-    output=$(api GET "/api/v1/containers/$id/logs" | head -1)
-    record=$(api GET "/api/v1/containers/$id")
+    if [ "$(jq -r .status <<<"$record")" != running ]; then
+        show_logs >&2
+        remove_proof
+        die "the container does not run: $(jq -r .status_text <<<"$record")"
+    fi
+    wait_for "the container's output" has_output
+    output=$(api GET "/api/v1/containers/$PROOF_NAME/logs" | head -1)
     file=$(memory_file "$(jq -r .pid <<<"$record")")
     limit=$(cat "$file")
     say "output:  $output"
@@ -682,7 +678,7 @@ prove() {
     [ "$limit" = $bytes ] || die "the kernel holds $limit bytes, not the $bytes that were asked for"
 }
 
-has_output() { api GET "/api/v1/containers/$1/logs" | grep -q Hello; }
+has_output() { api GET "/api/v1/containers/$PROOF_NAME/logs" | grep -q Hello; }
 
 # The secret that makes the first operator; not made again once there is one.
 setup_secret() {

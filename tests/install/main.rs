@@ -89,11 +89,10 @@ impl Installed {
             "image": "berth/starter:latest",
             "command": ["sh", "-c", "while :; do sleep 1; done"],
             "network": "none",
+            "start": true,
         });
         let created = self.api("POST", "/api/v1/containers", Some(&body))?;
-        let id = created["id"].as_str().context("a created container has an id")?.to_owned();
-        self.api("POST", &format!("/api/v1/containers/{id}/start"), None)?;
-        Ok(id)
+        Ok(created["id"].as_str().context("a created container has an id")?.to_owned())
     }
 
     /// The container's first process, by pid and start time.

@@ -16,8 +16,7 @@ cargo test --workspace --no-run --quiet --message-format=json 2>/dev/null |
     jq -r 'select(.reason == "compiler-artifact" and .profile.test and .executable != null)
         | [.target.kind[0], .target.name, .executable] | @tsv' | sort -u >"$scratch/list"
 while IFS=$'\t' read -r kind name executable; do
-    [ "$kind" != lib ] && [[ " $TARGETS " == *" $name "* ]] || continue
-    strip -o "$scratch/tests/$name" "$executable"
+    [[ $kind == lib || " $TARGETS " != *" $name "* ]] || strip -o "$scratch/tests/$name" "$executable"
 done <"$scratch/list"
 # Programs that tests would compile themselves: the guest has no compiler.
 if [ -n "${BERTH_PROBER:-}" ]; then cp "$BERTH_PROBER"* "$scratch/programs/"; fi

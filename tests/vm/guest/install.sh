@@ -31,10 +31,10 @@ expect_equal "the server has no capability" 0000000000000000 \
 expect_equal "the server can gain no privilege" 1 "$(sed -n 's/^NoNewPrivs:\t//p' "/proc/$server/status")"
 
 ticks='i=0; while :; do i=$((i+1)); echo tick $i; sleep 1; done'
-create always "$ticks" '{"restart": {"policy": "always"}}'
-create no "$ticks" '{"restart": {"policy": "no"}}'
+create always "$ticks" '{"restart": {"name": "always"}}'
+create no "$ticks" '{"restart": {"name": "no"}}'
 create graceful 'trap "echo asked to stop; sleep 2; echo stopped with grace; exit 3" TERM
-    echo waiting; while :; do sleep 0.2; done' '{"restart": {"policy": "unless_stopped"}}'
+    echo waiting; while :; do sleep 0.2; done' '{"restart": {"name": "unless-stopped"}}'
 before=()
 for name in $names; do
     expect "the container '$name' writes its log" until_true 60 logged "$name" 'tick 2\|waiting'

@@ -36,21 +36,20 @@ api() {
 
 ready() { api GET /readyz; }
 
-id_of() { api GET /api/v1/containers | jq -r --arg name "$1" '.items[] | select(.name == $name) | .id'; }
-
 # field NAME JQ-PATH: of a container by name.
-field() { api GET "/api/v1/containers/$(id_of "$1")" | jq -r "$2"; }
+field() { api GET "/api/v1/containers/$1" | jq -r "$2"; }
 
 # create NAME SCRIPT [JSON]: a container from the starter image, started.
 create() {
-    local id extra=${3-}
-    id=$(api POST /api/v1/containers -d "$(jq -n --arg name "$1" --arg script "$2" \
-        --argjson extra "${extra:-"{}"}" '{name: $name, image: "berth/starter:latest",
-            command: ["sh", "-c", $script]} + $extra')" | jq -r .id) &&
-        api POST "/api/v1/containers/$id/start" >/dev/null
+    local body
+    body=$(jq -n --arg name "$1" --arg script "$2" --argjson extra "${3:-"{}"}" \
+        '{name: $name, image: "berth/starter:latest", command: ["sh", "-c", $script], start: true}
+            + $extra')
+    expect_equal "the container '$1' runs" running \
+        "$(api POST /api/v1/containers -d "$body" | jq -r .status)"
 }
 
-logs_of() { api GET "/api/v1/containers/$(id_of "$1")/logs"; }
+logs_of() { api GET "/api/v1/containers/$1/logs"; }
 logged() { logs_of "$1" | grep -q "$2"; }
 
 # A process by pid and start time, so that a reused pid is told apart.
