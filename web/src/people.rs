@@ -54,8 +54,6 @@ pub struct Row {
     pub state: Badge,
     /// When they were added.
     pub added: Option<Moment>,
-    /// When they last signed in.
-    pub seen: Option<Moment>,
     /// What can be done.
     pub acts: Vec<Act>,
 }

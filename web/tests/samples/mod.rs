@@ -508,7 +508,6 @@ fn people_page(name: &str, fresh: Option<&str>) -> people::ListPage {
         role: role.into(),
         state,
         added: Some(Moment::new(NOW - 900_000_000, NOW)),
-        seen: own.then(|| Moment::new(NOW - 60_000, NOW)),
         acts: vec![act("Disable", "off")],
     };
     people::ListPage {

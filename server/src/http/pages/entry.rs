@@ -1,0 +1,192 @@
+//! The pages before sign-in: setup, sign-in, invitation; signing out; the colours.
+
+use axum::Form;
+use axum::extract::{Path, Query, State};
+use axum::http::{Method, StatusCode};
+use axum::response::Response;
+use berth_web::entry::{InvitationPage, SetupPage, SignInPage};
+use berth_web::parts::Field;
+use berth_web::shell::{Section, Theme};
+use serde::Deserialize;
+
+use super::form::{Posted, Wrong};
+use super::frame::{Frame, local, sentence};
+use crate::app::App;
+use crate::auth::TokenScope;
+use crate::error::{Error, Result};
+use crate::http::api::sessions::{cookies, forget_cookie};
+use crate::http::extract::{Caller, Visitor};
+use crate::http::problem;
+use crate::http::routes::{Access, Routes};
+use crate::service::sessions::SignedIn;
+use crate::service::{invitations, sessions, setup};
+
+/// Adds the routes.
+pub(super) fn routes(routes: Routes) -> Routes {
+    routes
+        .page(Access::Public, Method::GET, "/", start)
+        .page(Access::Public, Method::GET, "/setup", show_setup)
+        .page(Access::Public, Method::POST, "/setup", complete_setup)
+        .page(Access::Public, Method::GET, "/sign-in", show_sign_in)
+        .page(Access::Public, Method::POST, "/sign-in", sign_in)
+        .page(Access::Public, Method::GET, "/invitation/{secret}", show_invitation)
+        .page(Access::Public, Method::POST, "/invitation", accept_invitation)
+        .page(Access::SignedIn(TokenScope::Read), Method::POST, "/sign-out", sign_out)
+        .page(Access::Public, Method::POST, "/theme", choose_theme)
+}
+
+type Pairs = Form<Vec<(String, String)>>;
+
+/// Where to go after signing in.
+#[derive(Debug, Default, Deserialize)]
+struct Next {
+    #[serde(default)]
+    next: String,
+}
+
+async fn start(State(app): State<App>, frame: Frame) -> Result<Response> {
+    if setup::needed(&app).await? { frame.on("/setup") } else { frame.on("/containers") }
+}
+
+async fn show_setup(State(app): State<App>, frame: Frame) -> Result<Response> {
+    if !setup::needed(&app).await? {
+        return frame.on("/containers");
+    }
+    frame.page(&setup_page(&frame, &Posted::default(), Wrong::default(), String::new()))
+}
+
+async fn complete_setup(
+    State(app): State<App>,
+    frame: Frame,
+    visitor: Visitor,
+    Form(pairs): Pairs,
+) -> Result<Response> {
+    let posted = Posted::new(pairs);
+    let (secret, name) = (posted.text("secret"), posted.text("name"));
+    match setup::complete(&app, &visitor, secret, name, posted.exact("password")).await {
+        Ok(done) => enter(&app, &frame, &done, "/images"),
+        Err(error) => {
+            let (status, wrong, text) = refusal(error)?;
+            frame.page_with(status, &setup_page(&frame, &posted, wrong, text))
+        }
+    }
+}
+
+fn setup_page(frame: &Frame, posted: &Posted, mut wrong: Wrong, error: String) -> SetupPage {
+    SetupPage {
+        shell: frame.shell("Set up", Section::None),
+        secret: Field { value: posted.text("secret").into(), error: wrong.take("/secret") },
+        name: Field { value: posted.text("name").into(), error: wrong.take("/name") },
+        password_error: wrong.take("/password"),
+        error: if error.is_empty() { wrong.rest() } else { error },
+    }
+}
+
+async fn show_sign_in(
+    State(app): State<App>,
+    frame: Frame,
+    Query(query): Query<Next>,
+) -> Result<Response> {
+    if setup::needed(&app).await? {
+        return frame.on("/setup");
+    }
+    if frame.caller().is_ok() {
+        return frame.on(&query.next);
+    }
+    frame.page(&sign_in_page(&frame, "", &query.next, String::new()))
+}
+
+async fn sign_in(
+    State(app): State<App>,
+    frame: Frame,
+    visitor: Visitor,
+    Form(pairs): Pairs,
+) -> Result<Response> {
+    let posted = Posted::new(pairs);
+    let (name, next) = (posted.text("name"), posted.text("next"));
+    match sessions::sign_in(&app, &visitor, name, posted.exact("password")).await {
+        Ok(done) => enter(&app, &frame, &done, next),
+        Err(error) => {
+            let (status, _, text) = refusal(error)?;
+            frame.page_with(status, &sign_in_page(&frame, name, next, text))
+        }
+    }
+}
+
+fn sign_in_page(frame: &Frame, name: &str, next: &str, error: String) -> SignInPage {
+    SignInPage {
+        shell: frame.shell("Sign in", Section::None),
+        error,
+        name: name.to_owned(),
+        next: local(next).to_owned(),
+    }
+}
+
+async fn show_invitation(
+    State(app): State<App>,
+    frame: Frame,
+    visitor: Visitor,
+    Path(secret): Path<String>,
+) -> Result<Response> {
+    let (name, _) = invitations::look(&app, &visitor, &secret).await?;
+    frame.page(&invitation_page(&frame, name, secret, String::new()))
+}
+
+async fn accept_invitation(
+    State(app): State<App>,
+    frame: Frame,
+    visitor: Visitor,
+    Form(pairs): Pairs,
+) -> Result<Response> {
+    let posted = Posted::new(pairs);
+    let (secret, password) = (posted.text("token"), posted.exact("password"));
+    let result = if password == posted.exact("again") {
+        invitations::accept(&app, &visitor, secret, password).await
+    } else {
+        Err(Error::field("/password", "the two passwords are not the same"))
+    };
+    match result {
+        Ok(done) => enter(&app, &frame, &done, "/containers"),
+        Err(error) => {
+            let (status, mut wrong, text) = refusal(error)?;
+            let text = if text.is_empty() { sentence(&wrong.take("")) } else { text };
+            let (name, secret) = (posted.text("name").to_owned(), secret.to_owned());
+            frame.page_with(status, &invitation_page(&frame, name, secret, text))
+        }
+    }
+}
+
+fn invitation_page(frame: &Frame, name: String, token: String, error: String) -> InvitationPage {
+    InvitationPage { shell: frame.shell("Welcome", Section::None), name, token, error }
+}
+
+async fn sign_out(State(app): State<App>, frame: Frame, caller: Caller) -> Result<Response> {
+    sessions::sign_out(&app, &caller).await?;
+    let mut response = frame.done("/sign-in", "You are signed out.")?;
+    response.headers_mut().extend(forget_cookie(&app)?);
+    Ok(response)
+}
+
+async fn choose_theme(frame: Frame, Form(pairs): Pairs) -> Result<Response> {
+    let posted = Posted::new(pairs);
+    frame.themed(Theme::read(posted.text("theme")), posted.text("back"))
+}
+
+/// On, with the cookies of a new session.
+fn enter(app: &App, frame: &Frame, done: &SignedIn, path: &str) -> Result<Response> {
+    let mut response = frame.on(path)?;
+    response.headers_mut().extend(cookies(app, done)?);
+    Ok(response)
+}
+
+/// Status, field errors and text of a refused form; what is broken goes on to the error page.
+pub(super) fn refusal(error: Error) -> Result<(StatusCode, Wrong, String)> {
+    let status = problem::status(&error);
+    match error {
+        Error::Broken { .. } => Err(error),
+        error => match Wrong::of(&error) {
+            Some(wrong) => Ok((status, wrong, String::new())),
+            None => Ok((status, Wrong::default(), sentence(&error.to_string()))),
+        },
+    }
+}

@@ -1,0 +1,253 @@
+//! What every page handler needs around its one service call: who looks, in which colours, the
+//! notice of the action before, and the answers (a page, or a way on with a notice).
+//!
+//! The notice travels in a cookie of half a minute that the next page reads and ends; it is text,
+//! escaped like any other.
+
+use axum::extract::FromRequestParts;
+use axum::http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderValue, LOCATION, SET_COOKIE};
+use axum::http::request::Parts;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use berth_web::Template;
+use berth_web::shell::{Flash, Section, Shell, Theme, Tone, Viewer};
+
+use crate::app::App;
+use crate::auth::{Caller, Role};
+use crate::error::{Error, Result};
+use crate::http::guard::cookie;
+
+/// How long a notice waits for the page that shows it.
+const FLASH_SECS: u32 = 30;
+const THEME_SECS: u32 = 400 * 86_400;
+/// A notice's bytes at most; a cookie has room for 4096.
+const FLASH_BYTES_MAX: usize = 1500;
+
+/// The frame of a request for a page.
+pub(super) struct Frame {
+    instance: String,
+    caller: Option<Caller>,
+    theme: Theme,
+    flash: Option<Flash>,
+    path: String,
+    origin: String,
+}
+
+impl FromRequestParts<App> for Frame {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self> {
+        let instance = app.config.runtime.instance.clone();
+        let headers = &parts.headers;
+        let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
+        let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+        Ok(Self {
+            caller: parts.extensions.get::<Caller>().cloned(),
+            theme: Theme::read(cookie(headers, &format!("{instance}_theme")).unwrap_or("")),
+            flash: cookie(headers, &format!("{instance}_flash")).and_then(read_flash),
+            path: path.to_owned(),
+            origin: format!("http://{host}"),
+            instance,
+        })
+    }
+}
+
+impl Frame {
+    /// Who looks.
+    ///
+    /// # Errors
+    /// When nobody has signed in.
+    pub(super) fn caller(&self) -> Result<&Caller> {
+        self.caller.as_ref().ok_or(Error::Unauthenticated)
+    }
+
+    /// Path and query of the page.
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Scheme, host and port as the browser sees them.
+    pub(super) fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// The page's frame.
+    pub(super) fn shell(&self, title: impl Into<String>, section: Section) -> Shell {
+        Shell {
+            title: title.into(),
+            section,
+            viewer: self.caller.as_ref().map(viewer),
+            theme: self.theme,
+            flash: self.flash.clone(),
+            path: self.path.clone(),
+            origin: self.origin.clone(),
+            ..Shell::default()
+        }
+    }
+
+    /// The page itself; its notice is used up.
+    ///
+    /// # Errors
+    /// When a template fails, which none does that compiles.
+    pub(super) fn page(&self, view: &impl Template) -> Result<Response> {
+        self.page_with(StatusCode::OK, view)
+    }
+
+    /// The page with a status of its own, as when a form was refused.
+    ///
+    /// # Errors
+    /// As [`Frame::page`].
+    pub(super) fn page_with(&self, status: StatusCode, view: &impl Template) -> Result<Response> {
+        let html = view.render().map_err(|error| Error::broken("render a page", error))?;
+        let mut response = (status, html).into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+        if self.flash.is_some() {
+            set_cookie(headers, &format!("{}_flash", self.instance), "", 0)?;
+        }
+        Ok(response)
+    }
+
+    /// On to another page.
+    ///
+    /// # Errors
+    /// When the path is no header value.
+    pub(super) fn on(&self, path: &str) -> Result<Response> {
+        let mut response = StatusCode::SEE_OTHER.into_response();
+        let path = HeaderValue::try_from(local(path))
+            .map_err(|error| Error::broken("write a redirect", error))?;
+        response.headers_mut().insert(LOCATION, path);
+        Ok(response)
+    }
+
+    /// On to another page, which says what has been done.
+    ///
+    /// # Errors
+    /// As [`Frame::on`].
+    pub(super) fn done(&self, path: &str, text: &str) -> Result<Response> {
+        self.tell(path, Tone::Good, text)
+    }
+
+    /// On to another page, which says why something was refused. What is broken goes to the error
+    /// page instead.
+    ///
+    /// # Errors
+    /// What is no refusal.
+    pub(super) fn refused(&self, path: &str, error: Error) -> Result<Response> {
+        match error {
+            Error::Broken { .. } | Error::Unauthenticated | Error::NotFound(_) => Err(error),
+            refusal => self.tell(path, Tone::Bad, &sentence(&refusal.to_string())),
+        }
+    }
+
+    /// The outcome of an action, told on the page at `path`.
+    ///
+    /// # Errors
+    /// As [`Frame::refused`].
+    pub(super) fn outcome<T>(&self, result: Result<T>, path: &str, text: &str) -> Result<Response> {
+        match result {
+            Ok(_) => self.done(path, text),
+            Err(error) => self.refused(path, error),
+        }
+    }
+
+    fn tell(&self, path: &str, tone: Tone, text: &str) -> Result<Response> {
+        let mut response = self.on(path)?;
+        let mut end = text.len().min(FLASH_BYTES_MAX);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        let sign = if tone == Tone::Good { '+' } else { '-' };
+        let value = URL_SAFE_NO_PAD.encode(format!("{sign}{}", &text[..end]));
+        set_cookie(response.headers_mut(), &format!("{}_flash", self.instance), &value, FLASH_SECS)?;
+        Ok(response)
+    }
+
+    /// Back to where the colours were chosen, in the chosen ones.
+    ///
+    /// # Errors
+    /// As [`Frame::on`].
+    pub(super) fn themed(&self, theme: Theme, back: &str) -> Result<Response> {
+        let mut response = self.on(back)?;
+        let name = format!("{}_theme", self.instance);
+        set_cookie(response.headers_mut(), &name, theme.name(), THEME_SECS)?;
+        Ok(response)
+    }
+}
+
+/// `text` as a sentence: errors begin small and have no full stop.
+pub(super) fn sentence(text: &str) -> String {
+    let mut chars = text.chars();
+    let first = chars.next().map(char::to_uppercase);
+    let mut out: String = first.into_iter().flatten().chain(chars).collect();
+    if !out.is_empty() && !out.ends_with(['.', '!', '?']) {
+        out.push('.');
+    }
+    out
+}
+
+/// A path of this server, whatever a form or link says: no other host, no scheme.
+pub(super) fn local(path: &str) -> &str {
+    let elsewhere = path.starts_with("//") || path.contains(['\\', '\r', '\n', '\t', '\0']);
+    if path.starts_with('/') && !elsewhere { path } else { "/" }
+}
+
+/// One segment of a path or one value of a query.
+pub(super) fn encoded(text: &str) -> String {
+    url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
+}
+
+fn viewer(caller: &Caller) -> Viewer {
+    Viewer {
+        name: caller.name.clone(),
+        role: caller.role.as_str().to_owned(),
+        manages_people: matches!(caller.role, Role::Operator | Role::Auditor),
+        acts: matches!(caller.role, Role::Operator | Role::User),
+    }
+}
+
+fn read_flash(value: &str) -> Option<Flash> {
+    let text = String::from_utf8(URL_SAFE_NO_PAD.decode(value).ok()?).ok()?;
+    match text.split_at_checked(1)? {
+        ("+", text) => Some(Flash { tone: Tone::Good, text: text.to_owned() }),
+        ("-", text) => Some(Flash { tone: Tone::Bad, text: text.to_owned() }),
+        _ => None,
+    }
+}
+
+fn set_cookie(headers: &mut HeaderMap, name: &str, value: &str, secs: u32) -> Result<()> {
+    let text = format!("{name}={value}; Path=/; Max-Age={secs}; HttpOnly; SameSite=Lax");
+    let value =
+        HeaderValue::try_from(text).map_err(|error| Error::broken("write a cookie", error))?;
+    headers.append(SET_COOKIE, value);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_link_leads_elsewhere() {
+        assert_eq!(local("/containers?q=a"), "/containers?q=a");
+        for path in ["//evil", "https://evil", "", "evil", "/\\evil", "/a\r\nb", "/\tevil"] {
+            assert_eq!(local(path), "/", "{path:?}");
+        }
+    }
+
+    #[test]
+    fn notices_survive_the_cookie() {
+        let value = URL_SAFE_NO_PAD.encode("-it’s gone; really");
+        let flash = read_flash(&value).expect("a notice");
+        assert_eq!((flash.tone, flash.text.as_str()), (Tone::Bad, "it’s gone; really"));
+        assert!(read_flash("%").is_none() && read_flash("").is_none());
+    }
+
+    #[test]
+    fn refusals_become_sentences() {
+        assert_eq!(sentence("sign in first"), "Sign in first.");
+        assert_eq!(sentence(""), "");
+    }
+}

@@ -1,0 +1,33 @@
+//! The dashboard's pages: each handler parses, makes the service call that the API makes, and fills
+//! a view of the web crate. Forms are answered with a way on (post, redirect, get); a refused form
+//! comes back with what was typed and what is wrong.
+
+mod account;
+mod entry;
+mod form;
+mod frame;
+mod people;
+
+use axum::extract::Path;
+use axum::http::Method;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::response::{IntoResponse, Response};
+use berth_web::assets;
+
+use super::routes::{Access, Routes};
+use crate::error::{Error, Result};
+
+/// Adds the routes of all pages.
+pub(super) fn routes(routes: Routes) -> Routes {
+    let routes = routes.page(Access::Public, Method::GET, "/assets/{name}", asset);
+    let routes = entry::routes(routes);
+    let routes = account::routes(routes);
+    people::routes(routes)
+}
+
+async fn asset(Path(name): Path<String>) -> Result<Response> {
+    let asset = assets::find(&name).ok_or(Error::NotFound("asset"))?;
+    let headers =
+        [(CONTENT_TYPE, asset.content_type), (CACHE_CONTROL, assets::CACHE_CONTROL)];
+    Ok((headers, asset.body).into_response())
+}

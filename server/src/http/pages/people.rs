@@ -1,0 +1,216 @@
+//! The people page, for operators; auditors look.
+
+use axum::Form;
+use axum::extract::{Path, State};
+use axum::http::{Method, StatusCode};
+use axum::response::Response;
+use berth_runtime::id::PrincipalId;
+use berth_web::format::Moment;
+use berth_web::parts::{Act, Badge, Field};
+use berth_web::people::{Invitation, ListPage, Row};
+use berth_web::shell::{ApiCall, Section, Tone};
+
+use super::entry::refusal;
+use super::form::{Posted, Wrong};
+use super::frame::{Frame, encoded};
+use crate::app::App;
+use crate::auth::{Caller, Role, TokenScope};
+use crate::clock::Time;
+use crate::error::Result;
+use crate::http::extract::{Items, PageQuery};
+use crate::http::routes::{Access, Routes};
+use crate::inventory::people::Person;
+use crate::service::people::{self, Change};
+use crate::service::Page;
+
+/// Adds the routes.
+pub(super) fn routes(routes: Routes) -> Routes {
+    let manage = Access::Operator(TokenScope::Manage);
+    routes
+        .page(Access::Overseer(TokenScope::Read), Method::GET, "/people", list)
+        .page(manage, Method::POST, "/people", add)
+        .page(manage, Method::POST, "/people/{id}/invite", invite)
+        .page(manage, Method::POST, "/people/{id}/disable", disable)
+        .page(manage, Method::POST, "/people/{id}/enable", enable)
+}
+
+/// What the list shows besides the people.
+#[derive(Default)]
+struct Shown {
+    posted: Posted,
+    wrong: Wrong,
+    error: String,
+    invitation: Option<Invitation>,
+}
+
+async fn list(
+    State(app): State<App>,
+    frame: Frame,
+    caller: Caller,
+    PageQuery(page): PageQuery,
+) -> Result<Response> {
+    show(&app, &frame, &caller, StatusCode::OK, &page, Shown::default()).await
+}
+
+async fn add(
+    State(app): State<App>,
+    frame: Frame,
+    caller: Caller,
+    Form(pairs): Form<Vec<(String, String)>>,
+) -> Result<Response> {
+    let posted = Posted::new(pairs);
+    let role = match posted.text("role") {
+        "operator" => Role::Operator,
+        "auditor" => Role::Auditor,
+        _ => Role::User,
+    };
+    let added = people::add(&app, &caller, posted.text("name"), role).await;
+    let (status, shown) = match added {
+        Ok((person, made)) => {
+            let invitation = Some(fresh(&frame, &person.name, &made));
+            (StatusCode::CREATED, Shown { invitation, ..Shown::default() })
+        }
+        Err(error) => {
+            let (status, wrong, error) = refusal(error)?;
+            (status, Shown { posted, wrong, error, invitation: None })
+        }
+    };
+    show(&app, &frame, &caller, status, &first_page(), shown).await
+}
+
+async fn invite(
+    State(app): State<App>,
+    frame: Frame,
+    caller: Caller,
+    Path(id): Path<u32>,
+) -> Result<Response> {
+    let id = PrincipalId(id);
+    let person = people::find(&app, &caller, id).await?;
+    match people::invite(&app, &caller, id).await {
+        Ok(made) => {
+            let invitation = Some(fresh(&frame, &person.name, &made));
+            let shown = Shown { invitation, ..Shown::default() };
+            show(&app, &frame, &caller, StatusCode::CREATED, &first_page(), shown).await
+        }
+        Err(error) => frame.refused("/people", error),
+    }
+}
+
+async fn disable(
+    State(app): State<App>,
+    frame: Frame,
+    caller: Caller,
+    Path(id): Path<u32>,
+) -> Result<Response> {
+    let change = Change { role: None, disabled: Some(true) };
+    let result = people::change(&app, &caller, PrincipalId(id), change).await;
+    let text = match &result {
+        Ok(person) => format!("{} is disabled; their sessions and tokens have ended.", person.name),
+        Err(_) => String::new(),
+    };
+    frame.outcome(result, "/people", &text)
+}
+
+async fn enable(
+    State(app): State<App>,
+    frame: Frame,
+    caller: Caller,
+    Path(id): Path<u32>,
+) -> Result<Response> {
+    let change = Change { role: None, disabled: Some(false) };
+    let result = people::change(&app, &caller, PrincipalId(id), change).await;
+    let text = match &result {
+        Ok(person) => format!("{} may sign in again.", person.name),
+        Err(_) => String::new(),
+    };
+    frame.outcome(result, "/people", &text)
+}
+
+async fn show(
+    app: &App,
+    frame: &Frame,
+    caller: &Caller,
+    status: StatusCode,
+    page: &Page,
+    mut shown: Shown,
+) -> Result<Response> {
+    let listed: Items<Person> = Items::seal(app, people::list(app, caller, page).await?)?;
+    let manages = caller.role == Role::Operator;
+    let mut shell = frame.shell("People", Section::People);
+    shell.path = "/people".to_owned();
+    shell.calls = vec![
+        ApiCall::get("List people", "/api/v1/people"),
+        ApiCall::send(
+            "Add a person",
+            "POST",
+            "/api/v1/people",
+            Some("{\"name\": \"kim\", \"role\": \"user\"}".to_owned()),
+        ),
+    ];
+    let role = shown.posted.text("role").to_owned();
+    let view = ListPage {
+        shell,
+        name: Field { value: shown.posted.text("name").into(), error: shown.wrong.take("/name") },
+        role: Field { value: role, error: shown.wrong.take("/role") },
+        error: if shown.error.is_empty() { shown.wrong.rest() } else { shown.error },
+        invitation: shown.invitation,
+        manages,
+        rows: listed.items.iter().map(|person| row(person, caller, manages)).collect(),
+        next: listed.next.map(|next| format!("/people?after={}", encoded(&next))),
+    };
+    frame.page_with(status, &view)
+}
+
+fn row(person: &Person, caller: &Caller, manages: bool) -> Row {
+    let now = Time::now().0;
+    let (tone, icon, word) = if person.disabled_at.is_some() {
+        (Tone::Neutral, "off", "disabled")
+    } else if person.has_password {
+        (Tone::Good, "check", "active")
+    } else {
+        (Tone::Attention, "link", "invited")
+    };
+    let reason = match person.invitation_expires_at {
+        Some(until) if until.0 > now => format!("link ends {}", Moment::new(until.0, now).words),
+        Some(_) => "link has ended".to_owned(),
+        None => String::new(),
+    };
+    let own = person.id == caller.principal;
+    Row {
+        id: person.id.0,
+        name: person.name.clone(),
+        own,
+        role: person.role.as_str().to_owned(),
+        state: Badge { tone, icon, word: word.to_owned(), reason },
+        added: Some(Moment::new(person.created_at.0, now)),
+        acts: if manages && !own { acts(person) } else { Vec::new() },
+    }
+}
+
+fn acts(person: &Person) -> Vec<Act> {
+    let act = |label, icon, verb: &str, danger| Act {
+        label,
+        icon,
+        path: format!("/people/{}/{verb}", person.id.0),
+        asks: false,
+        danger,
+    };
+    match person.disabled_at {
+        Some(_) => vec![act("Enable", "check", "enable", false)],
+        None => {
+            vec![act("New link", "link", "invite", false), act("Disable", "off", "disable", true)]
+        }
+    }
+}
+
+fn fresh(frame: &Frame, name: &str, made: &people::Invitation) -> Invitation {
+    Invitation {
+        name: name.to_owned(),
+        link: format!("{}/invitation/{}", frame.origin(), made.secret),
+        until: Moment::new(made.expires_at.0, Time::now().0),
+    }
+}
+
+fn first_page() -> Page {
+    Page { limit: 100, after: None }
+}
