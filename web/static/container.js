@@ -88,7 +88,14 @@ function followLog(box) {
       close();
       state.textContent = "it has ended";
     });
-    for (const kind of ["line", "log", "message"]) source.addEventListener(kind, (event) => take(event));
+    for (const kind of ["stdout", "stderr"]) source.addEventListener(kind, take);
+    source.addEventListener("gap", gap);
+  };
+  const gap = () => {
+    const words = document.createElement("p");
+    words.className = "line gap";
+    words.textContent = "Older lines were dropped before they could be read.";
+    box.append(words);
   };
   const close = () => {
     if (source) source.close();
@@ -99,6 +106,7 @@ function followLog(box) {
     let record;
     try {
       record = JSON.parse(event.data);
+      record.stream = event.type;
     } catch {
       return;
     }
@@ -125,7 +133,7 @@ function followLog(box) {
     time.textContent = (record.time || "").slice(11, 23);
     const text = document.createElement("span");
     text.className = "text";
-    text.textContent = visible(record.text ?? record.line ?? "");
+    text.textContent = visible(record.text || "");
     line.append(time, text);
     if (!fits(line)) line.classList.add("hidden");
     return line;
@@ -148,7 +156,7 @@ function followLog(box) {
 function withCursor(address, cursor) {
   const there = new URL(address, location.href);
   there.searchParams.delete("tail");
-  there.searchParams.set("cursor", cursor);
+  there.searchParams.set("from", cursor);
   return there.href;
 }
 

@@ -71,9 +71,8 @@ document.addEventListener("click", async (event) => {
   const link = event.target.closest("a[data-dialog]");
   if (link) {
     event.preventDefault();
-    const back = encodeURIComponent(location.pathname.startsWith(`${new URL(link.href).pathname.replace(/\/remove$/, "")}`) ? "" : location.pathname + location.search);
     const address = new URL(link.href);
-    if (back) address.searchParams.set("back", decodeURIComponent(back));
+    if (location.pathname === "/containers") address.searchParams.set("back", location.pathname + location.search);
     await ask(fetch(address, { headers: { accept: "text/html" } }), link.href, link);
   }
   const post = event.target.closest("button[data-dialog-post]");

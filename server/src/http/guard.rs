@@ -287,7 +287,7 @@ fn session_cookie<'a>(app: &App, headers: &'a HeaderMap) -> Option<&'a str> {
     cookie(headers, &session_cookie_name(app))
 }
 
-fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let texts = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
     texts.flat_map(|text| text.split(';')).find_map(|pair| {
         let (found, value) = pair.trim().split_once('=')?;

@@ -35,6 +35,7 @@ pub mod api;
 pub mod extract;
 pub mod guard;
 pub mod openapi;
+pub mod pages;
 pub mod problem;
 pub mod routes;
 pub mod stream;
@@ -55,7 +56,8 @@ pub fn routes() -> Routes {
     let routes = api::tokens::routes(routes);
     let routes = api::operations::routes(routes);
     let routes = api::events::routes(routes);
-    api::system::routes(routes)
+    let routes = api::system::routes(routes);
+    pages::routes(routes)
 }
 
 /// The table of all routes and the API's description.

@@ -11,6 +11,9 @@ use axum::http::header::{
 };
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use berth_web::Template;
+use berth_web::entry::ProblemPage;
+use berth_web::shell::Shell;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -188,15 +191,27 @@ fn to_sign_in(uri: &Uri) -> Response {
     response
 }
 
+/// The error page. Nobody is named on it: it is made without knowing who asks.
 fn page(problem: &ProblemBody) -> String {
-    let escape = |text: &str| {
-        text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    let code = problem.kind.trim_start_matches("/problems/");
+    let advice = match problem.status {
+        403 if code == "request.cross-site" => "Open the page here and try again.",
+        403 => "An operator of this machine can lift this.",
+        404 => "Look for it in your lists; it may have been removed.",
+        409 => "Look at how it stands now, then decide again.",
+        429 | 503 => "Nothing was changed. Running containers are not touched.",
+        500 => "Running containers are not touched. Give the operator the request’s id.",
+        _ => "",
     };
-    format!(
-        "<!doctype html><html lang=\"en\"><title>{title} · Berth</title><h1>{title}</h1>\
-         <p>{detail}</p><p>Request {id}</p><p><a href=\"/\">Back to the start</a></p></html>",
-        title = escape(&problem.title),
-        detail = escape(&problem.detail),
-        id = escape(&problem.request_id),
-    )
+    let mut detail = problem.detail.clone();
+    detail.get_mut(..1).map(str::make_ascii_uppercase);
+    let view = ProblemPage {
+        shell: Shell { title: problem.title.clone(), ..Shell::default() },
+        status: problem.status,
+        what: problem.title.clone(),
+        detail: format!("{detail}."),
+        advice: advice.to_owned(),
+        request_id: problem.request_id.clone(),
+    };
+    view.render().unwrap_or_default()
 }
