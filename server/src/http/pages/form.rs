@@ -64,8 +64,9 @@ impl Wrong {
     /// What no field was found for.
     pub(super) fn rest(self) -> String {
         let rest = self.0.into_iter();
-        let lines: Vec<_> =
-            rest.map(|error| format!("{}: {}", error.pointer.trim_start_matches('/'), error.detail)).collect();
+        let lines: Vec<_> = rest
+            .map(|error| format!("{}: {}", error.pointer.trim_start_matches('/'), error.detail))
+            .collect();
         lines.join("; ")
     }
 
@@ -106,7 +107,12 @@ impl Wrong {
     }
 
     /// A command line; empty is none.
-    pub(super) fn words(&mut self, posted: &Posted, name: &str, pointer: &str) -> Option<Vec<String>> {
+    pub(super) fn words(
+        &mut self,
+        posted: &Posted,
+        name: &str,
+        pointer: &str,
+    ) -> Option<Vec<String>> {
         match split_words(posted.text(name)) {
             Some(words) if words.is_empty() => None,
             Some(words) => Some(words),
@@ -165,7 +171,10 @@ mod tests {
     #[test]
     fn words_are_split_as_a_shell_does_without_expanding() {
         let split = |text: &str| split_words(text).map(|words| words.join("|"));
-        assert_eq!(split("sh -c 'echo \"$HOME\"; ls'").as_deref(), Some("sh|-c|echo \"$HOME\"; ls"));
+        assert_eq!(
+            split("sh -c 'echo \"$HOME\"; ls'").as_deref(),
+            Some("sh|-c|echo \"$HOME\"; ls")
+        );
         assert_eq!(split("a \"b \\\" c\" d\\ e ''").as_deref(), Some("a|b \" c|d e|"));
         assert_eq!(split("  ").as_deref(), Some(""));
         assert_eq!(split("sh -c 'echo"), None);

@@ -5,9 +5,9 @@
 //! escaped like any other.
 
 use axum::extract::FromRequestParts;
+use axum::http::StatusCode;
 use axum::http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderValue, LOCATION, SET_COOKIE};
 use axum::http::request::Parts;
-use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -161,7 +161,12 @@ impl Frame {
         }
         let sign = if tone == Tone::Good { '+' } else { '-' };
         let value = URL_SAFE_NO_PAD.encode(format!("{sign}{}", &text[..end]));
-        set_cookie(response.headers_mut(), &format!("{}_flash", self.instance), &value, FLASH_SECS)?;
+        set_cookie(
+            response.headers_mut(),
+            &format!("{}_flash", self.instance),
+            &value,
+            FLASH_SECS,
+        )?;
         Ok(response)
     }
 

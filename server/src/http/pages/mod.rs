@@ -27,7 +27,6 @@ pub(super) fn routes(routes: Routes) -> Routes {
 
 async fn asset(Path(name): Path<String>) -> Result<Response> {
     let asset = assets::find(&name).ok_or(Error::NotFound("asset"))?;
-    let headers =
-        [(CONTENT_TYPE, asset.content_type), (CACHE_CONTROL, assets::CACHE_CONTROL)];
+    let headers = [(CONTENT_TYPE, asset.content_type), (CACHE_CONTROL, assets::CACHE_CONTROL)];
     Ok((headers, asset.body).into_response())
 }

@@ -20,8 +20,8 @@ use crate::error::Result;
 use crate::http::extract::{Items, PageQuery};
 use crate::http::routes::{Access, Routes};
 use crate::inventory::people::Person;
-use crate::service::people::{self, Change};
 use crate::service::Page;
+use crate::service::people::{self, Change};
 
 /// Adds the routes.
 pub(super) fn routes(routes: Routes) -> Routes {
