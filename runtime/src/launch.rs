@@ -8,16 +8,36 @@
 //! The caller must be root, single-threaded, and run from a sealed copy of its binary
 //! ([`crate::sys::memfd::ensure_sealed`]): what a container sees as `/proc/1/exe` is that copy.
 
-use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::ffi::CString;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
-use berth_runtime::record::{Failure, FailureClass};
-use nix::unistd::Pid;
+use berth_runtime::record::Failure;
+use nix::errno::Errno;
+use nix::fcntl::AT_FDCWD;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::sys::stat::{SFlag, fstat};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::{Gid, Pid, Uid, fchown, read, write};
 use oci_spec::runtime::Spec;
+
+use crate::accounts;
+use crate::failure::{Words, broken, from_spec, system};
+use crate::init::{REPORT_BYTES, Report, Root, Stage, Wiring};
+use crate::namespace::write_id_maps;
+use crate::plan::{self, Plan, UserPlan};
+use crate::rlimit;
+use crate::rootfs::staging::{OverlayPlan, Staging};
+use crate::rootfs::target::{Kind, Target};
+use crate::sys::clone3::{CloneFlags, Forked, clone3};
+use crate::sys::mount_api::{Change, clone_tree, set_attributes};
+use crate::sys::process;
 
 /// All that a container is launched with.
 pub struct Launch<'a> {
-    /// The OCI configuration, from [`crate::profile`] or a bundle. Its `root.path` is not read.
+    /// The OCI configuration, from [`crate::profile`] or a bundle. Its `root.path` is not read;
+    /// relative sources of bind mounts start at the working directory.
     pub spec: &'a Spec,
     /// Where the root file system comes from.
     pub root: RootSource,
@@ -85,6 +105,7 @@ pub struct InjectedFile {
 pub const INJECTED_BYTES_MAX: usize = 16 * 1024;
 
 /// A container that is built and waits for its start.
+#[derive(Debug)]
 pub struct Created {
     /// The first process, as the caller's pid namespace numbers it. The caller is its parent.
     pub pid: Pid,
@@ -94,19 +115,128 @@ pub struct Created {
     pub network_namespace: OwnedFd,
     /// Its user namespace.
     pub user_namespace: OwnedFd,
-    /// The child's end hangs up when it runs the program.
+    /// The caller's end; the child's end hangs up when it runs the program.
     gate: Option<OwnedFd>,
+    words: Words,
 }
 
 /// Builds a container whose first process waits for its start.
+///
+/// With an overlay root the caller's mount namespace is left and entered again, which needs
+/// `CAP_SYS_ADMIN` and `CAP_SYS_CHROOT`.
 ///
 /// # Errors
 /// A [`Failure`] that names the step and its object. The child is gone and reaped then; the cgroup,
 /// the layers and the upper directory are the caller's to clean.
 pub fn create(launch: Launch<'_>) -> Result<Created, Failure> {
     let Launch { spec, root, stdio, user, cgroup, files, gate } = launch;
-    drop((spec, root, stdio, user, cgroup, files, gate));
-    Err(Failure::new(FailureClass::Unavailable, "launch.unfinished", "not built yet"))
+    let process = spec.process().as_ref().ok_or(crate::spec::SpecError::Missing("process"));
+    let process = process.map_err(from_spec)?;
+    let user = match user {
+        User::FromSpec => plan::user_from_spec(process),
+        User::Named(text) => UserPlan::Named(accounts::Request::parse(&text).map_err(from_user)?),
+    };
+    let places = file_places(&files)?;
+    let plan = plan::plan(spec, user, Path::new(""), places).map_err(from_spec)?;
+    let words = Words::of(&plan);
+    give_pipes_to_root(&stdio, &plan)?;
+    let (ours, theirs) =
+        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+            .map_err(|errno| system("make a socket pair", errno))?;
+    let stdio = stdio.map(above_stdio);
+    let [input, output, error] = stdio;
+    let wiring = Wiring { parent: theirs, gate, stdio: [input?, output?, error?] };
+    let (root, staging) = prepare_root(root, &plan, &files)?;
+    let limits = plan.process.limits.clone();
+    let flags = CloneFlags {
+        namespaces: plan.namespaces,
+        cgroup: cgroup.unified.as_ref().map(AsFd::as_fd),
+    };
+    let forked = clone3(&flags);
+    if let Ok(Forked::Child) = forked {
+        crate::init::run(plan, root, wiring);
+    }
+    drop((root, wiring));
+    if let Some(staging) = staging {
+        staging.leave()?;
+    }
+    let (pid, pidfd) = match forked.map_err(|errno| system("clone into new namespaces", errno))? {
+        Forked::Parent { child, pidfd } => (child, pidfd),
+        Forked::Child => return Err(broken("a child came back from its own life")),
+    };
+    let mut created = Birth { pid, pidfd: Some(pidfd), ours, words };
+    created.lead(&plan, &cgroup)?;
+    rlimit::set(pid, &limits).map_err(|(limit, errno)| {
+        system(&format!("set {:?} to {}:{}", limit.kind, limit.soft, limit.hard), errno)
+    })?;
+    created.into_created()
+}
+
+fn from_user(error: accounts::BadUser) -> Failure {
+    use berth_runtime::record::FailureClass;
+    Failure::new(FailureClass::Invalid, "container.user", error.to_string())
+}
+
+/// A child that is being built; ended and reaped unless it becomes a [`Created`].
+struct Birth {
+    pid: Pid,
+    pidfd: Option<OwnedFd>,
+    ours: OwnedFd,
+    words: Words,
+}
+
+impl Birth {
+    /// Does the parent's part, and waits until the child has done its own.
+    fn lead(&mut self, plan: &Plan, cgroup: &CgroupEntry) -> Result<(), Failure> {
+        let pid = self.pid;
+        for procs in &cgroup.procs {
+            write(procs, pid.to_string().as_bytes())
+                .map_err(|errno| system("write to cgroup.procs", errno))?;
+        }
+        if let Some(value) = plan.process.oom_score_adj {
+            let path = format!("/proc/{pid}/oom_score_adj");
+            std::fs::write(&path, value.to_string())
+                .map_err(|error| system(&format!("write {value} to {path}"), errno_of(&error)))?;
+        }
+        if let Some((users, groups)) = &plan.id_maps {
+            write_id_maps(pid, users, groups)
+                .map_err(|error| system("write the user namespace's id maps", errno_of(&error)))?;
+        }
+        write(&self.ours, &[1]).map_err(|errno| system("release the child", errno))?;
+        match receive(&self.ours)? {
+            Some(Report { stage: Stage::Ready, .. }) => Ok(()),
+            Some(report) => Err(self.words.describe(report)),
+            None => Err(broken("the first process ended while the container was being built")),
+        }
+    }
+
+    fn into_created(mut self) -> Result<Created, Failure> {
+        let namespace = |kind: &str| {
+            let path = format!("/proc/{}/ns/{kind}", self.pid);
+            File::open(&path).map_err(|error| system(&format!("open {path}"), errno_of(&error)))
+        };
+        let (network, user) = (namespace("net")?, namespace("user")?);
+        let gate = self.ours.try_clone().map_err(|error| system("copy", errno_of(&error)))?;
+        let pidfd = self.pidfd.take().ok_or_else(|| broken("the child's descriptor is gone"))?;
+        Ok(Created {
+            pid: self.pid,
+            pidfd,
+            network_namespace: network.into(),
+            user_namespace: user.into(),
+            gate: Some(gate),
+            words: std::mem::take(&mut self.words),
+        })
+    }
+}
+
+impl Drop for Birth {
+    fn drop(&mut self) {
+        let Some(pidfd) = &self.pidfd else { return };
+        // A child that has reported ends by itself; both calls fail only when it is gone already.
+        if process::pidfd_send_signal(pidfd, libc::SIGKILL).is_ok() {
+            while let Err(Errno::EINTR) = waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED) {}
+        }
+    }
 }
 
 impl Created {
@@ -116,7 +246,126 @@ impl Created {
     /// # Errors
     /// The step between release and execve that failed; the process ends, for the caller to reap.
     pub fn start(&mut self) -> Result<(), Failure> {
-        drop(self.gate.take());
-        Err(Failure::new(FailureClass::Unavailable, "launch.unfinished", "not built yet"))
+        let gate = self.gate.take().ok_or_else(|| broken("the container was started before"))?;
+        release(&gate, &self.words)
     }
+
+    /// Leaves the start to [`start_through`] another process.
+    pub fn leave_to_gate(mut self) {
+        self.gate = None;
+    }
+}
+
+/// Starts a container that waits at a gate, by a connection to its socket.
+///
+/// # Errors
+/// As of [`Created::start`].
+pub fn start_through(connection: &OwnedFd, words: &Words) -> Result<(), Failure> {
+    release(connection, words)
+}
+
+fn release(gate: &OwnedFd, words: &Words) -> Result<(), Failure> {
+    write(gate, &[1]).map_err(|errno| system("release the first process", errno))?;
+    match receive(gate)? {
+        None => Ok(()),
+        Some(report) => Err(words.describe(report)),
+    }
+}
+
+/// A report, or nothing when the child's end is closed.
+pub fn receive(socket: &OwnedFd) -> Result<Option<Report>, Failure> {
+    let mut bytes = [0; REPORT_BYTES + 1];
+    loop {
+        return match read(socket, &mut bytes) {
+            Err(Errno::EINTR) => continue,
+            // A child that dies with our byte unread resets the connection.
+            Ok(0) | Err(Errno::ECONNRESET) => Ok(None),
+            Err(errno) => Err(system("read the child's report", errno)),
+            Ok(length) => match Report::from_bytes(&bytes[..length]) {
+                Some(report) => Ok(Some(report)),
+                None => Err(broken("the child's report is none")),
+            },
+        };
+    }
+}
+
+/// The same open file at a number that the child's stdio does not overwrite.
+pub fn above_stdio(fd: OwnedFd) -> Result<OwnedFd, Failure> {
+    // try_clone_to_owned dups to the lowest number from 3 up, close-on-exec.
+    fd.as_fd()
+        .try_clone_to_owned()
+        .map_err(|error| system("copy a stdio descriptor", errno_of(&error)))
+}
+
+/// Pipes become those of the container's root, who passes them on to the program's user: the child has
+/// no power over the host's owner.
+fn give_pipes_to_root(stdio: &[OwnedFd; 3], plan: &Plan) -> Result<(), Failure> {
+    let Some((users, groups)) = &plan.id_maps else { return Ok(()) };
+    let first = |maps: &[crate::namespace::IdMap]| {
+        maps.iter().find(|map| map.inside == 0).map(|map| map.outside)
+    };
+    let (Some(user), Some(group)) = (first(users), first(groups)) else { return Ok(()) };
+    for fd in stdio {
+        let mode = fstat(fd).map_err(|errno| system("inspect a stdio descriptor", errno))?.st_mode;
+        if SFlag::from_bits_truncate(mode) & SFlag::S_IFMT == SFlag::S_IFIFO {
+            fchown(fd, Some(Uid::from_raw(user)), Some(Gid::from_raw(group)))
+                .map_err(|errno| system("give a pipe to the container's root", errno))?;
+        }
+    }
+    Ok(())
+}
+
+/// Where each file goes and what it is called in the staging directory.
+fn file_places(files: &[InjectedFile]) -> Result<Vec<(CString, Target)>, Failure> {
+    let place = |(index, file): (usize, &InjectedFile)| {
+        if file.content.len() > INJECTED_BYTES_MAX {
+            return Err(broken(&format!(
+                "{} is larger than {INJECTED_BYTES_MAX} bytes",
+                file.path
+            )));
+        }
+        let target = Target::new(&file.path, Kind::FileOrDeadLink, "files").map_err(from_spec)?;
+        let name = CString::new(format!("f{index}")).expect("digits have no NUL byte");
+        Ok((name, target))
+    };
+    files.iter().enumerate().map(place).collect()
+}
+
+fn prepare_root(
+    root: RootSource,
+    plan: &Plan,
+    files: &[InjectedFile],
+) -> Result<(Root, Option<Staging>), Failure> {
+    match root {
+        RootSource::Directory(path) => {
+            if !files.is_empty() {
+                return Err(broken("files are laid over overlay roots only"));
+            }
+            let name = CString::new(path.as_os_str().as_encoded_bytes())
+                .map_err(|_| system("open the root", Errno::EINVAL))?;
+            let step = format!("clone the mount of the root {}", path.display());
+            let tree = clone_tree(AT_FDCWD, &name, true).map_err(|errno| system(&step, errno))?;
+            let change =
+                Change { propagation: libc::MS_PRIVATE, recursive: true, ..Change::default() };
+            set_attributes(&tree, change).map_err(|errno| system(&step, errno))?;
+            Ok((Root::Tree(tree), None))
+        }
+        RootSource::Overlay(overlay) => {
+            let owner = plan.id_maps.as_ref().and_then(|(users, groups)| {
+                let root = |maps: &[crate::namespace::IdMap]| {
+                    maps.iter().find(|map| map.inside == 0).map(|map| map.outside)
+                };
+                Some((root(users)?, root(groups)?))
+            });
+            let owner = owner.ok_or_else(|| broken("an overlay root needs a user namespace"))?;
+            let overlay = OverlayPlan::new(&overlay)?;
+            let staging = Staging::enter(overlay, files, owner)?;
+            Ok((Root::Overlay(staging.options.clone()), Some(staging)))
+        }
+    }
+}
+
+/// The error number of an I/O error that the kernel gave.
+pub fn errno_of(error: &std::io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }

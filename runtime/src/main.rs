@@ -6,10 +6,14 @@
 #![expect(unreachable_pub, reason = "a binary has no outside: its modules publish to one another")]
 
 // The other half of this crate (types, wire, records) is the library of the same package.
+mod accounts;
+mod capability;
 #[allow(dead_code, unused_imports, reason = "the OCI commands use the rest; being written")]
 mod cgroup;
 mod commands;
+mod failure;
 mod files;
+mod init;
 mod inspect;
 mod launch;
 mod layer;
@@ -21,9 +25,14 @@ mod namespace;
 mod network;
 mod people;
 mod places;
+mod plan;
 mod process;
 mod profile;
+mod rlimit;
+mod rootfs;
 mod scope;
+mod seccomp;
+mod spec;
 mod supervise;
 mod sys;
 mod undo;

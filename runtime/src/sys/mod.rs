@@ -3,10 +3,15 @@
 
 pub mod bpf;
 pub mod clone3;
+pub mod exec;
+pub mod fd;
 pub mod layer;
 pub(crate) mod lock;
 pub mod memfd;
+pub mod mount_api;
 pub(crate) mod pidfd;
+pub mod prctl;
 pub mod process;
+pub mod seccomp;
 pub(crate) mod socket;
 pub(crate) mod spawn;

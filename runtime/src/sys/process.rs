@@ -29,3 +29,61 @@ pub fn exit_now(code: i32) -> ! {
     // SAFETY: _exit takes no pointer and does not return.
     unsafe { libc::_exit(code) }
 }
+
+/// Gives every signal that can have one its default disposition, ignored ones too: execve resets
+/// handlers but keeps what is ignored (Rust ignores SIGPIPE).
+pub fn default_signals() {
+    for signal in 1..=64 {
+        // SAFETY: SIG_DFL is no function; the call fails harmlessly for SIGKILL, SIGSTOP and the
+        // numbers that libc keeps for itself.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
+/// setgroups(2) without nix's copy of the list.
+pub fn set_groups(groups: &[libc::gid_t]) -> nix::Result<()> {
+    // SAFETY: the pointer and the length are those of one slice.
+    let result = unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) };
+    Errno::result(result).map(drop)
+}
+
+/// Sets a limit of another process (prlimit(2)).
+pub fn set_limit(pid: nix::unistd::Pid, resource: u32, soft: u64, hard: u64) -> nix::Result<()> {
+    let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
+    let none = std::ptr::null_mut();
+    // SAFETY: `limit` outlives the call; the old limit is not asked for.
+    let result =
+        unsafe { libc::prlimit64(pid.as_raw(), resource, std::ptr::from_ref(&limit), none) };
+    Errno::result(result).map(drop)
+}
+
+/// Brings the loopback interface of the calling process's network namespace up.
+pub fn loopback_up(socket: impl AsFd) -> nix::Result<()> {
+    // SAFETY: an all-zero ifreq is a valid one (integers and byte arrays only).
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as i16;
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: SIOCSIFFLAGS reads an ifreq, which outlives the call.
+    let result =
+        unsafe { libc::ioctl(fd, libc::SIOCSIFFLAGS as libc::Ioctl, std::ptr::from_ref(&request)) };
+    Errno::result(result).map(drop)
+}
+
+/// setns(2) into several namespaces of the process behind `pidfd` at once.
+pub fn join_namespaces(pidfd: impl AsFd, flags: i32) -> nix::Result<()> {
+    // SAFETY: takes no pointers.
+    let result = unsafe { libc::setns(pidfd.as_fd().as_raw_fd(), flags) };
+    Errno::result(result).map(drop)
+}
+
+/// setdomainname(2) of the calling process's uts namespace.
+pub fn set_domainname(name: &std::ffi::OsStr) -> nix::Result<()> {
+    use std::os::unix::ffi::OsStrExt;
+    let bytes = name.as_bytes();
+    // SAFETY: the pointer and the length are those of one slice; no terminator is needed.
+    let result = unsafe { libc::setdomainname(bytes.as_ptr().cast(), bytes.len()) };
+    Errno::result(result).map(drop)
+}

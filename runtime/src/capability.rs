@@ -1,0 +1,111 @@
+//! Capability names and sets (capabilities(7)).
+
+use oci_spec::runtime::{Capability, LinuxCapabilities};
+
+use crate::sys::prctl;
+
+/// In the kernel's order: a name's place is its number (linux/capability.h).
+const NAMES: [&str; 41] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+];
+
+/// The five sets of a process, bit n for capability n.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sets {
+    /// What can ever be gained.
+    pub bounding: u64,
+    /// Effective, permitted and inheritable.
+    pub thread: prctl::Capabilities,
+    /// Kept over execve of ordinary files.
+    pub ambient: u64,
+}
+
+impl Sets {
+    /// The sets of an OCI configuration; what it leaves out is empty.
+    pub fn from_spec(spec: Option<&LinuxCapabilities>) -> Self {
+        let Some(spec) = spec else { return Self::default() };
+        let set = |names: &Option<std::collections::HashSet<Capability>>| -> u64 {
+            names.iter().flatten().filter_map(number).fold(0, |set, number| set | 1 << number)
+        };
+        Self {
+            bounding: set(spec.bounding()),
+            thread: prctl::Capabilities {
+                effective: set(spec.effective()),
+                permitted: set(spec.permitted()),
+                inheritable: set(spec.inheritable()),
+            },
+            ambient: set(spec.ambient()),
+        }
+    }
+}
+
+/// Capabilities that the kernel knows, as numbers.
+pub fn known() -> impl Iterator<Item = u8> {
+    (0..64u8).take_while(|capability| prctl::knows_capability(*capability))
+}
+
+/// Names that the kernel knows, with `CAP_`.
+pub fn known_names() -> Vec<String> {
+    known()
+        .filter_map(|number| NAMES.get(usize::from(number)))
+        .map(|name| format!("CAP_{name}"))
+        .collect()
+}
+
+fn number(capability: &Capability) -> Option<usize> {
+    let name = capability.to_string();
+    NAMES.iter().position(|candidate| *candidate == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_have_the_kernels_numbers() {
+        assert_eq!(number(&Capability::Chown), Some(0));
+        assert_eq!(number(&Capability::SysAdmin), Some(21));
+        assert_eq!(number(&Capability::DacReadSearch), Some(2));
+        assert_eq!(number(&Capability::CheckpointRestore), Some(40));
+    }
+}

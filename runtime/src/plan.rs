@@ -1,0 +1,322 @@
+//! Everything a child will need, made before the clone: text, descriptors, mount steps, id maps and
+//! filter bytes. What the child cannot find here it cannot do.
+
+use std::ffi::{CString, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Process, Spec};
+
+use crate::accounts;
+use crate::capability;
+use crate::namespace::IdMap;
+use crate::rlimit::Limit;
+use crate::rootfs::devices;
+use crate::rootfs::mounts::{self, Action, Context, Step, has_namespace};
+use crate::rootfs::target::{Kind, Target};
+use crate::seccomp::{self, Filter};
+use crate::spec::{SpecError, check, check_process, invalid};
+use crate::sys::exec::StringArray;
+
+/// A first process and its container.
+#[derive(Debug)]
+pub struct Plan {
+    /// `CLONE_NEW*` flags for clone3.
+    pub namespaces: u64,
+    /// Whether the child makes a cgroup namespace, once it is in its cgroup.
+    pub cgroup_namespace: bool,
+    /// The maps of a new user namespace: users, groups.
+    pub id_maps: Option<(Vec<IdMap>, Vec<IdMap>)>,
+    /// Whether to bring up the loopback interface of a new network namespace.
+    pub loopback: bool,
+    /// What goes into the root.
+    pub mounts: MountPlan,
+    /// The uts namespace's names.
+    pub hostname: Option<OsString>,
+    /// See `hostname`.
+    pub domainname: Option<OsString>,
+    /// The program.
+    pub process: ProcessPlan,
+}
+
+/// What goes into the root file system.
+#[derive(Debug)]
+pub struct MountPlan {
+    /// In order.
+    pub steps: Vec<Step>,
+    /// Which step attaches the null device.
+    pub null_step: Option<usize>,
+    /// Kernel parameters to write.
+    pub sysctls: Vec<Sysctl>,
+    /// Made read-only, relative to the root.
+    pub read_only: Vec<CString>,
+    /// Made unreadable, relative to the root.
+    pub masked: Vec<CString>,
+    /// Whether the root itself is read-only.
+    pub root_read_only: bool,
+}
+
+/// One kernel parameter.
+#[derive(Debug)]
+pub struct Sysctl {
+    /// Below proc: `sys/net/ipv4/…`.
+    pub path: CString,
+    /// What is written.
+    pub value: Vec<u8>,
+}
+
+/// A program and the state it starts in; the same for a container's first process and any later one.
+#[derive(Debug)]
+pub struct ProcessPlan {
+    /// Who runs it.
+    pub user: UserPlan,
+    /// File mode bits that are not given.
+    pub umask: u32,
+    /// Absolute.
+    pub cwd: CString,
+    /// Each directory on the way to `cwd`, to be made if absent.
+    pub cwd_parents: Vec<CString>,
+    /// Arguments.
+    pub arguments: StringArray,
+    /// Environment, with room for `HOME`.
+    pub environment: StringArray,
+    /// Whether `HOME` is the child's to find.
+    pub home_wanted: bool,
+    /// Where the program is looked for, in order.
+    pub candidates: Vec<CString>,
+    /// Capability sets.
+    pub capabilities: capability::Sets,
+    /// Capabilities that the kernel knows.
+    pub capabilities_known: u8,
+    /// Whether privileges can be gained by execve.
+    pub no_new_privileges: bool,
+    /// The system call filter.
+    pub seccomp: Option<Filter>,
+    /// Resource limits, set by the parent.
+    pub limits: Vec<Limit>,
+    /// The kernel's preference when memory is short, set by the parent.
+    pub oom_score_adj: Option<i32>,
+}
+
+/// Who runs a program.
+#[derive(Debug)]
+pub enum UserPlan {
+    /// By numbers.
+    Numbers { user: u32, group: u32, groups: Vec<u32> },
+    /// To be resolved in the container's root.
+    Named(accounts::Request),
+}
+
+/// Plans a container. `bundle` is where relative bind sources start; `files` are the names of staged
+/// files and their places.
+pub fn plan(
+    spec: &Spec,
+    user: UserPlan,
+    bundle: &Path,
+    files: Vec<(CString, Target)>,
+) -> Result<Plan, SpecError> {
+    check(spec)?;
+    let linux = spec.linux().as_ref().ok_or(SpecError::Missing("linux"))?;
+    let process = spec.process().as_ref().ok_or(SpecError::Missing("process"))?;
+    let mut namespaces = 0;
+    for namespace in linux.namespaces().iter().flatten() {
+        namespaces |= u64::from((namespace.typ() as i32).cast_unsigned());
+    }
+    let cgroup_namespace = has_namespace(spec, LinuxNamespaceType::Cgroup);
+    namespaces &= !u64::from(libc::CLONE_NEWCGROUP.cast_unsigned());
+    let id_maps = has_namespace(spec, LinuxNamespaceType::User)
+        .then(|| (id_maps(linux.uid_mappings()), id_maps(linux.gid_mappings())));
+    let filter = linux.seccomp().as_ref().map(seccomp::compile).transpose()?;
+    Ok(Plan {
+        namespaces,
+        cgroup_namespace,
+        id_maps,
+        loopback: has_namespace(spec, LinuxNamespaceType::Network),
+        mounts: mount_plan(spec, Context { bundle, cgroup_namespace }, files)?,
+        hostname: spec.hostname().as_ref().map(OsString::from),
+        domainname: spec.domainname().as_ref().map(OsString::from),
+        process: process_plan(process, user, filter)?,
+    })
+}
+
+/// The user of a configuration, by number.
+pub fn user_from_spec(process: &Process) -> UserPlan {
+    let user = process.user();
+    let groups = user.additional_gids().clone().unwrap_or_default();
+    UserPlan::Numbers { user: user.uid(), group: user.gid(), groups }
+}
+
+/// Plans a program.
+pub fn process_plan(
+    process: &Process,
+    user: UserPlan,
+    seccomp: Option<Filter>,
+) -> Result<ProcessPlan, SpecError> {
+    check_process(process)?;
+    let arguments = c_strings("process.args", process.args().as_deref().unwrap_or_default())?;
+    let program = arguments.first().ok_or(SpecError::Missing("process.args"))?.clone();
+    let variables = process.env().as_deref().unwrap_or_default();
+    let candidates = candidates(&program, variables)?;
+    let cwd = process.cwd();
+    if !cwd.is_absolute() {
+        return Err(invalid("process.cwd", format!("{} is not an absolute path", cwd.display())));
+    }
+    let mut directories: Vec<&Path> =
+        cwd.ancestors().filter(|path| path.parent().is_some()).collect();
+    directories.reverse();
+    let home_wanted = !variables.iter().any(|variable| variable.starts_with("HOME="));
+    let home_bytes_max = accounts::HOME_BYTES_MAX + "HOME=".len();
+    Ok(ProcessPlan {
+        user,
+        umask: process.user().umask().unwrap_or(0o022) & 0o777,
+        cwd: path_string("process.cwd", cwd)?,
+        cwd_parents: directories
+            .into_iter()
+            .map(|path| path_string("process.cwd", path))
+            .collect::<Result<_, _>>()?,
+        arguments: StringArray::new(arguments, 0),
+        environment: StringArray::new(c_strings("process.env", variables)?, home_bytes_max),
+        home_wanted,
+        candidates,
+        capabilities: capability::Sets::from_spec(process.capabilities().as_ref()),
+        capabilities_known: capability::known().last().map_or(0, |last| last + 1),
+        no_new_privileges: process.no_new_privileges().unwrap_or(false),
+        seccomp,
+        limits: process.rlimits().iter().flatten().map(Limit::from).collect(),
+        oom_score_adj: process.oom_score_adj(),
+    })
+}
+
+fn mount_plan(
+    spec: &Spec,
+    context: Context<'_>,
+    files: Vec<(CString, Target)>,
+) -> Result<MountPlan, SpecError> {
+    let linux = spec.linux().as_ref().ok_or(SpecError::Missing("linux"))?;
+    let mut steps = mounts::plan(spec, context)?;
+    let own_dev = !spec.mounts().iter().flatten().any(|mount| {
+        let bound = mount.typ().as_deref() == Some("bind")
+            || mount.options().iter().flatten().any(|option| option == "bind" || option == "rbind");
+        bound && mount.destination() == Path::new("/dev")
+    });
+    let mut null_step = None;
+    if own_dev {
+        null_step = Some(steps.len());
+        add_devices(&mut steps)?;
+    }
+    for (name, target) in files {
+        let label = format!("/etc file {}", name.to_string_lossy());
+        steps.push(Step { label, action: Action::Staged(name, target) });
+    }
+    let protected = |field: &str, paths: &Option<Vec<String>>| {
+        let paths = paths.iter().flatten();
+        paths.map(|path| path_string(field, Path::new(path))).collect::<Result<Vec<_>, _>>()
+    };
+    Ok(MountPlan {
+        steps,
+        null_step,
+        sysctls: sysctls(spec)?,
+        read_only: protected("linux.readonlyPaths", linux.readonly_paths())?,
+        masked: protected("linux.maskedPaths", linux.masked_paths())?,
+        root_read_only: spec.root().as_ref().is_some_and(|root| root.readonly() == Some(true)),
+    })
+}
+
+fn add_devices(steps: &mut Vec<Step>) -> Result<(), SpecError> {
+    for device in devices::DEFAULT {
+        let tree = device.tree().map_err(|errno| {
+            invalid(device.path, format!("bind the host's device: {}", errno.desc()))
+        })?;
+        let target = Target::new(device.path, Kind::File, device.path)?;
+        steps.push(Step { label: device.path.to_owned(), action: Action::Tree(tree, target) });
+    }
+    for (path, content) in devices::LINKS {
+        let name = path.strip_prefix("/dev/").unwrap_or(path);
+        let content = path_string("dev", Path::new(content))?;
+        let name = path_string("dev", Path::new(name))?;
+        let action = Action::Link { content, directory: c"dev".to_owned(), name };
+        steps.push(Step { label: path.to_owned(), action });
+    }
+    Ok(())
+}
+
+/// One key, one value: what a namespace of the container's own holds, and nothing with separators.
+fn sysctls(spec: &Spec) -> Result<Vec<Sysctl>, SpecError> {
+    let linux = spec.linux().as_ref().ok_or(SpecError::Missing("linux"))?;
+    let mut sysctls = Vec::new();
+    for (key, value) in linux.sysctl().iter().flatten() {
+        let field = format!("linux.sysctl[{key:?}]");
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        if !key.bytes().all(plain) || key.contains("..") {
+            return Err(invalid(field, "not a plain dotted key"));
+        }
+        if value.is_empty() || value.bytes().any(|byte| byte < b' ' || byte == 0x7f) {
+            return Err(invalid(field, "the value is empty or has control characters"));
+        }
+        let namespace = sysctl_namespace(key);
+        if !namespace.is_some_and(|namespace| has_namespace(spec, namespace)) {
+            return Err(invalid(field, "not a parameter of a namespace of the container's own"));
+        }
+        let path = path_string(&field, Path::new(&format!("sys/{}", key.replace('.', "/"))))?;
+        sysctls.push(Sysctl { path, value: value.clone().into_bytes() });
+    }
+    sysctls.sort_by(|one, other| one.path.cmp(&other.path));
+    Ok(sysctls)
+}
+
+fn sysctl_namespace(key: &str) -> Option<LinuxNamespaceType> {
+    const IPC: [&str; 8] = [
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
+    ];
+    match key {
+        _ if IPC.contains(&key) || key.starts_with("fs.mqueue.") => Some(LinuxNamespaceType::Ipc),
+        _ if key.starts_with("net.") => Some(LinuxNamespaceType::Network),
+        _ => None,
+    }
+}
+
+/// A name without a slash is looked up in the container's `PATH`.
+fn candidates(program: &CString, variables: &[String]) -> Result<Vec<CString>, SpecError> {
+    if program.as_bytes().is_empty() {
+        return Err(invalid("process.args", "the program's name is empty"));
+    }
+    if program.as_bytes().contains(&b'/') {
+        return Ok(vec![program.clone()]);
+    }
+    let path = variables.iter().find_map(|variable| variable.strip_prefix("PATH="));
+    let path = path.unwrap_or(PATH_DEFAULT);
+    let name = program.to_string_lossy();
+    // A relative directory would mean the working directory, which is the image's choice.
+    let directories = path.split(':').filter(|directory| directory.starts_with('/'));
+    directories.map(|directory| c_string("PATH", format!("{directory}/{name}"))).collect()
+}
+
+const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+fn id_maps(mappings: &Option<Vec<LinuxIdMapping>>) -> Vec<IdMap> {
+    let row = |mapping: &LinuxIdMapping| IdMap {
+        inside: mapping.container_id(),
+        outside: mapping.host_id(),
+        count: mapping.size(),
+    };
+    mappings.iter().flatten().map(row).collect()
+}
+
+fn c_strings(field: &str, texts: &[String]) -> Result<Vec<CString>, SpecError> {
+    texts.iter().map(|text| c_string(field, text.as_str())).collect()
+}
+
+fn c_string(field: &str, text: impl Into<Vec<u8>>) -> Result<CString, SpecError> {
+    CString::new(text).map_err(|_| invalid(field, "has a NUL byte"))
+}
+
+fn path_string(field: &str, path: &Path) -> Result<CString, SpecError> {
+    c_string(field, path.as_os_str().as_bytes())
+}

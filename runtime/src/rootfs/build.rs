@@ -1,0 +1,167 @@
+//! Builds the root file system, in the child: the parent's plan, one call per step. Does not allocate.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::unistd::{symlinkat, write};
+
+use crate::init::{At, Report, Stage};
+use crate::plan::{MountPlan, Sysctl};
+use crate::rootfs::mounts::{Action, FileSystem};
+use crate::sys::fd::{Links, open_in_root};
+use crate::sys::mount_api::{
+    Change, attach, attributes, clone_tree, fs_config, fs_mount, fs_open, set_attributes,
+};
+
+/// What mounting leaves behind for the steps after it.
+#[derive(Default)]
+struct Made {
+    /// The container's own proc, by which sysctls are written.
+    proc: Option<OwnedFd>,
+    /// The empty read-only directory over masked directories, once one is attached.
+    empty: Option<OwnedFd>,
+}
+
+/// Puts everything into `root`; `staging` is the directory of [`Action::Staged`] files.
+pub fn build(
+    plan: &MountPlan,
+    root: BorrowedFd<'_>,
+    staging: Option<BorrowedFd<'_>>,
+) -> Result<(), Report> {
+    let mut made = Made::default();
+    for (index, step) in plan.steps.iter().enumerate() {
+        walk(&step.action, root, staging, &mut made).at_index(Stage::Mount, index)?;
+    }
+    for (index, sysctl) in plan.sysctls.iter().enumerate() {
+        write_sysctl(sysctl, &mut made).at_index(Stage::Sysctl, index)?;
+    }
+    for (index, path) in plan.read_only.iter().enumerate() {
+        make_read_only(root, path).at_index(Stage::ReadOnlyPath, index)?;
+    }
+    let null = plan.null_step.and_then(|index| match &plan.steps[index].action {
+        Action::Tree(tree, _) => Some(tree),
+        _ => None,
+    });
+    for (index, path) in plan.masked.iter().enumerate() {
+        mask(root, path, null, &mut made).at_index(Stage::Mask, index)?;
+    }
+    if plan.root_read_only {
+        let change = Change { set: attributes::RDONLY, ..Change::default() };
+        set_attributes(root, change).at(Stage::ReadOnlyRoot)?;
+    }
+    Ok(())
+}
+
+fn walk(
+    action: &Action,
+    root: BorrowedFd<'_>,
+    staging: Option<BorrowedFd<'_>>,
+    made: &mut Made,
+) -> nix::Result<()> {
+    match action {
+        Action::FileSystem(system, target) => {
+            let mount = new_file_system(system)?;
+            attach(&mount, target.open(root)?)?;
+            if system.is_proc {
+                made.proc = Some(mount);
+            }
+            Ok(())
+        }
+        Action::Tree(tree, target) => attach(tree, target.open(root)?),
+        Action::Staged(name, target) => {
+            let staging = staging.ok_or(Errno::ENOTDIR)?;
+            attach(clone_tree(staging, name, false)?, target.open(root)?)
+        }
+        Action::Link { content, directory, name } => {
+            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+            let directory = open_in_root(root, directory, flags, Links::Refused)?;
+            match symlinkat(content.as_c_str(), &directory, name.as_c_str()) {
+                Err(Errno::EEXIST) => Ok(()),
+                other => other,
+            }
+        }
+        Action::Seal(target) => {
+            let change = Change { set: attributes::RDONLY, ..Change::default() };
+            set_attributes(target.open(root)?, change)
+        }
+    }
+}
+
+fn new_file_system(system: &FileSystem) -> nix::Result<OwnedFd> {
+    let context = fs_open(&system.kind)?;
+    for (key, value) in &system.parameters {
+        fs_config(&context, key, value.as_deref())?;
+    }
+    fs_mount(&context, system.attributes)
+}
+
+/// Writes through a proc of our own that nothing can have been mounted on (CVE-2025-52881).
+fn write_sysctl(sysctl: &Sysctl, made: &mut Made) -> nix::Result<()> {
+    if made.proc.is_none() {
+        made.proc = Some(fs_mount(&fs_open(c"proc")?, 0)?);
+    }
+    let proc = made.proc.as_ref().ok_or(Errno::ENOENT)?;
+    let file = open_in_root(proc.as_fd(), &sysctl.path, OFlag::O_WRONLY, Links::Refused)?;
+    if write(&file, &sysctl.value)? != sysctl.value.len() {
+        return Err(Errno::EIO);
+    }
+    Ok(())
+}
+
+/// A path that is not there needs no protection; a link at it is an error, since following it would
+/// protect something else.
+fn open_protected(root: BorrowedFd<'_>, path: &CStr) -> nix::Result<Option<OwnedFd>> {
+    match open_in_root(root, path, OFlag::O_PATH, Links::Refused) {
+        Ok(place) => Ok(Some(place)),
+        Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn make_read_only(root: BorrowedFd<'_>, path: &CStr) -> nix::Result<()> {
+    let Some(place) = open_protected(root, path)? else { return Ok(()) };
+    let copy = clone_tree(place.as_fd(), c"", true)?;
+    let change = Change { set: attributes::RDONLY, recursive: true, ..Change::default() };
+    set_attributes(&copy, change)?;
+    attach(&copy, &place)
+}
+
+fn mask(
+    root: BorrowedFd<'_>,
+    path: &CStr,
+    null: Option<&OwnedFd>,
+    made: &mut Made,
+) -> nix::Result<()> {
+    let Some(place) = open_protected(root, path)? else { return Ok(()) };
+    let kind = SFlag::from_bits_truncate(fstat(place.as_fd())?.st_mode) & SFlag::S_IFMT;
+    if kind != SFlag::S_IFDIR {
+        // Copies come from the node that the parent has checked, by descriptor, so a path that the
+        // image controls is never the source (CVE-2025-31133).
+        let null = null.ok_or(Errno::ENODEV)?;
+        return attach(clone_tree(null.as_fd(), c"", false)?, &place);
+    }
+    if let Some(empty) = &made.empty {
+        return attach(clone_tree(empty.as_fd(), c"", false)?, &place);
+    }
+    let context = fs_open(c"tmpfs")?;
+    fs_config(&context, c"mode", Some(c"755"))?;
+    fs_config(&context, c"size", Some(c"4k"))?;
+    fs_config(&context, c"nr_inodes", Some(c"1"))?;
+    let bits = attributes::RDONLY | attributes::NOSUID | attributes::NODEV | attributes::NOEXEC;
+    let empty = fs_mount(&context, bits)?;
+    attach(&empty, &place)?;
+    made.empty = Some(empty);
+    Ok(())
+}
+
+/// Mounts the overlay of the staging directory (the working directory) on its `m`, and opens that.
+pub fn mount_overlay(options: &CString) -> nix::Result<OwnedFd> {
+    let flags = nix::mount::MsFlags::MS_NODEV;
+    let kind = Some(c"overlay");
+    nix::mount::mount(Some(c"overlay"), c"m", kind, flags, Some(options.as_c_str()))?;
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    openat(AT_FDCWD, c"m", flags, Mode::empty())
+}

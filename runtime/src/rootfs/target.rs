@@ -1,0 +1,142 @@
+//! Places inside a root on which something is mounted, and making them when the image lacks them.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{Mode, SFlag, fstatat, mkdirat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use crate::spec::{SpecError, invalid};
+use crate::sys::fd::{Links, open_in_root};
+
+/// What a target has to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A directory; made if absent.
+    Directory,
+    /// Anything but a directory; an empty file is made if absent.
+    File,
+    /// As `File`; a link that leads nowhere is replaced by an empty file.
+    FileOrDeadLink,
+}
+
+/// A place inside a root.
+#[derive(Debug)]
+pub struct Target {
+    /// For each component: the path up to and including it, and its name.
+    parts: Vec<(CString, CString)>,
+    kind: Kind,
+    links: Links,
+}
+
+impl Target {
+    /// The place at `path`, absolute, without `..`. `field` names it in errors.
+    pub fn new(path: &str, kind: Kind, field: &str) -> Result<Self, SpecError> {
+        if !path.starts_with('/') {
+            return Err(invalid(field, format!("{path:?} is not an absolute path")));
+        }
+        let mut prefix = String::new();
+        let mut parts = Vec::new();
+        for name in path.split('/').filter(|name| !name.is_empty() && *name != ".") {
+            if name == ".." {
+                return Err(invalid(field, format!("{path:?} has a .. component")));
+            }
+            if !prefix.is_empty() {
+                prefix.push('/');
+            }
+            prefix.push_str(name);
+            let text = |text: &str| {
+                CString::new(text).map_err(|_| invalid(field, format!("{text:?} has a NUL byte")))
+            };
+            parts.push((text(&prefix)?, text(name)?));
+        }
+        let links = match parts.first().map(|(first, _)| first.as_bytes()) {
+            Some(b"proc" | b"sys" | b"dev") => Links::Refused,
+            _ => Links::InRoot,
+        };
+        if parts.is_empty() {
+            return Err(invalid(field, "the root itself cannot be a target"));
+        }
+        Ok(Self { parts, kind, links })
+    }
+
+    /// The first component.
+    pub fn first(&self) -> &[u8] {
+        self.parts[0].0.as_bytes()
+    }
+
+    /// How many components there are.
+    pub fn depth(&self) -> usize {
+        self.parts.len()
+    }
+
+    /// Opens the place (`O_PATH`), making what is absent. For the child: does not allocate.
+    pub fn open(&self, root: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
+        match self.open_existing(root) {
+            Err(Errno::ENOENT) => {}
+            other => return other,
+        }
+        for index in 0..self.parts.len() {
+            self.make_part(root, index)?;
+        }
+        self.open_existing(root)
+    }
+
+    fn open_existing(&self, root: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
+        let flags = match self.kind {
+            Kind::Directory => OFlag::O_PATH | OFlag::O_DIRECTORY,
+            Kind::File | Kind::FileOrDeadLink => OFlag::O_PATH,
+        };
+        open_in_root(root, &self.parts[self.parts.len() - 1].0, flags, self.links)
+    }
+
+    /// Makes one component unless it is there.
+    fn make_part(&self, root: BorrowedFd<'_>, index: usize) -> nix::Result<()> {
+        let (path, name) = &self.parts[index];
+        match open_in_root(root, path, OFlag::O_PATH, self.links) {
+            Err(Errno::ENOENT) => {}
+            other => return other.map(drop),
+        }
+        let above;
+        let parent = match index.checked_sub(1) {
+            None => root,
+            Some(above_index) => {
+                let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+                above = open_in_root(root, &self.parts[above_index].0, flags, self.links)?;
+                above.as_fd()
+            }
+        };
+        if index + 1 < self.parts.len() || self.kind == Kind::Directory {
+            return mkdirat(parent, name.as_c_str(), Mode::from_bits_truncate(0o755));
+        }
+        if self.kind == Kind::FileOrDeadLink {
+            let seen = fstatat(parent, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
+            let is_link = |mode| SFlag::from_bits_truncate(mode) & SFlag::S_IFMT == SFlag::S_IFLNK;
+            if seen.is_ok_and(|facts| is_link(facts.st_mode)) {
+                unlinkat(parent, name.as_c_str(), UnlinkatFlags::NoRemoveDir)?;
+            }
+        }
+        let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        openat(parent, name.as_c_str(), flags | OFlag::O_RDONLY, Mode::from_bits_truncate(0o644))
+            .map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_cleaned_and_bounded() {
+        let target = Target::new("//proc/./sys/", Kind::Directory, "t").expect("a fair path");
+        assert_eq!(
+            (target.first(), target.depth(), target.links),
+            (&b"proc"[..], 2, Links::Refused)
+        );
+        for path in ["", "a", "/", "/../etc", "/a/../b", "/a\0b"] {
+            assert!(Target::new(path, Kind::Directory, "t").is_err(), "{path:?}");
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! System call filters: an OCI `linux.seccomp` compiled to BPF by [`bpf`], for every instruction set
+//! that the processor can run ([`Architecture`]), so that no call gets past by being made another way.
+
+pub mod bpf;
+pub mod profile;
+pub mod table;
+
+use std::collections::BTreeMap;
+
+use oci_spec::runtime::{
+    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag,
+    LinuxSeccompOperator,
+};
+
+use crate::spec::{SpecError, invalid, unsupported};
+use crate::sys::seccomp::Instruction;
+use bpf::{Calls, Condition, Operator, Rule};
+
+/// A compiled filter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filter {
+    /// The program.
+    pub program: Vec<Instruction>,
+    /// `SECCOMP_FILTER_FLAG_*`.
+    pub flags: u64,
+}
+
+/// An instruction set with its own call numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Architecture {
+    /// 64-bit calls of x86-64.
+    X86_64,
+    /// `int 0x80` and sysenter.
+    I386,
+    /// 64-bit ARM.
+    Aarch64,
+}
+
+impl Architecture {
+    /// `AUDIT_ARCH_*` (linux/audit.h).
+    pub fn audit(self) -> u32 {
+        match self {
+            Self::X86_64 => 0xc000_003e,
+            Self::I386 => 0x4000_0003,
+            Self::Aarch64 => 0xc000_00b7,
+        }
+    }
+
+    fn number(self, row: &table::Row) -> Option<u32> {
+        let number = match self {
+            Self::X86_64 => row.1,
+            Self::I386 => row.2,
+            Self::Aarch64 => row.3,
+        };
+        (number != table::NONE).then_some(number)
+    }
+
+    /// Those that this build's processor runs. x32 is x86-64 with a bit set, and refused; a 32-bit
+    /// ARM call is of an unknown architecture, which kills.
+    fn native() -> &'static [Self] {
+        if cfg!(target_arch = "aarch64") { &[Self::Aarch64] } else { &[Self::X86_64, Self::I386] }
+    }
+
+    fn is_named_by(self, name: Arch) -> bool {
+        match self {
+            Self::X86_64 => matches!(name, Arch::ScmpArchX86_64 | Arch::ScmpArchNative),
+            Self::I386 => name == Arch::ScmpArchX86,
+            Self::Aarch64 => matches!(name, Arch::ScmpArchAarch64 | Arch::ScmpArchNative),
+        }
+    }
+}
+
+/// Compiles a configuration's filter. An architecture that `architectures` leaves out has every call
+/// answered by the default action (none named: only the native one is filtered by name).
+pub fn compile(spec: &LinuxSeccomp) -> Result<Filter, SpecError> {
+    if spec.listener_path().is_some() {
+        return Err(unsupported("linux.seccomp.listenerPath", "user notification"));
+    }
+    let default = action(spec.default_action(), spec.default_errno_ret())?;
+    let mut tables = Vec::new();
+    for architecture in Architecture::native() {
+        let named = match spec.architectures() {
+            None => architecture.is_named_by(Arch::ScmpArchNative),
+            Some(names) if names.is_empty() => architecture.is_named_by(Arch::ScmpArchNative),
+            Some(names) => names.iter().any(|name| architecture.is_named_by(*name)),
+        };
+        let rules = if named { rules(spec, *architecture, default)? } else { BTreeMap::new() };
+        tables.push(Calls { architecture: *architecture, rules, newest: newest(*architecture) });
+    }
+    let program = bpf::compile(&tables, default);
+    Ok(Filter { program, flags: flags(spec)? })
+}
+
+/// The highest call number known: above it are calls newer than this build, answered as such.
+fn newest(architecture: Architecture) -> u32 {
+    let numbers = table::CALLS.iter().filter_map(|row| architecture.number(row));
+    numbers.max().unwrap_or_default()
+}
+
+fn rules(
+    spec: &LinuxSeccomp,
+    architecture: Architecture,
+    default: u32,
+) -> Result<BTreeMap<u32, Vec<Rule>>, SpecError> {
+    let mut rules: BTreeMap<u32, Vec<Rule>> = BTreeMap::new();
+    for (index, entry) in spec.syscalls().iter().flatten().enumerate() {
+        let field = format!("linux.seccomp.syscalls[{index}]");
+        let action = action(entry.action(), entry.errno_ret())?;
+        if action == default {
+            continue;
+        }
+        let arguments = entry.args().as_deref().unwrap_or_default();
+        let conditions = conditions(arguments, &field)?;
+        for name in entry.names() {
+            // A name that this architecture (or this build) does not know needs no rule.
+            let row = table::CALLS.binary_search_by(|row| row.0.cmp(name.as_str()));
+            let Some(number) = row.ok().and_then(|at| architecture.number(&table::CALLS[at]))
+            else {
+                continue;
+            };
+            let rule = Rule { conditions: conditions.clone(), action };
+            rules.entry(number).or_default().push(rule);
+        }
+    }
+    for list in rules.values_mut() {
+        // A rule without conditions decides; what has conditions is asked before it.
+        list.sort_by_key(|rule| rule.conditions.is_empty());
+        let unconditional = list.iter().filter(|rule| rule.conditions.is_empty());
+        let mut actions: Vec<u32> = unconditional.map(|rule| rule.action).collect();
+        actions.dedup();
+        if actions.len() > 1 {
+            return Err(invalid("linux.seccomp.syscalls", "one call has two different actions"));
+        }
+    }
+    Ok(rules)
+}
+
+/// As runc does it: the conditions must all hold, but several on one argument are alternatives. That
+/// ambiguity is refused instead.
+fn conditions(arguments: &[LinuxSeccompArg], field: &str) -> Result<Vec<Condition>, SpecError> {
+    let mut seen = [false; 6];
+    let mut conditions = Vec::new();
+    for argument in arguments {
+        let index = argument.index();
+        if index >= seen.len() || seen[index] {
+            return Err(unsupported(
+                format!("{field}.args"),
+                "an index above 5, or one used twice",
+            ));
+        }
+        seen[index] = true;
+        let value = argument.value();
+        let (operator, value) = match argument.op() {
+            LinuxSeccompOperator::ScmpCmpEq => (Operator::Equal, value),
+            LinuxSeccompOperator::ScmpCmpNe => (Operator::NotEqual, value),
+            LinuxSeccompOperator::ScmpCmpLt => (Operator::Less, value),
+            LinuxSeccompOperator::ScmpCmpLe => (Operator::AtMost, value),
+            LinuxSeccompOperator::ScmpCmpGt => (Operator::Greater, value),
+            LinuxSeccompOperator::ScmpCmpGe => (Operator::AtLeast, value),
+            LinuxSeccompOperator::ScmpCmpMaskedEq => {
+                let wanted = argument.value_two().unwrap_or_default();
+                (Operator::MaskedEqual { mask: value }, wanted)
+            }
+        };
+        // SAFE-CAST: checked against six above.
+        conditions.push(Condition { argument: index as u32, operator, value });
+    }
+    Ok(conditions)
+}
+
+fn action(action: LinuxSeccompAction, errno: Option<u32>) -> Result<u32, SpecError> {
+    use LinuxSeccompAction as Action;
+    let field = "linux.seccomp: errnoRet";
+    match action {
+        Action::ScmpActNotify => Err(unsupported("linux.seccomp", "SCMP_ACT_NOTIFY")),
+        Action::ScmpActErrno | Action::ScmpActTrace => match errno.unwrap_or(1) {
+            value @ 0..=4095 => Ok(action.as_u32(Some(value))),
+            value => Err(invalid(field, format!("{value} is no errno"))),
+        },
+        _ if errno.is_some() => Err(invalid(field, "only for SCMP_ACT_ERRNO and SCMP_ACT_TRACE")),
+        _ => Ok(action.as_u32(None)),
+    }
+}
+
+fn flags(spec: &LinuxSeccomp) -> Result<u64, SpecError> {
+    let mut bits = 0;
+    for flag in spec.flags().iter().flatten() {
+        bits |= match flag {
+            LinuxSeccompFilterFlag::SeccompFilterFlagLog => 1 << 1,
+            LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => 1 << 2,
+            LinuxSeccompFilterFlag::SeccompFilterFlagTsync => 1,
+            other => return Err(unsupported("linux.seccomp.flags", format!("{other:?}"))),
+        };
+    }
+    Ok(bits)
+}
