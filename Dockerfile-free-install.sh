@@ -276,7 +276,6 @@ install_programs() {
         # Renamed over the old one, which running processes keep.
         install -o root -g root -m 755 "$from/$program" "$bin_dir/.$program.new"
         mv -f "$bin_dir/.$program.new" "$bin_dir/$program"
-        say "$program: $("$bin_dir/$program" --version 2>/dev/null | head -1)"
     done
 }
 
@@ -334,7 +333,7 @@ StartLimitIntervalSec=0
 Type=notify
 NotifyAccess=main
 ExecStart=$bin_dir/berth-runtime supervise --config $config
-ExecStop=/bin/sh -c 'if [ "\$(systemctl is-system-running)" = stopping ]; then exec $bin_dir/berth-runtime stop-all --config $config; fi'
+ExecStop=$bin_dir/berth-runtime stop-all --config $config
 TimeoutStopSec=630
 KillMode=process
 Restart=always
@@ -468,12 +467,13 @@ start_units() {
     systemctl --no-pager --no-legend list-units $UNITS
 }
 
-# pid_of NAME: the process of the pid file, if it still is one of ours.
+# pid_of NAME: the process of the pid file, if it still is this installation's: by its command line,
+# since the supervisor runs from a sealed copy of its program.
 pid_of() {
-    local pid exe
+    local pid line
     pid=$(cat "$run_dir/$1.pid" 2>/dev/null) && [ -n "$pid" ] || return 1
-    exe=$(readlink "/proc/$pid/exe" 2>/dev/null) || return 1
-    [[ ${exe% (deleted)} == "$bin_dir"/* ]] && printf '%s' "$pid"
+    line=$(tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline") || return 1
+    [[ $line == "$bin_dir"/berth*" --config $config "* ]] && printf '%s' "$pid"
 }
 
 # stop_background NAME: asks, waits, and insists.
@@ -760,8 +760,8 @@ uninstall() {
         systemctl disable --now --quiet berth.socket berth.service 2>/dev/null || true
     fi
     stop_background server
-    if [ -x "$bin_dir/berth-runtime" ] && [ -e "$config" ]; then
-        "$bin_dir/berth-runtime" stop-all --config "$config" || say "not every container could be stopped"
+    if [ -x "$bin_dir/berth-runtime" ] && [ -e "$config" ] && [ -d "$run_dir" ]; then
+        "$bin_dir/berth-runtime" stop-all --now --config "$config" || say "not every container could be stopped"
     fi
     if [ -n "$systemd" ]; then
         systemctl disable --now --quiet berth-supervisor.service 2>/dev/null || true
@@ -772,6 +772,7 @@ uninstall() {
         systemctl reset-failed --quiet 'berth*' 2>/dev/null || true
     fi
     stop_background supervisor
+    remove_cgroups
     rm -f "$bin_dir/berth" "$bin_dir/berth-runtime"
     rm -rf "$run_dir"
     if [ -n "$purge" ]; then
@@ -779,6 +780,14 @@ uninstall() {
     else
         say "Removed. Data stays in $data_dir, the configuration in $config_dir."
     fi
+}
+
+# Without systemd the instance's cgroups are plain directories, one a hierarchy; only empty ones go.
+remove_cgroups() {
+    local top
+    for top in /sys/fs/cgroup/"$instance" /sys/fs/cgroup/*/"$instance"; do
+        [ ! -d "$top" ] || find "$top" -depth -type d -exec rmdir {} \; 2>/dev/null || true
+    done
 }
 
 purge() {

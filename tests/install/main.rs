@@ -232,7 +232,7 @@ fn the_template_shows_every_default() -> Result<()> {
     let berth = programs().join("berth");
     let empty = std::env::temp_dir().join(format!("berth-empty-{}.toml", std::process::id()));
     std::fs::write(&empty, "")?;
-    let printed = Command::new(berth).arg("config").arg("--config").arg(&empty).output();
+    let printed = Command::new(berth).args(["config", "--print", "--config"]).arg(&empty).output();
     std::fs::remove_file(&empty)?;
     let defaults: toml::Table = succeeded(&printed?)?.parse()?;
     assert_eq!(toml::to_string(&template()?)?, toml::to_string(&defaults)?);
