@@ -201,8 +201,38 @@ pub fn run(mut plan: Plan, root: Root, wiring: Wiring) -> ! {
     leave(report, wiring.parent.as_fd())
 }
 
+/// The running container that a later process joins.
+pub struct Joining {
+    /// Its first process.
+    pub pidfd: OwnedFd,
+    /// `CLONE_NEW*` of its own namespaces, except pid, in which the child is born.
+    pub namespaces: i32,
+    /// Whether one of them is a user namespace.
+    pub user_namespace: bool,
+}
+
+/// Runs a later process of a container. Never returns.
+pub fn run_joining(mut plan: ProcessPlan, joining: Joining, wiring: Wiring) -> ! {
+    let report = match join(&joining, &wiring) {
+        Err(report) => report,
+        Ok(()) => finish(&mut plan, &wiring),
+    };
+    leave(report, wiring.parent.as_fd())
+}
+
+/// Enters the namespaces all at once, the user namespace being the first of them; the root and the
+/// working directory become the container's.
+fn join(joining: &Joining, wiring: &Wiring) -> Result<(), Report> {
+    begin(wiring)?;
+    process::join_namespaces(&joining.pidfd, joining.namespaces).at(Stage::Join)?;
+    if joining.user_namespace {
+        become_root()?;
+    }
+    new_keyring()
+}
+
 /// Reports and ends. When nobody listens the exit status alone has to say it.
-pub fn leave(report: Report, to: BorrowedFd<'_>) -> ! {
+fn leave(report: Report, to: BorrowedFd<'_>) -> ! {
     let sent = unistd::write(to, &report.to_bytes()).is_ok();
     process::exit_now(if sent { 1 } else { 2 })
 }
@@ -257,7 +287,7 @@ fn wait_for_byte(socket: BorrowedFd<'_>) -> nix::Result<()> {
     }
 }
 
-pub fn become_root() -> Result<(), Report> {
+fn become_root() -> Result<(), Report> {
     process::set_groups(&[]).at(Stage::BecomeRoot)?;
     let (user, group) = (unistd::Uid::from_raw(0), unistd::Gid::from_raw(0));
     unistd::setresgid(group, group, group).at(Stage::BecomeRoot)?;
@@ -265,7 +295,7 @@ pub fn become_root() -> Result<(), Report> {
 }
 
 /// Kernels without keyrings have nothing to keep apart.
-pub fn new_keyring() -> Result<(), Report> {
+fn new_keyring() -> Result<(), Report> {
     match prctl::new_session_keyring() {
         Err(Errno::ENOSYS) => Ok(()),
         other => other.at(Stage::Keyring),
@@ -308,7 +338,7 @@ fn bring_loopback_up() -> nix::Result<()> {
 }
 
 /// From a built (or joined) container to execve; gives what failed.
-pub fn finish(plan: &mut ProcessPlan, wiring: &Wiring) -> Report {
+fn finish(plan: &mut ProcessPlan, wiring: &Wiring) -> Report {
     match prepare(plan, wiring) {
         Err(report) => report,
         Ok(program) => release(plan, wiring, program),

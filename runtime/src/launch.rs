@@ -25,9 +25,9 @@ use oci_spec::runtime::Spec;
 use crate::accounts;
 use crate::failure::{Words, broken, from_spec, system};
 use crate::init::{REPORT_BYTES, Report, Root, Stage, Wiring};
-use crate::namespace::write_id_maps;
-use crate::plan::{self, Plan, UserPlan};
-use crate::rlimit;
+use crate::namespace::{IdMap, write_id_maps};
+use crate::plan::{self, Plan, ProcessPlan, UserPlan};
+use crate::rlimit::{self, Limit};
 use crate::rootfs::staging::{OverlayPlan, Staging};
 use crate::rootfs::target::{Kind, Target};
 use crate::sys::clone3::{CloneFlags, Forked, clone3};
@@ -51,7 +51,7 @@ pub struct Launch<'a> {
     /// Small files over what the image has (`/etc/hosts` and the like); with an overlay root only.
     pub files: Vec<InjectedFile>,
     /// A listening `SOCK_SEQPACKET` socket on which the child waits for its start when the process
-    /// that creates and the one that starts differ (OCI command line); see [`start_through`].
+    /// that creates and the one that starts differ (OCI command line); see [`release`].
     pub gate: Option<OwnedFd>,
 }
 
@@ -139,7 +139,7 @@ pub fn create(launch: Launch<'_>) -> Result<Created, Failure> {
     let places = file_places(&files)?;
     let plan = plan::plan(spec, user, Path::new(""), places).map_err(from_spec)?;
     let words = Words::of(&plan);
-    give_pipes_to_root(&stdio, &plan)?;
+    give_pipes_to_root(&stdio, plan.id_maps.as_ref())?;
     let (ours, theirs) =
         socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
             .map_err(|errno| system("make a socket pair", errno))?;
@@ -147,7 +147,6 @@ pub fn create(launch: Launch<'_>) -> Result<Created, Failure> {
     let [input, output, error] = stdio;
     let wiring = Wiring { parent: theirs, gate, stdio: [input?, output?, error?] };
     let (root, staging) = prepare_root(root, &plan, &files)?;
-    let limits = plan.process.limits.clone();
     let flags = CloneFlags {
         namespaces: plan.namespaces,
         cgroup: cgroup.unified.as_ref().map(AsFd::as_fd),
@@ -164,12 +163,9 @@ pub fn create(launch: Launch<'_>) -> Result<Created, Failure> {
         Forked::Parent { child, pidfd } => (child, pidfd),
         Forked::Child => return Err(broken("a child came back from its own life")),
     };
-    let mut created = Birth { pid, pidfd: Some(pidfd), ours, words };
-    created.lead(&plan, &cgroup)?;
-    rlimit::set(pid, &limits).map_err(|(limit, errno)| {
-        system(&format!("set {:?} to {}:{}", limit.kind, limit.soft, limit.hard), errno)
-    })?;
-    created.into_created()
+    let mut birth = Birth { pid, pidfd: Some(pidfd), ours, words };
+    birth.lead(&plan.process, plan.id_maps.as_ref(), &cgroup)?;
+    birth.into_created()
 }
 
 fn from_user(error: accounts::BadUser) -> Failure {
@@ -178,33 +174,48 @@ fn from_user(error: accounts::BadUser) -> Failure {
 }
 
 /// A child that is being built; ended and reaped unless it becomes a [`Created`].
-struct Birth {
-    pid: Pid,
-    pidfd: Option<OwnedFd>,
-    ours: OwnedFd,
-    words: Words,
+pub struct Birth {
+    /// The child.
+    pub pid: Pid,
+    /// The same; taken when it is born.
+    pub pidfd: Option<OwnedFd>,
+    /// The parent's end of the socket between them.
+    pub ours: OwnedFd,
+    /// For its reports.
+    pub words: Words,
 }
 
 impl Birth {
     /// Does the parent's part, and waits until the child has done its own.
-    fn lead(&mut self, plan: &Plan, cgroup: &CgroupEntry) -> Result<(), Failure> {
+    pub fn lead(
+        &mut self,
+        process: &ProcessPlan,
+        id_maps: Option<&(Vec<IdMap>, Vec<IdMap>)>,
+        cgroup: &CgroupEntry,
+    ) -> Result<(), Failure> {
         let pid = self.pid;
         for procs in &cgroup.procs {
             write(procs, pid.to_string().as_bytes())
                 .map_err(|errno| system("write to cgroup.procs", errno))?;
         }
-        if let Some(value) = plan.process.oom_score_adj {
+        if let Some(value) = process.oom_score_adj {
             let path = format!("/proc/{pid}/oom_score_adj");
             std::fs::write(&path, value.to_string())
                 .map_err(|error| system(&format!("write {value} to {path}"), errno_of(&error)))?;
         }
-        if let Some((users, groups)) = &plan.id_maps {
+        if let Some((users, groups)) = id_maps {
             write_id_maps(pid, users, groups)
                 .map_err(|error| system("write the user namespace's id maps", errno_of(&error)))?;
         }
         write(&self.ours, &[1]).map_err(|errno| system("release the child", errno))?;
         match receive(&self.ours)? {
-            Some(Report { stage: Stage::Ready, .. }) => Ok(()),
+            Some(Report { stage: Stage::Ready, .. }) => {
+                // Now, so that a small limit does not hinder the building.
+                rlimit::set(pid, &process.limits).map_err(|(limit, errno)| {
+                    let Limit { kind, soft, hard, .. } = limit;
+                    system(&format!("set {kind:?} to {soft}:{hard}"), errno)
+                })
+            }
             Some(report) => Err(self.words.describe(report)),
             None => Err(broken("the first process ended while the container was being built")),
         }
@@ -250,21 +261,19 @@ impl Created {
         release(&gate, &self.words)
     }
 
-    /// Leaves the start to [`start_through`] another process.
+    /// The names for the failures of its start.
+    pub fn words(&self) -> &Words {
+        &self.words
+    }
+
+    /// Leaves the start to another process, which comes to the gate and calls [`release`].
     pub fn leave_to_gate(mut self) {
         self.gate = None;
     }
 }
 
-/// Starts a container that waits at a gate, by a connection to its socket.
-///
-/// # Errors
-/// As of [`Created::start`].
-pub fn start_through(connection: &OwnedFd, words: &Words) -> Result<(), Failure> {
-    release(connection, words)
-}
-
-fn release(gate: &OwnedFd, words: &Words) -> Result<(), Failure> {
+/// Lets a child that waits run its program; returns when it does.
+pub fn release(gate: &OwnedFd, words: &Words) -> Result<(), Failure> {
     write(gate, &[1]).map_err(|errno| system("release the first process", errno))?;
     match receive(gate)? {
         None => Ok(()),
@@ -299,11 +308,12 @@ pub fn above_stdio(fd: OwnedFd) -> Result<OwnedFd, Failure> {
 
 /// Pipes become those of the container's root, who passes them on to the program's user: the child has
 /// no power over the host's owner.
-fn give_pipes_to_root(stdio: &[OwnedFd; 3], plan: &Plan) -> Result<(), Failure> {
-    let Some((users, groups)) = &plan.id_maps else { return Ok(()) };
-    let first = |maps: &[crate::namespace::IdMap]| {
-        maps.iter().find(|map| map.inside == 0).map(|map| map.outside)
-    };
+pub fn give_pipes_to_root(
+    stdio: &[OwnedFd; 3],
+    id_maps: Option<&(Vec<IdMap>, Vec<IdMap>)>,
+) -> Result<(), Failure> {
+    let Some((users, groups)) = id_maps else { return Ok(()) };
+    let first = |maps: &[IdMap]| maps.iter().find(|map| map.inside == 0).map(|map| map.outside);
     let (Some(user), Some(group)) = (first(users), first(groups)) else { return Ok(()) };
     for fd in stdio {
         let mode = fstat(fd).map_err(|errno| system("inspect a stdio descriptor", errno))?.st_mode;
@@ -352,9 +362,8 @@ fn prepare_root(
         }
         RootSource::Overlay(overlay) => {
             let owner = plan.id_maps.as_ref().and_then(|(users, groups)| {
-                let root = |maps: &[crate::namespace::IdMap]| {
-                    maps.iter().find(|map| map.inside == 0).map(|map| map.outside)
-                };
+                let root =
+                    |maps: &[IdMap]| maps.iter().find(|map| map.inside == 0).map(|map| map.outside);
                 Some((root(users)?, root(groups)?))
             });
             let owner = owner.ok_or_else(|| broken("an overlay root needs a user namespace"))?;

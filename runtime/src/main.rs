@@ -11,6 +11,7 @@ mod capability;
 #[allow(dead_code, unused_imports, reason = "the OCI commands use the rest; being written")]
 mod cgroup;
 mod commands;
+mod exec;
 mod failure;
 mod files;
 mod init;
@@ -33,6 +34,7 @@ mod rootfs;
 mod scope;
 mod seccomp;
 mod spec;
+mod state;
 mod supervise;
 mod sys;
 mod undo;

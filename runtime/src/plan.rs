@@ -124,8 +124,7 @@ pub fn plan(
     }
     let cgroup_namespace = has_namespace(spec, LinuxNamespaceType::Cgroup);
     namespaces &= !u64::from(libc::CLONE_NEWCGROUP.cast_unsigned());
-    let id_maps = has_namespace(spec, LinuxNamespaceType::User)
-        .then(|| (id_maps(linux.uid_mappings()), id_maps(linux.gid_mappings())));
+    let id_maps = has_namespace(spec, LinuxNamespaceType::User).then(|| id_maps_of(linux));
     let filter = linux.seccomp().as_ref().map(seccomp::compile).transpose()?;
     Ok(Plan {
         namespaces,
@@ -319,4 +318,9 @@ fn c_string(field: &str, text: impl Into<Vec<u8>>) -> Result<CString, SpecError>
 
 fn path_string(field: &str, path: &Path) -> Result<CString, SpecError> {
     c_string(field, path.as_os_str().as_bytes())
+}
+
+/// The id maps of a configuration: users, groups.
+pub fn id_maps_of(linux: &oci_spec::runtime::Linux) -> (Vec<IdMap>, Vec<IdMap>) {
+    (id_maps(linux.uid_mappings()), id_maps(linux.gid_mappings()))
 }

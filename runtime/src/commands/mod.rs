@@ -1,15 +1,155 @@
-//! The OCI command line (runtime-spec, runtime.md; and what runc's users expect of it).
+//! The OCI command line (runtime-spec, runtime.md; and what engines written for runc expect of it).
+//!
+//! Global options, then a command, then its own. A failure is one line on standard error, one in the
+//! log file when `--log` names one, and exit status 1.
+
+mod create;
+mod describe;
+mod exec;
+mod lifecycle;
 
 use std::ffi::OsString;
+use std::fs::OpenOptions;
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Runs one OCI command. Its errors are one line on standard error and exit status 1.
+use berth_runtime::record::{Failure, FailureClass};
+use lexopt::Arg::{Long, Short, Value};
+use lexopt::ValueExt;
+
+/// What precedes the command.
+#[derive(Debug)]
+pub struct Global {
+    /// Where the records of containers are.
+    pub root: PathBuf,
+    /// Where failures are written as well.
+    log: Option<PathBuf>,
+    log_json: bool,
+}
+
+const USAGE: &str = "berth-runtime [--root DIR] [--log FILE] [--log-format text|json] COMMAND
+
+  create [-b BUNDLE] [--pid-file FILE] ID      build a container that waits
+  start ID                                     run its program
+  run [-b BUNDLE] [--pid-file FILE] [-d] ID    create, start, wait, delete
+  state ID                                     show it as JSON
+  kill ID [SIGNAL] [--all]                     signal its first process, or all
+  delete [--force] ID                          remove it
+  exec [options] ID COMMAND [ARGS]             run another program in it
+      --process FILE  --cwd DIR  -u USER[:GROUP]  -e NAME=VALUE  --pid-file FILE  -d
+  pause ID, resume ID                          freeze and thaw it
+  list [-q] [-f table|json]                    show all
+  ps [-f table|json] ID                        show its processes
+  spec [-b BUNDLE] [--first-id ID]             write a config.json of the default profile
+  features                                     show what is supported, as JSON
+";
+
+/// Runs one OCI command.
 pub fn main(arguments: &[OsString]) -> ExitCode {
-    let word = arguments.first().map(|word| word.to_string_lossy()).unwrap_or_default();
-    // Nobody is left to tell when standard error is closed.
-    if writeln!(std::io::stderr(), "berth-runtime: unknown command {word:?}").is_err() {
-        return ExitCode::from(2);
+    let mut global = Global { root: PathBuf::from("/run/berth-oci"), log: None, log_json: false };
+    match dispatch(arguments, &mut global) {
+        Ok(code) => code,
+        Err(failure) => {
+            report(&global, &failure.message);
+            ExitCode::FAILURE
+        }
     }
-    ExitCode::FAILURE
+}
+
+fn dispatch(arguments: &[OsString], global: &mut Global) -> Result<ExitCode, Failure> {
+    let mut parser = lexopt::Parser::from_args(arguments);
+    loop {
+        match parser.next().map_err(usage)? {
+            Some(Long("root")) => global.root = parser.value().map_err(usage)?.into(),
+            Some(Long("log")) => global.log = Some(parser.value().map_err(usage)?.into()),
+            Some(Long("log-format")) => {
+                let format = parser.value().and_then(|value| value.string()).map_err(usage)?;
+                global.log_json = match format.as_str() {
+                    "json" => true,
+                    "text" => false,
+                    _ => return Err(bad_usage(format!("--log-format: {format:?} is not known"))),
+                };
+            }
+            Some(Long("debug")) => {}
+            Some(Long("version") | Short('v')) => {
+                print(&format!("berth-runtime {}\nspec: 1.2.0\n", env!("CARGO_PKG_VERSION")))?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            Some(Long("help") | Short('h')) | None => {
+                print(USAGE)?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            Some(Value(word)) => return command(&word.to_string_lossy(), parser, global),
+            Some(other) => return Err(usage(other.unexpected())),
+        }
+    }
+}
+
+fn command(word: &str, parser: lexopt::Parser, global: &Global) -> Result<ExitCode, Failure> {
+    match word {
+        "create" => create::create(parser, global),
+        "run" => create::run(parser, global),
+        "start" => lifecycle::start(parser, global),
+        "kill" => lifecycle::kill(parser, global),
+        "delete" => lifecycle::delete(parser, global),
+        "pause" => lifecycle::pause(parser, global),
+        "resume" => lifecycle::resume(parser, global),
+        "exec" => exec::exec(parser, global),
+        "state" => describe::state(parser, global),
+        "list" => describe::list(parser, global),
+        "ps" => describe::ps(parser, global),
+        "spec" => describe::spec(parser),
+        "features" => describe::features(parser),
+        _ => Err(bad_usage(format!("unknown command {word:?}; see --help"))),
+    }
+}
+
+/// The one argument of commands that take a container and nothing else.
+fn only_id(mut parser: lexopt::Parser) -> Result<String, Failure> {
+    let mut id = None;
+    while let Some(argument) = parser.next().map_err(usage)? {
+        match argument {
+            Value(value) if id.is_none() => id = Some(value.string().map_err(usage)?),
+            other => return Err(usage(other.unexpected())),
+        }
+    }
+    id.ok_or_else(missing_id)
+}
+
+fn missing_id() -> Failure {
+    bad_usage("a container id is needed".to_owned())
+}
+
+fn usage(error: lexopt::Error) -> Failure {
+    bad_usage(error.to_string())
+}
+
+fn bad_usage(text: String) -> Failure {
+    Failure::new(FailureClass::Invalid, "usage", text)
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    std::io::stdout().write_all(text.as_bytes()).map_err(|error| {
+        let text = format!("write to standard output: {error}");
+        Failure::new(FailureClass::Broken, "output", text)
+    })
+}
+
+/// Says a failure wherever it can be said; there is nobody to tell that it cannot.
+fn report(global: &Global, message: &str) {
+    let line = format!("berth-runtime: {message}\n");
+    let told = std::io::stderr().write_all(line.as_bytes()).is_ok();
+    let Some(path) = &global.log else { return };
+    let line = if global.log_json {
+        let fields = serde_json::json!({ "level": "error", "msg": message });
+        format!("{fields}\n")
+    } else {
+        line
+    };
+    let file = OpenOptions::new().create(true).append(true).open(path);
+    let written = file.and_then(|mut file| file.write_all(line.as_bytes()));
+    if written.is_err() && !told {
+        std::process::abort();
+    }
 }

@@ -1,6 +1,6 @@
 //! Signals by pidfd, and the ends of a cloned child.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 
@@ -86,4 +86,13 @@ pub fn set_domainname(name: &std::ffi::OsStr) -> nix::Result<()> {
     // SAFETY: the pointer and the length are those of one slice; no terminator is needed.
     let result = unsafe { libc::setdomainname(bytes.as_ptr().cast(), bytes.len()) };
     Errno::result(result).map(drop)
+}
+
+/// pidfd_open(2).
+pub fn pidfd_open(pid: nix::unistd::Pid) -> nix::Result<OwnedFd> {
+    // SAFETY: takes no pointers.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
+    let fd = RawFd::try_from(Errno::result(result)?).map_err(|_| Errno::ERANGE)?;
+    // SAFETY: the kernel has just made this descriptor, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -1,0 +1,292 @@
+//! `create` and `run`.
+
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use berth_runtime::record::{Failure, FailureClass};
+use lexopt::Arg::{Long, Short, Value};
+use lexopt::ValueExt;
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket,
+};
+use oci_spec::runtime::{LinuxDeviceType, LinuxResources, Spec};
+
+use crate::cgroup::{
+    CONTAINER_DEVICES, Cgroup, DeviceAccess, DeviceKind, DeviceRule, Hierarchy, Settings,
+};
+use crate::commands::{Global, bad_usage, missing_id, usage};
+use crate::failure::{broken, from_spec, system};
+use crate::launch::{self, Created, Launch, RootSource, User, errno_of};
+use crate::spec::{SpecError, invalid, unsupported};
+use crate::state::{Place, Record, read_spec, stat};
+use crate::sys::memfd;
+
+/// What `create` and `run` take.
+#[derive(Debug, Default)]
+struct Options {
+    bundle: Option<PathBuf>,
+    pid_file: Option<PathBuf>,
+    detach: bool,
+    id: Option<String>,
+}
+
+impl Options {
+    fn parse(mut parser: lexopt::Parser) -> Result<Self, Failure> {
+        let mut options = Self::default();
+        while let Some(argument) = parser.next().map_err(usage)? {
+            match argument {
+                Long("bundle") | Short('b') => {
+                    options.bundle = Some(parser.value().map_err(usage)?.into());
+                }
+                Long("pid-file") => options.pid_file = Some(parser.value().map_err(usage)?.into()),
+                Long("detach") | Short('d') => options.detach = true,
+                Long("preserve-fds") => {
+                    let count = parser.value().and_then(|value| value.string()).map_err(usage)?;
+                    if count != "0" {
+                        return Err(bad_usage("--preserve-fds is not supported".to_owned()));
+                    }
+                }
+                Value(value) if options.id.is_none() => {
+                    options.id = Some(value.string().map_err(usage)?);
+                }
+                other => return Err(usage(other.unexpected())),
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// `create`: the container waits at its gate.
+pub fn create(parser: lexopt::Parser, global: &Global) -> Result<ExitCode, Failure> {
+    let options = Options::parse(parser)?;
+    let created = build(&options, global, Gate::Socket)?;
+    created.leave_to_gate();
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `run`: creates, starts, and unless detached waits and deletes.
+pub fn run(parser: lexopt::Parser, global: &Global) -> Result<ExitCode, Failure> {
+    let options = Options::parse(parser)?;
+    let signals = super::exec::block_forwarded_signals()?;
+    let mut created = build(&options, global, Gate::Inherited)?;
+    let place = Place::new(&absolute(&global.root)?, options.id.as_deref().unwrap_or_default())?;
+    if let Err(failure) = created.start() {
+        super::lifecycle::remove(&place)?;
+        return Err(failure);
+    }
+    if options.detach {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let code = super::exec::wait(&created.pidfd, &signals)?;
+    super::lifecycle::remove(&place)?;
+    Ok(code)
+}
+
+/// How the start reaches the first process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gate {
+    /// By the socket in its directory, from any process.
+    Socket,
+    /// From this process.
+    Inherited,
+}
+
+fn build(options: &Options, global: &Global, gate: Gate) -> Result<Created, Failure> {
+    memfd::ensure_sealed().map_err(|error| system("seal our binary", errno_of(&error)))?;
+    let id = options.id.as_deref().ok_or_else(missing_id)?;
+    let place = Place::new(&absolute(&global.root)?, id)?;
+    let pid_file = options.pid_file.as_deref().map(absolute).transpose()?;
+    let bundle = absolute(options.bundle.as_deref().unwrap_or(Path::new(".")))?;
+    std::env::set_current_dir(&bundle)
+        .map_err(|error| system(&format!("enter {}", bundle.display()), errno_of(&error)))?;
+    let spec = read_spec(&bundle.join("config.json"))?;
+    crate::spec::check(&spec).map_err(from_spec)?;
+    let path = cgroup_path(&spec, id).map_err(from_spec)?;
+    place.create()?;
+    let cgroup = Hierarchy::detect().and_then(|hierarchy| Cgroup::at(&hierarchy, &path));
+    let built = cgroup.map_err(Failure::from).and_then(|cgroup| {
+        let new = !cgroup.exists();
+        let built = build_in(&place, &spec, &bundle, id, (&cgroup, gate));
+        if built.is_err() && new {
+            cgroup.kill()?;
+            cgroup.remove()?;
+        }
+        built
+    });
+    let built = built.and_then(|created| match &pid_file {
+        Some(path) => fs::write(path, created.pid.to_string())
+            .map(|()| created)
+            .map_err(|error| system(&format!("write {}", path.display()), errno_of(&error))),
+        None => Ok(created),
+    });
+    if built.is_err() {
+        place.remove()?;
+    }
+    built
+}
+
+fn build_in(
+    place: &Place,
+    spec: &Spec,
+    bundle: &Path,
+    id: &str,
+    (cgroup, gate): (&Cgroup, Gate),
+) -> Result<Created, Failure> {
+    cgroup.create()?;
+    let linux = spec.linux().as_ref();
+    let resources = linux.and_then(|linux| linux.resources().as_ref());
+    cgroup.restrict_devices(&device_rules(resources).map_err(from_spec)?)?;
+    if let Some(resources) = resources {
+        check_resources(resources).map_err(from_spec)?;
+        for limit in cgroup.apply(&Settings::from_oci(resources)?)? {
+            if !limit.held {
+                let text = format!("linux.resources: {} is not held: {}", limit.name, limit.reason);
+                return Err(Failure::new(FailureClass::Unavailable, "limits.not-held", text));
+            }
+        }
+    }
+    let root = spec.root().as_ref().map(|root| bundle.join(root.path())).unwrap_or_default();
+    let listener = match gate {
+        Gate::Socket => Some(listen_at(place)?),
+        Gate::Inherited => None,
+    };
+    let created = launch::create(Launch {
+        spec,
+        root: RootSource::Directory(root),
+        stdio: own_stdio()?,
+        user: User::FromSpec,
+        cgroup: cgroup.entry()?,
+        files: Vec::new(),
+        gate: listener,
+    })?;
+    let (_, start_ticks) =
+        stat(created.pid.as_raw()).ok_or_else(|| broken("the first process is gone"))?;
+    let record = Record {
+        id: id.to_owned(),
+        pid: created.pid.as_raw(),
+        start_ticks,
+        bundle: bundle.to_owned(),
+        created_ms: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis(),
+        cgroup: cgroup.path().to_owned(),
+        words: created.words().clone(),
+    };
+    place.write(&record, spec)?;
+    Ok(created)
+}
+
+/// The absolute path of something named relative to the working directory, before that is changed.
+pub fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path)
+        .map_err(|error| system(&format!("resolve {}", path.display()), errno_of(&error)))
+}
+
+/// This process's own standard input, output and error.
+pub fn own_stdio() -> Result<[OwnedFd; 3], Failure> {
+    let copy = |fd: std::os::fd::BorrowedFd<'_>| {
+        fd.try_clone_to_owned().map_err(|error| system("copy a stdio descriptor", errno_of(&error)))
+    };
+    let (input, output, error) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    Ok([copy(input.as_fd())?, copy(output.as_fd())?, copy(error.as_fd())?])
+}
+
+/// A listening socket in the container's directory, reached by descriptor: a socket's path is at most
+/// 107 bytes, and `--root` may be longer.
+fn listen_at(place: &Place) -> Result<OwnedFd, Failure> {
+    let failed = |errno| system("listen for the start", errno);
+    let directory = fs::File::open(place.directory())
+        .map_err(|error| system("open the container's directory", errno_of(&error)))?;
+    let path = format!("/proc/self/fd/{}/start.sock", directory.as_raw_fd());
+    let kind = SockType::SeqPacket;
+    let listener =
+        socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None).map_err(failed)?;
+    bind(listener.as_raw_fd(), &UnixAddr::new(path.as_str()).map_err(failed)?).map_err(failed)?;
+    listen(&listener, Backlog::new(1).map_err(failed)?).map_err(failed)?;
+    Ok(listener)
+}
+
+/// `linux.cgroupsPath`, absolute or below our own; systemd's `slice:prefix:name` is not for us.
+fn cgroup_path(spec: &Spec, id: &str) -> Result<String, SpecError> {
+    let linux = spec.linux().as_ref().ok_or(SpecError::Missing("linux"))?;
+    let field = "linux.cgroupsPath";
+    let Some(path) = linux.cgroups_path() else { return Ok(format!("/berth-oci/{id}")) };
+    let path = path.to_str().ok_or_else(|| invalid(field, "not UTF-8"))?;
+    if path.contains(':') && !path.starts_with('/') {
+        return Err(unsupported(field, "systemd's form slice:prefix:name"));
+    }
+    let path = path.trim_end_matches('/');
+    Ok(match path.strip_prefix('/') {
+        Some(_) => path.to_owned(),
+        None if path.is_empty() => format!("/berth-oci/{id}"),
+        None => format!("/berth-oci/{path}"),
+    })
+}
+
+/// Limits that no cgroup of ours holds are errors, not wishes.
+fn check_resources(resources: &LinuxResources) -> Result<(), SpecError> {
+    let memory = resources.memory().as_ref();
+    let cpu = resources.cpu().as_ref();
+    let named = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
+    let absent = [
+        ("memory.reservation", memory.is_some_and(|memory| memory.reservation().is_some())),
+        ("memory.kernel", memory.is_some_and(|memory| memory.kernel().is_some())),
+        ("memory.kernelTCP", memory.is_some_and(|memory| memory.kernel_tcp().is_some())),
+        ("memory.swappiness", memory.is_some_and(|memory| memory.swappiness().is_some())),
+        (
+            "memory.disableOOMKiller",
+            memory.is_some_and(|memory| memory.disable_oom_killer() == Some(true)),
+        ),
+        ("cpu.realtimeRuntime", cpu.is_some_and(|cpu| cpu.realtime_runtime().is_some())),
+        ("cpu.realtimePeriod", cpu.is_some_and(|cpu| cpu.realtime_period().is_some())),
+        ("cpu.cpus", cpu.is_some_and(|cpu| named(cpu.cpus()))),
+        ("cpu.mems", cpu.is_some_and(|cpu| named(cpu.mems()))),
+        ("cpu.idle", cpu.is_some_and(|cpu| cpu.idle().is_some_and(|idle| idle != 0))),
+        ("cpu.burst", cpu.is_some_and(|cpu| cpu.burst().is_some())),
+        ("blockIO", resources.block_io().is_some()),
+        ("hugepageLimits", resources.hugepage_limits().as_ref().is_some_and(|l| !l.is_empty())),
+        ("network", resources.network().is_some()),
+        ("rdma", resources.rdma().as_ref().is_some_and(|map| !map.is_empty())),
+        ("unified", resources.unified().as_ref().is_some_and(|map| !map.is_empty())),
+    ];
+    match absent.iter().find(|(_, present)| *present) {
+        Some((field, _)) => Err(unsupported(format!("linux.resources.{field}"), "set")),
+        None => Ok(()),
+    }
+}
+
+/// The devices of every container, and those that the configuration allows besides. A first rule that
+/// denies all is what holds anyway; other denials are not supported.
+fn device_rules(resources: Option<&LinuxResources>) -> Result<Vec<DeviceRule>, SpecError> {
+    let mut rules = Vec::from(CONTAINER_DEVICES);
+    let listed = resources.and_then(|resources| resources.devices().as_deref());
+    for (index, device) in listed.unwrap_or_default().iter().enumerate() {
+        let field = format!("linux.resources.devices[{index}]");
+        let all = matches!(device.typ(), None | Some(LinuxDeviceType::A));
+        match (device.allow(), all) {
+            (false, true) if index == 0 && device.major().is_none() => continue,
+            (false, _) => return Err(unsupported(field, "a denial after the first rule")),
+            (true, true) => return Err(unsupported(field, "allowing every device")),
+            (true, false) => {}
+        }
+        let kind = match device.typ() {
+            Some(LinuxDeviceType::B) => DeviceKind::Block,
+            Some(LinuxDeviceType::C | LinuxDeviceType::U) => DeviceKind::Character,
+            _ => return Err(unsupported(field, "a device of this type")),
+        };
+        let major = device.major().filter(|number| *number >= 0).map(u16::try_from).transpose();
+        let minor = device.minor().filter(|number| *number >= 0).map(u32::try_from).transpose();
+        let (Ok(major), Ok(minor)) = (major, minor) else {
+            return Err(invalid(field, "a number that no device has"));
+        };
+        let letters = device.access().as_deref().unwrap_or("rwm");
+        let access = DeviceAccess {
+            read: letters.contains('r'),
+            write: letters.contains('w'),
+            mknod: letters.contains('m'),
+        };
+        rules.push(DeviceRule { kind, major, minor, access });
+    }
+    Ok(rules)
+}

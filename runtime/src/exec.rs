@@ -1,0 +1,106 @@
+//! A later process in a running container: the same plan of a program, its own child, the container's
+//! namespaces, cgroup, filter and protections.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use berth_runtime::record::Failure;
+use nix::sched::{CloneFlags as Sched, setns};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::unistd::Pid;
+use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
+
+use crate::accounts;
+use crate::failure::{Words, broken, from_spec, system};
+use crate::init::{Joining, Wiring};
+use crate::launch::{Birth, CgroupEntry, User, above_stdio, give_pipes_to_root, release};
+use crate::plan::{self, UserPlan};
+use crate::rootfs::mounts::has_namespace;
+use crate::seccomp;
+use crate::sys::clone3::{CloneFlags, Forked, clone3};
+
+/// All that a later process is run with.
+pub struct Exec<'a> {
+    /// The configuration that the container was created with.
+    pub spec: &'a Spec,
+    /// The program.
+    pub process: &'a Process,
+    /// Who runs it.
+    pub user: User,
+    /// Standard input, output and error.
+    pub stdio: [OwnedFd; 3],
+    /// The container's first process.
+    pub init: OwnedFd,
+    /// The container's cgroup.
+    pub cgroup: CgroupEntry,
+}
+
+/// A process that is in the container and waits.
+pub struct Joined {
+    /// Its id, as the caller's pid namespace numbers it. The caller is its parent.
+    pub pid: Pid,
+    /// The same, as a descriptor.
+    pub pidfd: OwnedFd,
+    gate: OwnedFd,
+    words: Words,
+}
+
+impl Joined {
+    /// Lets it run its program, and returns when it does.
+    ///
+    /// # Errors
+    /// The step that failed; the process ends, for the caller to reap.
+    pub fn start(&self) -> Result<(), Failure> {
+        release(&self.gate, &self.words)
+    }
+}
+
+/// Puts a process into a container. The caller's later children are born in the container's pid
+/// namespace from then on, so it should have no more.
+///
+/// # Errors
+/// A [`Failure`] that names the step; the child is gone and reaped then.
+pub fn exec(exec: Exec<'_>) -> Result<Joined, Failure> {
+    let Exec { spec, process, user, stdio, init, cgroup } = exec;
+    let user = match user {
+        User::FromSpec => plan::user_from_spec(process),
+        User::Named(text) => UserPlan::Named(
+            accounts::Request::parse(&text)
+                .map_err(|error| from_spec(crate::spec::invalid("user", error)))?,
+        ),
+    };
+    let linux = spec.linux().as_ref();
+    let linux = linux.ok_or_else(|| from_spec(crate::spec::SpecError::Missing("linux")))?;
+    let filter = linux.seccomp().as_ref().map(seccomp::compile).transpose().map_err(from_spec)?;
+    let plan = plan::process_plan(process, user, filter).map_err(from_spec)?;
+    let words = Words::of_process(&plan);
+    let user_namespace = has_namespace(spec, LinuxNamespaceType::User);
+    let id_maps = user_namespace.then(|| plan::id_maps_of(linux));
+    give_pipes_to_root(&stdio, id_maps.as_ref())?;
+    let kind = SockType::SeqPacket;
+    let (ours, theirs) = socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC)
+        .map_err(|errno| system("make a socket pair", errno))?;
+    let [input, output, error] = stdio.map(above_stdio);
+    let wiring = Wiring { parent: theirs, gate: None, stdio: [input?, output?, error?] };
+    setns(&init, Sched::CLONE_NEWPID)
+        .map_err(|errno| system("enter the container's pid namespace", errno))?;
+    let joining = Joining { pidfd: init, namespaces: namespaces(spec), user_namespace };
+    let flags = CloneFlags { namespaces: 0, cgroup: cgroup.unified.as_ref().map(AsFd::as_fd) };
+    let (pid, pidfd) = match clone3(&flags).map_err(|errno| system("clone a process", errno))? {
+        Forked::Child => crate::init::run_joining(plan, joining, wiring),
+        Forked::Parent { child, pidfd } => (child, pidfd),
+    };
+    drop((joining, wiring));
+    let mut birth = Birth { pid, pidfd: Some(pidfd), ours, words };
+    birth.lead(&plan, None, &cgroup)?;
+    let gate = birth.ours.try_clone();
+    let gate = gate.map_err(|error| system("copy", crate::launch::errno_of(&error)))?;
+    let pidfd = birth.pidfd.take().ok_or_else(|| broken("the child's descriptor is gone"))?;
+    Ok(Joined { pid, pidfd, gate, words: std::mem::take(&mut birth.words) })
+}
+
+/// The container's own namespaces, except pid.
+fn namespaces(spec: &Spec) -> i32 {
+    let linux = spec.linux().iter().flat_map(|linux| linux.namespaces().iter().flatten());
+    let others = linux.filter(|namespace| namespace.typ() != LinuxNamespaceType::Pid);
+    others.fold(0, |flags, namespace| flags | namespace.typ() as i32)
+}
