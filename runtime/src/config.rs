@@ -1,7 +1,10 @@
 //! The part of `/etc/berth/berth.toml` that the supervisor reads: where things lie and what bounds
 //! them. The server reads the same file with its own sections added and explains wrong keys.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -45,6 +48,99 @@ pub struct RuntimeConfig {
     pub unpackers_max: u32,
 }
 
+/// Why the configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error("read {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Others than root could change what root does.
+    #[error("trust {path}: it must belong to root and be writable by no other")]
+    Untrusted {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is not TOML, or `[runtime]` has a wrong key or value.
+    #[error("understand {path}: {detail}")]
+    Wrong {
+        /// The file.
+        path: PathBuf,
+        /// Line, key and reason.
+        detail: String,
+    },
+}
+
+/// Bytes of the file at most.
+const CONFIG_BYTES_MAX: u64 = 1 << 20;
+
+impl RuntimeConfig {
+    /// Reads `[runtime]` of the file, the other tables being the server's; without a path the one of
+    /// `BERTH_CONFIG`, else [`CONFIG_PATH`], whose absence alone means defaults.
+    pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let named =
+            path.map(Path::to_owned).or_else(|| std::env::var_os("BERTH_CONFIG").map(Into::into));
+        let path = named.clone().unwrap_or_else(|| CONFIG_PATH.into());
+        let failed = |source| ConfigError::Read { path: path.clone(), source };
+        let mut text = String::new();
+        match File::open(&path) {
+            Err(source) if source.kind() == io::ErrorKind::NotFound && named.is_none() => {}
+            file => {
+                let file = file.map_err(failed)?;
+                let about = file.metadata().map_err(failed)?;
+                let caller = nix::unistd::geteuid().as_raw();
+                if ![0, caller].contains(&about.uid()) || about.mode() & 0o022 != 0 {
+                    return Err(ConfigError::Untrusted { path });
+                }
+                file.take(CONFIG_BYTES_MAX).read_to_string(&mut text).map_err(failed)?;
+            }
+        }
+        let wrong = |detail: String| ConfigError::Wrong { path: path.clone(), detail };
+        let whole: Tables = toml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        whole.runtime.check().map_err(wrong)?;
+        Ok(whole.runtime)
+    }
+
+    /// What the types do not say.
+    fn check(&self) -> Result<(), String> {
+        let name = self.instance.as_bytes();
+        let letters = name.iter().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+        if !(1..=8).contains(&name.len()) || !letters || !name[0].is_ascii_lowercase() {
+            return Err(format!(
+                "runtime.instance {:?} is not 1 to 8 lower-case letters and digits, a letter first",
+                self.instance
+            ));
+        }
+        if !self.id_first.is_multiple_of(RANGE_IDS) || self.id_first < 100_000 {
+            return Err(format!(
+                "runtime.id_first {} is not a multiple of {RANGE_IDS} above 100000",
+                self.id_first
+            ));
+        }
+        if self.id_last.saturating_sub(self.id_first) < 3 * RANGE_IDS - 1 {
+            return Err("runtime.id_last leaves fewer than three ranges".to_owned());
+        }
+        for (key, path) in [("data_dir", &self.data_dir), ("run_dir", &self.run_dir)] {
+            if !path.is_absolute() {
+                return Err(format!("runtime.{key} {path:?} is not absolute"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The file's tables, as far as the supervisor looks.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Tables {
+    runtime: RuntimeConfig,
+}
+
 impl Default for RuntimeConfig {
     fn default() -> Self {
         Self {
@@ -68,5 +164,42 @@ impl Default for RuntimeConfig {
             layer_entries_max: 2_000_000,
             unpackers_max: 4,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_supervisors_table_is_read_and_strictly() {
+        let file = std::env::temp_dir().join(format!("berth-config-{}.toml", std::process::id()));
+        let load = |text: &str| {
+            std::fs::write(&file, text).expect("written");
+            RuntimeConfig::load(Some(&file))
+        };
+        let config = load("[server]\nanything = 1\n[runtime]\ninstance = \"lab\"\n").expect("good");
+        assert_eq!((config.instance.as_str(), config.network_prefix), ("lab", 26));
+        let wrong = load("[runtime]\nnetwork_pol = \"10.0.0.0/8\"\n").expect_err("a wrong key");
+        assert!(wrong.to_string().contains("network_pol"), "{wrong}");
+        for bad in ["instance = \"a-b\"", "instance = \"1a\"", "id_first = 5", "run_dir = \"run\""]
+        {
+            assert!(load(&format!("[runtime]\n{bad}\n")).is_err(), "{bad}");
+        }
+        std::fs::remove_file(&file).expect("removed");
+        assert!(RuntimeConfig::load(Some(&file)).is_err(), "a file that was named must be there");
+    }
+
+    #[test]
+    fn a_file_that_others_can_write_is_refused() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let file = std::env::temp_dir().join(format!("berth-config-w-{}.toml", std::process::id()));
+        std::fs::write(&file, "").expect("written");
+        let mode = |mode| std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode));
+        mode(0o666).expect("set");
+        assert!(matches!(RuntimeConfig::load(Some(&file)), Err(ConfigError::Untrusted { .. })));
+        mode(0o644).expect("set");
+        assert!(RuntimeConfig::load(Some(&file)).is_ok());
+        std::fs::remove_file(&file).expect("removed");
     }
 }

@@ -11,6 +11,7 @@ mod capability;
 #[allow(dead_code, unused_imports, reason = "the OCI commands use the rest; being written")]
 mod cgroup;
 mod commands;
+mod doctor;
 mod exec;
 mod failure;
 mod files;
@@ -52,7 +53,7 @@ fn main() -> ExitCode {
         "monitor" => monitor::main(),
         "task" => supervise::task_main(),
         "holder" => scope::holder_main(&arguments[1..]),
-        // "doctor" => doctor::main(&arguments[1..]),
+        "doctor" => doctor::main(&arguments[1..]),
         layer::COMMAND => layer::main(&arguments[1..]),
         _ => commands::main(&arguments),
     }

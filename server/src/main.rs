@@ -8,6 +8,7 @@ mod app;
 mod auth;
 mod clock;
 mod config;
+mod doctor;
 mod error;
 mod http;
 mod inventory;
@@ -44,6 +45,8 @@ enum Command {
         #[arg(long)]
         listen: Option<String>,
     },
+    /// Say what this host has and lacks for Berth.
+    Doctor(doctor::DoctorArgs),
     /// Print the API's description (OpenAPI 3.1).
     Openapi {
         /// Print the table of all routes instead, pages included.
@@ -62,7 +65,11 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match run(Arguments::parse()) {
+    let arguments = Arguments::parse();
+    if let Command::Doctor(args) = &arguments.command {
+        return doctor::run(args, arguments.config.as_deref());
+    }
+    match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let text = format!("berth: {error:#}\n");
@@ -82,6 +89,7 @@ fn run(arguments: Arguments) -> Result<()> {
             tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
             serve::run(config)
         }
+        Command::Doctor(_) => Ok(()),
         Command::Openapi { routes } => {
             let (table, document) = http::describe();
             print(&match routes {

@@ -66,7 +66,7 @@ impl Place {
     /// `None`, said aloud, where the tests don't run as root.
     fn new(name: &str) -> Option<Self> {
         if !nix::unistd::geteuid().is_root() {
-            eprintln!("skipped: needs root");
+            eprintln!("SKIPPED {name}: needs root");
             return None;
         }
         let hierarchy = Hierarchy::detect().expect("cgroups are mounted");

@@ -225,14 +225,19 @@ pub fn delete(connection: &mut Connection, name: &str) -> Result<(), Error> {
     done.or_else(|error| if error.is_absent() { Ok(()) } else { Err(error) })
 }
 
-/// The networks that this namespace has routes to, in any table, default routes included.
-pub fn routes(connection: &mut Connection) -> Result<Vec<Subnet>, Error> {
+/// The networks that this namespace has routes to, in any table, default routes included, but for
+/// those by the interfaces `except`.
+pub fn routes(connection: &mut Connection, except: &[u32]) -> Result<Vec<Subnet>, Error> {
     let mut request = RouteMessage::default();
     request.header.address_family = AddressFamily::Inet;
     let found = connection.dump(RouteNetlinkMessage::GetRoute(request), "list the routes")?;
     let mut networks = Vec::new();
     for message in found {
         let RouteNetlinkMessage::NewRoute(route) = message else { continue };
+        let by_one_of = |attribute: &RouteAttribute| matches!(attribute, RouteAttribute::Oif(index) if except.contains(index));
+        if route.attributes.iter().any(by_one_of) {
+            continue;
+        }
         let destination = route.attributes.iter().find_map(|attribute| match attribute {
             RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(*address),
             _ => None,

@@ -32,6 +32,7 @@ use nix::sched::{CloneFlags, setns};
 
 pub use address::{Pool, Subnet, choose_address};
 pub use resolver::resolv_conf;
+pub use table::program as nft_program;
 
 use link::Link;
 use netlink::Connection;
@@ -130,7 +131,7 @@ pub struct Network {
 
 /// The networks that the host has routes to, for [`Pool::choose`].
 pub fn host_routes() -> Result<Vec<Subnet>, Error> {
-    link::routes(&mut Connection::route()?)
+    link::routes(&mut Connection::route()?, &[])
 }
 
 /// Sets up the network namespace of a container without network: loopback, no IPv6.
@@ -149,6 +150,18 @@ impl Network {
     /// The pool that subnets are cut from.
     pub fn pool(&self) -> Pool {
         self.pool
+    }
+
+    /// The networks that the host has routes to by other interfaces than this instance's bridges.
+    pub fn foreign_routes(&self) -> Result<Vec<Subnet>, Error> {
+        let mut host = Connection::route()?;
+        let prefix = format!("{}-", self.instance);
+        let ours: Vec<u32> = link::list(&mut host)?
+            .into_iter()
+            .filter(|link| link.name.starts_with(&prefix))
+            .map(|link| link.index)
+            .collect();
+        link::routes(&mut host, &ours)
     }
 
     /// Gives the container whose namespace is `netns` its place. Its first process must still be

@@ -172,6 +172,11 @@ fn elements(rows: Vec<String>) -> String {
     if rows.is_empty() { String::new() } else { format!("elements = {{ {} }}", rows.join(", ")) }
 }
 
+/// The `nft` program, wherever this process's environment would look for it.
+pub fn program() -> Option<&'static str> {
+    NFT_PATHS.into_iter().find(|path| Path::new(path).exists())
+}
+
 fn run_nft(script: &str) -> Result<(), Error> {
     let program = NFT_PATHS.iter().find(|path| Path::new(path).exists());
     let program =

@@ -23,7 +23,7 @@ fn output(program: &str, arguments: &[&str]) -> String {
 /// Runs the test in a host of its own, which goes with the thread.
 fn on_own_host(test: impl FnOnce(&Network) + Send + 'static) {
     if !nix::unistd::geteuid().is_root() {
-        eprintln!("skipped: needs root");
+        eprintln!("SKIPPED network: needs root");
         return;
     }
     let thread = std::thread::spawn(move || {

@@ -26,7 +26,7 @@ use crate::files::FileError;
 use crate::ledger::{LiveRecord, NetworkPlace};
 use crate::people::Person;
 use crate::sys::{socket, spawn};
-use crate::{inspect, layer, process, undo};
+use crate::{doctor, inspect, layer, process, undo};
 
 /// A task's size at most.
 const TASK_BYTES_MAX: u64 = 1 << 20;
@@ -52,6 +52,8 @@ pub(super) enum Task {
     Processes { person: Person, container: ContainerId },
     /// Makes interfaces and table agree with the containers that run.
     SweepNetwork { live: Vec<NetworkPlace> },
+    /// Looks at the host.
+    Doctor {},
 }
 
 /// What a task's child is given.
@@ -390,6 +392,7 @@ fn run(job: Job) -> Result<Answer, Failure> {
             return Ok(Answer::Processes { processes, truncated });
         }
         Task::SweepNetwork { live } => at.sweep_network(&live)?,
+        Task::Doctor {} => return Ok(Answer::Doctor(doctor::report(&job.config))),
     }
     Ok(Answer::Done {})
 }

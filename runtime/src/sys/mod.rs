@@ -5,6 +5,7 @@ pub mod bpf;
 pub mod clone3;
 pub mod exec;
 pub mod fd;
+pub mod landlock;
 pub mod layer;
 pub(crate) mod lock;
 pub mod memfd;
