@@ -3,6 +3,7 @@
 //! `berth serve` runs it; the other commands look at the machine, the API and the configuration.
 
 #![forbid(unsafe_code)]
+#![expect(unreachable_pub, reason = "a binary has no outside: its modules publish to one another")]
 
 mod app;
 mod auth;

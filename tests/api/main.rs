@@ -1,0 +1,13 @@
+//! The API from outside: who may use which route (A01), the first operator (A09), browsers and
+//! streams (W01 to W03), credentials (A07, A08), bodies (A04), configuration.
+//!
+//! Each security test has its control: the same request without the attack, which must pass, so that
+//! a refusal for another reason is not taken for the guard's.
+
+mod configuration;
+mod credentials;
+mod matrix;
+mod requests;
+mod setup;
+mod sites;
+mod streams;

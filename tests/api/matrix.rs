@@ -1,0 +1,407 @@
+//! A01: every route x {anonymous, other user, owner, auditor, operator, token with too small a scope}.
+//!
+//! The routes come from the server (`berth openapi --routes`, and `GET /api/v1/openapi.json`, which
+//! must agree); what each is to answer comes from [`ROWS`]. A route without a row fails the suite, and
+//! so does a row without a route.
+//!
+//! # Your route needs a row
+//! ```ignore
+//! Row { route: "POST /api/v1/things/{id}/stop", who: Who::Member, scope: "operate",
+//!       object: Object::Made(thing, Reach::Changes), body: "" },
+//! ```
+//! - `who`: [`Who`] may use it; everybody else must get 401 or 403 (pages: led to the sign-in page).
+//! - `scope`: what a token needs; one below it must get 403. Empty for public routes.
+//! - `object`: for a path with `{id}`: a function that makes a fresh one as its owner and returns what
+//!   goes for `{id}`, and how far others reach: `Reach::Own` (nobody else), `Reach::Sees` (operators and
+//!   auditors look), `Reach::Changes` (operators act), `Reach::Content` (others who see it get 403). A
+//!   stranger must get the very answer that an id gets which never existed.
+//! - `body`: JSON to send, as good as needed to get past the parser; empty for none.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use serde_json::{Value, json};
+use system_tests::client::send;
+use system_tests::{Answer, Client, TestServer, programs, requires_root};
+
+type Making<'a> = Pin<Box<dyn Future<Output = String> + 'a>>;
+type Maker = for<'a> fn(&'a TestServer, &'a Client) -> Making<'a>;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Who {
+    Public,
+    SignedIn,
+    Member,
+    Overseer,
+    Operator,
+    Root,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Reach {
+    Own,
+    Sees,
+    #[expect(dead_code, reason = "for the rows of containers and images")]
+    Changes,
+    #[expect(dead_code, reason = "for the rows of containers")]
+    Content,
+}
+
+#[derive(Clone, Copy)]
+enum Object {
+    /// No object in the path.
+    No,
+    /// An object, and how far others reach.
+    Made(Maker, Reach),
+}
+
+struct Row {
+    route: &'static str,
+    who: Who,
+    scope: &'static str,
+    object: Object,
+    body: &'static str,
+}
+
+const fn row(route: &'static str, who: Who, scope: &'static str) -> Row {
+    Row { route, who, scope, object: Object::No, body: "" }
+}
+
+const fn sends(route: &'static str, who: Who, scope: &'static str, body: &'static str) -> Row {
+    Row { route, who, scope, object: Object::No, body }
+}
+
+const ROWS: &[Row] = &[
+    row("GET /healthz", Who::Public, ""),
+    row("GET /readyz", Who::Public, ""),
+    row("GET /api/v1/openapi.json", Who::Public, ""),
+    row("GET /api/v1/setup", Who::Public, ""),
+    sends("POST /api/v1/setup", Who::Public, "", r#"{"secret":"x","name":"x","password":"x"}"#),
+    row("POST /api/v1/setup/secret", Who::Root, ""),
+    sends("POST /api/v1/sessions", Who::Public, "", r#"{"name":"x","password":"x"}"#),
+    row("GET /api/v1/sessions", Who::SignedIn, "manage"),
+    Row {
+        route: "DELETE /api/v1/sessions/{id}",
+        who: Who::SignedIn,
+        scope: "manage",
+        object: Object::Made(session, Reach::Own),
+        body: "",
+    },
+    row("DELETE /api/v1/me/session", Who::SignedIn, "read"),
+    row("GET /api/v1/me", Who::SignedIn, "read"),
+    sends(
+        "PUT /api/v1/me/password",
+        Who::SignedIn,
+        "manage",
+        r#"{"present_password":"wrong","password":"also quite wrong"}"#,
+    ),
+    row("GET /api/v1/people", Who::Overseer, "read"),
+    sends("POST /api/v1/people", Who::Operator, "manage", r#"{"name":"olga","role":"user"}"#),
+    Row {
+        route: "GET /api/v1/people/{id}",
+        who: Who::SignedIn,
+        scope: "read",
+        object: Object::Made(oneself, Reach::Sees),
+        body: "",
+    },
+    sends("PATCH /api/v1/people/{id}", Who::Operator, "manage", "{}"),
+    row("POST /api/v1/people/{id}/invitation", Who::Operator, "manage"),
+    sends("POST /api/v1/invitations/look", Who::Public, "", r#"{"secret":"x"}"#),
+    sends("POST /api/v1/invitations/accept", Who::Public, "", r#"{"secret":"x","password":"y"}"#),
+    row("GET /api/v1/tokens", Who::SignedIn, "manage"),
+    sends("POST /api/v1/tokens", Who::SignedIn, "manage", r#"{"name":"","scope":"read","days":1}"#),
+    Row {
+        route: "DELETE /api/v1/tokens/{id}",
+        who: Who::SignedIn,
+        scope: "manage",
+        object: Object::Made(token, Reach::Own),
+        body: "",
+    },
+    row("GET /api/v1/operations", Who::SignedIn, "read"),
+    row("GET /api/v1/operations/{id}", Who::SignedIn, "read"),
+    row("GET /api/v1/operations/{id}/events", Who::SignedIn, "read"),
+    row("POST /api/v1/operations/{id}/cancel", Who::Member, "operate"),
+    row("GET /api/v1/events", Who::SignedIn, "read"),
+    row("GET /api/v1/events/stream", Who::SignedIn, "read"),
+    row("GET /api/v1/audit", Who::Overseer, "read"),
+    row("GET /api/v1/system", Who::SignedIn, "read"),
+];
+
+fn session<'a>(_: &'a TestServer, owner: &'a Client) -> Making<'a> {
+    Box::pin(async move {
+        let me = owner.get("/api/v1/me").await.json();
+        let body = json!({"name": me["name"], "password": system_tests::instance::PASSWORD});
+        let anonymous = Client::anonymous(owner.base());
+        let opened = anonymous.post("/api/v1/sessions", &body).await.expect_status(201);
+        opened.json()["session"].as_str().expect("a session has an id").to_owned()
+    })
+}
+
+fn token<'a>(_: &'a TestServer, owner: &'a Client) -> Making<'a> {
+    Box::pin(async move {
+        let name = format!("{:?}", std::time::Instant::now()).replace(['{', '}', ':'], "");
+        let name: String = name.chars().rev().take(40).collect();
+        let body = json!({"name": name.trim(), "scope": "read", "days": 1});
+        let made = owner.post("/api/v1/tokens", &body).await.expect_status(201);
+        made.json()["token"]["id"].as_str().expect("a token has an id").to_owned()
+    })
+}
+
+fn oneself<'a>(_: &'a TestServer, owner: &'a Client) -> Making<'a> {
+    Box::pin(async move { owner.get("/api/v1/me").await.json()["id"].to_string() })
+}
+
+/// Everybody who tries.
+struct Callers {
+    anonymous: Client,
+    owner: Client,
+    other: Client,
+    auditor: Client,
+    operator: Client,
+}
+
+impl Callers {
+    async fn new(server: &TestServer) -> Self {
+        Self {
+            anonymous: server.anonymous(),
+            owner: server.person("owner", "user").await,
+            other: server.person("other", "user").await,
+            auditor: server.person("auditor", "auditor").await,
+            operator: server.operator(),
+        }
+    }
+
+    fn by_role(&self) -> [(&'static str, &Client); 4] {
+        [
+            ("anonymous", &self.anonymous),
+            ("user", &self.owner),
+            ("auditor", &self.auditor),
+            ("operator", &self.operator),
+        ]
+    }
+}
+
+fn allowed(who: Who, role: &str) -> bool {
+    match who {
+        Who::Public => true,
+        Who::SignedIn => role != "anonymous",
+        Who::Member => role == "user" || role == "operator",
+        Who::Overseer => role == "auditor" || role == "operator",
+        Who::Operator => role == "operator",
+        Who::Root => false,
+    }
+}
+
+/// What the server says it has: method, path and surface.
+fn routes() -> Vec<(String, String)> {
+    let output = std::process::Command::new(programs::berth())
+        .args(["openapi", "--routes"])
+        .output()
+        .expect("run berth openapi");
+    assert!(output.status.success(), "{output:?}");
+    let table: Vec<Value> = serde_json::from_slice(&output.stdout).expect("a table in JSON");
+    let text = |value: &Value| value.as_str().expect("a text").to_owned();
+    table
+        .iter()
+        .map(|row| {
+            let route = format!("{} {}", text(&row["method"]), text(&row["path"]));
+            (route, text(&row["surface"]))
+        })
+        .collect()
+}
+
+#[test]
+fn every_route_has_a_row_and_every_row_a_route() {
+    let routes = routes();
+    let lacking: Vec<&String> = routes
+        .iter()
+        .map(|(route, _)| route)
+        .filter(|route| !ROWS.iter().any(|row| row.route == *route))
+        .collect();
+    assert!(lacking.is_empty(), "routes without a row in tests/api/matrix.rs: {lacking:#?}");
+    for row in ROWS {
+        assert!(routes.iter().any(|(route, _)| route == row.route), "no route: {}", row.route);
+    }
+    // The control: a row taken away is missed.
+    assert!(!ROWS[1..].iter().any(|row| row.route == ROWS[0].route));
+}
+
+#[tokio::test]
+async fn the_document_shows_every_api_route_and_refuses_unknown_fields() {
+    requires_root!();
+    let server = TestServer::start().await;
+    let document = server.anonymous().get("/api/v1/openapi.json").await.json();
+    assert!(document["openapi"].as_str().is_some_and(|version| version.starts_with("3.1")));
+    for (route, surface) in routes().iter().filter(|(_, surface)| surface == "api") {
+        let (method, path) = route.split_once(' ').expect("a method and a path");
+        let operation = &document["paths"][path][method.to_lowercase()];
+        assert!(operation["x-access"].is_object(), "{surface} {route} is not in the document");
+        let body = &operation["requestBody"]["content"]["application/json"]["schema"]["$ref"];
+        let Some(name) = body.as_str().and_then(|body| body.rsplit('/').next()) else { continue };
+        let schema = &document["components"]["schemas"][name];
+        let closed = schema["additionalProperties"] == false
+            || schema["oneOf"].as_array().is_some_and(|all| {
+                all.iter().all(|one| one["additionalProperties"] == false)
+            });
+        assert!(closed, "{name} lacks #[serde(deny_unknown_fields)]");
+    }
+}
+
+#[tokio::test]
+async fn every_route_answers_each_role_as_its_row_says() {
+    requires_root!();
+    let server = TestServer::start().await;
+    let callers = Callers::new(&server).await;
+    let surfaces: std::collections::BTreeMap<String, String> = routes().into_iter().collect();
+    let mut wrong = Vec::new();
+    for row in ROWS {
+        let page = surfaces.get(row.route).is_some_and(|surface| surface == "page");
+        for (role, client) in callers.by_role() {
+            // A fresh session for what ends the session that asks.
+            let client = &match (row.route, role) {
+                ("DELETE /api/v1/me/session", "user" | "auditor" | "operator") => {
+                    sign_in_again(&server, client).await
+                }
+                _ => client.clone(),
+            };
+            let answer = try_route(client, row, &random_id(row)).await;
+            if let Some(why) = judge(row, role, page, &answer) {
+                wrong.push(format!("{} as {role}: {why}", row.route));
+            }
+        }
+        if let Some(smaller) = scope_below(row.scope) {
+            let token = callers.operator.token(smaller).await;
+            let answer = try_route(&token, row, &random_id(row)).await;
+            if answer.status != 403 || answer.code() != "token.scope" {
+                wrong.push(format!("{} with scope {smaller}: {}", row.route, answer.status));
+            }
+            // The control: with the scope of the row it is not refused for that.
+            let token = callers.operator.token(row.scope).await;
+            let answer = try_route(&token, row, &random_id(row)).await;
+            if answer.code() == "token.scope" {
+                wrong.push(format!("{} with scope {}: refused", row.route, row.scope));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[tokio::test]
+async fn a_foreign_object_answers_exactly_as_one_that_never_existed() {
+    requires_root!();
+    let server = TestServer::start().await;
+    let callers = Callers::new(&server).await;
+    let mut wrong = Vec::new();
+    for row in ROWS {
+        let Object::Made(make, reach) = row.object else { continue };
+        let id = make(&server, &callers.owner).await;
+        let foreign = try_route(&callers.other, row, &id).await;
+        let never = try_route(&callers.other, row, &random_id(row)).await;
+        if foreign.status != 404 || foreign.body_without_id() != never.body_without_id() {
+            wrong.push(format!("{}: {foreign:?} is not {never:?}", row.route));
+        }
+        for (role, client) in [("auditor", &callers.auditor), ("operator", &callers.operator)] {
+            let id = make(&server, &callers.owner).await;
+            let answer = try_route(client, row, &id).await;
+            let expected = match reach {
+                _ if !allowed(row.who, role) => answer.status == 403,
+                Reach::Own => answer.status == 404,
+                Reach::Content => answer.status == 403,
+                Reach::Sees => is_past_the_guard(&answer),
+                Reach::Changes => is_past_the_guard(&answer) == (role == "operator"),
+            };
+            if !expected {
+                wrong.push(format!("{} as {role} ({reach:?}): {answer:?}", row.route));
+            }
+        }
+        // The control: its owner gets through.
+        let id = make(&server, &callers.owner).await;
+        let answer = try_route(&callers.owner, row, &id).await;
+        if !is_past_the_guard(&answer) {
+            wrong.push(format!("{} as its owner: {answer:?}", row.route));
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[tokio::test]
+async fn lists_and_events_show_nobody_elses_things() {
+    requires_root!();
+    let server = TestServer::start().await;
+    let callers = Callers::new(&server).await;
+    let marker = "marker-of-the-owner";
+    let body = json!({"name": marker, "scope": "read", "days": 1});
+    callers.owner.post("/api/v1/tokens", &body).await.expect_status(201);
+    for row in ROWS.iter().filter(|row| row.route.starts_with("GET /api/v1/")) {
+        if row.route.contains('{') || row.route.ends_with("/stream") {
+            continue;
+        }
+        let answer = try_route(&callers.other, row, "").await;
+        for name in [marker, "\"owner\",", "\"name\":\"owner\""] {
+            assert!(!answer.text.contains(name), "{} tells of {name}", row.route);
+        }
+    }
+    // The control: their owner finds it.
+    assert!(callers.owner.get("/api/v1/tokens").await.text.contains(marker));
+}
+
+async fn sign_in_again(server: &TestServer, client: &Client) -> Client {
+    let me = client.get("/api/v1/me").await.json();
+    let name = me["name"].as_str().expect("a name");
+    let answer = server.sign_in(name, system_tests::instance::PASSWORD).await.expect_status(201);
+    server.anonymous().with_cookies_of(&answer)
+}
+
+async fn try_route(client: &Client, row: &Row, id: &str) -> Answer {
+    let (method, path) = row.route.split_once(' ').expect("a method and a path");
+    let path = match path.split_once('{') {
+        Some((before, after)) => {
+            let (_, after) = after.split_once('}').expect("a closed parameter");
+            // Further parameters name nothing.
+            format!("{before}{id}{}", after.replace(['{', '}'], ""))
+        }
+        None => path.to_owned(),
+    };
+    let mut request = client.request(method, &path);
+    if !row.body.is_empty() {
+        request = request.header("content-type", "application/json").body(row.body);
+    }
+    if path.ends_with("/stream") {
+        return client.head_of(request).await;
+    }
+    send(request).await
+}
+
+/// Why an answer is not what the row says; `None` when it is.
+fn judge(row: &Row, role: &str, page: bool, answer: &Answer) -> Option<String> {
+    let refused = matches!(answer.code().as_str(), "unauthenticated" | "role.denied" | "token.scope");
+    if allowed(row.who, role) {
+        return (refused || answer.status >= 500).then(|| format!("{}", answer.status));
+    }
+    let led_away = page && answer.status == 303 && answer.header("location").starts_with("/sign-in");
+    let expected = match role {
+        "anonymous" => answer.status == 401 || led_away,
+        _ => answer.status == 403,
+    };
+    (!expected).then(|| format!("{} {}", answer.status, answer.text))
+}
+
+fn is_past_the_guard(answer: &Answer) -> bool {
+    !matches!(answer.status, 401 | 403 | 404) && answer.status < 500
+}
+
+/// An id of the right form that names nothing.
+fn random_id(row: &Row) -> String {
+    if row.route.contains("/people/") {
+        return "999".to_owned();
+    }
+    "0123456789abcdef0123456789abcdef".to_owned()
+}
+
+fn scope_below(scope: &str) -> Option<&'static str> {
+    match scope {
+        "manage" => Some("operate"),
+        "operate" => Some("read"),
+        _ => None,
+    }
+}

@@ -1,0 +1,150 @@
+//! A04 and the API's manners: bodies that two readers could read in two ways, sizes, problem details,
+//! paging, the audit.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use serde_json::json;
+use system_tests::client::send;
+use system_tests::{Options, TestServer, requires_root};
+
+fn plain() -> Options {
+    Options { no_supervisor: true, ..Options::default() }
+}
+
+#[tokio::test]
+async fn a_body_is_read_in_one_way_or_not_at_all() {
+    requires_root!();
+    let server = TestServer::with(plain()).await;
+    let olga = server.operator();
+    let post = async |body: Vec<u8>, extra: Option<(&str, &str)>| {
+        let mut request = olga.request("POST", "/api/v1/people");
+        request = request.header("content-type", "application/json");
+        if let Some((name, value)) = extra {
+            request = request.header(name, value);
+        }
+        send(request.body(body)).await
+    };
+    for (body, status) in [
+        (r#"{"name":"a1","name":"a2","role":"user"}"#, 400),
+        (r#"{"name":"a1","role":"user","Role":"operator"}"#, 422),
+        (r#"{"name":"a1","role":"user","admin":true}"#, 422),
+        (r#"{"name":"a1","role":null}"#, 422),
+        (r#"{"name":"a1","role":"system"}"#, 422),
+        (r#"{"name":"a1"}"#, 422),
+        ("\u{feff}{\"name\":\"a1\",\"role\":\"user\"}", 400),
+        (r#"{"name":"a1","role":"user"} {"#, 400),
+        ("", 400),
+    ] {
+        let answer = post(body.as_bytes().to_vec(), None).await;
+        assert_eq!(answer.status, status, "{body}: {}", answer.text);
+    }
+    let good = br#"{"name":"a1","role":"user"}"#.to_vec();
+    assert_eq!(post(good.clone(), Some(("content-encoding", "gzip"))).await.status, 415);
+    let mut large = good.clone();
+    large.resize(2 << 20, b' ');
+    assert_eq!(post(large, None).await.status, 413);
+    let deep = format!("{{\"name\":{}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
+    assert_eq!(post(deep.into_bytes(), None).await.status, 400);
+    let answer = post(br#"{"name":"No Name","role":"user"}"#.to_vec(), None).await;
+    let problem = answer.expect_status(422).json();
+    assert_eq!(problem["fields"][0]["pointer"], "/name", "{problem}");
+    assert_eq!(problem["status"], 422);
+    assert!(problem["request_id"].as_str().is_some_and(|id| !id.is_empty()));
+    post(good, None).await.expect_status(201);
+}
+
+#[tokio::test]
+async fn a_smuggled_second_request_is_not_run() {
+    requires_root!();
+    let server = TestServer::with(plain()).await;
+    let token = server.operator().token("manage").await;
+    let bearer = token.raw("GET", "/").build().expect("a request");
+    let bearer = bearer.headers()["authorization"].to_str().expect("ASCII").to_owned();
+    let inner = r#"{"name":"smuggled","role":"operator"}"#;
+    let second = format!(
+        "POST /api/v1/people HTTP/1.1\r\nHost: localhost\r\nAuthorization: {bearer}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{inner}",
+        inner.len()
+    );
+    for framing in [
+        format!("Content-Length: {}\r\nTransfer-Encoding: chunked", second.len() + 5),
+        "Content-Length: 0\r\nContent-Length: 5".to_owned(),
+        "Transfer-Encoding: chunked, identity".to_owned(),
+        "Transfer-Encoding: xchunked".to_owned(),
+    ] {
+        let mut stream = TcpStream::connect(server.address).expect("connect");
+        let body = format!("0\r\n\r\n{second}");
+        let head = format!("POST /api/v1/sessions HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n\r\n");
+        write!(stream, "{head}{body}").expect("send");
+        stream.shutdown(std::net::Shutdown::Write).expect("end");
+        let mut answer = String::new();
+        // A reset after the refusal is as good as an end.
+        drop(stream.read_to_string(&mut answer));
+        assert!(!answer.contains("201 Created"), "{framing}: {answer}");
+    }
+    let people = token.get("/api/v1/people").await;
+    assert!(!people.text.contains("smuggled"), "{}", people.text);
+    // The control: the second request alone is run.
+    let mut stream = TcpStream::connect(server.address).expect("connect");
+    write!(stream, "{second}").expect("send");
+    stream.shutdown(std::net::Shutdown::Write).expect("end");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("receive");
+    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+}
+
+#[tokio::test]
+async fn lists_come_in_pages_that_miss_nobody() {
+    requires_root!();
+    let server = TestServer::with(plain()).await;
+    let olga = server.operator();
+    for number in 0..7 {
+        let body = json!({"name": format!("person{number}"), "role": "user"});
+        olga.post("/api/v1/people", &body).await.expect_status(201);
+    }
+    let mut names = Vec::new();
+    let mut path = "/api/v1/people?limit=3".to_owned();
+    for _ in 0..10 {
+        let page = olga.get(&path).await.expect_status(200).json();
+        for item in page["items"].as_array().expect("items") {
+            names.push(item["name"].as_str().expect("a name").to_owned());
+        }
+        let Some(next) = page["next"].as_str() else { break };
+        path = format!("/api/v1/people?limit=3&after={next}");
+    }
+    assert_eq!(names.len(), 8);
+    assert!(names.is_sorted() && names[0] == "olga");
+    for bad in ["limit=0", "limit=501", "limit=x", "after=x"] {
+        assert_eq!(olga.get(&format!("/api/v1/people?{bad}")).await.status, 422, "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn every_change_and_every_refusal_is_audited() {
+    requires_root!();
+    let server = TestServer::with(plain()).await;
+    let olga = server.operator();
+    let anna = server.person("anna", "user").await;
+    let id = anna.get("/api/v1/me").await.json()["id"].clone();
+    let refused = anna.post("/api/v1/people", &json!({"name": "eve", "role": "user"})).await;
+    assert_eq!(refused.status, 403);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    loop {
+        let rows = olga.get("/api/v1/audit").await.expect_status(200).json();
+        let rows = rows["items"].as_array().expect("items").clone();
+        let has = |action: &str, outcome: &str| {
+            rows.iter().any(|row| row["action"] == action && row["outcome"] == outcome)
+        };
+        if has("POST /api/v1/people", "role.denied") {
+            let row = rows.iter().find(|row| row["outcome"] == "role.denied").expect("found");
+            assert_eq!((&row["actor"], &row["actor_name"]), (&id, &"anna".into()));
+            for action in ["setup.secret", "setup.complete", "person.add", "invitation.accept"] {
+                assert!(has(action, "done"), "{action} is not in {rows:#?}");
+            }
+            return;
+        }
+        assert!(std::time::Instant::now() < deadline, "the refusal is not in {rows:#?}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}

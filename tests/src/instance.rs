@@ -1,0 +1,403 @@
+//! A whole appliance of a test's own: configuration, directories, supervisor, server. Names in shared
+//! name spaces (cgroup, bridges, nft table), id block, subnets and port differ from every other's, and
+//! everything is gone when the value is dropped.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::json;
+
+use crate::client::{Answer, Client};
+use crate::programs;
+
+/// The password of everybody in tests.
+pub const PASSWORD: &str = "correct horse battery";
+/// How long anything may take to be there or gone.
+const LIMIT: Duration = Duration::from_secs(30);
+/// The unprivileged user that every system has.
+const SERVER_USER: (&str, u32, u32) = ("nobody", 65_534, 65_534);
+
+static STARTED: AtomicU32 = AtomicU32::new(0);
+
+/// What differs from the defaults.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Lines for `[server]`.
+    pub server: String,
+    /// Lines for `[runtime]`.
+    pub runtime: String,
+    /// Whole sections.
+    pub sections: String,
+    /// Leave the appliance without a first operator.
+    pub fresh: bool,
+    /// Start no supervisor: for what needs none.
+    pub no_supervisor: bool,
+}
+
+/// A running instance.
+pub struct TestServer {
+    /// Where everything of it lies.
+    pub dir: PathBuf,
+    /// Its name in shared name spaces.
+    pub instance: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    server: Mutex<Option<Child>>,
+    supervisor: Mutex<Option<Child>>,
+    operator: Option<Client>,
+}
+
+impl TestServer {
+    /// An instance with a first operator, `olga`.
+    pub async fn start() -> Self {
+        Self::with(Options::default()).await
+    }
+
+    /// An instance.
+    pub async fn with(options: Options) -> Self {
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let instance = instance_name(number);
+        let dir = std::env::temp_dir().join(format!("berth-{instance}"));
+        fs::create_dir_all(dir.join("run/server")).expect("make the instance's directory");
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).expect("open the directory");
+        let address = free_address();
+        let mut this = Self {
+            dir,
+            instance,
+            address,
+            server: Mutex::new(None),
+            supervisor: Mutex::new(None),
+            operator: None,
+        };
+        fs::write(this.config_path(), this.config(&options, number)).expect("write the config");
+        if options.no_supervisor {
+            this.make_directories();
+        } else {
+            this.start_supervisor().await;
+        }
+        this.start_server().await;
+        if !options.fresh {
+            this.operator = Some(this.set_up("olga").await);
+        }
+        this
+    }
+
+    /// The configuration file.
+    pub fn config_path(&self) -> PathBuf {
+        self.dir.join("berth.toml")
+    }
+
+    /// The data directory.
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
+    /// The run directory.
+    pub fn run_dir(&self) -> PathBuf {
+        self.dir.join("run")
+    }
+
+    /// `http://127.0.0.1:<port>`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Nobody.
+    pub fn anonymous(&self) -> Client {
+        Client::anonymous(&self.url())
+    }
+
+    /// The machine's root.
+    pub fn root(&self) -> Client {
+        Client::root(&self.run_dir().join("server/root.sock"))
+    }
+
+    /// The first operator, signed in.
+    pub fn operator(&self) -> Client {
+        self.operator.clone().expect("this instance has been set up")
+    }
+
+    /// A new person, signed in. `role` is `operator`, `user` or `auditor`.
+    pub async fn person(&self, name: &str, role: &str) -> Client {
+        let body = json!({"name": name, "role": role});
+        let added = self.operator().post("/api/v1/people", &body).await.expect_status(201);
+        let added = added.json();
+        let body = json!({"secret": added["invitation"]["secret"], "password": PASSWORD});
+        let path = "/api/v1/invitations/accept";
+        let answer = self.anonymous().post(path, &body).await.expect_status(201);
+        self.anonymous().with_cookies_of(&answer)
+    }
+
+    /// Signs in by name.
+    pub async fn sign_in(&self, name: &str, password: &str) -> Answer {
+        let body = json!({"name": name, "password": password});
+        self.anonymous().post("/api/v1/sessions", &body).await
+    }
+
+    /// A new setup secret from the root socket.
+    pub async fn setup_secret(&self) -> String {
+        let answer = self.root().post("/api/v1/setup/secret", &json!(null)).await;
+        let answer = answer.expect_status(201).json();
+        answer["secret"].as_str().expect("there is a secret").to_owned()
+    }
+
+    /// Becomes the first operator.
+    pub async fn set_up(&self, name: &str) -> Client {
+        let secret = self.setup_secret().await;
+        let body = json!({"secret": secret, "name": name, "password": PASSWORD});
+        let answer = self.anonymous().post("/api/v1/setup", &body).await.expect_status(201);
+        self.anonymous().with_cookies_of(&answer)
+    }
+
+    /// Starts the supervisor and waits until it listens.
+    pub async fn start_supervisor(&self) {
+        let socket = self.run_dir().join("supervisor.sock");
+        let before = modified(&socket);
+        let mut command = self.command(&programs::berth_runtime(), "supervisor.log");
+        command.args(["supervise", "--config"]).arg(self.config_path());
+        *self.supervisor.lock().expect("not poisoned") =
+            Some(command.spawn().expect("start the supervisor"));
+        let what = "the supervisor listens";
+        self.wait_for(what, &self.supervisor, async || modified(&socket) != before).await;
+    }
+
+    /// Starts the server, as a user without privilege, and waits until it answers.
+    pub async fn start_server(&self) {
+        let mut command = self.command(&programs::berth(), "server.log");
+        command.arg("--config").arg(self.config_path()).arg("serve");
+        if programs::is_root() {
+            command.uid(SERVER_USER.1).gid(SERVER_USER.2);
+        }
+        *self.server.lock().expect("not poisoned") =
+            Some(command.spawn().expect("start the server"));
+        let client = self.anonymous();
+        self.wait_for("the server answers", &self.server, async || {
+            let answer = client.raw("GET", "/healthz").send().await;
+            answer.is_ok_and(|answer| answer.status() == 200)
+        })
+        .await;
+    }
+
+    /// Kills the server at once.
+    pub fn kill_server(&self) {
+        end(&self.server, Signal::SIGKILL);
+    }
+
+    /// Stops the server as the service manager would.
+    pub fn stop_server(&self) {
+        end(&self.server, Signal::SIGTERM);
+    }
+
+    /// Kills the supervisor at once.
+    pub fn kill_supervisor(&self) {
+        end(&self.supervisor, Signal::SIGKILL);
+    }
+
+    /// The server's process id.
+    pub fn server_pid(&self) -> Option<u32> {
+        self.server.lock().expect("not poisoned").as_ref().map(Child::id)
+    }
+
+    /// The server's log until now.
+    pub fn server_log(&self) -> String {
+        fs::read_to_string(self.dir.join("server.log")).unwrap_or_default()
+    }
+
+    fn command(&self, program: &Path, log: &str) -> Command {
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.dir.join(log))
+            .expect("open a log");
+        let mut command = Command::new(program);
+        // Nothing of the tests' environment may configure the instance.
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.stdin(Stdio::null()).stderr(log.try_clone().expect("share the log")).stdout(log);
+        command
+    }
+
+    fn config(&self, options: &Options, number: u32) -> String {
+        let seed = std::process::id().wrapping_mul(7).wrapping_add(number);
+        // Sixteen ranges of 65,536 ids for each instance, out of the product's own block.
+        let id_first = 2_000_224_256 + (seed % 140) * 16 * 65_536;
+        let pool = Ipv4Addr::new(10, 64 + (seed / 256 % 64) as u8, (seed % 256) as u8, 0);
+        format!(
+            "[server]\nlisten = \"{address}\"\nlog = \"info,berth=debug\"\n{server}\n\
+             [runtime]\ninstance = \"{instance}\"\ndata_dir = \"{data}\"\nrun_dir = \"{run}\"\n\
+             server_user = \"{user}\"\nid_first = {id_first}\nid_last = {id_last}\n\
+             network_pool = \"{pool}/24\"\nnetwork_prefix = 28\n{runtime}\n{sections}\n",
+            address = self.address,
+            server = options.server,
+            instance = self.instance,
+            data = self.data_dir().display(),
+            run = self.run_dir().display(),
+            user = SERVER_USER.0,
+            id_last = id_first + 16 * 65_536 - 1,
+            runtime = options.runtime,
+            sections = options.sections,
+        )
+    }
+
+    /// What the supervisor would make.
+    fn make_directories(&self) {
+        for name in ["data/db", "data/store", "run/server"] {
+            let path = self.dir.join(name);
+            fs::create_dir_all(&path).expect("make a directory");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).expect("close it");
+            if programs::is_root() {
+                std::os::unix::fs::chown(&path, Some(SERVER_USER.1), Some(SERVER_USER.2))
+                    .expect("give it away");
+            }
+        }
+    }
+
+    async fn wait_for(
+        &self,
+        what: &str,
+        process: &Mutex<Option<Child>>,
+        done: impl AsyncFn() -> bool,
+    ) {
+        let deadline = Instant::now() + LIMIT;
+        while !done().await {
+            let status = match process.lock().expect("not poisoned").as_mut() {
+                Some(child) => child.try_wait().expect("look at a child"),
+                None => None,
+            };
+            assert!(status.is_none(), "{what}: it ended with {status:?}\n{}", self.logs());
+            assert!(Instant::now() < deadline, "{what}: not in time\n{}", self.logs());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    fn logs(&self) -> String {
+        let read = |name: &str| fs::read_to_string(self.dir.join(name)).unwrap_or_default();
+        format!("--- server\n{}--- supervisor\n{}", read("server.log"), read("supervisor.log"))
+    }
+
+    /// Takes away what the kernel and the disk hold of the instance.
+    fn clean(&self) {
+        let runtime = programs::berth_runtime();
+        if programs::is_root() && runtime.exists() {
+            remove_cgroups(&self.instance);
+            remove_links(&self.instance);
+            run("nft", &["delete", "table", "inet", &self.instance]);
+        }
+        drop(fs::remove_dir_all(&self.dir));
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        end(&self.server, Signal::SIGTERM);
+        end(&self.supervisor, Signal::SIGTERM);
+        if std::thread::panicking() {
+            let copy = std::env::temp_dir().join(format!("berth-{}.log", self.instance));
+            drop(fs::write(&copy, self.logs()));
+        }
+        self.clean();
+    }
+}
+
+/// Ends a process and waits for it; after ten seconds by force.
+fn end(process: &Mutex<Option<Child>>, signal: Signal) {
+    let child = process.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+    let Some(mut child) = child else { return };
+    let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid fits"));
+    // That it has ended by itself is as good.
+    kill(pid, signal).ok();
+    let deadline = Instant::now() + Duration::from_secs(15);
+    while let Ok(None) = child.try_wait() {
+        if Instant::now() > deadline {
+            drop(child.kill());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Kills what is in the instance's cgroups and removes them, in every hierarchy.
+fn remove_cgroups(instance: &str) {
+    let mut roots = vec![PathBuf::from("/sys/fs/cgroup")];
+    roots.extend(children(Path::new("/sys/fs/cgroup")));
+    let tops: Vec<PathBuf> =
+        roots.iter().map(|root| root.join(instance)).filter(|top| top.is_dir()).collect();
+    let deadline = Instant::now() + LIMIT;
+    while tops.iter().any(|top| top.is_dir()) && Instant::now() < deadline {
+        for top in &tops {
+            let mut groups = vec![top.clone()];
+            let mut next = 0;
+            while let Some(group) = groups.get(next) {
+                let below = children(group);
+                groups.extend(below);
+                next += 1;
+            }
+            for group in groups.iter().rev() {
+                kill_all(group);
+                // Busy until the last zombie is reaped: the loop comes back.
+                drop(fs::remove_dir(group));
+            }
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn kill_all(group: &Path) {
+    drop(fs::write(group.join("freezer.state"), "THAWED"));
+    let pids = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+    for pid in pids.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 1) {
+        // Only what the instance started is in its own cgroup.
+        kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
+    }
+}
+
+fn remove_links(instance: &str) {
+    let prefix = format!("{instance}-");
+    for link in children(Path::new("/sys/class/net")) {
+        let name = link.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with(&prefix) {
+            run("ip", &["link", "delete", &name]);
+        }
+    }
+}
+
+/// Runs a command whose failure means that there was nothing to remove.
+fn run(program: &str, arguments: &[&str]) {
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    drop(command.status());
+}
+
+fn children(path: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
+}
+
+fn modified(path: &Path) -> Option<(std::time::SystemTime, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    let found = fs::metadata(path).ok()?;
+    Some((found.modified().ok()?, found.ino()))
+}
+
+/// `t`, the process in base 36, and a number: at most eight characters, and no other test's.
+fn instance_name(number: u32) -> String {
+    let mut digits = Vec::new();
+    let mut left = u64::from(std::process::id()) * 100 + u64::from(number % 100);
+    while left > 0 {
+        digits.push(char::from_digit((left % 36) as u32, 36).expect("a digit of base 36"));
+        left /= 36;
+    }
+    format!("t{}", digits.iter().rev().collect::<String>())
+}
+
+fn free_address() -> SocketAddr {
+    let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("find a free port");
+    socket.local_addr().expect("a bound socket has an address")
+}
