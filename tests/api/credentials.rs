@@ -36,7 +36,8 @@ async fn a_stranger_guessing_does_not_lock_the_owner_out() {
     assert_eq!(answer.status, 429);
     assert!(!answer.header("retry-after").is_empty());
     // The owner's own browser does not, nor does another person.
-    let cookie = anna.cookie().split("; ").find(|pair| pair.contains("_device=")).expect("a device");
+    let cookie =
+        anna.cookie().split("; ").find(|pair| pair.contains("_device=")).expect("a device");
     let body = json!({"name": "anna", "password": PASSWORD});
     let request = server.anonymous().raw("POST", "/api/v1/sessions").header("cookie", cookie);
     let request = request.header("sec-fetch-site", "same-origin").json(&body);
@@ -160,7 +161,8 @@ async fn sessions_and_tokens_outlive_a_killed_server_and_secrets_are_not_stored(
     assert!(database.windows(9).any(|window| window == b"$argon2id"), "the control");
     use std::os::unix::fs::PermissionsExt;
     for name in ["berth.db", "token.key"] {
-        let found = std::fs::metadata(server.data_dir().join("db").join(name)).expect("it is there");
+        let found =
+            std::fs::metadata(server.data_dir().join("db").join(name)).expect("it is there");
         assert_eq!(found.permissions().mode() & 0o777, 0o600, "{name}");
     }
 }

@@ -240,9 +240,9 @@ async fn the_document_shows_every_api_route_and_refuses_unknown_fields() {
         let Some(name) = body.as_str().and_then(|body| body.rsplit('/').next()) else { continue };
         let schema = &document["components"]["schemas"][name];
         let closed = schema["additionalProperties"] == false
-            || schema["oneOf"].as_array().is_some_and(|all| {
-                all.iter().all(|one| one["additionalProperties"] == false)
-            });
+            || schema["oneOf"]
+                .as_array()
+                .is_some_and(|all| all.iter().all(|one| one["additionalProperties"] == false));
         assert!(closed, "{name} lacks #[serde(deny_unknown_fields)]");
     }
 }
@@ -374,11 +374,13 @@ async fn try_route(client: &Client, row: &Row, id: &str) -> Answer {
 
 /// Why an answer is not what the row says; `None` when it is.
 fn judge(row: &Row, role: &str, page: bool, answer: &Answer) -> Option<String> {
-    let refused = matches!(answer.code().as_str(), "unauthenticated" | "role.denied" | "token.scope");
+    let refused =
+        matches!(answer.code().as_str(), "unauthenticated" | "role.denied" | "token.scope");
     if allowed(row.who, role) {
         return (refused || answer.status >= 500).then(|| format!("{}", answer.status));
     }
-    let led_away = page && answer.status == 303 && answer.header("location").starts_with("/sign-in");
+    let led_away =
+        page && answer.status == 303 && answer.header("location").starts_with("/sign-in");
     let expected = match role {
         "anonymous" => answer.status == 401 || led_away,
         _ => answer.status == 403,

@@ -75,7 +75,8 @@ async fn a_smuggled_second_request_is_not_run() {
     ] {
         let mut stream = TcpStream::connect(server.address).expect("connect");
         let body = format!("0\r\n\r\n{second}");
-        let head = format!("POST /api/v1/sessions HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n\r\n");
+        let head =
+            format!("POST /api/v1/sessions HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n\r\n");
         write!(stream, "{head}{body}").expect("send");
         stream.shutdown(std::net::Shutdown::Write).expect("end");
         let mut answer = String::new();

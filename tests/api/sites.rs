@@ -48,7 +48,8 @@ async fn another_sites_page_changes_nothing() {
     let people = olga.get("/api/v1/people").await.json();
     assert_eq!(people["items"].as_array().map(Vec::len), Some(1), "somebody was added: {people}");
     // The controls: our own page's request, by either header, and a token's without any.
-    for (number, header) in [("sec-fetch-site", "same-origin"), ("origin", &own)].iter().enumerate() {
+    for (number, header) in [("sec-fetch-site", "same-origin"), ("origin", &own)].iter().enumerate()
+    {
         let body = json!({"name": format!("anna{number}"), "role": "user"});
         let request = olga.raw("POST", "/api/v1/people").json(&body).header(header.0, header.1);
         send(request).await.expect_status(201);
@@ -139,7 +140,9 @@ async fn a_foreign_host_name_is_refused() {
         "GET /healthz HTTP/1.1\r\nHost: localhost:8080".to_owned(),
         "GET /healthz HTTP/1.1\r\nHost: [::1]".to_owned(),
         "GET /healthz HTTP/1.1\r\nHost: Berth.Lab".to_owned(),
-        format!("GET http://{own}/healthz HTTP/1.1\r\nHost: {own}\r\nX-Forwarded-Host: evil.example"),
+        format!(
+            "GET http://{own}/healthz HTTP/1.1\r\nHost: {own}\r\nX-Forwarded-Host: evil.example"
+        ),
     ] {
         assert_eq!(status(&head), 200, "the control {head}");
     }

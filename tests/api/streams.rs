@@ -84,9 +84,7 @@ async fn open(client: &Client) -> reqwest::Response {
 }
 
 async fn ended(mut stream: reqwest::Response, why: &str) {
-    let end = async {
-        while let Ok(Some(_)) = stream.chunk().await {}
-    };
+    let end = async { while let Ok(Some(_)) = stream.chunk().await {} };
     assert!(tokio::time::timeout(LIMIT, end).await.is_ok(), "a stream lives on though {why}");
 }
 
