@@ -5,7 +5,8 @@
 //!   db/ store/              the server's, 0700
 //!   layers/sha256|tmp       root 0700
 //!   people/<first id>/      root 0700
-//!     containers/<id>/upper|work      the person's root, 0755
+//!     containers/<id>/                root 0711
+//!       upper work                    the person's root, 0755
 //!     logs/<id>/<n>.log               the monitor's, 0700
 //!   state/people.json       root 0700
 //!     containers/<id>/start.json end.json
@@ -137,7 +138,9 @@ impl Places {
     ) -> Result<(OwnedFd, OwnedFd), FileError> {
         let own = files::make_directory(&self.people, &person.first_id.to_string(), Place::ROOT)?;
         let containers = files::make_directory(&own, "containers", Place::ROOT)?;
-        let tree = files::make_directory(&containers, container.as_str(), Place::ROOT)?;
+        // The container's root passes through it, and reaches it in no other way than by its mount.
+        let pass = Place { mode: 0o711, ..Place::ROOT };
+        let tree = files::make_directory(&containers, container.as_str(), pass)?;
         let root = Place { uid: person.first_id, gid: person.first_id, mode: 0o755 };
         for name in ["upper", "work"] {
             files::make_once(&tree, name, root)?;

@@ -1,13 +1,13 @@
 //! The private place in which the parts of an overlay root lie while the child mounts it.
 //!
-//! A small tmpfs, on top of the root of a mount namespace that only the caller is in, holds the
+//! A small tmpfs, in a mount namespace that only the caller is in, holds the
 //! layers (`0`, `1`, …; read-only, with the layer range's ids shown as the container's), the writable
 //! directory (`u`), injected files (`f0`, …) and the place of the overlay (`m`). The names are short,
 //! and relative to the working directory, because mount(2) takes one page of options. The child is
 //! cloned from here and so has a copy; the caller goes back to where it was, and nothing is ever seen
 //! in the host's mount table.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use berth_runtime::record::Failure;
@@ -24,6 +24,10 @@ use crate::launch::{InjectedFile, OverlayRoot};
 use crate::sys::mount_api::{
     Change, attach, attributes, clone_tree, fs_config, fs_mount, fs_open, set_attributes,
 };
+
+/// Where the staging directory hides what is there, in the private namespace. Not the root itself: who
+/// stands under a mount on the root counts as chrooted, and gets no user namespace (clone(2), EPERM).
+const PLACE: &CStr = c"/tmp";
 
 /// Detached mounts of an overlay's parts, made where their descriptors are valid.
 #[derive(Debug)]
@@ -149,7 +153,7 @@ fn make_place() -> nix::Result<OwnedFd> {
     fs_config(&context, c"nr_inodes", Some(c"512"))?;
     let place = fs_mount(&context, attributes::NODEV | attributes::NOSUID | attributes::NOEXEC)?;
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    attach(&place, open(c"/", flags, Mode::empty())?)?;
+    attach(&place, open(PLACE, flags, Mode::empty())?)?;
     Ok(place)
 }
 
