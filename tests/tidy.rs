@@ -137,11 +137,11 @@ fn names_no_machine(source: &Source) -> Vec<String> {
 
 /// Who may import what (CONTRIBUTING.md): the first column is where, the second what never.
 const NEVER_IMPORTED: &[(&str, &[&str])] = &[
-    ("server/src/http/", &["crate::inventory", "crate::runtime_client", "sqlx", "nix"]),
+    ("server/src/http/", &["crate::runtime_client", "sqlx", "nix"]),
     ("server/src/service/", &["axum", "askama", "berth_web", "crate::http"]),
     ("server/src/inventory/", &["axum", "crate::service", "crate::runtime_client", "crate::http"]),
     ("server/src/runtime_client", &["sqlx", "axum", "crate::service", "crate::inventory"]),
-    ("server/src/auth/", &["sqlx", "axum"]),
+    ("server/src/auth/", &["axum"]),
     ("web/", &["berth_runtime", "axum", "sqlx", "tokio", "nix"]),
     ("runtime/", &["tokio", "reqwest", "sqlx", "axum", "berth_web", "hyper"]),
     ("runtime/src/init.rs", &["std::fs", "tracing"]),
@@ -157,6 +157,25 @@ fn imports_only_what_it_may(source: &Source) -> Vec<String> {
         }
     }
     wrong
+}
+
+/// Handlers may name the rows that services return, and call nothing of the inventory.
+fn handlers_only_name_rows(source: &Source) -> Vec<String> {
+    let is_type = |name: &str| name.starts_with(|letter: char| letter.is_ascii_uppercase());
+    let called = |code: &str| {
+        code.split("crate::inventory").skip(1).any(|rest| {
+            let path = rest.split([';', '(', ')', '>', ' ', '&']).next().unwrap_or_default();
+            let group = rest.split_once("::{").and_then(|(_, names)| names.split('}').next());
+            match group {
+                Some(names) => !names.split(',').all(|name| is_type(name.trim())),
+                None => !path.split("::").any(is_type),
+            }
+        })
+    };
+    code_lines(&source.text)
+        .filter(|(_, code)| code.contains(".inventory.") || called(code))
+        .map(|(number, _)| format!("line {number}: the inventory is the services' alone"))
+        .collect()
 }
 
 /// Whether the code holds the path `name` itself, as `use name` or `name::…`.
@@ -215,6 +234,11 @@ fn layers_import_only_what_they_may() {
 }
 
 #[test]
+fn handlers_leave_the_inventory_to_services() {
+    check(|path| is_rust(path) && path.starts_with("server/src/http/"), handlers_only_name_rows);
+}
+
+#[test]
 fn links_in_documents_lead_somewhere() {
     check(|path| path.ends_with(".md"), links_lead_somewhere);
 }
@@ -243,5 +267,7 @@ fn each_rule_finds_what_breaks_it() {
     assert_eq!(broken(rule, "server/src/http/a.rs", "use sqlx::Row;\nuse crate::service;\n"), 1);
     assert_eq!(broken(rule, "server/src/service/a.rs", "    axum::serve(a);\n// axum::x\n"), 1);
     assert_eq!(broken(rule, "runtime/src/a.rs", "use tokio;\nuse my_tokio::a;\n"), 1);
+    let rows = "use crate::inventory::a::{B, C};\nuse crate::inventory::a;\napp.inventory.read()\n";
+    assert_eq!(broken(handlers_only_name_rows, "server/src/http/a.rs", rows), 2);
     assert_eq!(broken(links_lead_somewhere, "README.md", "[a](none.md) [b](https://x)"), 1);
 }

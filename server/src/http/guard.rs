@@ -25,7 +25,7 @@ use crate::app::App;
 use crate::auth::Caller;
 use crate::auth::keys::random_text;
 use crate::error::{Error, Refusal, Result};
-use crate::inventory::audit;
+use crate::inventory::audit::Row as AuditRow;
 use crate::service::sessions::{self, Visitor};
 
 /// Where a connection comes from.
@@ -86,7 +86,7 @@ async fn outer(State(app): State<App>, mut request: Request, next: Next) -> Resp
     if let (Some(Pending(error)), false) = (&pending, method.is_safe()) {
         let actor = seen.actor().unwrap_or_else(|| visitor.actor(None, ""));
         let action = format!("{method} {route}");
-        let row = audit::Row::refused(&actor, &action, error.code());
+        let row = AuditRow::refused(&actor, &action, error.code());
         if app.refusals.try_send(row).is_err() {
             tracing::warn!(request_id, "a refused request was not audited: too many at once");
         }

@@ -34,6 +34,11 @@ pub async fn after(app: &App, caller: &Caller, after: i64) -> Result<Vec<Event>>
     events::list_after(app.inventory.read(), caller.sees(), after, BATCH).await
 }
 
+/// Changes whenever an event is added.
+pub fn appended(app: &App) -> tokio::sync::watch::Receiver<u64> {
+    app.inventory.appended()
+}
+
 /// Who did what, newest first; for operators and auditors.
 pub async fn audit(app: &App, page: &Page) -> Result<Listed<AuditEntry>> {
     let before = number(page.after.as_deref())?;

@@ -61,7 +61,7 @@ async fn list(
 async fn follow(State(app): State<App>, caller: Caller, headers: HeaderMap) -> Result<Response> {
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok());
     let after = last.and_then(|id| app.keys.unseal(id)?.parse().ok());
-    let mut appended = app.inventory.appended();
+    let mut appended = events::appended(&app);
     let mut after = match after {
         Some(after) => after,
         None => events::newest(&app).await?,
