@@ -68,6 +68,10 @@ impl Words {
             Stage::UnknownGroup => {
                 invalid("container.user", "the group is not in the image's /etc/group".to_owned())
             }
+            Stage::UserId | Stage::GroupId | Stage::Groups if errno == Errno::EINVAL => invalid(
+                "container.user",
+                "the user or a group is not among the ids of the container".to_owned(),
+            ),
             Stage::Passwd => {
                 invalid("container.user", format!("read /etc/passwd: {}", file(errno)))
             }

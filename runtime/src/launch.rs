@@ -378,3 +378,7 @@ fn prepare_root(
 pub fn errno_of(error: &std::io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
+
+#[cfg(test)]
+#[path = "launch_tests.rs"]
+mod tests;

@@ -54,6 +54,8 @@ pub struct MountPlan {
     pub masked: Vec<CString>,
     /// Whether the root itself is read-only.
     pub root_read_only: bool,
+    /// The working directory, to be made before the root is read-only.
+    pub cwd: Option<Target>,
 }
 
 /// One kernel parameter.
@@ -217,6 +219,11 @@ fn mount_plan(
         sysctls: sysctls(spec)?,
         read_only: protected("linux.readonlyPaths", linux.readonly_paths())?,
         masked: protected("linux.maskedPaths", linux.masked_paths())?,
+        cwd: spec
+            .process()
+            .as_ref()
+            .and_then(|process| process.cwd().to_str())
+            .and_then(|path| Target::new(path, Kind::Directory, "process.cwd").ok()),
         root_read_only: spec.root().as_ref().is_some_and(|root| root.readonly() == Some(true)),
     })
 }

@@ -49,11 +49,18 @@ pub fn build(
         mask(root, path, null, &mut made).at_index(Stage::Mask, index)?;
     }
     if plan.root_read_only {
+        // Whether it is there, and inside, is checked when it is entered.
+        if let Some(Err(errno)) = plan.cwd.as_ref().map(|cwd| cwd.open(root)) {
+            ignore(errno);
+        }
         let change = Change { set: attributes::RDONLY, ..Change::default() };
         set_attributes(root, change).at(Stage::ReadOnlyRoot)?;
     }
     Ok(())
 }
+
+/// For failures that a later step will find again and report better.
+fn ignore(_: Errno) {}
 
 fn walk(
     action: &Action,
