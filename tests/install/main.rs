@@ -120,10 +120,8 @@ fn top() -> PathBuf {
 
 /// The folder with both programs.
 fn programs() -> PathBuf {
-    let built = std::env::var_os("BERTH_BIN").map(PathBuf::from);
-    built
-        .and_then(|path| path.parent().map(Path::to_owned))
-        .unwrap_or_else(|| top().join("target/debug"))
+    let berth = system_tests::programs::berth();
+    berth.parent().expect("a program lies in a folder").to_owned()
 }
 
 fn succeeded(output: &Output) -> Result<String> {
@@ -151,10 +149,6 @@ fn wait_for(what: &str, mut condition: impl FnMut() -> bool) -> Result<()> {
     Ok(())
 }
 
-fn is_root() -> bool {
-    nix::unistd::geteuid().is_root()
-}
-
 /// The template's lines with what is commented out taken in.
 fn template() -> Result<toml::Table> {
     let script = top().join("Dockerfile-free-install.sh");
@@ -172,8 +166,8 @@ fn template() -> Result<toml::Table> {
 
 #[test]
 fn installs_proves_upgrades_and_removes() -> Result<()> {
-    if !is_root() {
-        println!("SKIPPED installs_proves_upgrades_and_removes: needs root");
+    if !system_tests::programs::is_root() {
+        system_tests::programs::skip("needs root: it installs");
         return Ok(());
     }
     let installed = Installed::new()?;

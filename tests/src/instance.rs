@@ -229,7 +229,8 @@ impl TestServer {
         let seed = std::process::id().wrapping_mul(7).wrapping_add(number);
         // Sixteen ranges of 65,536 ids for each instance, out of the product's own block.
         let id_first = 2_000_224_256 + (seed % 140) * 16 * 65_536;
-        let pool = Ipv4Addr::new(10, 64 + (seed / 256 % 64) as u8, (seed % 256) as u8, 0);
+        let [.., high, low] = seed.to_be_bytes();
+        let pool = Ipv4Addr::new(10, 64 + high % 64, low, 0);
         format!(
             "[server]\nlisten = \"{address}\"\nlog = \"info,berth=debug\"\n{server}\n\
              [runtime]\ninstance = \"{instance}\"\ndata_dir = \"{data}\"\nrun_dir = \"{run}\"\n\
