@@ -24,6 +24,9 @@ const WORKERS: usize = 2;
 pub fn run(config: Config) -> Result<()> {
     // Its memory holds passwords for moments and the secret key always: no core dump, no ptrace.
     nix::sys::prctl::set_dumpable(false).context("forbid core dumps")?;
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .map_err(|_| anyhow::anyhow!("choose the TLS provider: one was chosen before"))?;
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .thread_stack_size(STACK_BYTES)

@@ -33,8 +33,7 @@ pub struct Answer {
 impl Client {
     /// Nobody, at `base` (`http://127.0.0.1:1234`).
     pub fn anonymous(base: &str) -> Self {
-        let http = reqwest::Client::builder()
-            .no_proxy()
+        let http = builder()
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .expect("build an HTTP client");
@@ -43,8 +42,7 @@ impl Client {
 
     /// The machine's root on its socket.
     pub fn root(socket: &std::path::Path) -> Self {
-        let http = reqwest::Client::builder()
-            .no_proxy()
+        let http = builder()
             .unix_socket(socket)
             .build()
             .expect("build an HTTP client");
@@ -155,6 +153,12 @@ impl Client {
         let status = response.status().as_u16();
         Answer { status, headers: response.headers().clone(), text: String::new() }
     }
+}
+
+fn builder() -> reqwest::ClientBuilder {
+    // Every client needs a provider, plain HTTP too; that one was installed before is as good.
+    rustls::crypto::ring::default_provider().install_default().ok();
+    reqwest::Client::builder().no_proxy()
 }
 
 /// Sends a request and reads the whole answer.
