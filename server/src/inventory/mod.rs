@@ -18,6 +18,7 @@ pub mod sessions;
 pub mod tokens;
 
 use std::fmt::Display;
+use std::io::Read as _;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -208,7 +209,7 @@ async fn create_if_absent(path: &Path) -> anyhow::Result<()> {
                 std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
                     .with_context(|| format!("close {shown} to others"))?;
             }
-            return Ok(());
+            return check_header(path);
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(error).with_context(|| format!("look at {shown}")),
@@ -249,6 +250,23 @@ async fn create_if_absent(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Looks at the header (https://sqlite.org/fileformat.html, 1.3) without SQLite, which would begin to
+/// repair what is none of ours or damaged.
+fn check_header(path: &Path) -> anyhow::Result<()> {
+    let mut header = [0; 72];
+    let good = std::fs::File::open(path)
+        .and_then(|mut file| file.read_exact(&mut header))
+        .is_ok_and(|()| header.starts_with(b"SQLite format 3\0"))
+        && header[68..] == APPLICATION_ID.to_be_bytes();
+    ensure!(
+        good,
+        "{} is damaged or no inventory of Berth's; it was left as it is. Restore a backup or move it \
+         away",
+        path.display()
+    );
+    Ok(())
+}
+
 fn options(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
@@ -262,14 +280,6 @@ fn options(path: &Path) -> SqliteConnectOptions {
 
 async fn check(pool: &SqlitePool) -> anyhow::Result<()> {
     let mut db = pool.acquire().await.context("connect")?;
-    let id: i32 = sqlx::query_scalar("pragma application_id")
-        .fetch_one(&mut *db)
-        .await
-        .context("read the file's header")?;
-    ensure!(
-        id == APPLICATION_ID,
-        "it is not an inventory of Berth's, or it is damaged (application id {id:#x})"
-    );
     let problems: Vec<String> = sqlx::query_scalar("pragma integrity_check(5)")
         .fetch_all(&mut *db)
         .await

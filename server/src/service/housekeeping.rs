@@ -6,6 +6,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::app::{App, Used};
 use crate::error::Result;
+use crate::service::people;
 use crate::inventory::{audit, events, idempotency, operations, sessions, tokens};
 
 const PERIOD: Duration = Duration::from_secs(30);
@@ -16,10 +17,17 @@ const PRUNE_EVERY: u64 = 20;
 pub async fn run(app: App) {
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut placed = false;
     for round in 0u64.. {
         tokio::select! {
             _ = ticks.tick() => {}
             () = app.stopping.cancelled() => break,
+        }
+        if !placed {
+            match people::place_all(&app).await {
+                Ok(()) => placed = true,
+                Err(error) => tracing::warn!(error = %error, "not everybody has an id range yet"),
+            }
         }
         let done = match round % PRUNE_EVERY {
             0 => prune(&app).await,

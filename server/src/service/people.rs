@@ -58,7 +58,33 @@ pub async fn add(
     write.subject("person", id, id);
     write.commit().await?;
     let person = people::find(app.inventory.read(), caller.sees(), id).await?;
+    if let Err(error) = place(app, id, person.group).await {
+        // They get it at the server's next start, or with their first container.
+        tracing::warn!(person = %id, error = %error, "a person has no id range yet");
+    }
     Ok((person, Invitation { secret, expires_at }))
+}
+
+/// Sees to it that the supervisor knows a person and has given them an id range; to be called before
+/// anything of theirs is started. It costs one round trip when they have one.
+pub async fn place(app: &App, person: PrincipalId, group: PrincipalId) -> Result<()> {
+    app.runtime.person_add(person, group).await?;
+    Ok(())
+}
+
+/// The same for everybody and the system: at the server's start, for those who were added while the
+/// supervisor was away.
+pub async fn place_all(app: &App) -> Result<()> {
+    let known = app.runtime.people().await?;
+    let system = (PrincipalId::SYSTEM, PrincipalId::DEFAULT_GROUP);
+    let mut wanted = people::all_ids(app.inventory.read()).await?;
+    wanted.push(system);
+    for (person, group) in wanted {
+        if !known.iter().any(|range| range.person == person) {
+            place(app, person, group).await?;
+        }
+    }
+    Ok(())
 }
 
 /// A new link for somebody who has lost the first one, or their password.

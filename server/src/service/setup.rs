@@ -1,5 +1,6 @@
 //! The first operator: exactly one caller with the one-time secret becomes it.
 
+use berth_runtime::id::PrincipalId;
 use subtle::ConstantTimeEq;
 
 use super::people::check_name;
@@ -71,6 +72,9 @@ pub async fn complete(
     write.subject("person", person, person);
     let signed_in = sessions::open(app, &mut write, visitor, person).await?;
     write.commit().await?;
+    if let Err(error) = super::people::place(app, person, PrincipalId::DEFAULT_GROUP).await {
+        tracing::warn!(person = %person, error = %error, "a person has no id range yet");
+    }
     Ok(signed_in)
 }
 
