@@ -300,9 +300,7 @@ async fn every_route_answers_each_role_as_its_row_says() {
                 (
                     "DELETE /api/v1/me/session" | "POST /sign-out",
                     "user" | "auditor" | "operator",
-                ) => {
-                    sign_in_again(&server, client).await
-                }
+                ) => sign_in_again(&server, client).await,
                 _ => client.clone(),
             };
             let answer = try_route(client, row, &random_id(row)).await;

@@ -42,10 +42,7 @@ impl Client {
 
     /// The machine's root on its socket.
     pub fn root(socket: &std::path::Path) -> Self {
-        let http = builder()
-            .unix_socket(socket)
-            .build()
-            .expect("build an HTTP client");
+        let http = builder().unix_socket(socket).build().expect("build an HTTP client");
         Self { http, base: "http://localhost".to_owned(), credential: Credential::Nobody }
     }
 
@@ -158,7 +155,8 @@ impl Client {
 fn builder() -> reqwest::ClientBuilder {
     // Every client needs a provider, plain HTTP too; that one was installed before is as good.
     rustls::crypto::ring::default_provider().install_default().ok();
-    reqwest::Client::builder().no_proxy()
+    // A connection each: one that the server closes after a refusal must not be met again.
+    reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0)
 }
 
 /// Sends a request and reads the whole answer.

@@ -46,8 +46,6 @@ pub struct Claims {
     pub principal: PrincipalId,
     /// The hash of its id.
     pub id_hash: SecretHash,
-    /// When it ends.
-    pub expires_at: Time,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -147,7 +145,6 @@ impl Keys {
         Some(Claims {
             principal: PrincipalId(claims.sub.parse().ok()?),
             id_hash: hash_secret(&claims.jti),
-            expires_at: Time(claims.exp.checked_mul(1000)?),
         })
     }
 

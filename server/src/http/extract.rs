@@ -1,10 +1,11 @@
 //! What handlers take. A refused value is a problem like any other.
 
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use axum::http::request::Parts;
+use http_body_util::BodyExt as _;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
@@ -21,6 +22,9 @@ pub use crate::service::sessions::Visitor;
 
 /// JSON deeper than this is refused.
 const DEPTH_MAX: usize = 32;
+/// What is too large is read on to here and dropped: closing on a sender who still sends would take
+/// the refusal away from them.
+const DRAINED_BYTES_MAX: usize = 16 * BODY_BYTES_MAX;
 /// Items in one page of a list, at most and if nothing is said.
 const LIMIT_MAX: u32 = 500;
 const LIMIT_DEFAULT: u32 = 100;
@@ -184,25 +188,22 @@ async fn read(headers: &HeaderMap, body: Body) -> Result<Vec<u8>> {
     if headers.contains_key(CONTENT_ENCODING) {
         return Err(Error::invalid("request.media-type", "send the body without content coding"));
     }
-    let limit_bytes = BODY_BYTES_MAX;
-    match to_bytes(body, limit_bytes).await {
-        Ok(bytes) => Ok(bytes.into()),
-        Err(error) if is_length_limit(&error) => {
-            Err(Error::TooLarge { limit_bytes: limit_bytes as u64 })
+    let mut body = body;
+    let (mut bytes, mut total) = (Vec::new(), 0);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| malformed("the body ended early".into()))?;
+        let Ok(data) = frame.into_data() else { continue };
+        total += data.len();
+        if total <= BODY_BYTES_MAX {
+            bytes.extend_from_slice(&data);
+        } else if total > DRAINED_BYTES_MAX {
+            break;
         }
-        Err(_) => Err(malformed("the body ended early".into())),
     }
-}
-
-fn is_length_limit(error: &axum::Error) -> bool {
-    let mut cause: Option<&dyn std::error::Error> = Some(error);
-    while let Some(error) = cause {
-        if error.is::<http_body_util::LengthLimitError>() {
-            return true;
-        }
-        cause = error.source();
+    if total > BODY_BYTES_MAX {
+        return Err(Error::TooLarge { limit_bytes: BODY_BYTES_MAX as u64 });
     }
-    false
+    Ok(bytes)
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {

@@ -340,14 +340,3 @@ impl Seen {
         self.lock().1.clone()
     }
 }
-
-/// Whether a method changes nothing (RFC 9110).
-trait IsSafe {
-    fn is_safe(&self) -> bool;
-}
-
-impl IsSafe for Method {
-    fn is_safe(&self) -> bool {
-        matches!(*self, Self::GET | Self::HEAD | Self::OPTIONS)
-    }
-}

@@ -6,8 +6,8 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::app::{App, Used};
 use crate::error::Result;
-use crate::service::people;
 use crate::inventory::{audit, events, idempotency, operations, sessions, tokens};
+use crate::service::people;
 
 const PERIOD: Duration = Duration::from_secs(30);
 /// Rows are dropped every this many periods.

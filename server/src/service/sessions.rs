@@ -185,7 +185,7 @@ pub async fn end(app: &App, caller: &Caller, id: &str) -> Result<()> {
 /// When the caller shows no session.
 pub async fn sign_out(app: &App, caller: &Caller) -> Result<()> {
     match caller.session() {
-        Some(id) => end(app, caller, &id.to_owned()).await,
+        Some(id) => end(app, caller, id).await,
         None => Err(Error::conflict("session.none", "you are not signed in with a session")),
     }
 }
