@@ -18,7 +18,9 @@ cargo test --workspace --no-run --quiet --message-format=json 2>/dev/null |
 while IFS=$'\t' read -r kind name executable; do
     [[ $kind == lib || " $TARGETS " != *" $name "* ]] || strip -o "$scratch/tests/$name" "$executable"
 done <"$scratch/list"
-# Programs that tests would compile themselves: the guest has no compiler.
-if [ -n "${BERTH_PROBER:-}" ]; then cp "$BERTH_PROBER"* "$scratch/programs/"; fi
+# What tests would compile or find themselves: the guest has no compiler and no static busybox.
+gcc -static -O1 -o "$scratch/programs/prober-64" tests/runtime/prober.c
+gcc -static -O1 -m32 -o "$scratch/programs/prober-32" tests/runtime/prober.c
+cp "$(command -v busybox)" "$scratch/programs/busybox"
 "$BERTH_VM" run --timeout 850 --with "$scratch/programs:/opt/berth" --with "$scratch/tests:/opt/tests" \
     -- tests/vm/guest/kernel.sh

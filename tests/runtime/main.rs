@@ -1,0 +1,11 @@
+//! The runtime by its OCI command line, on busybox bundles, as root: life cycle, the default profile,
+//! and attacks on it, each with a control that shows the attack working where the guard is absent.
+//!
+//! Every container has a cgroup and a state directory of its own test's, removed at the end.
+
+mod bundle;
+mod lifecycle;
+mod paths;
+mod prober;
+mod process;
+mod users;
