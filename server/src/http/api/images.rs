@@ -1,0 +1,341 @@
+//! `/api/v1/images`: pull, import, list, inspect, tag, remove.
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::StatusCode;
+use berth_runtime::digest::Digest;
+use berth_runtime::id::PrincipalId;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::routes;
+
+use crate::app::App;
+use crate::auth::TokenScope;
+use crate::clock::Time;
+use crate::error::Result;
+use crate::http::extract::{Caller, Create, Items, JsonBody, PageParams, Path, Query, page};
+use crate::http::problem::ProblemBody;
+use crate::http::routes::{Access, Routes};
+use crate::inventory::images::ReferenceValue;
+use crate::inventory::operations::Operation;
+use crate::service::images::{self, Image, Inspected, Upload};
+
+/// Adds the routes.
+pub fn routes(routes: Routes) -> Routes {
+    routes
+        .add(Access::SignedIn(TokenScope::Read), routes!(list))
+        .add(Access::SignedIn(TokenScope::Read), routes!(show))
+        .add(Access::Member(TokenScope::Operate), routes!(remove))
+        .add(Access::Member(TokenScope::Operate), routes!(pull))
+        .add(Access::Member(TokenScope::Operate), routes!(tag, untag))
+        .upload(Access::Member(TokenScope::Operate), routes!(import))
+}
+
+/// An image.
+#[derive(Debug, Serialize, ToSchema)]
+struct ImageView {
+    /// 32 hexadecimal digits.
+    id: String,
+    /// Whose; 1 is the system, whose images everyone may use.
+    owner: u32,
+    /// Names with a tag, such as `docker.io/library/busybox:latest`.
+    tags: Vec<String>,
+    /// Names with a digest by which it was pulled.
+    digests: Vec<String>,
+    /// The digest of its manifest.
+    manifest_digest: String,
+    /// The digest of its config.
+    config_digest: String,
+    /// Such as `linux/amd64`.
+    platform: String,
+    /// Its layers as stored.
+    compressed_bytes: u64,
+    /// Its layers as unpacked.
+    unpacked_bytes: u64,
+    /// `pull` or `import`.
+    source: String,
+    /// When it came here.
+    created_at: Time,
+}
+
+/// An image in detail.
+#[derive(Debug, Serialize, ToSchema)]
+struct ImageDetail {
+    /// The image.
+    image: ImageView,
+    /// When it was made, as its maker says.
+    made_at: Option<String>,
+    /// Who made it, as its maker says.
+    author: Option<String>,
+    /// How a container of it runs; empty for those who may not read what is in it.
+    config: ConfigView,
+    /// Its layers, lowest first.
+    layers: Vec<LayerView>,
+    /// How it came to be, oldest step first; empty for those who may not read what is in it.
+    history: Vec<HistoryView>,
+}
+
+/// How a container of an image runs.
+#[derive(Debug, Serialize, ToSchema)]
+struct ConfigView {
+    /// The program and its first arguments.
+    entrypoint: Vec<String>,
+    /// Arguments, or the program.
+    command: Vec<String>,
+    /// `NAME=value` each.
+    env: Vec<String>,
+    /// Where it starts.
+    working_dir: String,
+    /// `user[:group]`.
+    user: String,
+    /// The signal that asks it to end.
+    stop_signal: String,
+    /// Labels.
+    labels: std::collections::BTreeMap<String, String>,
+    /// Ports that it says it listens on.
+    exposed_ports: Vec<String>,
+    /// Paths that it says are volumes.
+    volumes: Vec<String>,
+}
+
+/// A layer.
+#[derive(Debug, Serialize, ToSchema)]
+struct LayerView {
+    /// The digest of its bytes as stored.
+    digest: String,
+    /// The digest of its uncompressed bytes.
+    diff_id: String,
+    /// `none`, `gzip` or `zstd`.
+    #[schema(value_type = String)]
+    compression: berth_runtime::wire::Compression,
+    /// Its size as stored.
+    compressed_bytes: u64,
+    /// Its files' size.
+    unpacked_bytes: u64,
+}
+
+/// A step of an image's history.
+#[derive(Debug, Serialize, ToSchema)]
+struct HistoryView {
+    /// When.
+    created: Option<String>,
+    /// By which command.
+    created_by: Option<String>,
+    /// A remark.
+    comment: Option<String>,
+    /// Whether it made no layer.
+    empty_layer: bool,
+}
+
+/// Which images.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct ImageQuery {
+    /// Items at most, 1 to 500.
+    limit: Option<u32>,
+    /// The `next` of the page before.
+    after: Option<String>,
+    /// Only those with this in a name or tag.
+    reference: Option<String>,
+}
+
+/// What to pull.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct PullRequest {
+    /// As for `docker pull`: `busybox`, `ghcr.io/a/b:1`, `busybox@sha256:…`.
+    reference: String,
+}
+
+/// A name for an image.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct TagRequest {
+    /// A name with a tag, such as `lab/app:v1`.
+    reference: String,
+}
+
+/// Which name is taken away.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct UntagQuery {
+    /// The name with its tag.
+    reference: String,
+}
+
+/// How an upload is called.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct ImportQuery {
+    /// A name with a tag, over what the archive says.
+    reference: Option<String>,
+}
+
+/// Lists images, newest first: one's own and the system's.
+#[utoipa::path(get, path = "/api/v1/images", tag = "images", params(ImageQuery),
+    responses((status = 200, body = Items<ImageView>)))]
+async fn list(
+    State(app): State<App>,
+    caller: Caller,
+    Query(query): Query<ImageQuery>,
+) -> Result<Json<Items<ImageView>>> {
+    let page = page(&app, &PageParams { limit: query.limit, after: query.after })?;
+    let listed = images::list(&app, &caller, query.reference, &page).await?;
+    Ok(Json(Items::seal(&app, listed)?))
+}
+
+/// Shows an image: config, layers, history.
+#[utoipa::path(get, path = "/api/v1/images/{id}", tag = "images",
+    params(("id" = String, Path, description = "The image")),
+    responses((status = 200, body = ImageDetail), (status = 404, body = ProblemBody)))]
+async fn show(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<ImageDetail>> {
+    Ok(Json(images::inspect(&app, &caller, &id).await?.into()))
+}
+
+/// Removes an image; refused while a container uses it.
+#[utoipa::path(delete, path = "/api/v1/images/{id}", tag = "images",
+    params(("id" = String, Path, description = "The image")),
+    responses((status = 204), (status = 404, body = ProblemBody), (status = 409, body = ProblemBody)))]
+async fn remove(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<StatusCode> {
+    images::remove(&app, &caller, &id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Begins to pull an image. The operation's progress has `layers`, each with `digest`, `state`
+/// (`waiting`, `downloading`, `unpacking`, `done`, `present`), `downloaded_bytes`, `total_bytes`;
+/// its result has `image`.
+#[utoipa::path(post, path = "/api/v1/images/pull", tag = "images", request_body = PullRequest,
+    responses((status = 202, body = Operation), (status = 403, body = ProblemBody),
+        (status = 422, body = ProblemBody)))]
+async fn pull(
+    State(app): State<App>,
+    caller: Caller,
+    Create(body, key): Create<PullRequest>,
+) -> Result<(StatusCode, Json<Operation>)> {
+    let operation = images::pull(&app, &caller, &body.reference, key.as_ref()).await?;
+    Ok((StatusCode::ACCEPTED, Json(operation)))
+}
+
+/// Gives an image one more name.
+#[utoipa::path(post, path = "/api/v1/images/{id}/tags", tag = "images", request_body = TagRequest,
+    params(("id" = String, Path, description = "The image")),
+    responses((status = 200, body = ImageView), (status = 404, body = ProblemBody),
+        (status = 422, body = ProblemBody)))]
+async fn tag(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+    JsonBody(body): JsonBody<TagRequest>,
+) -> Result<Json<ImageView>> {
+    Ok(Json(images::tag(&app, &caller, &id, &body.reference).await?.into()))
+}
+
+/// Takes a name from an image.
+#[utoipa::path(delete, path = "/api/v1/images/{id}/tags", tag = "images", params(
+        ("id" = String, Path, description = "The image"), UntagQuery),
+    responses((status = 204), (status = 404, body = ProblemBody)))]
+async fn untag(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+    Query(query): Query<UntagQuery>,
+) -> Result<StatusCode> {
+    images::untag(&app, &caller, &id, &query.reference).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Imports the images of an archive (`docker save` or OCI layout), sent as the body. The
+/// operation's result has `images`.
+#[utoipa::path(post, path = "/api/v1/images/import", tag = "images", params(ImportQuery),
+    request_body(content = Vec<u8>, content_type = "application/x-tar"),
+    responses((status = 202, body = Operation), (status = 413, body = ProblemBody),
+        (status = 422, body = ProblemBody)))]
+async fn import(
+    State(app): State<App>,
+    caller: Caller,
+    Query(query): Query<ImportQuery>,
+    body: Body,
+) -> Result<(StatusCode, Json<Operation>)> {
+    let upload = Upload { bytes: body.into_data_stream(), reference: query.reference };
+    let operation = images::import(&app, &caller, upload).await?;
+    Ok((StatusCode::ACCEPTED, Json(operation)))
+}
+
+impl From<Image> for ImageView {
+    fn from(image: Image) -> Self {
+        let Image { row, references } = image;
+        let PrincipalId(owner) = row.owner;
+        let is_tag = |value: &ReferenceValue| matches!(value, ReferenceValue::Tag(_));
+        let (tags, digests): (Vec<_>, Vec<_>) =
+            references.iter().partition(|reference| is_tag(&reference.value));
+        let text = |digest: &Digest| digest.as_str().to_owned();
+        Self {
+            owner,
+            tags: tags.iter().map(ToString::to_string).collect(),
+            digests: digests.iter().map(ToString::to_string).collect(),
+            manifest_digest: text(&row.manifest),
+            config_digest: text(&row.config_digest),
+            platform: row.platform,
+            compressed_bytes: row.compressed_bytes,
+            unpacked_bytes: row.unpacked_bytes,
+            source: row.source,
+            created_at: row.created_at,
+            id: row.id,
+        }
+    }
+}
+
+impl From<Inspected> for ImageDetail {
+    fn from(inspected: Inspected) -> Self {
+        let Inspected { image, config, layers } = inspected;
+        let run = config.config;
+        Self {
+            image: image.into(),
+            made_at: config.created,
+            author: config.author,
+            config: ConfigView {
+                entrypoint: run.entrypoint,
+                command: run.cmd,
+                env: run.env,
+                working_dir: run.working_dir,
+                user: run.user,
+                stop_signal: run.stop_signal,
+                labels: run.labels,
+                exposed_ports: run.exposed_ports.into_keys().collect(),
+                volumes: run.volumes.into_keys().collect(),
+            },
+            layers: layers
+                .into_iter()
+                .map(|layer| LayerView {
+                    digest: layer.blob.as_str().to_owned(),
+                    diff_id: layer.diff_id.as_str().to_owned(),
+                    compression: layer.compression,
+                    compressed_bytes: layer.compressed_bytes,
+                    unpacked_bytes: layer.unpacked_bytes,
+                })
+                .collect(),
+            history: config
+                .history
+                .into_iter()
+                .map(|step| HistoryView {
+                    created: step.created,
+                    created_by: step.created_by,
+                    comment: step.comment,
+                    empty_layer: step.empty_layer,
+                })
+                .collect(),
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! Brings one layer here: over the network or from what is stored, verified and unpacked.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use berth_runtime::digest::Digest;
+use berth_runtime::id::PrincipalId;
+use berth_runtime::wire::LayerFacts;
+use nix::fcntl::{FcntlArg, fcntl};
+use tokio::io::AsyncWriteExt;
+use tokio::net::unix::pipe;
+
+use super::progress::{LayerProgress, LayerState};
+use super::store::{Incoming, Pinned, disk};
+use crate::app::App;
+use crate::error::{Error, Result};
+use crate::inventory::images;
+use crate::registry::client::{mismatch, transport_error};
+use crate::registry::manifest::LayerBlob;
+use crate::registry::{ImageReference, Session};
+
+/// A transfer that breaks off is taken up again this often at most.
+const ATTEMPTS_MAX: u32 = 5;
+/// A transfer must bring this much in each such time, or it has failed.
+const PACE_BYTES: u64 = 64 << 10;
+const PACE_TIME: Duration = Duration::from_secs(60);
+/// The pipe to the unpacker.
+const PIPE_BYTES: i32 = 1 << 20;
+
+/// One pull, as its layers see it.
+pub struct Source<'a> {
+    /// The repository.
+    pub session: &'a Session,
+    /// What is pulled.
+    pub reference: &'a ImageReference,
+    /// For whom.
+    pub owner: PrincipalId,
+}
+
+/// One layer to be brought.
+pub struct Wanted {
+    /// Its blob.
+    pub layer: LayerBlob,
+    /// What it is to inflate to.
+    pub diff_id: Digest,
+    /// Keeps it from being collected until the image's row is there.
+    pub pin: Pinned,
+    /// Where its progress is shown.
+    pub progress: Arc<LayerProgress>,
+}
+
+/// Brings the layer: on disk under its name, blob and unpacked, when this returns.
+pub async fn bring(app: &App, source: &Source<'_>, wanted: &Wanted) -> Result<LayerFacts> {
+    let _turn = wanted.pin.turn().await;
+    let _slot = app.images.unpackers.acquire().await;
+    let digest = &wanted.layer.blob.digest;
+    let stored = app.images.content.has(digest);
+    if stored && may_reuse(app, source, digest).await? {
+        let facts = unpack_stored(app, wanted).await?;
+        wanted.progress.set(LayerState::Present);
+        return Ok(facts);
+    }
+    wanted.progress.set(LayerState::Downloading);
+    let facts = if stored {
+        // Somebody else's: its bytes are fetched to prove that this person may have them, and
+        // nothing is asked of the stored layer before that is proven.
+        let mut incoming = app.images.content.receive().await?;
+        download(source, wanted, &mut incoming, None).await?;
+        unpack_stored(app, wanted).await?
+    } else {
+        download_and_unpack(app, source, wanted).await?
+    };
+    let (registry, repository) = (&source.reference.registry, &source.reference.repository);
+    let mut write = app.inventory.observe().await?;
+    images::insert_origin(write.db(), digest, registry, repository).await?;
+    write.commit().await?;
+    wanted.progress.set(LayerState::Done);
+    Ok(facts)
+}
+
+/// A stored layer is used again when this person has it already, or when a repository that it has
+/// come from confirms it to this person's own credentials now. Another repository's word does not
+/// count: its owner could say yes to any digest.
+async fn may_reuse(app: &App, source: &Source<'_>, digest: &Digest) -> Result<bool> {
+    let db = app.inventory.read();
+    if images::holds_layer(db, source.owner, digest).await? {
+        return Ok(true);
+    }
+    let (registry, repository) = (&source.reference.registry, &source.reference.repository);
+    if !images::has_origin(db, digest, registry, repository).await? {
+        return Ok(false);
+    }
+    source.session.has_blob(digest).await
+}
+
+/// Unpacks from the stored blob; at once when it is unpacked already.
+pub async fn unpack_stored(app: &App, wanted: &Wanted) -> Result<LayerFacts> {
+    let digest = &wanted.layer.blob.digest;
+    wanted.progress.set(LayerState::Unpacking);
+    let blob = app.images.content.open_blob(digest)?;
+    let (digest, diff_id) = (digest.clone(), wanted.diff_id.clone());
+    let compression = wanted.layer.compression;
+    Ok(app.runtime.layer_unpack(digest, diff_id, compression, blob).await?)
+}
+
+/// One pass: from the network into the hash, the blob's file and the unpacker.
+async fn download_and_unpack(
+    app: &App,
+    source: &Source<'_>,
+    wanted: &Wanted,
+) -> Result<LayerFacts> {
+    let content = &app.images.content;
+    let digest = &wanted.layer.blob.digest;
+    let mut incoming = content.receive().await?;
+    let (sender, receiver) = pipe::pipe().map_err(disk("make a pipe"))?;
+    // Where the host's limit for unprivileged pipes is lower, the default does.
+    if let Err(errno) = fcntl(&sender, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES)) {
+        tracing::debug!(%errno, "the pipe to the unpacker keeps its size");
+    }
+    let receiver = receiver.into_blocking_fd().map_err(disk("make a pipe"))?;
+    let compression = wanted.layer.compression;
+    let unpack = async {
+        let unpacking = app.runtime.layer_unpack(
+            digest.clone(),
+            wanted.diff_id.clone(),
+            compression,
+            receiver,
+        );
+        Ok::<_, Error>(unpacking.await?)
+    };
+    let fetch = download(source, wanted, &mut incoming, Some(sender));
+    let ((), facts) = tokio::try_join!(fetch, unpack)?;
+    incoming.commit(content, digest).await?;
+    Ok(facts)
+}
+
+/// Fetches and verifies all bytes, taking up a broken transfer where it ended.
+async fn download(
+    source: &Source<'_>,
+    wanted: &Wanted,
+    incoming: &mut Incoming,
+    mut unpacker: Option<pipe::Sender>,
+) -> Result<()> {
+    let blob = &wanted.layer.blob;
+    let mut attempts = 0;
+    while incoming.bytes() < blob.bytes || attempts == 0 {
+        attempts += 1;
+        let before = incoming.bytes();
+        match transfer(source, wanted, incoming, &mut unpacker).await {
+            Ok(()) => {}
+            // Only a transfer that had begun is worth another try.
+            Err(Error::Unavailable(_)) if incoming.bytes() > before && attempts < ATTEMPTS_MAX => {}
+            Err(error) => return Err(error),
+        }
+        if attempts >= ATTEMPTS_MAX && incoming.bytes() < blob.bytes {
+            return Err(Error::unavailable(
+                "registry.broken",
+                "the registry keeps breaking off in the middle of a layer",
+            ));
+        }
+    }
+    if incoming.bytes() != blob.bytes || incoming.digest() != blob.digest {
+        return Err(mismatch("a layer"));
+    }
+    // The unpacker sees the end only now, when the bytes are known to be right.
+    drop(unpacker);
+    wanted.progress.set(LayerState::Unpacking);
+    Ok(())
+}
+
+async fn transfer(
+    source: &Source<'_>,
+    wanted: &Wanted,
+    incoming: &mut Incoming,
+    unpacker: &mut Option<pipe::Sender>,
+) -> Result<()> {
+    let blob = &wanted.layer.blob;
+    let have = incoming.bytes();
+    let (mut response, start) = source.session.blob(&blob.digest, have).await?;
+    let mut skip = have - start;
+    let mut pace = (Instant::now(), have);
+    while let Some(chunk) = response.chunk().await.map_err(transport_error)? {
+        let skipped = skip.min(chunk.len() as u64);
+        skip -= skipped;
+        let bytes = chunk.slice(usize::try_from(skipped).unwrap_or(chunk.len())..);
+        if incoming.bytes() + bytes.len() as u64 > blob.bytes {
+            return Err(mismatch("a layer"));
+        }
+        incoming.write(&bytes).await?;
+        if let Some(pipe) = unpacker
+            && pipe.write_all(&bytes).await.is_err()
+        {
+            // It has ended early: it had the layer already, or its answer says what is wrong.
+            *unpacker = None;
+        }
+        wanted.progress.reached(incoming.bytes());
+        if pace.0.elapsed() > PACE_TIME {
+            if incoming.bytes() - pace.1 < PACE_BYTES {
+                return Err(Error::conflict("registry.stalled", "the registry sends too slowly"));
+            }
+            pace = (Instant::now(), incoming.bytes());
+        }
+    }
+    Ok(())
+}

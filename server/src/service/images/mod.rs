@@ -1,0 +1,360 @@
+//! Images: pull, import, list, inspect, tag, remove; and what others need to start from one.
+//!
+//! Order that a crash cannot break: content first (fsynced, then named), the image's row last; at
+//! removal the row first, content after it. Whatever content no row holds goes at the next
+//! [`reconcile`].
+
+mod archive;
+mod import;
+mod layers;
+mod progress;
+mod pull;
+mod store;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use berth_runtime::digest::Digest;
+use berth_runtime::id::PrincipalId;
+use serde::Serialize;
+use serde_json::json;
+use tokio::sync::Semaphore;
+
+use super::{Listed, Page};
+use crate::app::App;
+use crate::auth::{Caller, Visibility};
+use crate::clock::Time;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::inventory::events::NewEvent;
+use crate::inventory::images::{self, Filter, ImageRow, LayerRow, ReferenceRow, ReferenceValue};
+use crate::inventory::operations::Operation;
+use crate::registry::manifest::{ImageConfig, RunConfig};
+use crate::registry::{ImageReference, Registry};
+use crate::runtime_client::RuntimeError;
+
+pub use import::{Upload, receive as import};
+pub use pull::start as pull;
+
+/// Between two tries to reach the supervisor at start.
+const RECONCILE_PAUSE: Duration = Duration::from_secs(5);
+/// Names of one image at most.
+const REFERENCES_MAX: usize = 100;
+
+/// What the image services share.
+pub struct Images {
+    /// The transport to registries.
+    pub registry: Arc<Registry>,
+    /// The blobs.
+    pub content: Arc<store::Content>,
+    /// As many as the supervisor runs unpackers.
+    unpackers: Semaphore,
+}
+
+/// An image with its names.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// The row.
+    pub row: ImageRow,
+    /// What it is called, tags first.
+    pub references: Vec<ReferenceRow>,
+}
+
+/// An image in detail.
+#[derive(Debug, Clone)]
+pub struct Inspected {
+    /// The image.
+    pub image: Image,
+    /// Its config.
+    pub config: ImageConfig,
+    /// Its layers, lowest first.
+    pub layers: Vec<LayerRow>,
+}
+
+/// All that a container needs of an image.
+#[derive(Debug, Clone, Serialize)]
+pub struct ImageForStart {
+    /// The image's id.
+    pub id: String,
+    /// Its layers by blob digest, lowest first.
+    pub layers: Vec<Digest>,
+    /// How a container of it runs, as the image says; never policy.
+    pub config: RunConfig,
+}
+
+/// The answer of [`ensure`].
+#[derive(Debug)]
+pub enum Ensured {
+    /// It is here.
+    Here(ImageForStart),
+    /// It is being pulled by this operation.
+    Pulling(Operation),
+}
+
+impl Images {
+    /// Opens the content store and sets up the transport.
+    ///
+    /// # Errors
+    /// When the store cannot be made or read.
+    pub fn open(config: &Config) -> anyhow::Result<Self> {
+        use anyhow::Context;
+        let directory = config.store_dir();
+        let content = store::Content::open(&directory)
+            .with_context(|| format!("open the store {}", directory.display()))?;
+        let unpackers = usize::try_from(config.runtime.unpackers_max.max(1)).unwrap_or(1);
+        Ok(Self {
+            registry: Arc::new(Registry::new(&config.registries)?),
+            content: Arc::new(content),
+            unpackers: Semaphore::new(unpackers),
+        })
+    }
+}
+
+/// Images that the caller sees: their own and the system's; everybody's to operators and auditors.
+pub async fn list(
+    app: &App,
+    caller: &Caller,
+    reference: Option<String>,
+    page: &Page,
+) -> Result<Listed<Image>> {
+    let before = page.after.as_deref().map(position).transpose()?;
+    let db = app.inventory.read();
+    let filter = Filter { reference, before };
+    let rows = images::list(db, caller.sees(), &filter, page.rows()).await?;
+    let listed = page.cut(rows, |row| format!("{} {}", row.created_at.0, row.id));
+    let mut items = Vec::new();
+    for row in listed.items {
+        let references = images::references(db, &row.id).await?;
+        items.push(Image { row, references });
+    }
+    Ok(Listed { items, next: listed.next })
+}
+
+/// One image in detail.
+///
+/// # Errors
+/// When the caller sees no such image.
+pub async fn inspect(app: &App, caller: &Caller, id: &str) -> Result<Inspected> {
+    let db = app.inventory.read();
+    let row = images::find(db, caller.sees(), id).await?;
+    let mut config = config_of(&row)?;
+    if !caller.sees_content(row.owner) && row.owner != PrincipalId::SYSTEM {
+        // Secrets are built into environments and commands more often than one would wish.
+        config.config = RunConfig::default();
+        config.history.clear();
+    }
+    let references = images::references(db, id).await?;
+    let layers = images::layers(db, id).await?;
+    Ok(Inspected { image: Image { row, references }, config, layers })
+}
+
+/// Gives an image of the caller's own one more name; a tag moves from the image that bore it.
+///
+/// # Errors
+/// When there is no such image or the name is none.
+pub async fn tag(app: &App, caller: &Caller, id: &str, reference: &str) -> Result<Image> {
+    let reference = tag_of(reference)?;
+    let row = own(app, caller, id).await?;
+    let mut write = app.inventory.change(&caller.actor, "image.tag").await?;
+    if images::references(app.inventory.read(), id).await?.len() >= REFERENCES_MAX {
+        return Err(Error::exhausted(
+            "image.too-many-names",
+            format!("an image has at most {REFERENCES_MAX} names"),
+        ));
+    }
+    images::insert_reference(write.db(), row.owner, id, &reference).await?;
+    write.subject("image", id, row.owner);
+    let data = json!({ "reference": reference.to_string() });
+    let event =
+        NewEvent { owner: row.owner, kind: "image.tagged", subject_kind: "image", subject: id, data };
+    write.event(event).await?;
+    write.commit().await?;
+    let references = images::references(app.inventory.read(), id).await?;
+    Ok(Image { row, references })
+}
+
+/// Takes a name from an image; the image stays.
+///
+/// # Errors
+/// When there is no such image, or it has no such name.
+pub async fn untag(app: &App, caller: &Caller, id: &str, reference: &str) -> Result<()> {
+    let reference = tag_of(reference)?;
+    let row = own(app, caller, id).await?;
+    let mut write = app.inventory.change(&caller.actor, "image.untag").await?;
+    images::delete_reference(write.db(), row.owner, id, &reference).await?;
+    write.subject("image", id, row.owner);
+    write.commit().await
+}
+
+/// Removes an image. Its content goes when nobody else holds it.
+///
+/// # Errors
+/// When there is no such image, or a container uses it.
+pub async fn remove(app: &App, caller: &Caller, id: &str) -> Result<()> {
+    let row = own(app, caller, id).await?;
+    let layers = images::layers(app.inventory.read(), id).await?;
+    let mut write = app.inventory.change(&caller.actor, "image.remove").await?;
+    let used = images::containers_of(write.db(), id).await?;
+    if !used.is_empty() {
+        let names = used.join(", ");
+        return Err(Error::conflict("image.in-use", format!("containers use it: {names}")));
+    }
+    images::delete(write.db(), id).await?;
+    write.subject("image", id, row.owner);
+    let event = NewEvent {
+        owner: row.owner,
+        kind: "image.removed",
+        subject_kind: "image",
+        subject: id,
+        data: json!({}),
+    };
+    write.event(event).await?;
+    write.commit().await?;
+    let mut digests: Vec<Digest> = layers.into_iter().map(|layer| layer.blob).collect();
+    digests.extend([row.manifest, row.config_digest]);
+    let app = app.clone();
+    tokio::spawn(async move {
+        for digest in digests {
+            if let Err(error) = collect(&app, &digest).await {
+                tracing::warn!(%digest, error = %error, "content stays until the next start");
+            }
+        }
+    });
+    Ok(())
+}
+
+/// The image that `owner` means: an id or the beginning of one, a digest, or a reference.
+///
+/// # Errors
+/// When `owner` has no such image, nor has the system.
+pub async fn resolve(app: &App, owner: PrincipalId, text: &str) -> Result<ImageForStart> {
+    let db = app.inventory.read();
+    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    let is_id = (12..=32).contains(&text.len()) && digits(text);
+    let found = if is_id || text.starts_with("sha256:") {
+        images::find_by_id(db, owner, text).await
+    } else {
+        Err(Error::NotFound("image"))
+    };
+    let row = match found {
+        Err(Error::NotFound(_)) => {
+            let reference: ImageReference = text.parse()?;
+            let value = match (&reference.digest, &reference.tag) {
+                (Some(digest), _) => ReferenceValue::Digest(digest.clone()),
+                (None, tag) => ReferenceValue::Tag(tag.clone().unwrap_or_else(|| "latest".into())),
+            };
+            images::find_by_reference(db, owner, &reference.name(), &value).await?
+        }
+        found => found?,
+    };
+    let layers = images::layers(db, &row.id).await?;
+    Ok(ImageForStart {
+        layers: layers.into_iter().map(|layer| layer.blob).collect(),
+        config: config_of(&row)?.config,
+        id: row.id,
+    })
+}
+
+/// As [`resolve`]; begins to pull what the caller does not have.
+///
+/// # Errors
+/// When it is no reference, or the pull cannot be begun.
+pub async fn ensure(app: &App, caller: &Caller, text: &str) -> Result<Ensured> {
+    match resolve(app, caller.principal, text).await {
+        Ok(image) => Ok(Ensured::Here(image)),
+        Err(Error::NotFound(_)) => Ok(Ensured::Pulling(pull(app, caller, text, None).await?)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Brings the content in line with the inventory: at start, until the supervisor has answered.
+pub async fn reconcile(app: App) {
+    loop {
+        match reconcile_once(&app).await {
+            Ok(0) => return,
+            Ok(removed) => {
+                tracing::info!(removed, "removed content that no image holds");
+                return;
+            }
+            Err(error) => tracing::debug!(error = %error, "content is compared later"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(RECONCILE_PAUSE) => {}
+            () = app.stopping.cancelled() => return,
+        }
+    }
+}
+
+async fn reconcile_once(app: &App) -> Result<u64> {
+    let mut digests = app.images.content.list()?;
+    digests.extend(app.runtime.layers().await?);
+    digests.sort_unstable();
+    digests.dedup();
+    let mut removed = 0;
+    for digest in digests {
+        removed += u64::from(collect(app, &digest).await?);
+    }
+    Ok(removed)
+}
+
+/// Removes a blob and its unpacked layer if nobody holds them; whether it has.
+async fn collect(app: &App, digest: &Digest) -> Result<bool> {
+    let pin = app.images.content.pin(digest);
+    let _turn = pin.turn().await;
+    if !pin.is_alone() || images::is_held(app.inventory.read(), digest).await? {
+        return Ok(false);
+    }
+    app.runtime.layer_remove(digest.clone()).await?;
+    app.images.content.remove(digest)?;
+    let mut write = app.inventory.observe().await?;
+    images::delete_origins(write.db(), digest).await?;
+    write.commit().await?;
+    Ok(true)
+}
+
+/// An image that the caller may change: everybody's to operators, else their own.
+async fn own(app: &App, caller: &Caller, id: &str) -> Result<ImageRow> {
+    let row = images::find(app.inventory.read(), caller.changes(), id).await?;
+    if caller.changes() != Visibility::Everyone && row.owner != caller.principal {
+        return Err(Error::denied("image.system", "this image is the system's, for everyone"));
+    }
+    Ok(row)
+}
+
+fn config_of(row: &ImageRow) -> Result<ImageConfig> {
+    serde_json::from_str(&row.config)
+        .map_err(|source| Error::broken("read an image's config", source))
+}
+
+fn tag_of(text: &str) -> Result<ReferenceRow> {
+    let wrong = |detail: String| Error::field("/reference", detail);
+    let reference: ImageReference =
+        text.parse().map_err(|error: Error| wrong(error.to_string()))?;
+    match (&reference.tag, &reference.digest) {
+        (Some(tag), None) => {
+            Ok(ReferenceRow { name: reference.name(), value: ReferenceValue::Tag(tag.clone()) })
+        }
+        _ => Err(wrong("a name with a tag is needed, and no digest".into())),
+    }
+}
+
+fn position(text: &str) -> Result<(Time, String)> {
+    let wrong = || Error::field("?after", "no such page");
+    let (at, id) = text.split_once(' ').ok_or_else(wrong)?;
+    Ok((Time(at.parse().map_err(|_| wrong())?), id.to_owned()))
+}
+
+impl From<RuntimeError> for Error {
+    fn from(error: RuntimeError) -> Self {
+        match error {
+            RuntimeError::Refused(failure) => failure.into(),
+            RuntimeError::Away { .. } | RuntimeError::HungUp { .. } => {
+                Self::unavailable("supervisor.away", "the supervisor is not there; try again soon")
+            }
+            RuntimeError::TimedOut { .. } => {
+                Self::unavailable("supervisor.slow", "the supervisor did not answer in time")
+            }
+            error => Self::broken("ask the supervisor", error),
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! People's own credentials for registries. The password goes in sealed and comes out only to be
+//! sent to that registry.
+
+use berth_runtime::id::PrincipalId;
+use chacha20poly1305::aead::{Aead, KeyInit, Payload};
+use chacha20poly1305::{ChaCha20Poly1305, Key, Nonce};
+
+use crate::app::App;
+use crate::auth::Caller;
+use crate::auth::keys::random_bytes;
+use crate::error::{Error, Result};
+use crate::inventory::registries::{self, CredentialRow};
+use crate::registry::Credentials;
+use crate::registry::reference::DEFAULT_REGISTRY;
+
+/// Bytes of a user name or password at most.
+const SECRET_BYTES_MAX: usize = 8 * 1024;
+/// Registries that one person has credentials for at most.
+const REGISTRIES_MAX: usize = 50;
+
+/// The registries that the caller has credentials for.
+pub async fn list(app: &App, caller: &Caller) -> Result<Vec<CredentialRow>> {
+    registries::list(app.inventory.read(), caller.principal).await
+}
+
+/// Sets or replaces the caller's credentials for a registry.
+///
+/// # Errors
+/// When a value is none.
+pub async fn set(
+    app: &App,
+    caller: &Caller,
+    registry: &str,
+    credentials: &Credentials,
+) -> Result<CredentialRow> {
+    let registry = registry_name(registry)?;
+    let owner = caller.principal;
+    let Credentials { username, password } = credentials;
+    if username.is_empty() || username.contains(':') || username.len() > 256 {
+        return Err(Error::field("/username", "1 to 256 bytes, no colon"));
+    }
+    if password.is_empty() || password.len() > SECRET_BYTES_MAX {
+        return Err(Error::field("/password", format!("1 to {SECRET_BYTES_MAX} bytes")));
+    }
+    if username.chars().chain(password.chars()).any(char::is_control) {
+        return Err(Error::field("/password", "control characters are not allowed"));
+    }
+    let known = registries::list(app.inventory.read(), owner).await?;
+    let is_new = known.iter().all(|row| row.registry != registry);
+    if is_new && known.len() >= REGISTRIES_MAX {
+        return Err(Error::exhausted(
+            "registry.too-many",
+            format!("credentials for {REGISTRIES_MAX} registries are the most"),
+        ));
+    }
+    let sealed = seal(app, owner, &registry, password)?;
+    let mut write = app.inventory.change(&caller.actor, "registry.credentials.set").await?;
+    registries::set(write.db(), owner, &registry, username, &sealed).await?;
+    write.subject("registry", &registry, owner);
+    write.commit().await?;
+    let rows = registries::list(app.inventory.read(), owner).await?;
+    let row = rows.into_iter().find(|row| row.registry == registry);
+    row.ok_or_else(|| Error::defect("find credentials that were set"))
+}
+
+/// Forgets the caller's credentials for a registry.
+///
+/// # Errors
+/// When there are none.
+pub async fn remove(app: &App, caller: &Caller, registry: &str) -> Result<()> {
+    let registry = registry_name(registry).map_err(|_| Error::NotFound("credentials"))?;
+    let mut write = app.inventory.change(&caller.actor, "registry.credentials.remove").await?;
+    registries::delete(write.db(), caller.principal, &registry).await?;
+    write.subject("registry", &registry, caller.principal);
+    write.commit().await
+}
+
+/// What `owner` signs in to `registry` with.
+pub async fn credentials(
+    app: &App,
+    owner: PrincipalId,
+    registry: &str,
+) -> Result<Option<Credentials>> {
+    match registries::find(app.inventory.read(), owner, registry).await? {
+        Some((username, sealed)) => {
+            let password = unseal(app, owner, registry, &sealed)?;
+            Ok(Some(Credentials { username, password }))
+        }
+        None => Ok(None),
+    }
+}
+
+/// A registry as references name it.
+fn registry_name(text: &str) -> Result<String> {
+    let name = text.trim().to_ascii_lowercase();
+    let name = match name.as_str() {
+        "index.docker.io" | "registry-1.docker.io" | "hub.docker.com" => DEFAULT_REGISTRY,
+        other => other,
+    };
+    let known = format!("{name}/a/b:c").parse::<crate::registry::ImageReference>();
+    match known {
+        Ok(reference) if reference.registry == name => Ok(name.to_owned()),
+        _ => Err(Error::field("/registry", "a registry's host, such as ghcr.io or host:5000")),
+    }
+}
+
+/// Whose and for which registry is bound in: a row copied to another person opens nothing.
+fn context(owner: PrincipalId, registry: &str) -> Vec<u8> {
+    format!("{owner} {registry}").into_bytes()
+}
+
+fn cipher(app: &App) -> ChaCha20Poly1305 {
+    ChaCha20Poly1305::new(&Key::from(app.keys.derive("registry-credentials")))
+}
+
+fn seal(app: &App, owner: PrincipalId, registry: &str, password: &str) -> Result<Vec<u8>> {
+    let nonce: [u8; 12] = random_bytes()?;
+    let aad = context(owner, registry);
+    let payload = Payload { msg: password.as_bytes(), aad: &aad };
+    let sealed = cipher(app)
+        .encrypt(&Nonce::from(nonce), payload)
+        .map_err(|_| Error::defect("seal registry credentials"))?;
+    Ok([nonce.as_slice(), &sealed].concat())
+}
+
+fn unseal(app: &App, owner: PrincipalId, registry: &str, sealed: &[u8]) -> Result<String> {
+    let broken = || Error::defect("open registry credentials: was the key file replaced?");
+    let (nonce, sealed) = sealed.split_at_checked(12).ok_or_else(broken)?;
+    let nonce: [u8; 12] = nonce.try_into().map_err(|_| broken())?;
+    let aad = context(owner, registry);
+    let payload = Payload { msg: sealed, aad: &aad };
+    let plain = cipher(app).decrypt(&Nonce::from(nonce), payload).map_err(|_| broken())?;
+    String::from_utf8(plain).map_err(|_| broken())
+}
