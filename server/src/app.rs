@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::inventory::{Inventory, audit};
 use crate::runtime_client::RuntimeClient;
+use crate::service::images::Images;
 use crate::service::operations::Operations;
 
 /// A handle to what every request shares; cheap to clone.
@@ -33,6 +34,8 @@ pub struct Parts {
     pub inventory: Inventory,
     /// The supervisor.
     pub runtime: RuntimeClient,
+    /// Image content and the way to registries.
+    pub images: Images,
     /// The secret key.
     pub keys: Keys,
     /// Password derivation.
@@ -76,12 +79,14 @@ impl App {
         config: Config,
         inventory: Inventory,
         keys: Keys,
+        images: Images,
         refusals: mpsc::Sender<audit::Row>,
     ) -> Result<Self> {
         let requests = Arc::new(Semaphore::new(config.server.requests_max));
         Ok(Self(Arc::new(Parts {
             runtime: RuntimeClient::new(&config.supervisor_socket()),
             inventory,
+            images,
             keys,
             passwords: Passwords::new()?,
             throttle: Throttle::default(),

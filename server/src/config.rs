@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Table, Value};
 
+use crate::registry::RegistriesConfig;
+
 /// Everything that can be set.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -23,6 +25,10 @@ pub struct Config {
     pub auth: AuthConfig,
     /// How long records are kept.
     pub retention: RetentionConfig,
+    /// Where images may come from.
+    pub registries: RegistriesConfig,
+    /// What images may cost.
+    pub images: ImagesConfig,
     /// What privileged code depends on.
     pub runtime: RuntimeConfig,
 }
@@ -80,6 +86,20 @@ pub struct RetentionConfig {
     pub audit_max: u32,
     /// How long an `Idempotency-Key` is remembered.
     pub idempotency_hours: u32,
+}
+
+/// `[images]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ImagesConfig {
+    /// Bytes of one uploaded archive at most.
+    pub import_bytes_max: u64,
+}
+
+impl Default for ImagesConfig {
+    fn default() -> Self {
+        Self { import_bytes_max: 16 << 30 }
+    }
 }
 
 impl Default for ServerConfig {

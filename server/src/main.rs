@@ -15,6 +15,7 @@ mod http;
 mod inventory;
 mod listen;
 mod notify;
+mod registry;
 mod runtime_client;
 mod serve;
 mod service;

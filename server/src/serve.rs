@@ -8,6 +8,7 @@ use crate::auth::keys::Keys;
 use crate::config::Config;
 use crate::inventory::{Inventory, KEY_FILE};
 use crate::notify::notify;
+use crate::service::images::{self, Images};
 use crate::service::{housekeeping, operations};
 use crate::{http, listen};
 
@@ -45,7 +46,8 @@ async fn serve(config: Config) -> Result<()> {
     let inventory = Inventory::open(&db_dir.join("berth.db")).await?;
     let keys = Keys::open(&db_dir.join(KEY_FILE), &config.runtime.instance)?;
     let (refusals, refused) = tokio::sync::mpsc::channel(REFUSALS_MAX);
-    let app = App::new(config, inventory, keys, refusals)?;
+    let images = Images::open(&config)?;
+    let app = App::new(config, inventory, keys, images, refusals)?;
 
     let interrupted = operations::interrupt_all(&app).await?;
     if interrupted > 0 {
@@ -53,6 +55,7 @@ async fn serve(config: Config) -> Result<()> {
     }
     let root = listen::root(&app.config.root_socket())?;
     let keeper = tokio::spawn(housekeeping::run(app.clone()));
+    tokio::spawn(images::reconcile(app.clone()));
     tokio::spawn(housekeeping::audit_refusals(app.clone(), refused));
     let router = http::router(&app);
 

@@ -54,6 +54,8 @@ pub fn routes() -> Routes {
     let routes = api::sessions::routes(routes);
     let routes = api::people::routes(routes);
     let routes = api::tokens::routes(routes);
+    let routes = api::images::routes(routes);
+    let routes = api::registries::routes(routes);
     let routes = api::operations::routes(routes);
     let routes = api::events::routes(routes);
     let routes = api::system::routes(routes);

@@ -12,8 +12,10 @@
 pub mod audit;
 pub mod events;
 pub mod idempotency;
+pub mod images;
 pub mod operations;
 pub mod people;
+pub mod registries;
 pub mod sessions;
 pub mod tokens;
 

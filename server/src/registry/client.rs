@@ -1,6 +1,5 @@
 //! Requests to one registry, every hop checked, every body capped.
 
-use std::error::Error as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

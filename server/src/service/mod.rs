@@ -6,9 +6,11 @@
 
 pub mod events;
 pub mod housekeeping;
+pub mod images;
 pub mod invitations;
 pub mod operations;
 pub mod people;
+pub mod registries;
 pub mod sessions;
 pub mod setup;
 pub mod system;

@@ -1,8 +1,10 @@
 //! The JSON API, one file per resource. `http/mod.rs` says how to add one.
 
 pub mod events;
+pub mod images;
 pub mod operations;
 pub mod people;
+pub mod registries;
 pub mod sessions;
 pub mod setup;
 pub mod system;

@@ -31,7 +31,6 @@ use crate::inventory::images::{self, Filter, ImageRow, LayerRow, ReferenceRow, R
 use crate::inventory::operations::Operation;
 use crate::registry::manifest::{ImageConfig, RunConfig};
 use crate::registry::{ImageReference, Registry};
-use crate::runtime_client::RuntimeError;
 
 pub use import::{Upload, receive as import};
 pub use pull::start as pull;
@@ -342,19 +341,4 @@ fn position(text: &str) -> Result<(Time, String)> {
     let wrong = || Error::field("?after", "no such page");
     let (at, id) = text.split_once(' ').ok_or_else(wrong)?;
     Ok((Time(at.parse().map_err(|_| wrong())?), id.to_owned()))
-}
-
-impl From<RuntimeError> for Error {
-    fn from(error: RuntimeError) -> Self {
-        match error {
-            RuntimeError::Refused(failure) => failure.into(),
-            RuntimeError::Away { .. } | RuntimeError::HungUp { .. } => {
-                Self::unavailable("supervisor.away", "the supervisor is not there; try again soon")
-            }
-            RuntimeError::TimedOut { .. } => {
-                Self::unavailable("supervisor.slow", "the supervisor did not answer in time")
-            }
-            error => Self::broken("ask the supervisor", error),
-        }
-    }
 }

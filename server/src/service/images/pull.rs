@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use berth_runtime::digest::Digest;
 use berth_runtime::id::PrincipalId;
+use berth_runtime::wire::LayerFacts;
+use futures_util::future::BoxFuture;
 use futures_util::{StreamExt, TryStreamExt};
 use serde_json::{Value, json};
 
@@ -85,12 +87,11 @@ async fn run(
     let source = Source { session: &session, reference, owner };
     let (wanted, positions) = wanted(app, &resolved);
     progress.set_layers(wanted.iter().map(|layer| Arc::clone(&layer.progress)).collect());
-    let brought = futures_util::stream::iter(wanted.iter().enumerate())
-        .map(|(place, layer)| {
-            let source = &source;
-            async move { Ok::<_, Error>((place, bring(app, source, layer).await?)) }
-        })
-        .buffer_unordered(LAYERS_AT_ONCE);
+    let mut jobs: Vec<BoxFuture<'_, Result<(usize, LayerFacts)>>> = Vec::new();
+    for (place, layer) in wanted.iter().enumerate() {
+        jobs.push(Box::pin(bring_at(app, &source, place, layer)));
+    }
+    let brought = futures_util::stream::iter(jobs).buffer_unordered(LAYERS_AT_ONCE);
     let mut brought: Vec<_> = brought.try_collect().await?;
     brought.sort_by_key(|(place, _)| *place);
     let layers: Vec<LayerRow> = positions
@@ -119,6 +120,15 @@ async fn run(
     let id = commit(app, &image).await?;
     let digest = resolved.index_digest.as_ref().unwrap_or(&resolved.manifest_digest);
     Ok(json!({ "image": id, "reference": reference.to_string(), "digest": digest }))
+}
+
+async fn bring_at(
+    app: &App,
+    source: &Source<'_>,
+    place: usize,
+    layer: &Wanted,
+) -> Result<(usize, LayerFacts)> {
+    Ok((place, bring(app, source, layer).await?))
 }
 
 /// What a reference stands for, documents verified and stored.
