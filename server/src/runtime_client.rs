@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use berth_runtime::digest::Digest;
 use berth_runtime::id::{ContainerId, PrincipalId};
-use berth_runtime::record::{ContainerRecord, Failure, LimitState};
+use berth_runtime::record::{ContainerRecord, Failure, FailureClass, LimitState};
 use berth_runtime::wire::{
     Answer, Compression, DoctorReport, Envelope, Hello, LayerFacts, Limits, MESSAGE_BYTES_MAX,
     PROTOCOL_VERSION, PersonRange, ProcessInfo, Request, StartRequest,
@@ -65,6 +65,21 @@ pub(crate) enum RuntimeError {
     /// The answer is not one that this request can have: a defect on one of the two sides.
     #[error("the supervisor answered {request} with {answer}")]
     Unexpected { request: &'static str, answer: String },
+}
+
+/// The supervisor's code for a container of which nothing lives.
+pub(crate) const NOT_RUNNING: &str = "container.not-running";
+
+impl RuntimeError {
+    /// Whether the supervisor knows no such object.
+    pub(crate) fn is_not_found(&self) -> bool {
+        matches!(self, Self::Refused(failure) if failure.class == FailureClass::NotFound)
+    }
+
+    /// Whether the container does not run, so that what was asked is done or pointless.
+    pub(crate) fn is_not_running(&self) -> bool {
+        matches!(self, Self::Refused(failure) if failure.code == NOT_RUNNING)
+    }
 }
 
 /// The supervisor, as the server sees it.
@@ -452,7 +467,6 @@ mod tests {
     use std::io::{Read, Write};
     use std::os::unix::net::UnixListener;
 
-    use berth_runtime::record::FailureClass;
     use nix::sys::socket::{Backlog, bind, listen};
 
     use super::*;

@@ -1,0 +1,543 @@
+//! `/api/v1/containers`: made, run, limited, looked into, removed.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::sse::Event;
+use axum::response::{IntoResponse, Response};
+use berth_runtime::id::PrincipalId;
+use futures_util::{Stream, StreamExt};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::routes;
+
+use crate::app::App;
+use crate::auth::TokenScope;
+use crate::error::{Error, Result};
+use crate::http::extract::{Caller, Create, Items, JsonBody, PageParams, Path, Query, page};
+use crate::http::problem::ProblemBody;
+use crate::http::routes::{Access, Routes};
+use crate::http::stream;
+use crate::inventory::containers::Filter;
+use crate::service::containers::actions::{self, Change, Force};
+use crate::service::containers::output::{self, LogPart, ProcessesView, StatsView};
+use crate::service::containers::spec::{CreateRequest, LimitsRequest, parse_signal};
+use crate::service::containers::{self, ContainerView, DetailView, ListFilter, create};
+use crate::service::lifecycle::Status;
+use crate::service::logs::{LogEntry, LogSelection, LogStream};
+use crate::service::restart::RestartPolicy;
+
+/// Seconds that a wait takes when nothing is said.
+const WAIT_SECS: u64 = 30;
+
+/// Adds the routes.
+pub fn routes(routes: Routes) -> Routes {
+    let read = Access::SignedIn(TokenScope::Read);
+    let operate = Access::Member(TokenScope::Operate);
+    routes
+        .add(read, routes!(list))
+        .add(operate, routes!(make))
+        .add(read, routes!(show))
+        .add(operate, routes!(change, remove))
+        .add(operate, routes!(start))
+        .add(operate, routes!(stop))
+        .add(operate, routes!(restart))
+        .add(operate, routes!(kill))
+        .add(operate, routes!(pause))
+        .add(operate, routes!(resume))
+        .add(read, routes!(wait))
+        .add(read, routes!(logs))
+        .add(read, routes!(follow_logs))
+        .add(read, routes!(processes))
+        .add(read, routes!(stats))
+        .add(read, routes!(follow_stats))
+}
+
+/// Which containers.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct ContainerQuery {
+    /// Items at most, 1 to 500.
+    limit: Option<u32>,
+    /// The `next` of the page before.
+    after: Option<String>,
+    /// Only those in one of these states, separated by commas.
+    state: Option<String>,
+    /// Only those with this in their name.
+    name: Option<String>,
+    /// Only those with this in their image's reference.
+    image: Option<String>,
+    /// Only this person's.
+    owner: Option<u32>,
+}
+
+/// A change; what is left out stays.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = ContainerChange)]
+struct ChangeRequest {
+    /// Another name.
+    name: Option<String>,
+    /// Other limits; those left out stay.
+    limits: Option<LimitsRequest>,
+    /// Another restart policy.
+    restart: Option<RestartPolicy>,
+}
+
+/// How to stop.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct StopQuery {
+    /// Seconds until it is killed, in place of its own.
+    grace_secs: Option<u32>,
+}
+
+/// Which signal.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct KillQuery {
+    /// By name or number; `KILL` when left out.
+    signal: Option<String>,
+}
+
+/// Whether to end what runs.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct RemoveQuery {
+    /// Also when it runs.
+    #[serde(default)]
+    force: bool,
+}
+
+/// How long.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct WaitQuery {
+    /// Seconds at most, up to 50.
+    timeout_secs: Option<u64>,
+}
+
+/// What of a log.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct LogQuery {
+    /// One output only.
+    stream: Option<LogStream>,
+    /// Nothing older: a time (RFC 3339) or seconds since 1970.
+    since: Option<String>,
+    /// The last so many lines only.
+    tail: Option<usize>,
+    /// From this place on: the `next` or the event id of a record.
+    from: Option<String>,
+    /// Go on until the container rests.
+    #[serde(default)]
+    follow: bool,
+    /// Begin each line with its time (plain text only).
+    #[serde(default)]
+    timestamps: bool,
+    /// `text` (the default), or `json` for one record a line.
+    #[serde(default)]
+    format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+/// A record of a log.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = LogRecord)]
+struct LogBody {
+    /// When it was written.
+    time: String,
+    /// Which output.
+    stream: LogStream,
+    /// The text; bytes that are no UTF-8 are replaced.
+    text: String,
+    /// Whether the line goes on in the next record of the same output.
+    partial: bool,
+    /// Where the next record begins.
+    next: String,
+}
+
+/// Lists containers, newest first.
+#[utoipa::path(get, path = "/api/v1/containers", tag = "containers", params(ContainerQuery),
+    responses((status = 200, body = Items<ContainerView>), (status = 422, body = ProblemBody)))]
+async fn list(
+    State(app): State<App>,
+    caller: Caller,
+    Query(query): Query<ContainerQuery>,
+) -> Result<Json<Items<ContainerView>>> {
+    let page = page(&app, &PageParams { limit: query.limit, after: query.after })?;
+    let word = |word: &str| {
+        Status::parse(word).ok_or_else(|| Error::field("?state", format!("{word:?} is no state")))
+    };
+    let states = query.state.as_deref().map(|words| words.split(',').map(word).collect());
+    let owner = query.owner.map(PrincipalId);
+    let rows = Filter { name: query.name, image: query.image, owner, before: None };
+    let filter = ListFilter { states: states.transpose()?.unwrap_or_default(), rows };
+    let listed = containers::list(&app, &caller, &filter, &page).await?;
+    Ok(Json(Items::seal(&app, listed)?))
+}
+
+/// Makes a container, and starts it if asked to. Answers 202 when its image is pulled first.
+#[utoipa::path(post, path = "/api/v1/containers", tag = "containers",
+    request_body = CreateRequest,
+    params(("Idempotency-Key" = Option<String>, Header, description = "Makes it once")),
+    responses(
+        (status = 201, body = DetailView), (status = 202, body = DetailView),
+        (status = 409, body = ProblemBody), (status = 422, body = ProblemBody)))]
+async fn make(
+    State(app): State<App>,
+    caller: Caller,
+    Create(body, key): Create<CreateRequest>,
+) -> Result<(StatusCode, Json<DetailView>)> {
+    let made = create::create(&app, &caller, body, key).await?;
+    let waits = made.container.status == Status::Pulling;
+    let status = if waits { StatusCode::ACCEPTED } else { StatusCode::CREATED };
+    Ok((status, Json(made)))
+}
+
+/// Shows a container with all that is known of it.
+#[utoipa::path(get, path = "/api/v1/containers/{container}", tag = "containers",
+    params(("container" = String, Path, description = "Its id, or one's own one's name")),
+    responses((status = 200, body = DetailView), (status = 404, body = ProblemBody)))]
+async fn show(
+    State(app): State<App>,
+    caller: Caller,
+    Path(key): Path<String>,
+) -> Result<Json<DetailView>> {
+    Ok(Json(containers::inspect(&app, &caller, &key).await?))
+}
+
+/// Changes name, limits (at once, if it runs) or restart policy.
+#[utoipa::path(patch, path = "/api/v1/containers/{container}", tag = "containers",
+    params(("container" = String, Path, description = "Its id or name")),
+    request_body = ChangeRequest,
+    responses(
+        (status = 200, body = DetailView), (status = 404, body = ProblemBody),
+        (status = 409, body = ProblemBody), (status = 422, body = ProblemBody)))]
+async fn change(
+    State(app): State<App>,
+    caller: Caller,
+    Path(key): Path<String>,
+    JsonBody(body): JsonBody<ChangeRequest>,
+) -> Result<Json<DetailView>> {
+    let change = Change { limits: body.limits, restart: body.restart, name: body.name };
+    Ok(Json(actions::change(&app, &caller, &key, change).await?))
+}
+
+/// Removes a container with all that was written in it. Answers 202 when the supervisor is away:
+/// then it goes when that is back.
+#[utoipa::path(delete, path = "/api/v1/containers/{container}", tag = "containers",
+    params(("container" = String, Path, description = "Its id or name"), RemoveQuery),
+    responses(
+        (status = 204), (status = 202), (status = 404, body = ProblemBody),
+        (status = 409, body = ProblemBody)))]
+async fn remove(
+    State(app): State<App>,
+    caller: Caller,
+    Path(key): Path<String>,
+    Query(query): Query<RemoveQuery>,
+) -> Result<StatusCode> {
+    let force = if query.force { Force::Yes } else { Force::No };
+    let gone = actions::remove(&app, &caller, &key, force).await?;
+    Ok(if gone { StatusCode::NO_CONTENT } else { StatusCode::ACCEPTED })
+}
+
+/// Starts a container.
+#[utoipa::path(post, path = "/api/v1/containers/{container}/start", tag = "containers",
+    params(("container" = String, Path, description = "Its id or name")),
+    responses(
+        (status = 200, body = DetailView), (status = 404, body = ProblemBody),
+        (status = 409, body = ProblemBody)))]
+async fn start(
+    State(app): State<App>,
+    caller: Caller,
+    Path(key): Path<String>,
+) -> Result<Json<DetailView>> {
+    Ok(Json(actions::start(&app, &caller, &key).await?))
+}
+
+/// Asks a container to end by its stop signal, and kills it when its grace is over.
+#[utoipa::path(post, path = "/api/v1/containers/{container}/stop", tag = "containers",
+    params(("container" = String, Path, description = "Its id or name"), StopQuery),
+    responses(
+        (status = 200, body = DetailView), (status = 404, body = ProblemBody),
+        (status = 409, body = ProblemBody)))]
+async fn stop(
+    State(app): State<App>,
+    caller: Caller,
+    Path(key): Path<String>,
+    Query(query): Query<StopQuery>,
+) -> Result<Json<DetailView>> {
+    Ok(Json(actions::stop(&app, &caller, &key, query.grace_secs).await?))
+}
+
+/// Stops a container, if it runs, and starts it.
+#[utoipa::path(post, path = "/api/v1/containers/{container}/restart", tag = "containers",
+    params(("container" = String, Path, description = "Its id or name"), StopQuery),
+    responses(
+        (status = 200, body = DetailView), (status = 404, body = ProblemBody),
+        (status = 409, body = ProblemBody)))]
+async fn restart(
+    State(app): State<App>,
+    caller: Caller,
+    Path(key): Path<String>,
+    Query(query): Query<StopQuery>,
+) -> Result<Json<DetailView>> {
+    Ok(Json(actions::restart(&app, &caller, &key, query.grace_secs).await?))
+}
+
+/// Sends a signal to the first process; `KILL` ends every process.
+#[utoipa::path(post, path = "/api/v1/containers/{container}/kill", tag = "containers",
+    params(("container" = String, Path, description = "Its id or name"), KillQuery),
+    responses(
+        (status = 200, body = DetailView), (status = 404, body = ProblemBody),
+        (status = 409, body = ProblemBody), (status = 422, body = ProblemBody)))]
+async fn kill(
+    State(app): State<App>,
+    caller: Caller,
+    Path(key): Path<String>,
+    Query(query): Query<KillQuery>,
+) -> Result<Json<DetailView>> {
+    let name = query.signal.as_deref().unwrap_or("KILL");
+    let wrong = || Error::field("?signal", format!("{name:?} is no signal, such as TERM or 15"));
+    let signal = parse_signal(name).ok_or_else(wrong)?;
+    Ok(Json(actions::kill(&app, &caller, &key, signal).await?))
+}
+
+/// Freezes every process.
+#[utoipa::path(post, path = "/api/v1/containers/{container}/pause", tag = "containers",
+    params(("container" = String, Path, description = "Its id or name")),
+    responses(
+        (status = 200, body = DetailView), (status = 404, body = ProblemBody),
+        (status = 409, body = ProblemBody)))]
+async fn pause(
+    State(app): State<App>,
+    caller: Caller,
+    Path(key): Path<String>,
+) -> Result<Json<DetailView>> {
+    Ok(Json(actions::pause(&app, &caller, &key).await?))
+}
+
+/// Thaws what was frozen.
+#[utoipa::path(post, path = "/api/v1/containers/{container}/resume", tag = "containers",
+    params(("container" = String, Path, description = "Its id or name")),
+    responses(
+        (status = 200, body = DetailView), (status = 404, body = ProblemBody),
+        (status = 409, body = ProblemBody)))]
+async fn resume(
+    State(app): State<App>,
+    caller: Caller,
+    Path(key): Path<String>,
+) -> Result<Json<DetailView>> {
+    Ok(Json(actions::resume(&app, &caller, &key).await?))
+}
+
+/// Waits until the container rests, or the time is over; `status` tells which.
+#[utoipa::path(get, path = "/api/v1/containers/{container}/wait", tag = "containers",
+    params(("container" = String, Path, description = "Its id or name"), WaitQuery),
+    responses((status = 200, body = DetailView), (status = 404, body = ProblemBody)))]
+async fn wait(
+    State(app): State<App>,
+    caller: Caller,
+    Path(key): Path<String>,
+    Query(query): Query<WaitQuery>,
+) -> Result<Json<DetailView>> {
+    let limit = Duration::from_secs(query.timeout_secs.unwrap_or(WAIT_SECS));
+    if limit > containers::WAIT_MAX {
+        return Err(Error::field("?timeout_secs", "is more than 50"));
+    }
+    Ok(Json(containers::wait(&app, &caller, &key, limit).await?))
+}
+
+/// Gives the log, as plain text or one JSON record a line; only to the owner.
+#[utoipa::path(get, path = "/api/v1/containers/{container}/logs", tag = "containers",
+    params(("container" = String, Path, description = "Its id or name"), LogQuery),
+    responses(
+        (status = 200, content_type = "text/plain", body = String),
+        (status = 403, body = ProblemBody), (status = 404, body = ProblemBody)))]
+async fn logs(
+    State(app): State<App>,
+    caller: Caller,
+    Path(key): Path<String>,
+    Query(query): Query<LogQuery>,
+) -> Result<Response> {
+    let selection = selection(&query, None)?;
+    let (format, timestamps) = (query.format, query.timestamps);
+    let parts = if query.follow {
+        output::follow_logs(&app, &caller, &key, selection).await?.boxed()
+    } else {
+        output::logs(&app, &caller, &key, selection).await?.boxed()
+    };
+    let chunks = parts.map(move |part| part.map(|part| chunk(part, format, timestamps)));
+    let media_type = match format {
+        LogFormat::Text => "text/plain; charset=utf-8",
+        LogFormat::Json => "application/x-ndjson",
+    };
+    let headers = [(CONTENT_TYPE, media_type), (X_CONTENT_TYPE_OPTIONS, "nosniff")];
+    let body = Body::from_stream(stream::guarded(&app, &caller, chunks)?);
+    Ok((headers, body).into_response())
+}
+
+/// Follows the log: server-sent events `stdout` and `stderr`, `gap` when older records were rotated
+/// away unread, `end` when the container rests. Goes on after `Last-Event-ID`; only for the owner.
+#[utoipa::path(get, path = "/api/v1/containers/{container}/logs/events", tag = "containers",
+    params(
+        ("container" = String, Path, description = "Its id or name"), LogQuery,
+        ("Last-Event-ID" = Option<String>, Header, description = "The last id received")),
+    responses(
+        (status = 200, content_type = "text/event-stream", body = LogBody),
+        (status = 403, body = ProblemBody), (status = 404, body = ProblemBody)))]
+async fn follow_logs(
+    State(app): State<App>,
+    caller: Caller,
+    Path(key): Path<String>,
+    Query(query): Query<LogQuery>,
+    headers: HeaderMap,
+) -> Result<Response> {
+    let last = headers.get("last-event-id").and_then(|id| id.to_str().ok());
+    let parts = output::follow_logs(&app, &caller, &key, selection(&query, last)?).await?;
+    stream::sse(&app, &caller, log_events(parts))
+}
+
+/// Lists the processes; command lines are the owner's alone.
+#[utoipa::path(get, path = "/api/v1/containers/{container}/processes", tag = "containers",
+    params(("container" = String, Path, description = "Its id or name")),
+    responses(
+        (status = 200, body = ProcessesView), (status = 404, body = ProblemBody),
+        (status = 409, body = ProblemBody)))]
+async fn processes(
+    State(app): State<App>,
+    caller: Caller,
+    Path(key): Path<String>,
+) -> Result<Json<ProcessesView>> {
+    Ok(Json(output::processes(&app, &caller, &key).await?))
+}
+
+/// Reads once what it uses.
+#[utoipa::path(get, path = "/api/v1/containers/{container}/stats", tag = "containers",
+    params(("container" = String, Path, description = "Its id or name")),
+    responses(
+        (status = 200, body = StatsView), (status = 404, body = ProblemBody),
+        (status = 409, body = ProblemBody)))]
+async fn stats(
+    State(app): State<App>,
+    caller: Caller,
+    Path(key): Path<String>,
+) -> Result<Json<StatsView>> {
+    Ok(Json(output::stats(&app, &caller, &key).await?))
+}
+
+/// Follows what it uses: a server-sent event `stats` a second, until it ends.
+#[utoipa::path(get, path = "/api/v1/containers/{container}/stats/events", tag = "containers",
+    params(("container" = String, Path, description = "Its id or name")),
+    responses(
+        (status = 200, content_type = "text/event-stream", body = StatsView),
+        (status = 404, body = ProblemBody), (status = 409, body = ProblemBody)))]
+async fn follow_stats(
+    State(app): State<App>,
+    caller: Caller,
+    Path(key): Path<String>,
+) -> Result<Response> {
+    let samples = output::follow_stats(&app, &caller, &key).await?;
+    let events = samples.map(|sample| {
+        let event = Event::default().event("stats").json_data(&sample?);
+        event.map_err(|source| Error::broken("write figures", source))
+    });
+    stream::sse(&app, &caller, events)
+}
+
+fn selection(query: &LogQuery, last_event: Option<&str>) -> Result<LogSelection> {
+    let wrong = || Error::field("?from", "is no place in a log");
+    let from = match (last_event, query.from.as_deref()) {
+        // A header that is not ours is a new reader's.
+        (Some(id), _) if id.parse::<crate::service::logs::Cursor>().is_ok() => id.parse().ok(),
+        (_, Some(text)) => Some(text.parse().map_err(|()| wrong())?),
+        (_, None) => None,
+    };
+    let since = query.since.as_deref().map(output::parse_since).transpose()?;
+    Ok(LogSelection { stream: query.stream, since, tail: query.tail, from })
+}
+
+fn chunk(part: LogPart, format: LogFormat, timestamps: bool) -> Bytes {
+    let entries = match (part, format) {
+        (LogPart::Entries(entries), _) => entries,
+        (LogPart::Gap, LogFormat::Json) => return Bytes::from_static(b"{\"gap\":true}\n"),
+        (LogPart::Gap, LogFormat::Text) => return Bytes::new(),
+    };
+    let mut bytes = Vec::new();
+    for entry in entries {
+        if format == LogFormat::Json {
+            let line = serde_json::to_vec(&LogBody::from(&entry));
+            bytes.extend(line.expect("a record has string keys only"));
+            bytes.push(b'\n');
+            continue;
+        }
+        if timestamps {
+            bytes.extend_from_slice(entry.time.as_bytes());
+            bytes.push(b' ');
+        }
+        bytes.extend_from_slice(&entry.content);
+        if !entry.partial || timestamps {
+            bytes.push(b'\n');
+        }
+    }
+    bytes.into()
+}
+
+fn log_events(
+    parts: impl Stream<Item = Result<LogPart>> + Send + 'static,
+) -> impl Stream<Item = Result<Event>> + Send + 'static {
+    async_stream::try_stream! {
+        for await part in parts {
+            let entries = match part? {
+                LogPart::Entries(entries) => entries,
+                LogPart::Gap => {
+                    yield Event::default().event("gap").data("{}");
+                    continue;
+                }
+            };
+            for entry in entries {
+                let body = LogBody::from(&entry);
+                let name = match entry.stream {
+                    LogStream::Stdout => "stdout",
+                    LogStream::Stderr => "stderr",
+                };
+                yield Event::default()
+                    .id(&body.next)
+                    .event(name)
+                    .json_data(&body)
+                    .map_err(|source| Error::broken("write a log record", source))?;
+            }
+        }
+        yield Event::default().event("end").data("{}");
+    }
+}
+
+impl From<&LogEntry> for LogBody {
+    fn from(entry: &LogEntry) -> Self {
+        Self {
+            time: entry.time.clone(),
+            stream: entry.stream,
+            text: String::from_utf8_lossy(&entry.content).into_owned(),
+            partial: entry.partial,
+            next: entry.next.to_string(),
+        }
+    }
+}

@@ -1,0 +1,615 @@
+//! Containers: what was asked for, by whom, and how the last run ended.
+//!
+//! Every update names the state that it expects and touches one row or fails, so that the database
+//! asserts a second time what the service has decided.
+
+use berth_runtime::digest::Digest;
+use berth_runtime::id::{ContainerId, PrincipalId};
+use berth_runtime::record::{ExitRecord, Failure};
+use berth_runtime::wire::Limits;
+use serde::de::DeserializeOwned;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row, SqliteConnection, SqlitePool};
+
+use crate::auth::Visibility;
+use crate::clock::Time;
+use crate::error::{Error, Result};
+
+/// What people want a container to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::Type)]
+#[sqlx(rename_all = "snake_case")]
+pub enum Intent {
+    /// Wait for its image.
+    Pulling,
+    /// Nothing yet.
+    Created,
+    /// Run.
+    Running,
+    /// Not run.
+    Stopped,
+    /// Be gone.
+    Removed,
+}
+
+/// How its end was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::Type)]
+#[sqlx(rename_all = "snake_case")]
+pub enum StopKind {
+    /// By its stop signal.
+    Stop,
+    /// At once.
+    Kill,
+    /// By removing it with force.
+    Remove,
+    /// To be started again.
+    Restart,
+}
+
+/// A row.
+#[derive(Debug, Clone)]
+pub struct Container {
+    pub id: ContainerId,
+    pub owner: PrincipalId,
+    pub owner_name: String,
+    /// Whose resources it counts to.
+    pub group: PrincipalId,
+    pub name: String,
+    pub image_reference: String,
+    pub image_id: Option<String>,
+    /// JSON; the service knows its form.
+    pub request: String,
+    /// JSON; the service knows its form.
+    pub spec: Option<String>,
+    pub limits: Limits,
+    /// Whether the kernel is known to hold them.
+    pub limits_applied: bool,
+    pub intent: Intent,
+    pub run: u64,
+    pub operation: Option<String>,
+    pub start_when_pulled: bool,
+    pub restart_policy: String,
+    pub restart_attempts_max: Option<u32>,
+    pub restart_attempts: u32,
+    pub next_attempt_at: Option<Time>,
+    pub stopped_by: Option<PrincipalId>,
+    pub stopped_by_name: Option<String>,
+    pub stop_kind: Option<StopKind>,
+    pub stop_deadline_at: Option<Time>,
+    pub last_exit: Option<ExitRecord>,
+    pub failure: Option<Failure>,
+    pub created_at: Time,
+    pub started_at: Option<Time>,
+}
+
+/// A row to be written.
+#[derive(Debug)]
+pub struct NewContainer<'a> {
+    pub id: &'a ContainerId,
+    pub owner: PrincipalId,
+    pub name: &'a str,
+    pub image_reference: &'a str,
+    pub request: String,
+    pub limits: Limits,
+    pub intent: Intent,
+    pub start_when_pulled: bool,
+    pub restart_policy: &'static str,
+    pub restart_attempts_max: Option<u32>,
+    /// Known when the image is here.
+    pub image: Option<ImagePart<'a>>,
+}
+
+/// What an image adds to a row.
+#[derive(Debug)]
+pub struct ImagePart<'a> {
+    pub id: &'a str,
+    pub layers: &'a [Digest],
+    pub spec: String,
+}
+
+/// Which containers are listed.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Part of the name.
+    pub name: Option<String>,
+    /// Part of the image's reference.
+    pub image: Option<String>,
+    /// Whose.
+    pub owner: Option<PrincipalId>,
+    /// Only those before (`created_at`, `id`), newest first.
+    pub before: Option<(Time, ContainerId)>,
+}
+
+/// An asked-for end.
+#[derive(Debug, Clone, Copy)]
+pub struct Stop {
+    pub by: PrincipalId,
+    pub kind: StopKind,
+    pub deadline_at: Option<Time>,
+}
+
+const COLUMNS: &str = "select c.*, coalesce(p.name, 'system') as owner_name, \
+     coalesce(p.group_id, 2) as group_id, coalesce(s.name, 'system') as stopped_by_name \
+     from containers c left join people p on p.id = c.owner \
+     left join people s on s.id = c.stopped_by ";
+
+/// One container by id, or by name among `named_for`'s own.
+pub async fn find(
+    db: &SqlitePool,
+    visible: Visibility,
+    named_for: PrincipalId,
+    key: &str,
+) -> Result<Container> {
+    let row = sqlx::query(sqlx::AssertSqlSafe(format!(
+        "{COLUMNS} where (c.id = ?1 or (c.name = ?1 and c.owner = ?3)) \
+         and (?2 is null or c.owner = ?2)"
+    )))
+    .bind(key)
+    .bind(visible.owner())
+    .bind(i64::from(named_for.0))
+    .fetch_optional(db)
+    .await?;
+    container(&row.ok_or(Error::NotFound("container"))?)
+}
+
+/// One container, for the server's own work.
+pub async fn find_any(db: &SqlitePool, id: &ContainerId) -> Result<Option<Container>> {
+    let row = sqlx::query(sqlx::AssertSqlSafe(format!("{COLUMNS} where c.id = ?1")))
+        .bind(id.as_str())
+        .fetch_optional(db)
+        .await?;
+    row.as_ref().map(container).transpose()
+}
+
+/// Containers, newest first.
+pub async fn list(
+    db: &SqlitePool,
+    visible: Visibility,
+    filter: &Filter,
+    limit: u32,
+) -> Result<Vec<Container>> {
+    let (before, before_id) = match &filter.before {
+        Some((at, id)) => (Some(*at), Some(id.as_str())),
+        None => (None, None),
+    };
+    let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
+        "{COLUMNS} where (?1 is null or c.owner = ?1) and (?2 is null or c.owner = ?2) \
+         and (?3 is null or instr(c.name, ?3) > 0) \
+         and (?4 is null or instr(c.image_reference, ?4) > 0) \
+         and (?5 is null or (c.created_at, c.id) < (?5, ?6)) \
+         order by c.created_at desc, c.id desc limit ?7"
+    )))
+    .bind(visible.owner())
+    .bind(filter.owner.map(|id| i64::from(id.0)))
+    .bind(filter.name.as_deref())
+    .bind(filter.image.as_deref())
+    .bind(before)
+    .bind(before_id)
+    .bind(limit)
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(container).collect()
+}
+
+/// Every container, for the server's own work.
+pub async fn all(db: &SqlitePool) -> Result<Vec<Container>> {
+    let rows =
+        sqlx::query(sqlx::AssertSqlSafe(format!("{COLUMNS} order by c.id"))).fetch_all(db).await?;
+    rows.iter().map(container).collect()
+}
+
+/// How many containers a principal has.
+pub async fn count(db: &mut SqliteConnection, owner: PrincipalId) -> Result<u32> {
+    let count = sqlx::query_scalar("select count(*) from containers where owner = ?")
+        .bind(i64::from(owner.0))
+        .fetch_one(db)
+        .await?;
+    Ok(count)
+}
+
+/// Whether a principal has a container of that name.
+pub async fn name_taken(db: &mut SqliteConnection, owner: PrincipalId, name: &str) -> Result<bool> {
+    let count: u32 =
+        sqlx::query_scalar("select count(*) from containers where owner = ? and name = ?")
+            .bind(i64::from(owner.0))
+            .bind(name)
+            .fetch_one(db)
+            .await?;
+    Ok(count > 0)
+}
+
+/// Whether an image is still there.
+pub async fn image_is_here(db: &mut SqliteConnection, image: &str) -> Result<bool> {
+    let count: u32 = sqlx::query_scalar("select count(*) from images where id = ?")
+        .bind(image)
+        .fetch_one(db)
+        .await?;
+    Ok(count > 0)
+}
+
+/// Inserts a container; with an intent of running, as its first run.
+pub async fn insert(db: &mut SqliteConnection, new: &NewContainer<'_>) -> Result<()> {
+    let runs = new.intent == Intent::Running;
+    let now = Time::now();
+    sqlx::query(
+        "insert into containers (id, owner, name, image_reference, image_id, request, spec, \
+         cpu_millis, cpu_weight, memory_bytes, swap_bytes, pids, intent, run, \
+         start_when_pulled, restart_policy, restart_attempts_max, created_at, started_at) \
+         values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(new.id.as_str())
+    .bind(i64::from(new.owner.0))
+    .bind(new.name)
+    .bind(new.image_reference)
+    .bind(new.image.as_ref().map(|image| image.id))
+    .bind(&new.request)
+    .bind(new.image.as_ref().map(|image| image.spec.as_str()))
+    .bind(new.limits.cpu_millis)
+    .bind(new.limits.cpu_weight)
+    .bind(signed(new.limits.memory_bytes)?)
+    .bind(signed(new.limits.swap_bytes)?)
+    .bind(new.limits.pids)
+    .bind(new.intent)
+    .bind(i64::from(runs))
+    .bind(new.start_when_pulled)
+    .bind(new.restart_policy)
+    .bind(new.restart_attempts_max)
+    .bind(now)
+    .bind(runs.then_some(now))
+    .execute(&mut *db)
+    .await?;
+    match &new.image {
+        Some(image) => insert_layers(db, new.id, image.layers).await,
+        None => Ok(()),
+    }
+}
+
+/// The image has come: the container is complete.
+pub async fn set_image(
+    db: &mut SqliteConnection,
+    id: &ContainerId,
+    image: &ImagePart<'_>,
+) -> Result<()> {
+    let done = sqlx::query(
+        "update containers set image_id = ?, spec = ?, operation = null, intent = 'created', \
+         failure = null where id = ? and intent = 'pulling'",
+    )
+    .bind(image.id)
+    .bind(&image.spec)
+    .bind(id.as_str())
+    .execute(&mut *db)
+    .await?;
+    one(done.rows_affected())?;
+    insert_layers(db, id, image.layers).await
+}
+
+/// The image has not come.
+pub async fn set_pull_failure(
+    db: &mut SqliteConnection,
+    id: &ContainerId,
+    failure: &Failure,
+) -> Result<()> {
+    let done = sqlx::query(
+        "update containers set failure = ?, operation = null where id = ? and intent = 'pulling'",
+    )
+    .bind(json(failure)?)
+    .bind(id.as_str())
+    .execute(db)
+    .await?;
+    one(done.rows_affected())
+}
+
+/// The image is being pulled by this operation now.
+pub async fn set_operation(
+    db: &mut SqliteConnection,
+    id: &ContainerId,
+    operation: &str,
+) -> Result<()> {
+    let done = sqlx::query(
+        "update containers set operation = ?, failure = null where id = ? and intent = 'pulling'",
+    )
+    .bind(operation)
+    .bind(id.as_str())
+    .execute(db)
+    .await?;
+    one(done.rows_affected())
+}
+
+/// The next run is wanted; answers its number. `attempts` counts restarts by policy in a row.
+pub async fn set_running(
+    db: &mut SqliteConnection,
+    id: &ContainerId,
+    run_before: u64,
+    attempts: u32,
+) -> Result<u64> {
+    let done = sqlx::query(
+        "update containers set intent = 'running', run = run + 1, restart_attempts = ?, \
+         next_attempt_at = null, stopped_by = null, stop_kind = null, stop_deadline_at = null, \
+         limits_applied = 1, started_at = ? where id = ? and run = ? and intent in ('created', 'running', 'stopped')",
+    )
+    .bind(attempts)
+    .bind(Time::now())
+    .bind(id.as_str())
+    .bind(signed(run_before)?)
+    .execute(db)
+    .await?;
+    one(done.rows_affected())?;
+    Ok(run_before + 1)
+}
+
+/// Its end is wanted.
+pub async fn set_stopped(db: &mut SqliteConnection, id: &ContainerId, stop: Stop) -> Result<()> {
+    let done = sqlx::query(
+        "update containers set intent = 'stopped', next_attempt_at = null, stopped_by = ?, \
+         stop_kind = ?, stop_deadline_at = ? \
+         where id = ? and intent in ('created', 'running', 'stopped')",
+    )
+    .bind(i64::from(stop.by.0))
+    .bind(stop.kind)
+    .bind(stop.deadline_at)
+    .bind(id.as_str())
+    .execute(db)
+    .await?;
+    one(done.rows_affected())
+}
+
+/// Its removal is wanted.
+pub async fn set_removed(
+    db: &mut SqliteConnection,
+    id: &ContainerId,
+    by: PrincipalId,
+) -> Result<()> {
+    let done = sqlx::query(
+        "update containers set intent = 'removed', next_attempt_at = null, operation = null, \
+         stopped_by = ?, stop_kind = 'remove' where id = ?",
+    )
+    .bind(i64::from(by.0))
+    .bind(id.as_str())
+    .execute(db)
+    .await?;
+    one(done.rows_affected())
+}
+
+/// A run has ended, and its policy leaves it so.
+pub async fn set_ended(
+    db: &mut SqliteConnection,
+    id: &ContainerId,
+    exit: &ExitRecord,
+) -> Result<()> {
+    let done = sqlx::query(
+        "update containers set last_exit = ?, next_attempt_at = null, stop_deadline_at = null, \
+         intent = case intent when 'running' then 'stopped' else intent end where id = ?",
+    )
+    .bind(json(exit)?)
+    .bind(id.as_str())
+    .execute(db)
+    .await?;
+    one(done.rows_affected())
+}
+
+/// A run has ended, and its policy starts it again at `at`.
+pub async fn set_ended_again_at(
+    db: &mut SqliteConnection,
+    id: &ContainerId,
+    exit: &ExitRecord,
+    again: (Time, u32),
+) -> Result<()> {
+    let done = sqlx::query(
+        "update containers set last_exit = ?, next_attempt_at = ?, restart_attempts = ? \
+         where id = ? and intent = 'running'",
+    )
+    .bind(json(exit)?)
+    .bind(again.0)
+    .bind(again.1)
+    .bind(id.as_str())
+    .execute(db)
+    .await?;
+    one(done.rows_affected())
+}
+
+/// The supervisor knows a newer run than the inventory (which a power cut has set back).
+pub async fn adopt_run(db: &mut SqliteConnection, id: &ContainerId, run: u64) -> Result<()> {
+    let done = sqlx::query("update containers set run = ? where id = ? and run < ?")
+        .bind(signed(run)?)
+        .bind(id.as_str())
+        .bind(signed(run)?)
+        .execute(db)
+        .await?;
+    one(done.rows_affected())
+}
+
+/// Gives it other limits, which the kernel does not hold yet.
+pub async fn set_limits(
+    db: &mut SqliteConnection,
+    id: &ContainerId,
+    limits: &Limits,
+) -> Result<()> {
+    let done = sqlx::query(
+        "update containers set cpu_millis = ?, cpu_weight = ?, memory_bytes = ?, swap_bytes = ?, \
+         pids = ?, limits_applied = 0 where id = ?",
+    )
+    .bind(limits.cpu_millis)
+    .bind(limits.cpu_weight)
+    .bind(signed(limits.memory_bytes)?)
+    .bind(signed(limits.swap_bytes)?)
+    .bind(limits.pids)
+    .bind(id.as_str())
+    .execute(db)
+    .await?;
+    one(done.rows_affected())
+}
+
+/// The kernel holds the limits.
+pub async fn set_limits_applied(db: &mut SqliteConnection, id: &ContainerId) -> Result<()> {
+    let done = sqlx::query("update containers set limits_applied = 1 where id = ?")
+        .bind(id.as_str())
+        .execute(db)
+        .await?;
+    one(done.rows_affected())
+}
+
+/// Gives it another restart policy.
+pub async fn set_restart(
+    db: &mut SqliteConnection,
+    id: &ContainerId,
+    policy: &str,
+    attempts_max: Option<u32>,
+) -> Result<()> {
+    let done = sqlx::query(
+        "update containers set restart_policy = ?, restart_attempts_max = ?, \
+         restart_attempts = 0 where id = ?",
+    )
+    .bind(policy)
+    .bind(attempts_max)
+    .bind(id.as_str())
+    .execute(db)
+    .await?;
+    one(done.rows_affected())
+}
+
+/// Gives it another name, which must be free.
+pub async fn rename(db: &mut SqliteConnection, id: &ContainerId, name: &str) -> Result<()> {
+    let done = sqlx::query("update containers set name = ? where id = ?")
+        .bind(name)
+        .bind(id.as_str())
+        .execute(db)
+        .await?;
+    one(done.rows_affected())
+}
+
+/// Forgets it; the supervisor holds nothing of it any more.
+pub async fn delete(db: &mut SqliteConnection, id: &ContainerId) -> Result<()> {
+    let done = sqlx::query("delete from containers where id = ? and intent = 'removed'")
+        .bind(id.as_str())
+        .execute(db)
+        .await?;
+    one(done.rows_affected())
+}
+
+/// The layers it stands on, lowest first.
+pub async fn layers(db: &SqlitePool, id: &ContainerId) -> Result<Vec<Digest>> {
+    let rows: Vec<String> = sqlx::query_scalar(
+        "select layer from container_layers where container = ? order by position",
+    )
+    .bind(id.as_str())
+    .fetch_all(db)
+    .await?;
+    let digest = |text: String| {
+        text.parse().map_err(|source| Error::broken("read a container's layers", source))
+    };
+    rows.into_iter().map(digest).collect()
+}
+
+/// Writes down the boot; when it is another than before, wants what `always` is to start again,
+/// and answers how many that are.
+pub async fn note_boot(db: &mut SqliteConnection, boot_id: &str) -> Result<u64> {
+    let before: Option<String> = sqlx::query_scalar("select boot_id from boots where id = 1")
+        .fetch_optional(&mut *db)
+        .await?;
+    if before.as_deref() == Some(boot_id) {
+        return Ok(0);
+    }
+    sqlx::query(
+        "insert into boots (id, boot_id) values (1, ?) \
+         on conflict (id) do update set boot_id = excluded.boot_id",
+    )
+    .bind(boot_id)
+    .execute(&mut *db)
+    .await?;
+    if before.is_none() {
+        return Ok(0);
+    }
+    let woken = sqlx::query(
+        "update containers set intent = 'running', next_attempt_at = ?, restart_attempts = 0, \
+         stopped_by = null, stop_kind = null \
+         where restart_policy = 'always' and intent = 'stopped' and run > 0",
+    )
+    .bind(Time::now())
+    .execute(db)
+    .await?;
+    Ok(woken.rows_affected())
+}
+
+async fn insert_layers(
+    db: &mut SqliteConnection,
+    id: &ContainerId,
+    layers: &[Digest],
+) -> Result<()> {
+    for (position, layer) in layers.iter().enumerate() {
+        sqlx::query("insert into container_layers (container, position, layer) values (?, ?, ?)")
+            .bind(id.as_str())
+            .bind(signed(position as u64)?)
+            .bind(layer.as_str())
+            .execute(&mut *db)
+            .await?;
+    }
+    Ok(())
+}
+
+fn container(row: &SqliteRow) -> Result<Container> {
+    let id: String = row.try_get("id")?;
+    let stopped_by: Option<i64> = row.try_get("stopped_by")?;
+    let stopped_by_name: String = row.try_get("stopped_by_name")?;
+    let number = |column: &str| -> Result<u64> {
+        let value: i64 = row.try_get(column)?;
+        u64::try_from(value).map_err(|source| Error::broken("read a container", source))
+    };
+    Ok(Container {
+        id: id.parse().map_err(|source| Error::broken("read a container's id", source))?,
+        owner: super::principal(row, "owner")?,
+        owner_name: row.try_get("owner_name")?,
+        group: super::principal(row, "group_id")?,
+        name: row.try_get("name")?,
+        image_reference: row.try_get("image_reference")?,
+        image_id: row.try_get("image_id")?,
+        request: row.try_get("request")?,
+        spec: row.try_get("spec")?,
+        limits: Limits {
+            cpu_millis: row.try_get("cpu_millis")?,
+            cpu_weight: row.try_get("cpu_weight")?,
+            memory_bytes: number("memory_bytes")?,
+            swap_bytes: number("swap_bytes")?,
+            pids: row.try_get("pids")?,
+        },
+        limits_applied: row.try_get("limits_applied")?,
+        intent: row.try_get("intent")?,
+        run: number("run")?,
+        operation: row.try_get("operation")?,
+        start_when_pulled: row.try_get("start_when_pulled")?,
+        restart_policy: row.try_get("restart_policy")?,
+        restart_attempts_max: row.try_get("restart_attempts_max")?,
+        restart_attempts: row.try_get("restart_attempts")?,
+        next_attempt_at: row.try_get("next_attempt_at")?,
+        stopped_by: stopped_by.map(super::principal_from).transpose()?,
+        stopped_by_name: stopped_by.map(|_| stopped_by_name),
+        stop_kind: row.try_get("stop_kind")?,
+        stop_deadline_at: row.try_get("stop_deadline_at")?,
+        last_exit: parsed(row, "last_exit")?,
+        failure: parsed(row, "failure")?,
+        created_at: row.try_get("created_at")?,
+        started_at: row.try_get("started_at")?,
+    })
+}
+
+fn parsed<T: DeserializeOwned>(row: &SqliteRow, column: &str) -> Result<Option<T>> {
+    let text: Option<String> = row.try_get(column)?;
+    let parse = |text: String| {
+        serde_json::from_str(&text).map_err(|source| Error::broken("read a container", source))
+    };
+    text.map(parse).transpose()
+}
+
+fn json(value: &impl serde::Serialize) -> Result<String> {
+    serde_json::to_string(value).map_err(|source| Error::broken("write a container", source))
+}
+
+fn signed(value: u64) -> Result<i64> {
+    i64::try_from(value).map_err(|source| Error::broken("write a container", source))
+}
+
+/// Exactly one row must have been touched: else somebody else has changed it in between.
+fn one(rows: u64) -> Result<()> {
+    if rows == 1 {
+        return Ok(());
+    }
+    Err(Error::conflict("container.changed", "the container was changed by somebody else just now"))
+}
