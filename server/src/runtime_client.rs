@@ -18,7 +18,7 @@ use berth_runtime::wire::{
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use tokio::net::UnixStream;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Quick requests under way at once.
@@ -97,7 +97,7 @@ pub(crate) type LogSegments = Vec<(u64, OwnedFd)>;
 /// A connection to a container's monitor. What it says means only "ask for the state now".
 #[derive(Debug)]
 pub(crate) struct Watch {
-    socket: AsyncFd<OwnedFd>,
+    socket: UnixStream,
 }
 
 /// What a request may take, and which bound it counts to.
@@ -390,8 +390,8 @@ impl RuntimeClient {
         let hung_up = |source| RuntimeError::HungUp { request: terms.name, source };
         let fds: Vec<_> = fd.iter().map(AsFd::as_fd).collect();
         connection
-            .async_io(Interest::WRITABLE, |socket| {
-                Ok(berth_runtime::send_message(socket, bytes, &fds)?)
+            .async_io(Interest::WRITABLE, || {
+                Ok(berth_runtime::send_message(&connection, bytes, &fds)?)
             })
             .await
             .map_err(|error| hung_up(errno_of(&error)))?;
@@ -399,7 +399,7 @@ impl RuntimeClient {
         // The supervisor holds its own copy now; ours would keep a pipe open for ever.
         drop(fd);
         let (bytes, fds) = connection
-            .async_io(Interest::READABLE, |socket| Ok(berth_runtime::receive_message(socket)?))
+            .async_io(Interest::READABLE, || Ok(berth_runtime::receive_message(&connection)?))
             .await
             .map_err(|error| hung_up(errno_of(&error)))?;
         if bytes.is_empty() {
@@ -408,14 +408,14 @@ impl RuntimeClient {
         Ok((bytes, fds))
     }
 
-    async fn connect(&self) -> Result<AsyncFd<OwnedFd>, RuntimeError> {
+    async fn connect(&self) -> Result<UnixStream, RuntimeError> {
         let away = |source| RuntimeError::Away { socket: self.socket.clone(), source };
         let address = UnixAddr::new(&self.socket).map_err(away)?;
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         loop {
             let fd = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).map_err(away)?;
             match connect(fd.as_raw_fd(), &address) {
-                Ok(()) => return AsyncFd::new(fd).map_err(|error| away(errno_of(&error))),
+                Ok(()) => return asynchronous(fd).map_err(|error| away(errno_of(&error))),
                 // connect(2): a full backlog of a Unix socket is EAGAIN, and poll tells nothing.
                 Err(Errno::EAGAIN) => tokio::time::sleep(BACKLOG_PAUSE).await,
                 Err(errno) => return Err(away(errno)),
@@ -429,9 +429,7 @@ impl Watch {
         let broken = |source| RuntimeError::HungUp { request: terms.name, source };
         let flags = nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK);
         nix::fcntl::fcntl(&fd, flags).map_err(broken)?;
-        let interest = Interest::READABLE;
-        let socket =
-            AsyncFd::with_interest(fd, interest).map_err(|error| broken(errno_of(&error)))?;
+        let socket = asynchronous(fd).map_err(|error| broken(errno_of(&error)))?;
         Ok(Self { socket })
     }
 
@@ -439,13 +437,19 @@ impl Watch {
     pub(crate) async fn changed(&mut self) -> Option<()> {
         let received = self
             .socket
-            .async_io(Interest::READABLE, |socket| Ok(berth_runtime::receive_message(socket)?))
+            .async_io(Interest::READABLE, || Ok(berth_runtime::receive_message(&self.socket)?))
             .await;
         match received {
             Ok((bytes, _)) if !bytes.is_empty() => Some(()),
             _ => None,
         }
     }
+}
+
+/// The socket under tokio's reactor. Its type is the standard library's stream socket, whose own
+/// reads and writes are never used: messages go by sendmsg(2) and recvmsg(2), readiness is the same.
+fn asynchronous(fd: OwnedFd) -> std::io::Result<UnixStream> {
+    UnixStream::from_std(std::os::unix::net::UnixStream::from(fd))
 }
 
 async fn acquire(slots: &Semaphore) -> SemaphorePermit<'_> {

@@ -27,7 +27,6 @@ use crate::auth::Caller;
 use crate::clock::Time;
 use crate::error::{Error, Refusal, Result};
 use crate::inventory::containers::{self, Container, Filter};
-use crate::runtime_client::RuntimeError;
 
 pub use view::{ContainerView, DetailView};
 
@@ -270,25 +269,6 @@ fn position(text: &str) -> Result<(Time, ContainerId)> {
 
 fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl From<RuntimeError> for Error {
-    fn from(error: RuntimeError) -> Self {
-        match error {
-            RuntimeError::Refused(failure) => failure.into(),
-            RuntimeError::TooLong { .. } => {
-                Self::invalid("request.invalid", "command, environment and settings are too long")
-            }
-            RuntimeError::Unexpected { .. } => Self::broken("ask the supervisor", error),
-            RuntimeError::Away { .. }
-            | RuntimeError::TimedOut { .. }
-            | RuntimeError::HungUp { .. } => {
-                tracing::warn!(error = %error, "the supervisor did not answer");
-                let text = "the supervisor does not answer; running containers are not affected";
-                Self::unavailable("supervisor.away", text)
-            }
-        }
-    }
 }
 
 #[cfg(test)]
