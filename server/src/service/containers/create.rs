@@ -3,7 +3,6 @@
 //! The row, its layers, the audit row, the event and the idempotency key are one transaction, and
 //! with `start` the intent of its first run too. The kernel is not touched before that is on disk.
 
-use berth_runtime::digest::Digest;
 use berth_runtime::id::{ContainerId, PrincipalId};
 use berth_runtime::record::Failure;
 use serde_json::json;
@@ -15,22 +14,13 @@ use super::{detail, find};
 use crate::app::App;
 use crate::auth::keys::random_id;
 use crate::auth::{Actor, Caller, Role, TokenScope, Via};
-use crate::error::{Error, Refusal, Result};
+use crate::error::{Error, Result};
 use crate::inventory::containers::{self, Container, ImagePart, Intent, NewContainer};
 use crate::inventory::idempotency::{self, IdempotencyKey};
-use crate::inventory::images::{self, ImageRow, ReferenceValue};
 use crate::inventory::operations::OperationState;
-use crate::registry::ImageReference;
-use crate::registry::manifest::ImageConfig;
-use crate::service::images::pull;
+use crate::registry::manifest::RunConfig;
+use crate::service::images::{self, ImageForStart};
 use crate::service::operations;
-
-/// An image that a container can be made from.
-struct Found {
-    id: String,
-    layers: Vec<Digest>,
-    defaults: ImageDefaults,
-}
 
 /// Makes a container; the same key makes it once.
 pub async fn create(
@@ -56,15 +46,11 @@ async fn create_whole(
     key: Option<&IdempotencyKey>,
 ) -> Result<ContainerId> {
     let found = find_image(app, caller.principal, &request.image).await?;
-    if found.is_none() {
-        // What is no reference cannot be pulled either.
-        reference(&request.image)?;
-    }
     let id = new_id()?;
     let name = request.name.clone().unwrap_or_else(|| made_up_name(&request.image, &id));
     let image = match &found {
         Some(found) => {
-            let spec = spec::merge(request, &name, &found.defaults, &app.config.containers)?;
+            let spec = spec::merge(request, &name, &(&found.config).into(), &app.config.containers)?;
             let spec = serde_json::to_string(&spec)
                 .map_err(|source| Error::broken("write a container's spec", source))?;
             Some(ImagePart { id: &found.id, layers: &found.layers, spec })
@@ -168,7 +154,7 @@ async fn begin_pull(app: &App, caller: &Caller, row: &Container) -> Result<()> {
     // It may have come by another way since.
     let operation = match find_image(app, row.owner, &row.image_reference).await? {
         Some(_) => None,
-        None => match pull::start(app, caller, &row.image_reference, None).await {
+        None => match images::pull(app, caller, &row.image_reference, None).await {
             Ok(operation) => Some(operation.id),
             Err(error) => {
                 app.containers.end_pull(&row.id);
@@ -238,7 +224,7 @@ async fn complete(app: &App, row: &Container) -> Result<()> {
         return Err(Error::conflict("image.removed", "its image was removed again"));
     };
     let spec =
-        spec::merge(&request(row)?, &row.name, &found.defaults, &app.config.containers)?;
+        spec::merge(&request(row)?, &row.name, &(&found.config).into(), &app.config.containers)?;
     let spec = serde_json::to_string(&spec)
         .map_err(|source| Error::broken("write a container's spec", source))?;
     let image = ImagePart { id: &found.id, layers: &found.layers, spec };
@@ -278,50 +264,26 @@ fn pull_failure(state: OperationState, failure: Option<serde_json::Value>) -> Fa
 
 /// The image that `owner` means: one of their own, or of the system's; `None` when it has to be
 /// pulled.
-async fn find_image(app: &App, owner: PrincipalId, text: &str) -> Result<Option<Found>> {
-    let read = app.inventory.read();
-    let hex = |text: &str| text.len() >= 12 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let by_id = hex(text.strip_prefix("sha256:").unwrap_or(text));
-    let row = if by_id {
-        images::find_by_id(read, owner, text).await
-    } else {
-        let reference = reference(text)?;
-        let value = match (reference.digest.clone(), reference.tag.clone()) {
-            (Some(digest), _) => ReferenceValue::Digest(digest),
-            (None, tag) => ReferenceValue::Tag(tag.unwrap_or_else(|| "latest".to_owned())),
-        };
-        images::find_by_reference(read, owner, &reference.name(), &value).await
-    };
-    match row {
-        Ok(row) => found(app, row).await.map(Some),
-        Err(Error::NotFound(_)) if by_id => Err(Error::field("/image", "there is no such image")),
+async fn find_image(app: &App, owner: PrincipalId, text: &str) -> Result<Option<ImageForStart>> {
+    match images::resolve(app, owner, text).await {
+        Ok(image) => Ok(Some(image)),
         Err(Error::NotFound(_)) => Ok(None),
+        Err(Error::Invalid { refusal, .. }) => Err(Error::field("/image", refusal.detail)),
         Err(error) => Err(error),
     }
 }
 
-async fn found(app: &App, row: ImageRow) -> Result<Found> {
-    let layers = images::layers(app.inventory.read(), &row.id).await?;
-    let config: ImageConfig = serde_json::from_str(&row.config)
-        .map_err(|source| Error::broken("read an image's config", source))?;
-    let run = config.config;
-    let defaults = ImageDefaults {
-        entrypoint: run.entrypoint,
-        command: run.cmd,
-        env: run.env,
-        working_dir: run.working_dir,
-        user: run.user,
-        stop_signal: run.stop_signal,
-    };
-    let layers = layers.into_iter().map(|layer| layer.blob).collect();
-    Ok(Found { id: row.id, layers, defaults })
-}
-
-fn reference(text: &str) -> Result<ImageReference> {
-    text.parse().map_err(|error| match error {
-        Error::Invalid { refusal: Refusal { detail, .. }, .. } => Error::field("/image", detail),
-        other => other,
-    })
+impl From<&RunConfig> for ImageDefaults {
+    fn from(run: &RunConfig) -> Self {
+        Self {
+            entrypoint: run.entrypoint.clone(),
+            command: run.cmd.clone(),
+            env: run.env.clone(),
+            working_dir: run.working_dir.clone(),
+            user: run.user.clone(),
+            stop_signal: run.stop_signal.clone(),
+        }
+    }
 }
 
 async fn row(app: &App, id: &ContainerId) -> Result<Container> {
