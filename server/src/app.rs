@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::inventory::{Inventory, audit};
 use crate::runtime_client::RuntimeClient;
+use crate::service::containers::Containers;
 use crate::service::images::Images;
 use crate::service::operations::Operations;
 
@@ -42,6 +43,8 @@ pub struct Parts {
     pub passwords: Passwords,
     /// Failed sign-ins.
     pub throttle: Throttle,
+    /// What is known of containers.
+    pub containers: Containers,
     /// Long work going on.
     pub operations: Operations,
     /// Cancelled when the server is to stop: streams end, and long work is interrupted.
@@ -90,6 +93,7 @@ impl App {
             keys,
             passwords: Passwords::new()?,
             throttle: Throttle::default(),
+            containers: Containers::default(),
             operations: Operations::default(),
             stopping: CancellationToken::new(),
             requests,

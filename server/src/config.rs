@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use berth_runtime::config::{CONFIG_PATH, RuntimeConfig};
+use berth_runtime::wire::Limits;
 use serde::{Deserialize, Serialize};
 use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Table, Value};
@@ -23,6 +24,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// Signing in.
     pub auth: AuthConfig,
+    /// Containers: what they get when nothing is said, and how many.
+    pub containers: ContainersConfig,
     /// How long records are kept.
     pub retention: RetentionConfig,
     /// Where images may come from.
@@ -66,6 +69,25 @@ pub struct AuthConfig {
     pub token_days_max: u32,
     /// Tokens of one person at once.
     pub tokens_max: u32,
+}
+
+/// `[containers]`. What one container may have at most is `[runtime.ceilings]`, because the
+/// supervisor holds it too.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ContainersConfig {
+    /// Containers of one person.
+    pub per_person_max: u32,
+    /// Size of `/dev/shm`, never above the container's memory.
+    pub shm_bytes: u64,
+    /// Seconds between the stop signal and the end.
+    pub stop_grace_secs: u32,
+    /// A log segment's size, 64 KiB to 1 GiB.
+    pub log_file_bytes: u64,
+    /// Log segments kept, 1 to 10.
+    pub log_files: u32,
+    /// The limits that a container gets when nothing is said.
+    pub default_limits: Limits,
 }
 
 /// `[retention]`.
@@ -123,6 +145,25 @@ impl Default for AuthConfig {
             invitation_hours: 72,
             token_days_max: 366,
             tokens_max: 50,
+        }
+    }
+}
+
+impl Default for ContainersConfig {
+    fn default() -> Self {
+        Self {
+            per_person_max: 200,
+            shm_bytes: 64 << 20,
+            stop_grace_secs: 10,
+            log_file_bytes: 10 << 20,
+            log_files: 3,
+            default_limits: Limits {
+                cpu_millis: 1000,
+                cpu_weight: 100,
+                memory_bytes: 512 << 20,
+                swap_bytes: 0,
+                pids: 512,
+            },
         }
     }
 }
@@ -308,7 +349,33 @@ fn validate(config: &Config) -> Result<(), (&'static str, String)> {
     if server.log.parse::<tracing_subscriber::EnvFilter>().is_err() {
         return Err(("server.log", format!("{:?} is no log filter", server.log)));
     }
+    validate_containers(&config.containers, &config.runtime.ceilings)?;
     validate_runtime(&config.runtime)
+}
+
+fn validate_containers(
+    containers: &ContainersConfig,
+    ceilings: &Limits,
+) -> Result<(), (&'static str, String)> {
+    let limits = &containers.default_limits;
+    let within: [(&'static str, u64, u64, u64); 10] = [
+        ("containers.per_person_max", containers.per_person_max.into(), 1, 100_000),
+        ("containers.shm_bytes", containers.shm_bytes, 4096, ceilings.memory_bytes),
+        ("containers.stop_grace_secs", containers.stop_grace_secs.into(), 0, 600),
+        ("containers.log_file_bytes", containers.log_file_bytes, 64 << 10, 1 << 30),
+        ("containers.log_files", containers.log_files.into(), 1, 10),
+        ("containers.default_limits", limits.cpu_millis.into(), 10, ceilings.cpu_millis.into()),
+        ("containers.default_limits", limits.cpu_weight.into(), 1, ceilings.cpu_weight.into()),
+        ("containers.default_limits", limits.memory_bytes, 6 << 20, ceilings.memory_bytes),
+        ("containers.default_limits", limits.swap_bytes, 0, ceilings.swap_bytes),
+        ("containers.default_limits", limits.pids.into(), 1, ceilings.pids.into()),
+    ];
+    for (key, value, low, high) in within {
+        if value < low || value > high {
+            return Err((key, format!("{value} is not between {low} and {high}")));
+        }
+    }
+    Ok(())
 }
 
 fn validate_runtime(runtime: &RuntimeConfig) -> Result<(), (&'static str, String)> {

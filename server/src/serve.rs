@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::inventory::{Inventory, KEY_FILE};
 use crate::notify::notify;
 use crate::service::images::{self, Images};
-use crate::service::{housekeeping, operations};
+use crate::service::{housekeeping, operations, reconcile};
 use crate::{http, listen};
 
 /// Refused requests that wait to be audited, at most.
@@ -57,6 +57,7 @@ async fn serve(config: Config) -> Result<()> {
     let keeper = tokio::spawn(housekeeping::run(app.clone()));
     tokio::spawn(images::reconcile(app.clone()));
     tokio::spawn(housekeeping::audit_refusals(app.clone(), refused));
+    reconcile::spawn(&app);
     let router = http::router(&app);
 
     notify("READY=1");

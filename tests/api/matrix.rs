@@ -41,9 +41,7 @@ enum Who {
 enum Reach {
     Own,
     Sees,
-    #[expect(dead_code, reason = "for the rows of containers and images")]
     Changes,
-    #[expect(dead_code, reason = "for the rows of containers")]
     Content,
 }
 
@@ -117,6 +115,113 @@ const ROWS: &[Row] = &[
         object: Object::Made(token, Reach::Own),
         body: "",
     },
+    row("GET /api/v1/containers", Who::SignedIn, "read"),
+    sends("POST /api/v1/containers", Who::Member, "operate", r#"{"image":"No Reference"}"#),
+    Row {
+        route: "GET /api/v1/containers/{id}",
+        who: Who::SignedIn,
+        scope: "read",
+        object: Object::Made(container, Reach::Sees),
+        body: "",
+    },
+    Row {
+        route: "PATCH /api/v1/containers/{id}",
+        who: Who::Member,
+        scope: "operate",
+        object: Object::Made(container, Reach::Changes),
+        body: r#"{}"#,
+    },
+    Row {
+        route: "DELETE /api/v1/containers/{id}",
+        who: Who::Member,
+        scope: "operate",
+        object: Object::Made(container, Reach::Changes),
+        body: "",
+    },
+    Row {
+        route: "POST /api/v1/containers/{id}/start",
+        who: Who::Member,
+        scope: "operate",
+        object: Object::Made(container, Reach::Changes),
+        body: "",
+    },
+    Row {
+        route: "POST /api/v1/containers/{id}/stop",
+        who: Who::Member,
+        scope: "operate",
+        object: Object::Made(container, Reach::Changes),
+        body: "",
+    },
+    Row {
+        route: "POST /api/v1/containers/{id}/restart",
+        who: Who::Member,
+        scope: "operate",
+        object: Object::Made(container, Reach::Changes),
+        body: "",
+    },
+    Row {
+        route: "POST /api/v1/containers/{id}/kill",
+        who: Who::Member,
+        scope: "operate",
+        object: Object::Made(container, Reach::Changes),
+        body: "",
+    },
+    Row {
+        route: "POST /api/v1/containers/{id}/pause",
+        who: Who::Member,
+        scope: "operate",
+        object: Object::Made(container, Reach::Changes),
+        body: "",
+    },
+    Row {
+        route: "POST /api/v1/containers/{id}/resume",
+        who: Who::Member,
+        scope: "operate",
+        object: Object::Made(container, Reach::Changes),
+        body: "",
+    },
+    Row {
+        route: "GET /api/v1/containers/{id}/wait",
+        who: Who::SignedIn,
+        scope: "read",
+        object: Object::Made(container, Reach::Sees),
+        body: "",
+    },
+    Row {
+        route: "GET /api/v1/containers/{id}/logs",
+        who: Who::SignedIn,
+        scope: "read",
+        object: Object::Made(container, Reach::Content),
+        body: "",
+    },
+    Row {
+        route: "GET /api/v1/containers/{id}/logs/events",
+        who: Who::SignedIn,
+        scope: "read",
+        object: Object::Made(container, Reach::Content),
+        body: "",
+    },
+    Row {
+        route: "GET /api/v1/containers/{id}/processes",
+        who: Who::SignedIn,
+        scope: "read",
+        object: Object::Made(container, Reach::Sees),
+        body: "",
+    },
+    Row {
+        route: "GET /api/v1/containers/{id}/stats",
+        who: Who::SignedIn,
+        scope: "read",
+        object: Object::Made(container, Reach::Sees),
+        body: "",
+    },
+    Row {
+        route: "GET /api/v1/containers/{id}/stats/events",
+        who: Who::SignedIn,
+        scope: "read",
+        object: Object::Made(container, Reach::Sees),
+        body: "",
+    },
     row("GET /api/v1/operations", Who::SignedIn, "read"),
     row("GET /api/v1/operations/{id}", Who::SignedIn, "read"),
     row("GET /api/v1/operations/{id}/events", Who::SignedIn, "read"),
@@ -182,6 +287,24 @@ fn token<'a>(_: &'a TestServer, owner: &'a Client) -> Making<'a> {
         let body = json!({"name": name.trim(), "scope": "read", "days": 1});
         let made = owner.post("/api/v1/tokens", &body).await.expect_status(201);
         made.json()["token"]["id"].as_str().expect("a token has an id").to_owned()
+    })
+}
+
+/// A container that has come no further than its row: no registry is there to pull from.
+fn container<'a>(_: &'a TestServer, owner: &'a Client) -> Making<'a> {
+    Box::pin(async move {
+        let body = json!({"image": "127.0.0.1:1/none:latest"});
+        let made = owner.post("/api/v1/containers", &body).await.expect_status(202).json();
+        let id = made["id"].as_str().expect("a container has an id").to_owned();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        loop {
+            let shown = owner.get(&format!("/api/v1/containers/{id}")).await.json();
+            if shown["status"] == "failed" {
+                return id;
+            }
+            assert!(std::time::Instant::now() < deadline, "{shown}");
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
     })
 }
 

@@ -56,6 +56,7 @@ pub fn routes() -> Routes {
     let routes = api::tokens::routes(routes);
     let routes = api::images::routes(routes);
     let routes = api::registries::routes(routes);
+    let routes = api::containers::routes(routes);
     let routes = api::operations::routes(routes);
     let routes = api::events::routes(routes);
     let routes = api::system::routes(routes);

@@ -10,6 +10,7 @@
 //! - A damaged or newer file is refused at open, never replaced.
 
 pub mod audit;
+pub mod containers;
 pub mod events;
 pub mod idempotency;
 pub mod images;

@@ -105,10 +105,10 @@ mod tests {
         };
         let docker = r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io""#;
         check(&[docker], bearer("https://auth.docker.io/token", Some("registry.docker.io")));
-        check(&[r#"Basic realm="x""#, docker], bearer(
-            "https://auth.docker.io/token",
-            Some("registry.docker.io"),
-        ));
+        check(
+            &[r#"Basic realm="x""#, docker],
+            bearer("https://auth.docker.io/token", Some("registry.docker.io")),
+        );
         check(&[r#"bearer Realm="a\"b,c""#], bearer("a\"b,c", None));
         check(&[r#"Basic realm="Registry""#], Some(Challenge::Basic));
         check(&["Negotiate"], None);

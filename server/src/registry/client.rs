@@ -337,9 +337,8 @@ fn basic(credentials: &Credentials) -> Result<HeaderValue> {
 
 /// Reads a body of `bytes_max` bytes at most.
 async fn read_capped(mut response: Response, bytes_max: u64, what: &str) -> Result<Bytes> {
-    let too_large = || {
-        Error::exhausted("image.too-large", format!("{what} is larger than {bytes_max} bytes"))
-    };
+    let too_large =
+        || Error::exhausted("image.too-large", format!("{what} is larger than {bytes_max} bytes"));
     if response.content_length().is_some_and(|length| length > bytes_max) {
         return Err(too_large());
     }
@@ -368,6 +367,7 @@ pub fn transport_error(error: reqwest::Error) -> Error {
         }
         cause = source;
     }
-    let why = if error.is_timeout() { "it did not answer in time".into() } else { cause.to_string() };
+    let why =
+        if error.is_timeout() { "it did not answer in time".into() } else { cause.to_string() };
     Error::unavailable("registry.unreachable", format!("the exchange with {host} failed: {why}"))
 }

@@ -304,12 +304,18 @@ pub fn choose(entries: &[IndexEntry]) -> Result<&IndexEntry> {
         _ => None,
     });
     let found = found.ok_or_else(|| {
-        let has: Vec<String> = entries.iter().filter_map(|entry| entry.platform.as_ref())
-            .filter(|platform| platform.os != "unknown").take(12)
-            .map(|platform| format!("{}/{}", platform.os, platform.architecture)).collect();
+        let has: Vec<String> = entries
+            .iter()
+            .filter_map(|entry| entry.platform.as_ref())
+            .filter(|platform| platform.os != "unknown")
+            .take(12)
+            .map(|platform| format!("{}/{}", platform.os, platform.architecture))
+            .collect();
         wrong(format!(
             "the image is not made for {}/{}, but for: {}",
-            host.os, host.architecture, has.join(", ")
+            host.os,
+            host.architecture,
+            has.join(", ")
         ))
     })?;
     if !matches!(found.media_type.as_str(), OCI_MANIFEST | DOCKER_MANIFEST) {
@@ -396,14 +402,16 @@ mod tests {
         assert!(read(&old, None).is_err());
         let twice = manifest().to_string().replacen('{', "{\"layers\":[],", 1);
         assert!(parse(twice.as_bytes(), None).is_err());
-        let deep = format!("{{\"schemaVersion\":2,\"x\":{}{}}}", "[".repeat(9999), "]".repeat(9999));
+        let deep =
+            format!("{{\"schemaVersion\":2,\"x\":{}{}}}", "[".repeat(9999), "]".repeat(9999));
         assert!(parse(deep.as_bytes(), None).is_err());
     }
 
     #[test]
     fn digests_in_documents_are_strict() {
         let long = "a".repeat(64);
-        for digest in ["sha256:../../x", "sha256:abc", "md5:x", &format!("sha256:{}", "A".repeat(64)), &long]
+        for digest in
+            ["sha256:../../x", "sha256:abc", "md5:x", &format!("sha256:{}", "A".repeat(64)), &long]
         {
             let mut document = manifest();
             document["layers"][0]["digest"] = json!(digest);

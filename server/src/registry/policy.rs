@@ -162,9 +162,8 @@ impl Resolve for CheckedResolver {
 fn plain(address: IpAddr) -> IpAddr {
     let IpAddr::V6(v6) = address else { return address };
     let parts = v6.segments();
-    let join = |high: u16, low: u16| {
-        IpAddr::V4(Ipv4Addr::from((u32::from(high) << 16) | u32::from(low)))
-    };
+    let join =
+        |high: u16, low: u16| IpAddr::V4(Ipv4Addr::from((u32::from(high) << 16) | u32::from(low)));
     if let Some(v4) = v6.to_ipv4_mapped() {
         return IpAddr::V4(v4);
     }
@@ -182,14 +181,9 @@ fn plain(address: IpAddr) -> IpAddr {
 fn is_never_a_host(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => {
-            v4.octets()[0] == 0
-                || v4.octets()[0] >= 240
-                || v4.is_multicast()
-                || v4.is_link_local()
+            v4.octets()[0] == 0 || v4.octets()[0] >= 240 || v4.is_multicast() || v4.is_link_local()
         }
-        IpAddr::V6(v6) => {
-            v6.is_unspecified() || v6.is_multicast() || v6.is_unicast_link_local()
-        }
+        IpAddr::V6(v6) => v6.is_unspecified() || v6.is_multicast() || v6.is_unicast_link_local(),
     }
 }
 
@@ -235,9 +229,24 @@ mod tests {
     fn only_public_addresses_are_reached_unless_listed() {
         let policy = policy();
         for address in [
-            "127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "0.0.0.0",
-            "100.64.0.1", "224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1", "fd00:ec2::254",
-            "::ffff:127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "::127.0.0.1", "203.0.114.7",
+            "127.0.0.1",
+            "10.1.2.3",
+            "172.16.0.1",
+            "192.168.1.1",
+            "169.254.169.254",
+            "0.0.0.0",
+            "100.64.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::1",
+            "::",
+            "fe80::1",
+            "fd00:ec2::254",
+            "::ffff:127.0.0.1",
+            "64:ff9b::7f00:1",
+            "2002:7f00:1::",
+            "::127.0.0.1",
+            "203.0.114.7",
         ] {
             let address: IpAddr = address.parse().unwrap();
             assert!(!policy.may_connect(address, Reach::Public), "{address}");

@@ -121,7 +121,8 @@ mod tests {
         let short = "busybox@sha256:abc";
         let upper = format!("busybox@sha256:{}", "A".repeat(64));
         let md5 = "busybox@md5:d41d8cd98f00b204e9800998ecf8427e";
-        for text in ["", "UPPER/Case", "a b", "../etc", "busybox:", "a:b:c", &long, short, &upper, md5]
+        for text in
+            ["", "UPPER/Case", "a b", "../etc", "busybox:", "a:b:c", &long, short, &upper, md5]
         {
             assert!(text.parse::<ImageReference>().is_err(), "{text}");
         }

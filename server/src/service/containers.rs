@@ -185,7 +185,10 @@ pub async fn list(
         }
     }
     let listed = page.cut(kept, |(row, _)| format!("{} {}", row.created_at.0, row.id));
-    Ok(Listed { items: listed.items.into_iter().map(|(_, view)| view).collect(), next: listed.next })
+    Ok(Listed {
+        items: listed.items.into_iter().map(|(_, view)| view).collect(),
+        next: listed.next,
+    })
 }
 
 /// One container with all that is known of it. `key` is its id, or its name among the caller's own.

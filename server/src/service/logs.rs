@@ -251,8 +251,7 @@ impl LogReader {
 
     fn wants(&self, record: &Record<'_>) -> bool {
         // Same format, same zone: the texts compare as the times do, without the closing `Z`.
-        let new_enough =
-            |since: &String| record.time.trim_end_matches('Z') >= since.as_str();
+        let new_enough = |since: &String| record.time.trim_end_matches('Z') >= since.as_str();
         self.stream.is_none_or(|stream| stream == record.stream)
             && self.since.as_ref().is_none_or(new_enough)
     }
@@ -318,7 +317,8 @@ impl FromStr for Cursor {
 
     fn from_str(text: &str) -> Result<Self, ()> {
         let (segment, offset) = text.split_once('-').ok_or(())?;
-        let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        let digits =
+            |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
         if !digits(segment) || !digits(offset) {
             return Err(());
         }
@@ -411,7 +411,8 @@ mod tests {
         assert_eq!((record.stream, record.partial), (LogStream::Stderr, true));
         assert_eq!(record.content, b"a b ");
         assert!(parse(b"2026Z stdout F ").is_some());
-        for bad in ["", "x", "2026 stdout F a", "2026Z stdin F a", "2026Z stdout X a", "Z stdout F"] {
+        for bad in ["", "x", "2026 stdout F a", "2026Z stdin F a", "2026Z stdout X a", "Z stdout F"]
+        {
             assert_eq!(parse(bad.as_bytes()), None, "{bad}");
         }
     }

@@ -4,15 +4,21 @@
 //! Nothing here knows of HTTP. What a caller may see or change comes from
 //! [`crate::auth::Caller`]'s visibility methods and from nowhere else.
 
+pub mod containers;
 pub mod events;
 pub mod housekeeping;
 pub mod images;
 pub mod invitations;
+pub mod lifecycle;
+pub mod logs;
 pub mod operations;
 pub mod people;
+pub mod reconcile;
 pub mod registries;
+pub mod restart;
 pub mod sessions;
 pub mod setup;
+pub mod stats;
 pub mod system;
 pub mod tokens;
 

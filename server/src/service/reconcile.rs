@@ -384,7 +384,11 @@ mod tests {
         check(&row(Intent::Stopped, 1), Some(seen(1, Status::Running)), Step::Kill);
         let later = Container { stop_deadline_at: Some(Time(1_001)), ..row(Intent::Stopped, 1) };
         check(&later, Some(seen(1, Status::Running)), Step::WaitUntil(Time(1_001)));
-        check(&later, Some(seen(1, Status::Stopped)), Step::KeepEnd(Box::new(exit(1, ExitCause::Exited))));
+        check(
+            &later,
+            Some(seen(1, Status::Stopped)),
+            Step::KeepEnd(Box::new(exit(1, ExitCause::Exited))),
+        );
         let limits = Container { limits_applied: false, ..row(Intent::Running, 1) };
         check(&limits, Some(seen(1, Status::Running)), Step::ApplyLimits);
     }

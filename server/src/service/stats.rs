@@ -243,7 +243,10 @@ mod tests {
                 ("b/c1/memory.stat", "anon 10\nfile 3000\ninactive_file 2000\n"),
                 ("b/c1/memory.swap.current", "64\n"),
                 ("b/c1/pids.current", "3\n"),
-                ("b/c1/io.stat", "8:0 rbytes=10 wbytes=20 rios=1 wios=2 dbytes=0 dios=0\n8:16 rbytes=5\n"),
+                (
+                    "b/c1/io.stat",
+                    "8:0 rbytes=10 wbytes=20 rios=1 wios=2 dbytes=0 dios=0\n8:16 rbytes=5\n",
+                ),
             ],
         );
         let sample = read_below(&root, &paths(CgroupVersion::V2, ["b"; 5])).expect("sample");

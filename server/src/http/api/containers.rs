@@ -213,8 +213,8 @@ async fn make(
 }
 
 /// Shows a container with all that is known of it.
-#[utoipa::path(get, path = "/api/v1/containers/{container}", tag = "containers",
-    params(("container" = String, Path, description = "Its id, or one's own one's name")),
+#[utoipa::path(get, path = "/api/v1/containers/{id}", tag = "containers",
+    params(("id" = String, Path, description = "Its id, or one's own one's name")),
     responses((status = 200, body = DetailView), (status = 404, body = ProblemBody)))]
 async fn show(
     State(app): State<App>,
@@ -225,8 +225,8 @@ async fn show(
 }
 
 /// Changes name, limits (at once, if it runs) or restart policy.
-#[utoipa::path(patch, path = "/api/v1/containers/{container}", tag = "containers",
-    params(("container" = String, Path, description = "Its id or name")),
+#[utoipa::path(patch, path = "/api/v1/containers/{id}", tag = "containers",
+    params(("id" = String, Path, description = "Its id or name")),
     request_body = ChangeRequest,
     responses(
         (status = 200, body = DetailView), (status = 404, body = ProblemBody),
@@ -243,8 +243,8 @@ async fn change(
 
 /// Removes a container with all that was written in it. Answers 202 when the supervisor is away:
 /// then it goes when that is back.
-#[utoipa::path(delete, path = "/api/v1/containers/{container}", tag = "containers",
-    params(("container" = String, Path, description = "Its id or name"), RemoveQuery),
+#[utoipa::path(delete, path = "/api/v1/containers/{id}", tag = "containers",
+    params(("id" = String, Path, description = "Its id or name"), RemoveQuery),
     responses(
         (status = 204), (status = 202), (status = 404, body = ProblemBody),
         (status = 409, body = ProblemBody)))]
@@ -260,8 +260,8 @@ async fn remove(
 }
 
 /// Starts a container.
-#[utoipa::path(post, path = "/api/v1/containers/{container}/start", tag = "containers",
-    params(("container" = String, Path, description = "Its id or name")),
+#[utoipa::path(post, path = "/api/v1/containers/{id}/start", tag = "containers",
+    params(("id" = String, Path, description = "Its id or name")),
     responses(
         (status = 200, body = DetailView), (status = 404, body = ProblemBody),
         (status = 409, body = ProblemBody)))]
@@ -274,8 +274,8 @@ async fn start(
 }
 
 /// Asks a container to end by its stop signal, and kills it when its grace is over.
-#[utoipa::path(post, path = "/api/v1/containers/{container}/stop", tag = "containers",
-    params(("container" = String, Path, description = "Its id or name"), StopQuery),
+#[utoipa::path(post, path = "/api/v1/containers/{id}/stop", tag = "containers",
+    params(("id" = String, Path, description = "Its id or name"), StopQuery),
     responses(
         (status = 200, body = DetailView), (status = 404, body = ProblemBody),
         (status = 409, body = ProblemBody)))]
@@ -289,8 +289,8 @@ async fn stop(
 }
 
 /// Stops a container, if it runs, and starts it.
-#[utoipa::path(post, path = "/api/v1/containers/{container}/restart", tag = "containers",
-    params(("container" = String, Path, description = "Its id or name"), StopQuery),
+#[utoipa::path(post, path = "/api/v1/containers/{id}/restart", tag = "containers",
+    params(("id" = String, Path, description = "Its id or name"), StopQuery),
     responses(
         (status = 200, body = DetailView), (status = 404, body = ProblemBody),
         (status = 409, body = ProblemBody)))]
@@ -304,8 +304,8 @@ async fn restart(
 }
 
 /// Sends a signal to the first process; `KILL` ends every process.
-#[utoipa::path(post, path = "/api/v1/containers/{container}/kill", tag = "containers",
-    params(("container" = String, Path, description = "Its id or name"), KillQuery),
+#[utoipa::path(post, path = "/api/v1/containers/{id}/kill", tag = "containers",
+    params(("id" = String, Path, description = "Its id or name"), KillQuery),
     responses(
         (status = 200, body = DetailView), (status = 404, body = ProblemBody),
         (status = 409, body = ProblemBody), (status = 422, body = ProblemBody)))]
@@ -322,8 +322,8 @@ async fn kill(
 }
 
 /// Freezes every process.
-#[utoipa::path(post, path = "/api/v1/containers/{container}/pause", tag = "containers",
-    params(("container" = String, Path, description = "Its id or name")),
+#[utoipa::path(post, path = "/api/v1/containers/{id}/pause", tag = "containers",
+    params(("id" = String, Path, description = "Its id or name")),
     responses(
         (status = 200, body = DetailView), (status = 404, body = ProblemBody),
         (status = 409, body = ProblemBody)))]
@@ -336,8 +336,8 @@ async fn pause(
 }
 
 /// Thaws what was frozen.
-#[utoipa::path(post, path = "/api/v1/containers/{container}/resume", tag = "containers",
-    params(("container" = String, Path, description = "Its id or name")),
+#[utoipa::path(post, path = "/api/v1/containers/{id}/resume", tag = "containers",
+    params(("id" = String, Path, description = "Its id or name")),
     responses(
         (status = 200, body = DetailView), (status = 404, body = ProblemBody),
         (status = 409, body = ProblemBody)))]
@@ -350,8 +350,8 @@ async fn resume(
 }
 
 /// Waits until the container rests, or the time is over; `status` tells which.
-#[utoipa::path(get, path = "/api/v1/containers/{container}/wait", tag = "containers",
-    params(("container" = String, Path, description = "Its id or name"), WaitQuery),
+#[utoipa::path(get, path = "/api/v1/containers/{id}/wait", tag = "containers",
+    params(("id" = String, Path, description = "Its id or name"), WaitQuery),
     responses((status = 200, body = DetailView), (status = 404, body = ProblemBody)))]
 async fn wait(
     State(app): State<App>,
@@ -367,8 +367,8 @@ async fn wait(
 }
 
 /// Gives the log, as plain text or one JSON record a line; only to the owner.
-#[utoipa::path(get, path = "/api/v1/containers/{container}/logs", tag = "containers",
-    params(("container" = String, Path, description = "Its id or name"), LogQuery),
+#[utoipa::path(get, path = "/api/v1/containers/{id}/logs", tag = "containers",
+    params(("id" = String, Path, description = "Its id or name"), LogQuery),
     responses(
         (status = 200, content_type = "text/plain", body = String),
         (status = 403, body = ProblemBody), (status = 404, body = ProblemBody)))]
@@ -397,9 +397,9 @@ async fn logs(
 
 /// Follows the log: server-sent events `stdout` and `stderr`, `gap` when older records were rotated
 /// away unread, `end` when the container rests. Goes on after `Last-Event-ID`; only for the owner.
-#[utoipa::path(get, path = "/api/v1/containers/{container}/logs/events", tag = "containers",
+#[utoipa::path(get, path = "/api/v1/containers/{id}/logs/events", tag = "containers",
     params(
-        ("container" = String, Path, description = "Its id or name"), LogQuery,
+        ("id" = String, Path, description = "Its id or name"), LogQuery,
         ("Last-Event-ID" = Option<String>, Header, description = "The last id received")),
     responses(
         (status = 200, content_type = "text/event-stream", body = LogBody),
@@ -417,8 +417,8 @@ async fn follow_logs(
 }
 
 /// Lists the processes; command lines are the owner's alone.
-#[utoipa::path(get, path = "/api/v1/containers/{container}/processes", tag = "containers",
-    params(("container" = String, Path, description = "Its id or name")),
+#[utoipa::path(get, path = "/api/v1/containers/{id}/processes", tag = "containers",
+    params(("id" = String, Path, description = "Its id or name")),
     responses(
         (status = 200, body = ProcessesView), (status = 404, body = ProblemBody),
         (status = 409, body = ProblemBody)))]
@@ -431,8 +431,8 @@ async fn processes(
 }
 
 /// Reads once what it uses.
-#[utoipa::path(get, path = "/api/v1/containers/{container}/stats", tag = "containers",
-    params(("container" = String, Path, description = "Its id or name")),
+#[utoipa::path(get, path = "/api/v1/containers/{id}/stats", tag = "containers",
+    params(("id" = String, Path, description = "Its id or name")),
     responses(
         (status = 200, body = StatsView), (status = 404, body = ProblemBody),
         (status = 409, body = ProblemBody)))]
@@ -445,8 +445,8 @@ async fn stats(
 }
 
 /// Follows what it uses: a server-sent event `stats` a second, until it ends.
-#[utoipa::path(get, path = "/api/v1/containers/{container}/stats/events", tag = "containers",
-    params(("container" = String, Path, description = "Its id or name")),
+#[utoipa::path(get, path = "/api/v1/containers/{id}/stats/events", tag = "containers",
+    params(("id" = String, Path, description = "Its id or name")),
     responses(
         (status = 200, content_type = "text/event-stream", body = StatsView),
         (status = 404, body = ProblemBody), (status = 409, body = ProblemBody)))]

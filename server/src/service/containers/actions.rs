@@ -150,12 +150,7 @@ pub async fn resume(app: &App, caller: &Caller, key: &str) -> Result<DetailView>
 }
 
 /// Changes limits (at once, if it runs), restart policy or name.
-pub async fn change(
-    app: &App,
-    caller: &Caller,
-    key: &str,
-    change: Change,
-) -> Result<DetailView> {
+pub async fn change(app: &App, caller: &Caller, key: &str, change: Change) -> Result<DetailView> {
     let id = find_to_change(app, caller, key).await?.id;
     let _lock = app.containers.lock(&id).await;
     let row = find_to_change(app, caller, id.as_str()).await?;

@@ -50,7 +50,8 @@ async fn create_whole(
     let name = request.name.clone().unwrap_or_else(|| made_up_name(&request.image, &id));
     let image = match &found {
         Some(found) => {
-            let spec = spec::merge(request, &name, &(&found.config).into(), &app.config.containers)?;
+            let spec =
+                spec::merge(request, &name, &(&found.config).into(), &app.config.containers)?;
             let spec = serde_json::to_string(&spec)
                 .map_err(|source| Error::broken("write a container's spec", source))?;
             Some(ImagePart { id: &found.id, layers: &found.layers, spec })

@@ -36,18 +36,66 @@ const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 
 /// setrlimit(2)'s names in lower case, without prefix.
 const ULIMITS: [&str; 16] = [
-    "as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc",
-    "rss", "rtprio", "rttime", "sigpending", "stack",
+    "as",
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
 ];
 
 /// capabilities(7), without prefix.
 const CAPABILITIES: [&str; 41] = [
-    "AUDIT_CONTROL", "AUDIT_READ", "AUDIT_WRITE", "BLOCK_SUSPEND", "BPF", "CHECKPOINT_RESTORE",
-    "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "IPC_LOCK", "IPC_OWNER", "KILL",
-    "LEASE", "LINUX_IMMUTABLE", "MAC_ADMIN", "MAC_OVERRIDE", "MKNOD", "NET_ADMIN",
-    "NET_BIND_SERVICE", "NET_BROADCAST", "NET_RAW", "PERFMON", "SETFCAP", "SETGID", "SETPCAP",
-    "SETUID", "SYSLOG", "SYS_ADMIN", "SYS_BOOT", "SYS_CHROOT", "SYS_MODULE", "SYS_NICE",
-    "SYS_PACCT", "SYS_PTRACE", "SYS_RAWIO", "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG",
+    "AUDIT_CONTROL",
+    "AUDIT_READ",
+    "AUDIT_WRITE",
+    "BLOCK_SUSPEND",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "KILL",
+    "LEASE",
+    "LINUX_IMMUTABLE",
+    "MAC_ADMIN",
+    "MAC_OVERRIDE",
+    "MKNOD",
+    "NET_ADMIN",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_RAW",
+    "PERFMON",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYSLOG",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_CHROOT",
+    "SYS_MODULE",
+    "SYS_NICE",
+    "SYS_PACCT",
+    "SYS_PTRACE",
+    "SYS_RAWIO",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
     "WAKE_ALARM",
 ];
 
@@ -203,7 +251,8 @@ pub(crate) fn check(
         faults.path("/working_dir", path);
     }
     if let Some(user) = request.user.as_deref().filter(|user| parse_user(user).is_none()) {
-        faults.add("/user", format!("{user:?} is no user[:group], by name or by number below {IDS}"));
+        faults
+            .add("/user", format!("{user:?} is no user[:group], by name or by number below {IDS}"));
     }
     if let Some(name) = request.hostname.as_deref().filter(|name| !is_host_label(name)) {
         faults.add("/hostname", format!("{name:?} is no label of a host name (RFC 1123)"));
@@ -220,12 +269,16 @@ pub(crate) fn check(
     faults.ulimits(&request.ulimits);
     for (index, name) in request.capabilities_dropped.iter().enumerate() {
         if parse_capability(name).is_none() {
-            faults.add(&format!("/capabilities_dropped/{index}"), format!("{name:?} is no capability"));
+            faults.add(
+                &format!("/capabilities_dropped/{index}"),
+                format!("{name:?} is no capability"),
+            );
         }
     }
     let limits = merge_limits(&request.limits, &config.default_limits);
     faults.limits("/limits", &limits, ceilings);
-    if request.shm_bytes.is_some_and(|bytes| bytes < TMPFS_BYTES_MIN || bytes > limits.memory_bytes) {
+    if request.shm_bytes.is_some_and(|bytes| bytes < TMPFS_BYTES_MIN || bytes > limits.memory_bytes)
+    {
         faults.add("/shm_bytes", "is not between 4096 and the memory limit");
     }
     faults.into_result()
@@ -285,7 +338,11 @@ pub(crate) fn merge(
             cwd: if cwd.starts_with('/') { cwd.clone() } else { format!("/{cwd}") },
             user: user.clone(),
             capabilities_dropped: capabilities(&request.capabilities_dropped),
-            ulimits: request.ulimits.iter().map(|(name, pair)| (name.clone(), pair.into())).collect(),
+            ulimits: request
+                .ulimits
+                .iter()
+                .map(|(name, pair)| (name.clone(), pair.into()))
+                .collect(),
         },
         hostname: request.hostname.clone().unwrap_or_else(|| host_label(name)),
         read_only_root: request.read_only_root,
@@ -336,7 +393,9 @@ fn check_merged(spec: &Spec) -> Result<()> {
     if bytes(&process.args) + bytes(&process.env) > PROGRAM_BYTES_MAX {
         faults.add(
             "/env",
-            format!("command and environment, the image's included, exceed {PROGRAM_BYTES_MAX} bytes"),
+            format!(
+                "command and environment, the image's included, exceed {PROGRAM_BYTES_MAX} bytes"
+            ),
         );
     }
     if process.env.len() > ENV_MAX {
@@ -344,7 +403,8 @@ fn check_merged(spec: &Spec) -> Result<()> {
     }
     faults.path("/working_dir", &process.cwd);
     if parse_user(&process.user).is_none() {
-        faults.add("/user", format!("the image's user {:?} cannot be used; give one", process.user));
+        faults
+            .add("/user", format!("the image's user {:?} cannot be used; give one", process.user));
     }
     faults.into_result()
 }
@@ -417,7 +477,8 @@ fn is_host_label(name: &str) -> bool {
 
 /// A host name's label from a container's name.
 fn host_label(name: &str) -> String {
-    let label: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    let label: String =
+        name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
     let label = label.trim_matches('-');
     if label.is_empty() { "container".to_owned() } else { label.to_owned() }
 }
@@ -451,7 +512,8 @@ impl Faults {
         let first = name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
         let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c);
         if !first || name.len() > 63 || !name.chars().all(good) {
-            let rule = "use 1 to 63 lower-case letters, digits, '.', '_' or '-', a letter or digit first";
+            let rule =
+                "use 1 to 63 lower-case letters, digits, '.', '_' or '-', a letter or digit first";
             self.add(pointer, rule);
         } else if name.len() >= 12 && name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             self.add(pointer, "reads like a container's id");
@@ -500,7 +562,10 @@ impl Faults {
                 self.add(&pointer, "names are 1 to 128 letters, digits, '.', '_', '-' or '/'");
             }
             if value.len() > LABEL_BYTES_MAX || value.chars().any(char::is_control) {
-                self.add(&pointer, format!("is longer than {LABEL_BYTES_MAX} or holds control characters"));
+                self.add(
+                    &pointer,
+                    format!("is longer than {LABEL_BYTES_MAX} or holds control characters"),
+                );
             }
         }
     }
@@ -548,15 +613,26 @@ impl Faults {
 
     fn limits(&mut self, base: &str, limits: &Limits, ceilings: &Limits) {
         let checks: [(&str, u64, u64, u64); 5] = [
-            ("cpu_millis", limits.cpu_millis.into(), CPU_MILLIS_MIN.into(), ceilings.cpu_millis.into()),
-            ("cpu_weight", limits.cpu_weight.into(), 1, ceilings.cpu_weight.min(CPU_WEIGHT_MAX).into()),
+            (
+                "cpu_millis",
+                limits.cpu_millis.into(),
+                CPU_MILLIS_MIN.into(),
+                ceilings.cpu_millis.into(),
+            ),
+            (
+                "cpu_weight",
+                limits.cpu_weight.into(),
+                1,
+                ceilings.cpu_weight.min(CPU_WEIGHT_MAX).into(),
+            ),
             ("memory_bytes", limits.memory_bytes, MEMORY_BYTES_MIN, ceilings.memory_bytes),
             ("swap_bytes", limits.swap_bytes, 0, ceilings.swap_bytes),
             ("pids", limits.pids.into(), 1, ceilings.pids.into()),
         ];
         for (name, value, low, high) in checks {
             if value < low || value > high {
-                let detail = format!("{value} is not between {low} and the operator's ceiling {high}");
+                let detail =
+                    format!("{value} is not between {low} and the operator's ceiling {high}");
                 self.add(&format!("{base}/{name}"), detail);
             }
         }
@@ -602,10 +678,25 @@ mod tests {
             "capabilities_dropped": ["CHOWN", "NOPE"], "limits": {"memory_bytes": 1, "pids": 0},
             "restart": {"name": "on-failure", "max_attempts": 0}, "command": [""]}"#;
         let expected = [
-            "/name", "/image", "/command/0", "/env/A=B", "/env/C", "/working_dir", "/user",
-            "/hostname", "/labels/a b", "/stop_signal", "/stop_grace_secs", "/restart/max_attempts",
-            "/tmpfs/0/target", "/tmpfs/0/size_bytes", "/ulimits/nofile", "/ulimits/x~1y",
-            "/capabilities_dropped/1", "/limits/memory_bytes", "/limits/pids",
+            "/name",
+            "/image",
+            "/command/0",
+            "/env/A=B",
+            "/env/C",
+            "/working_dir",
+            "/user",
+            "/hostname",
+            "/labels/a b",
+            "/stop_signal",
+            "/stop_grace_secs",
+            "/restart/max_attempts",
+            "/tmpfs/0/target",
+            "/tmpfs/0/size_bytes",
+            "/ulimits/nofile",
+            "/ulimits/x~1y",
+            "/capabilities_dropped/1",
+            "/limits/memory_bytes",
+            "/limits/pids",
         ];
         assert_eq!(pointers(many), expected);
         assert_eq!(pointers(r#"{"image": "debian:12"}"#), Vec::<String>::new());
@@ -616,8 +707,22 @@ mod tests {
         let long = "a".repeat(64);
         let id = "0123456789abcdef0123456789abcdef";
         for bad in [
-            "", ".", "..", "-a", "_a", "a/b", "%2e%2e%2f", "a\0", "ａ", "а", "A", "a b", "a\n", &long,
-            id, &id[..12],
+            "",
+            ".",
+            "..",
+            "-a",
+            "_a",
+            "a/b",
+            "%2e%2e%2f",
+            "a\0",
+            "ａ",
+            "а",
+            "A",
+            "a b",
+            "a\n",
+            &long,
+            id,
+            &id[..12],
         ] {
             assert!(check_name("/name", bad).is_err(), "{bad:?}");
         }
@@ -632,8 +737,21 @@ mod tests {
             assert!(parse_user(good).is_some(), "{good:?}");
         }
         for bad in [
-            "-1", "00", "65536", "2147483648", "4294967296", "99999999999999999999", ":", "root:",
-            ":0", "a b", "root:99999999999", "+1", "a:b:c", "1e3", "root\0",
+            "-1",
+            "00",
+            "65536",
+            "2147483648",
+            "4294967296",
+            "99999999999999999999",
+            ":",
+            "root:",
+            ":0",
+            "a b",
+            "root:99999999999",
+            "+1",
+            "a:b:c",
+            "1e3",
+            "root\0",
         ] {
             assert!(parse_user(bad).is_none(), "{bad:?}");
         }

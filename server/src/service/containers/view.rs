@@ -243,7 +243,8 @@ pub(crate) fn end_in_words(exit: &ExitRecord, by: Option<(&str, StopKind)>) -> S
             };
             if exit.oom_kills > 0 {
                 let count = exit.oom_kills;
-                let some = if count == 1 { "1 process".to_owned() } else { format!("{count} processes") };
+                let some =
+                    if count == 1 { "1 process".to_owned() } else { format!("{count} processes") };
                 text.push_str(&format!("; {some} in it killed: {memory}"));
             }
             text
@@ -279,7 +280,8 @@ impl ContainerView {
         let exit = newest_exit(row, observed).map(|exit| ExitView::new(exit, row));
         let live = observed.and_then(|record| record.live.as_ref());
         let started_at = live.map(|live| Time(live.started_ms)).or(row.started_at);
-        let content = if caller.sees_content(row.owner) { Some(ContentView::new(row)?) } else { None };
+        let content =
+            if caller.sees_content(row.owner) { Some(ContentView::new(row)?) } else { None };
         Ok(Self {
             id: row.id.clone(),
             name: row.name.clone(),
@@ -345,7 +347,8 @@ pub(crate) fn held(limits: &[LimitState]) -> Vec<HeldLimit> {
 /// The row's merged form; `None` until the image is here.
 pub(crate) fn spec(row: &Container) -> Result<Option<Spec>> {
     let parse = |text: &String| {
-        serde_json::from_str(text).map_err(|source| Error::broken("read a container's spec", source))
+        serde_json::from_str(text)
+            .map_err(|source| Error::broken("read a container's spec", source))
     };
     row.spec.as_ref().map(parse).transpose()
 }
@@ -640,13 +643,19 @@ pub(crate) mod tests {
             assert_eq!(end_in_words(&exit, by), expected);
         }
         let partly = ExitRecord { oom_kills: 2, ..exit(1, ExitCause::Exited) };
-        let text = "exited with code 0; 2 processes in it killed: out of memory at its limit of 64 MiB";
+        let text =
+            "exited with code 0; 2 processes in it killed: out of memory at its limit of 64 MiB";
         assert_eq!(end_in_words(&partly, None), text);
     }
 
     #[test]
     fn sizes_are_exact_or_rounded_down() {
-        let cases = [(64 << 20, "64 MiB"), (1 << 30, "1 GiB"), (1_610_612_736, "1.5 GiB"), (12, "12 bytes")];
+        let cases = [
+            (64 << 20, "64 MiB"),
+            (1 << 30, "1 GiB"),
+            (1_610_612_736, "1.5 GiB"),
+            (12, "12 bytes"),
+        ];
         for (count, text) in cases {
             assert_eq!(bytes(count), text);
         }

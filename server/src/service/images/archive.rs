@@ -129,7 +129,11 @@ impl Archive {
         } else {
             return Err(wrong("it has neither manifest.json (docker save) nor oci-layout"));
         };
-        if images.is_empty() { Err(wrong("it holds no image for this machine")) } else { Ok(images) }
+        if images.is_empty() {
+            Err(wrong("it holds no image for this machine"))
+        } else {
+            Ok(images)
+        }
     }
 
     /// Reads a part from its beginning; `take` sees its bytes.
@@ -186,7 +190,8 @@ impl Archive {
         }
         let mut images = Vec::new();
         for entry in index.manifests {
-            let mut digest: Digest = entry.digest.parse().map_err(|error| wrong(format!("{error}")))?;
+            let mut digest: Digest =
+                entry.digest.parse().map_err(|error| wrong(format!("{error}")))?;
             let mut bytes = self.blob(&digest, MANIFEST_BYTES_MAX)?;
             let manifest = match manifest::parse(&bytes, None)? {
                 Document::Image(manifest) => manifest,

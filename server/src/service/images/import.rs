@@ -46,9 +46,8 @@ where
     let limit = app.config.images.import_bytes_max;
     let mut incoming = app.images.content.receive().await?;
     while let Some(chunk) = bytes.next().await {
-        let chunk = chunk.map_err(|_| {
-            Error::invalid("image.archive", "the upload broke off before its end")
-        })?;
+        let chunk = chunk
+            .map_err(|_| Error::invalid("image.archive", "the upload broke off before its end"))?;
         if incoming.bytes() + chunk.len() as u64 > limit {
             return Err(Error::TooLarge { limit_bytes: limit });
         }

@@ -120,12 +120,8 @@ async fn download_and_unpack(
     let receiver = receiver.into_blocking_fd().map_err(disk("make a pipe"))?;
     let compression = wanted.layer.compression;
     let unpack = async {
-        let unpacking = app.runtime.layer_unpack(
-            digest.clone(),
-            wanted.diff_id.clone(),
-            compression,
-            receiver,
-        );
+        let unpacking =
+            app.runtime.layer_unpack(digest.clone(), wanted.diff_id.clone(), compression, receiver);
         Ok::<_, Error>(unpacking.await?)
     };
     let fetch = download(source, wanted, &mut incoming, Some(sender));

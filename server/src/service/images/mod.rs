@@ -164,8 +164,13 @@ pub async fn tag(app: &App, caller: &Caller, id: &str, reference: &str) -> Resul
     images::insert_reference(write.db(), row.owner, id, &reference).await?;
     write.subject("image", id, row.owner);
     let data = json!({ "reference": reference.to_string() });
-    let event =
-        NewEvent { owner: row.owner, kind: "image.tagged", subject_kind: "image", subject: id, data };
+    let event = NewEvent {
+        owner: row.owner,
+        kind: "image.tagged",
+        subject_kind: "image",
+        subject: id,
+        data,
+    };
     write.event(event).await?;
     write.commit().await?;
     let references = images::references(app.inventory.read(), id).await?;
@@ -228,7 +233,8 @@ pub async fn remove(app: &App, caller: &Caller, id: &str) -> Result<()> {
 /// When `owner` has no such image, nor has the system.
 pub async fn resolve(app: &App, owner: PrincipalId, text: &str) -> Result<ImageForStart> {
     let db = app.inventory.read();
-    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    let digits =
+        |text: &str| text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
     let is_id = (12..=32).contains(&text.len()) && digits(text);
     let found = if is_id || text.starts_with("sha256:") {
         images::find_by_id(db, owner, text).await
