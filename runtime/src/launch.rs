@@ -113,8 +113,6 @@ pub struct Created {
     pub pidfd: OwnedFd,
     /// Its network namespace.
     pub network_namespace: OwnedFd,
-    /// Its user namespace.
-    pub user_namespace: OwnedFd,
     /// The caller's end; the child's end hangs up when it runs the program.
     gate: Option<OwnedFd>,
     words: Words,
@@ -222,18 +220,15 @@ impl Birth {
     }
 
     fn into_created(mut self) -> Result<Created, Failure> {
-        let namespace = |kind: &str| {
-            let path = format!("/proc/{}/ns/{kind}", self.pid);
-            File::open(&path).map_err(|error| system(&format!("open {path}"), errno_of(&error)))
-        };
-        let (network, user) = (namespace("net")?, namespace("user")?);
+        let path = format!("/proc/{}/ns/net", self.pid);
+        let network =
+            File::open(&path).map_err(|error| system(&format!("open {path}"), errno_of(&error)))?;
         let gate = self.ours.try_clone().map_err(|error| system("copy", errno_of(&error)))?;
         let pidfd = self.pidfd.take().ok_or_else(|| broken("the child's descriptor is gone"))?;
         Ok(Created {
             pid: self.pid,
             pidfd,
             network_namespace: network.into(),
-            user_namespace: user.into(),
             gate: Some(gate),
             words: std::mem::take(&mut self.words),
         })

@@ -277,8 +277,11 @@ fn capabilities(dropped: &[String]) -> Result<oci_spec::runtime::LinuxCapabiliti
         .map_err(defect)
 }
 
-/// Names, kinds, and the profile's own soft and hard limit where it has one.
-const LIMITS: [(&str, PosixRlimitType, Resource, Option<(u64, u64)>); 14] = [
+/// A limit's name, kind, and the profile's own soft and hard limit where it has one.
+type LimitRow = (&'static str, PosixRlimitType, Resource, Option<(u64, u64)>);
+
+/// Every limit that a user may tighten.
+const LIMITS: [LimitRow; 14] = [
     ("as", PosixRlimitType::RlimitAs, Resource::RLIMIT_AS, None),
     ("core", PosixRlimitType::RlimitCore, Resource::RLIMIT_CORE, Some((0, 0))),
     ("cpu", PosixRlimitType::RlimitCpu, Resource::RLIMIT_CPU, None),

@@ -101,7 +101,8 @@ fn what_is_not_supported_is_named() {
         return;
     }
     let bundle = Bundle::new("unsupported");
-    let cases: [(&str, fn(&mut serde_json::Value)); 9] = [
+    type Change = fn(&mut serde_json::Value);
+    let cases: [(&str, Change); 9] = [
         ("process.terminal", |config| config["process"]["terminal"] = true.into()),
         ("process.apparmorProfile", |config| config["process"]["apparmorProfile"] = "x".into()),
         ("hooks", |config| {

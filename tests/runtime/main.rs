@@ -3,6 +3,8 @@
 //!
 //! Every container has a cgroup and a state directory of its own test's, removed at the end.
 
+#![expect(unreachable_pub, reason = "a test binary has no outside")]
+
 mod bundle;
 mod lifecycle;
 mod paths;

@@ -13,7 +13,8 @@ use crate::seccomp::Architecture;
 use crate::sys::seccomp::Instruction;
 
 /// `SECCOMP_RET_ALLOW`.
-pub const ALLOW: u32 = 0x7fff_0000;
+#[cfg(test)]
+const ALLOW: u32 = 0x7fff_0000;
 /// `SECCOMP_RET_KILL_PROCESS`.
 pub const KILL_PROCESS: u32 = 0x8000_0000;
 /// `SECCOMP_RET_ERRNO` without its errno.

@@ -142,6 +142,7 @@ fn conditions(arguments: &[LinuxSeccompArg], field: &str) -> Result<Vec<Conditio
     let mut conditions = Vec::new();
     for argument in arguments {
         let index = argument.index();
+        let number = u32::try_from(index).unwrap_or(u32::MAX);
         if index >= seen.len() || seen[index] {
             return Err(unsupported(
                 format!("{field}.args"),
@@ -162,8 +163,7 @@ fn conditions(arguments: &[LinuxSeccompArg], field: &str) -> Result<Vec<Conditio
                 (Operator::MaskedEqual { mask: value }, wanted)
             }
         };
-        // SAFE-CAST: checked against six above.
-        conditions.push(Condition { argument: index as u32, operator, value });
+        conditions.push(Condition { argument: number, operator, value });
     }
     Ok(conditions)
 }

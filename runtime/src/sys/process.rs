@@ -64,7 +64,7 @@ pub fn loopback_up(socket: impl AsFd) -> nix::Result<()> {
     for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
         *to = from.cast_signed();
     }
-    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as i16;
+    request.ifr_ifru.ifru_flags = IFF_UP_RUNNING;
     let fd = socket.as_fd().as_raw_fd();
     // SAFETY: SIOCSIFFLAGS reads an ifreq, which outlives the call.
     let result =
@@ -96,3 +96,6 @@ pub fn pidfd_open(pid: nix::unistd::Pid) -> nix::Result<OwnedFd> {
     // SAFETY: the kernel has just made this descriptor, and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
+
+/// `IFF_UP | IFF_RUNNING` (linux/if.h), in the width of struct ifreq.
+const IFF_UP_RUNNING: i16 = 0x41;
