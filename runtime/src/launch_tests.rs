@@ -48,7 +48,7 @@ impl Host {
             symlink("busybox", lower.join("bin").join(name)).expect("link busybox");
         }
         fs::create_dir(lower.join("etc")).expect("make /etc");
-        let passwd = "root:x:0:0::/root:/bin/sh\napp:x:33:33::/home/app:/bin/sh\n";
+        let passwd = "root:x:0:0::/root:/bin/sh\napp:x:33:33::/srv/app:/bin/sh\n";
         fs::write(lower.join("etc/passwd"), passwd).expect("write /etc/passwd");
         fs::write(lower.join("etc/group"), "root:x:0:\napp:x:33:\nextra:x:44:app\n")
             .expect("write");
@@ -236,7 +236,7 @@ fn a_read_only_root_takes_no_writes_and_names_are_looked_up_inside() {
     let text = run(&host, &request, "app");
     assert!(text.contains("Read-only file system"), "{text}");
     assert!(text.contains("uid=33(app) gid=33(app) groups=44(extra)"), "{text}");
-    assert!(text.contains("/home/app\nout\n"), "{text}");
+    assert!(text.contains("/srv/app\nout\n"), "{text}");
 }
 
 #[test]

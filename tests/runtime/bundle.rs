@@ -65,7 +65,7 @@ impl Bundle {
             symlink("busybox", bin.join(applet)).expect("link an applet");
         }
         fs::create_dir(bundle.root("etc")).expect("make /etc");
-        let passwd = "root:x:0:0::/root:/bin/sh\napp:x:33:44::/home/app:/bin/sh\n";
+        let passwd = "root:x:0:0::/root:/bin/sh\napp:x:33:44::/srv/app:/bin/sh\n";
         fs::write(bundle.root("etc/passwd"), passwd).expect("write /etc/passwd");
         let group = "root:x:0:\napp:x:44:\nextra:x:55:root,app\nmore:x:66:app\n";
         fs::write(bundle.root("etc/group"), group).expect("write /etc/group");

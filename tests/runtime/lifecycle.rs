@@ -82,7 +82,7 @@ fn exec_runs_in_the_container_with_its_own_environment_and_directory() {
         &["--cwd", "/etc", "-e", "A=1 2", "-u", "app"],
         "echo $A; pwd; id -u; id -G; echo $HOME; cat /proc/1/cmdline | tr '\\0' ' '",
     ));
-    assert_eq!(text, "1 2\n/etc\n33\n44 55 66\n/home/app\nsleep 1000 ");
+    assert_eq!(text, "1 2\n/etc\n33\n44 55 66\n/srv/app\nsleep 1000 ");
     assert_eq!(bundle.exec(&[], "exit 5").status.code(), Some(5));
     assert_eq!(bundle.exec(&[], "kill -9 $$").status.code(), Some(137));
     bundle.refuse(bundle.command(&["exec", bundle.name(), "nosuch"]), "no such program");
