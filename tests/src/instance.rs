@@ -26,7 +26,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// The unprivileged user that every system has.
 const SERVER_USER: (&str, u32, u32) = ("nobody", 65_534, 65_534);
 
-static STARTED: AtomicU32 = AtomicU32::new(0);
+pub(crate) static STARTED: AtomicU32 = AtomicU32::new(0);
 
 /// What differs from the defaults.
 #[derive(Debug, Clone, Default)]
@@ -325,7 +325,7 @@ fn end(process: &Mutex<Option<Child>>, signal: Signal) {
 }
 
 /// Kills what is in the instance's cgroups and removes them, in every hierarchy.
-fn remove_cgroups(instance: &str) {
+pub(crate) fn remove_cgroups(instance: &str) {
     let mut roots = vec![PathBuf::from("/sys/fs/cgroup")];
     roots.extend(children(Path::new("/sys/fs/cgroup")));
     let tops: Vec<PathBuf> =
@@ -359,7 +359,7 @@ fn kill_all(group: &Path) {
     }
 }
 
-fn remove_links(instance: &str) {
+pub(crate) fn remove_links(instance: &str) {
     let prefix = format!("{instance}-");
     for link in children(Path::new("/sys/class/net")) {
         let name = link.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -370,7 +370,7 @@ fn remove_links(instance: &str) {
 }
 
 /// Runs a command whose failure means that there was nothing to remove.
-fn run(program: &str, arguments: &[&str]) {
+pub(crate) fn run(program: &str, arguments: &[&str]) {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     drop(command.status());
@@ -388,7 +388,7 @@ fn modified(path: &Path) -> Option<(std::time::SystemTime, u64)> {
 }
 
 /// `t`, the process in base 36, and a number: at most eight characters, and no other test's.
-fn instance_name(number: u32) -> String {
+pub(crate) fn instance_name(number: u32) -> String {
     let mut digits = Vec::new();
     let mut left = u64::from(std::process::id()) * 100 + u64::from(number % 100);
     while left > 0 {

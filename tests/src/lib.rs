@@ -22,6 +22,7 @@
 pub mod client;
 pub mod instance;
 pub mod programs;
+pub mod supervisor;
 
 pub use client::{Answer, Client};
 pub use instance::{Options, TestServer};

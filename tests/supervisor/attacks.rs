@@ -1,0 +1,347 @@
+//! What a captured server could try: every request of the wire protocol with the server's own
+//! credentials, made to ask for a host path, another range's ids, or a looser profile; and frames that
+//! are no requests. Each is refused with a clear failure, and the supervisor goes on.
+//!
+//! The table is checked against the request type's own source: a request without a row fails the test.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use system_tests::requires_root;
+use system_tests::supervisor::{PERSON, SERVER_UID, Supervisor, id, receive, send};
+
+/// One thing that must be refused.
+struct Attack {
+    op: &'static str,
+    what: &'static str,
+    request: Value,
+    /// How the failure's code begins.
+    code: &'static str,
+}
+
+/// The requests of the protocol, from the type's source.
+fn requests() -> BTreeSet<String> {
+    let source = include_str!("../../runtime/src/wire.rs");
+    let (_, rest) = source.split_once("pub enum Request {").expect("the type is there");
+    let (body, _) = rest.split_once("\n}").expect("the type ends");
+    let name = |line: &str| {
+        let line = line.strip_prefix("    ")?;
+        let name: String = line.chars().take_while(char::is_ascii_alphanumeric).collect();
+        name.starts_with(|letter: char| letter.is_ascii_uppercase()).then_some(name)
+    };
+    let snake = |name: String| {
+        let mut text = String::new();
+        for letter in name.chars() {
+            if letter.is_ascii_uppercase() && !text.is_empty() {
+                text.push('_');
+            }
+            text.push(letter.to_ascii_lowercase());
+        }
+        text
+    };
+    body.lines().filter_map(name).map(snake).collect()
+}
+
+/// A start request with one field changed, by JSON pointer.
+fn start_with(berth: &Supervisor, pointer: &str, value: Value) -> Value {
+    let mut request = berth.start_request(&id("attack"), 1, &["true"]);
+    *request.pointer_mut(pointer).unwrap_or_else(|| panic!("there is {pointer}")) = value;
+    request
+}
+
+/// A request with one field more.
+fn extended(mut request: Value, pointer: &str, field: &str, value: Value) -> Value {
+    let object = request.pointer_mut(pointer).and_then(Value::as_object_mut);
+    object.expect("it is an object").insert(field.to_owned(), value);
+    request
+}
+
+fn fields_beyond_the_protocol(berth: &Supervisor) -> Vec<Attack> {
+    let start = berth.start_request(&id("attack"), 1, &["true"]);
+    let more = [
+        ("", "rootfs", json!("/")),
+        ("", "mounts", json!([{"source": "/", "destination": "/host"}])),
+        ("", "devices", json!(["/dev/sda"])),
+        ("", "first_id", json!(0)),
+        ("", "uid_map", json!([[0, 0, 65_536]])),
+        ("", "seccomp", json!("unconfined")),
+        ("", "cgroup_parent", json!("/")),
+        ("", "privileged", json!(true)),
+        ("", "spec", json!({"ociVersion": "1.0.0"})),
+        ("/process", "capabilities_added", json!(["CAP_SYS_ADMIN"])),
+        ("/process", "no_new_privileges", json!(false)),
+        ("/process", "apparmor", json!("unconfined")),
+        ("/limits", "devices", json!("a *:* rwm")),
+        ("/log", "path", json!("/etc/cron.d/x")),
+    ];
+    more.into_iter()
+        .map(|(pointer, field, value)| Attack {
+            op: "container_start",
+            what: field,
+            request: extended(start.clone(), pointer, field, value),
+            code: "wire.",
+        })
+        .collect()
+}
+
+fn values_out_of_bounds(berth: &Supervisor) -> Vec<Attack> {
+    let long = "a".repeat(64);
+    let digest = berth.layer().to_owned();
+    let start = [
+        ("/container", json!("../../etc"), "wire."),
+        ("/container", json!("A".repeat(32)), "wire."),
+        ("/person", json!(0), "person."),
+        ("/person", json!(4_242), "person."),
+        ("/run", json!(0), "start.run"),
+        ("/run", json!(-1), "wire."),
+        ("/layers", json!([]), "start.layers"),
+        ("/layers", json!(["/etc"]), "wire."),
+        ("/layers", json!(["sha256:../../../../etc"]), "wire."),
+        ("/layers", json!([format!("sha256:{}", "0".repeat(64))]), "layer."),
+        ("/layers", json!(vec![digest; 128]), "start.layers"),
+        ("/process/args", json!([]), "start.args"),
+        ("/process/args", json!(["a\0b"]), "start.args"),
+        ("/process/env", json!(["NOVALUE"]), "start.env"),
+        ("/process/env", json!(["A=b\0c"]), "start.env"),
+        ("/process/cwd", json!("relative"), "start.cwd"),
+        ("/process/cwd", json!("/a\0/b"), "start.cwd"),
+        ("/process/user", json!("0:0\n0"), "start.user"),
+        ("/process/user", json!("x".repeat(300)), "start.user"),
+        ("/process/capabilities_dropped", json!(["CAP_EVERYTHING"]), ""),
+        ("/process/ulimits", json!({"nofile": {"soft": 2, "hard": 1}}), "start.ulimits"),
+        ("/process/ulimits", json!({"nofile": {"soft": 1, "hard": 1_u64 << 40}}), ""),
+        ("/process/ulimits", json!({"everything": {"soft": 1, "hard": 1}}), ""),
+        ("/hostname", json!(""), "start.hostname"),
+        ("/hostname", json!(long), "start.hostname"),
+        ("/hostname", json!("a\nb"), "start.hostname"),
+        ("/tmpfs", json!([{"target": "/", "size_bytes": 65_536}]), "start.tmpfs"),
+        ("/tmpfs", json!([{"target": "/proc", "size_bytes": 65_536}]), "start.tmpfs"),
+        ("/tmpfs", json!([{"target": "/sys/fs/cgroup", "size_bytes": 65_536}]), "start.tmpfs"),
+        ("/tmpfs", json!([{"target": "/dev/x", "size_bytes": 65_536}]), "start.tmpfs"),
+        ("/tmpfs", json!([{"target": "/a/../proc", "size_bytes": 65_536}]), "start.tmpfs"),
+        ("/tmpfs", json!([{"target": "//proc", "size_bytes": 65_536}]), "start.tmpfs"),
+        ("/tmpfs", json!([{"target": "/tmp", "size_bytes": u64::MAX}]), "start.tmpfs"),
+        ("/shm_bytes", json!(u64::MAX), "start.shm_bytes"),
+        ("/network", json!("host"), "wire."),
+        ("/limits/memory_bytes", json!(0), "start.memory_bytes"),
+        ("/limits/memory_bytes", json!(1_u64 << 43), "start.memory_bytes"),
+        ("/limits/swap_bytes", json!(1_u64 << 43), "start.swap_bytes"),
+        ("/limits/pids", json!(0), "start.pids"),
+        ("/limits/pids", json!(1 << 20), "start.pids"),
+        ("/limits/cpu_millis", json!(0), "start.cpu_millis"),
+        ("/limits/cpu_weight", json!(20_000), "start.cpu_weight"),
+        ("/log/file_bytes_max", json!(u64::MAX), "start.log"),
+        ("/log/files_max", json!(0), "start.log"),
+        ("/stop/signal", json!(65), "start.signal"),
+        ("/stop/grace_secs", json!(601), "start.stop"),
+    ];
+    start
+        .into_iter()
+        .map(|(pointer, value, code)| Attack {
+            op: "container_start",
+            what: pointer,
+            request: start_with(berth, pointer, value),
+            code,
+        })
+        .collect()
+}
+
+fn other_requests(berth: &Supervisor, running: &str) -> Vec<Attack> {
+    let stranger = id("stranger");
+    let attack = |op, what, fields: Value, code| {
+        let mut request = fields;
+        request["op"] = json!(op);
+        Attack { op, what, request, code }
+    };
+    let mut attacks = vec![
+        attack("hello", "a path", json!({"path": "/"}), "wire."),
+        attack("doctor", "a path", json!({"config": "/etc/shadow"}), "wire."),
+        attack("person_add", "the system's ids", json!({"person": 0, "group": 2}), "person.id"),
+        attack("person_add", "a group's id", json!({"person": 2, "group": 2}), "person.id"),
+        attack("person_add", "no group", json!({"person": 1001, "group": 3}), "person.group"),
+        attack(
+            "person_add",
+            "ids of choice",
+            json!({"person": 1001, "group": 2, "first_id": 0}),
+            "wire.",
+        ),
+        attack(
+            "person_add",
+            "another group while busy",
+            json!({"person": PERSON, "group": 1500}),
+            "person.busy",
+        ),
+        attack("person_list", "a path", json!({"after": "/etc"}), "wire."),
+        attack(
+            "layer_unpack",
+            "no bytes",
+            json!({"blob": berth.layer(), "diff_id": berth.layer(), "compression": "none"}),
+            "wire.descriptors",
+        ),
+        attack(
+            "layer_unpack",
+            "a path as name",
+            json!({"blob": "sha256:../x", "diff_id": berth.layer(), "compression": "none"}),
+            "wire.",
+        ),
+        attack("layer_list", "a path", json!({"after": "../.."}), "wire."),
+        attack("layer_remove", "a path", json!({"blob": "../../etc"}), "wire."),
+        attack("layer_remove", "one in use", json!({"blob": berth.layer()}), "layer.in-use"),
+        attack("container_list", "a path", json!({"after": "../.."}), "wire."),
+        attack(
+            "container_signal",
+            "no signal",
+            json!({"container": running, "signal": 0}),
+            "start.signal",
+        ),
+        attack(
+            "container_signal",
+            "a stranger's",
+            json!({"container": stranger, "signal": 9}),
+            "container.unknown",
+        ),
+        attack(
+            "container_update",
+            "above the ceiling",
+            json!({"container": running, "limits": {"cpu_millis": 1000, "cpu_weight": 100,
+                "memory_bytes": 1_u64 << 43, "swap_bytes": 0, "pids": 64}}),
+            "start.memory_bytes",
+        ),
+        attack(
+            "container_update",
+            "without limits",
+            json!({"container": running, "limits": {}}),
+            "wire.",
+        ),
+        attack("container_remove", "a running one", json!({"container": running}), "container."),
+        attack(
+            "container_start",
+            "another person's container",
+            berth.start_request(running, 2, &["true"]),
+            "container.foreign",
+        ),
+    ];
+    for one in attacks.iter_mut().filter(|one| one.what == "another person's container") {
+        one.request["person"] = json!(PERSON + 1);
+    }
+    for op in [
+        "container_kill",
+        "container_pause",
+        "container_resume",
+        "container_watch",
+        "container_logs",
+        "container_processes",
+        "container_state",
+    ] {
+        attacks.push(attack(
+            op,
+            "a stranger's",
+            json!({"container": stranger}),
+            "container.unknown",
+        ));
+        attacks.push(attack(op, "a path", json!({"container": "../../../etc"}), "wire."));
+    }
+    attacks
+}
+
+#[test]
+fn the_servers_credentials_buy_no_path_no_ids_and_no_looser_profile() {
+    requires_root!();
+    let berth = Supervisor::start();
+    let added = berth.call(&json!({"op": "person_add", "person": PERSON + 1, "group": 2}));
+    assert_eq!(added["answer"], "person");
+    // The control: an honest start with the same credentials works.
+    let running = id("honest");
+    let answer = berth.call_as_server(&berth.start_request(&running, 1, &["sleep", "1000"]));
+    assert_eq!(answer["answer"], "started", "{answer}");
+    let mut attacks = fields_beyond_the_protocol(&berth);
+    attacks.extend(values_out_of_bounds(&berth));
+    attacks.extend(other_requests(&berth, &running));
+    let covered: BTreeSet<String> = attacks.iter().map(|one| one.op.to_owned()).collect();
+    assert_eq!(covered, requests(), "every request has a row, and no row is of another");
+    let mut wrong = Vec::new();
+    for Attack { op, what, request, code } in attacks {
+        let answer = berth.call_as_server(&request);
+        let said = answer["code"].as_str().unwrap_or_default();
+        let clear = answer["message"].as_str().is_some_and(|message| !message.is_empty());
+        if answer["answer"] != "failed" || !said.starts_with(code) || !clear {
+            wrong.push(format!("{op}, {what}: {answer}"));
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+    let state = berth.state(&running);
+    assert_eq!(state["status"], "running", "none of it touched the honest container");
+    assert_eq!(berth.state(&id("attack"))["code"], "container.unknown", "and nothing was begun");
+}
+
+#[test]
+fn only_root_and_the_servers_user_are_heard() {
+    requires_root!();
+    let berth = Supervisor::start();
+    let hello = json!({"op": "hello"});
+    assert_eq!(berth.call_as_server(&hello)["answer"], "hello");
+    assert_eq!(berth.call(&hello)["answer"], "hello");
+    // The socket's mode keeps others out; with the mode gone, the peer's uid does.
+    assert!(berth.connect_as(1234).is_none());
+    let path = berth.run_dir().join("supervisor.sock");
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o666))
+        .expect("open the socket to all");
+    let stranger = berth.connect_as(1234).expect("the mode lets it in");
+    // It may be turned away before the frame is sent.
+    drop(send(&stranger, br#"{"version":1,"request":{"op":"hello"}}"#, &[]));
+    let (answer, _) = receive(&stranger).expect("it is told");
+    assert_eq!(answer["code"], "peer.denied");
+    assert_ne!(SERVER_UID, 1234);
+}
+
+#[test]
+fn frames_that_are_no_requests_are_answered_and_harm_nothing() {
+    requires_root!();
+    let berth = Supervisor::start();
+    let pid = berth.pid();
+    let deep = "[".repeat(100_000);
+    let frames: Vec<Vec<u8>> = vec![
+        b"x".to_vec(),
+        b"{".to_vec(),
+        b"{}".to_vec(),
+        b"null".to_vec(),
+        vec![0xff; 1000],
+        vec![0; 128 * 1024],
+        deep.into_bytes(),
+        br#"{"version":1}"#.to_vec(),
+        br#"{"version":99,"request":{"op":"hello"}}"#.to_vec(),
+        br#"{"version":4294967295,"request":{"op":"hello"}}"#.to_vec(),
+        br#"{"version":-1,"request":{"op":"hello"}}"#.to_vec(),
+        br#"{"version":1,"request":{"op":"hello"},"request":{"op":"doctor"}}"#.to_vec(),
+        br#"{"version":1,"request":{"op":"hello","op":"doctor"}}"#.to_vec(),
+        br#"{"version":1,"request":{"op":"exec","path":"/bin/sh"}}"#.to_vec(),
+        br#"{"version":1,"request":{"op":"hello"},"extra":1}"#.to_vec(),
+        br#"{"version":1,"request":{"op":"container_state","container":1e999}}"#.to_vec(),
+    ];
+    for frame in frames {
+        let shown = String::from_utf8_lossy(&frame[..frame.len().min(80)]).into_owned();
+        let answer = berth.exchange_as_server(&frame);
+        assert_eq!(answer["answer"], "failed", "{shown}: {answer}");
+        assert_eq!(answer["class"], "invalid", "{shown}: {answer}");
+    }
+    let null = std::fs::File::open("/dev/null").expect("there is one");
+    let fds = [std::os::fd::AsFd::as_fd(&null); 16];
+    let (answer, _) = berth.call_with(&json!({"op": "hello"}), &fds);
+    assert_eq!(answer["code"], "wire.descriptors");
+    assert_eq!(berth.pid(), pid);
+    assert_eq!(berth.call(&json!({"op": "hello"}))["answer"], "hello", "{}", berth.log());
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("it lives").count();
+    assert!(open < 40, "{open} descriptors are open after all that");
+}
+
+#[test]
+fn silent_connections_are_ended_and_keep_nobody_out() {
+    requires_root!();
+    let berth = Supervisor::start();
+    let silent: Vec<_> = (0..600).filter_map(|_| berth.connect()).collect();
+    assert!(silent.len() >= 500, "{}", silent.len());
+    let began = Instant::now();
+    assert_eq!(berth.call(&json!({"op": "hello"}))["answer"], "hello");
+    assert!(began.elapsed() < Duration::from_secs(12), "{:?}", began.elapsed());
+}
