@@ -56,14 +56,12 @@ impl At<'_> {
         place: Option<&NetworkPlace>,
         lost: &ExitRecord,
     ) -> Result<(), Failure> {
-        let scope = self.scope()?;
-        let cgroup = scope.container(person.group, person.person, container)?;
+        let cgroup = self.cgroup(person, container)?;
         if cgroup.exists() {
             cgroup.kill()?;
             cgroup.wait_empty(END_LIMIT)?;
             cgroup.remove()?;
         }
-        scope.prune(person.group, person.person)?;
         if let Some(place) = place {
             Network::new(self.config)?.detach(&place.attachment())?;
         }

@@ -41,7 +41,13 @@ pub(super) struct Watch {
     logs: Option<OwnedFd>,
     exit: OwnedFd,
     oom_kills: u64,
+    /// How often to look again for a kill that was announced.
+    looks_left: u32,
 }
+
+/// Looks for an announced kill, and the time between them, in milliseconds.
+const LOOKS: u32 = 30;
+const LOOK_PAUSE_MS: u8 = 50;
 
 const STREAMS: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
 
@@ -72,6 +78,7 @@ impl Watch {
             logs: Some(logs),
             exit,
             oom_kills: 0,
+            looks_left: 0,
         }
     }
 
@@ -86,7 +93,7 @@ impl Watch {
                 match source {
                     Source::Init => ended = true,
                     Source::Pipe(index) => self.take_output(&mut log, index),
-                    Source::Memory => self.look_at_memory(),
+                    Source::Memory => self.hear_of_memory(),
                     Source::Listener => self.admit(),
                     Source::Watcher(index) => self.look_at_watcher(index),
                 }
@@ -94,6 +101,7 @@ impl Watch {
             if ended {
                 break;
             }
+            self.look_at_memory();
         }
         self.finish(log)
     }
@@ -102,7 +110,9 @@ impl Watch {
         let sources = self.sources();
         let mut polled: Vec<PollFd<'_>> =
             sources.iter().map(|(_, fd)| PollFd::new(*fd, PollFlags::POLLIN)).collect();
-        match poll(&mut polled, PollTimeout::NONE) {
+        let limit =
+            if self.looks_left > 0 { PollTimeout::from(LOOK_PAUSE_MS) } else { PollTimeout::NONE };
+        match poll(&mut polled, limit) {
             Ok(_) => {}
             // Interrupted, or the kernel lacks memory for a moment: look again.
             Err(_) => return Vec::new(),
@@ -132,7 +142,8 @@ impl Watch {
         }
     }
 
-    fn look_at_memory(&mut self) {
+    /// The kernel announces a lack of memory; on v1 that is before the kill is counted.
+    fn hear_of_memory(&mut self) {
         let mut buffer = [0; 4096];
         if let Some(descriptor) = &self.out_of_memory {
             match read(descriptor, &mut buffer) {
@@ -141,9 +152,19 @@ impl Watch {
                 Ok(_) | Err(_) => self.out_of_memory = None,
             }
         }
+        self.looks_left = LOOKS;
+    }
+
+    /// Tells of a kill that has been counted since.
+    fn look_at_memory(&mut self) {
+        if self.looks_left == 0 {
+            return;
+        }
+        self.looks_left -= 1;
         let before = self.oom_kills;
         self.count_kills();
         if self.oom_kills > before {
+            self.looks_left = 0;
             self.tell(&MonitorEvent::OutOfMemory {});
         }
     }

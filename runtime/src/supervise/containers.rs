@@ -101,10 +101,12 @@ impl Entry {
         self.queue
     }
 
-    /// Whether a request that changes something has to wait.
+    /// Whether a request that changes something has to wait: for a task, for a monitor that builds, or
+    /// for one whose container has ended and that is about to go.
     pub(super) fn is_busy(&self) -> bool {
-        let starting = self.monitor.as_ref().is_some_and(|monitor| monitor.running.is_none());
-        self.task.is_some() || self.undo.is_some() || starting
+        let passing =
+            |monitor: &Monitor| monitor.running.as_ref().is_none_or(|(_, init)| has_ended(init));
+        self.task.is_some() || self.undo.is_some() || self.monitor.as_ref().is_some_and(passing)
     }
 
     /// Whether a run goes on or is being undone.
@@ -408,6 +410,7 @@ impl Supervisor {
             return;
         }
         let undo = entry.undo.take();
+        self.prune(container);
         if let Some(Undo { waiter: Some(token), failure: said, .. }) = undo {
             let reply = said.unwrap_or_else(|| {
                 let message = "the container's monitor ended before the program ran";
@@ -416,6 +419,20 @@ impl Supervisor {
             self.answer(token, reply);
         }
         self.next_in_queue(container);
+    }
+
+    /// Removes a person's cgroups with their last run. Here and not in the task: nothing else of this
+    /// process makes them meanwhile.
+    fn prune(&self, container: &ContainerId) {
+        let Some(entry) = self.containers.get(container) else { return };
+        let theirs = |other: &&Entry| other.person == entry.person && other.is_active();
+        if self.containers.values().any(|other| theirs(&other)) {
+            return;
+        }
+        let Some(start) = &entry.start else { return };
+        if let Err(error) = self.scope.prune(start.group, entry.person) {
+            say(&format!("container {container}: {}", crate::scope::chain(&error)));
+        }
     }
 
     /// Looks after what has waited too long.
