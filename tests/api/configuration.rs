@@ -2,6 +2,7 @@
 //! an inherited socket must be the configured one.
 
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Output};
 
 use system_tests::{Options, TestServer, programs, requires_root};
@@ -74,18 +75,24 @@ async fn a_damaged_inventory_is_refused_and_left_as_it_is() {
     assert!(said.contains("is gone"), "{said}");
     assert!(!path.exists(), "an empty inventory took its place");
     // A schema of a newer version.
-    fs::write(&path, &good).expect("put it back");
+    put_back(&path, &good);
     let sql = "insert into _sqlx_migrations values (9999, 'x', '2030', 1, x'00', 1)";
     let done = Command::new("sqlite3").arg(&path).arg(sql).status().expect("run sqlite3");
     assert!(done.success());
     let said = serve(&server);
     assert!(said.contains("newer version"), "{said}");
     // The control: the good one is served.
+    put_back(&path, &good);
+    server.start_server().await;
+}
+
+/// The inventory as it was, its user's, without what others have left beside it.
+fn put_back(path: &Path, bytes: &[u8]) {
     for suffix in ["-wal", "-shm"] {
         drop(fs::remove_file(format!("{}{suffix}", path.display())));
     }
-    fs::write(&path, &good).expect("put it back");
-    server.start_server().await;
+    fs::write(path, bytes).expect("put it back");
+    std::os::unix::fs::chown(path, Some(65_534), Some(65_534)).expect("give it back");
 }
 
 #[tokio::test]
