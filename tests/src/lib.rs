@@ -20,6 +20,7 @@
 //! A new route needs a row in `tests/api/matrix.rs`; its header says how.
 
 pub mod client;
+pub mod image;
 pub mod instance;
 pub mod programs;
 pub mod supervisor;
