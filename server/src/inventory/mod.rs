@@ -257,8 +257,7 @@ async fn create_if_absent(path: &Path) -> anyhow::Result<()> {
 /// repair what is none of ours or damaged.
 fn check_header(path: &Path) -> anyhow::Result<()> {
     let mut header = [0; 72];
-    let mut file =
-        std::fs::File::open(path).with_context(|| format!("open {}", path.display()))?;
+    let mut file = std::fs::File::open(path).with_context(|| format!("open {}", path.display()))?;
     let good = file.read_exact(&mut header).is_ok()
         && header.starts_with(b"SQLite format 3\0")
         && header[68..] == APPLICATION_ID.to_be_bytes();
