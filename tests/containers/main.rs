@@ -1,0 +1,7 @@
+//! Containers over the API, with the kernel's own files and processes as the judge.
+
+mod lifecycle;
+mod limits;
+mod names;
+mod recovery;
+mod support;
