@@ -140,7 +140,7 @@ fn image() -> Vec<u8> {
     let layer = layer.into_inner().expect("finish a buffer");
     let diff_id = format!("sha256:{}", hex(&layer));
     let config = json!({
-        "architecture": "amd64", "os": "linux", "config": {"Env": ["PATH=/bin", "FROM=image"]},
+        "architecture": "amd64", "os": "linux", "config": {"Env": ["PATH=/bin", "FROM=image"], "Cmd": ["true"]},
         "rootfs": {"type": "layers", "diff_ids": [diff_id]},
     });
     let config = config.to_string().into_bytes();

@@ -15,7 +15,7 @@ use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::inventory::containers::{Container, Intent, StopKind};
 use crate::service::lifecycle::Status;
-use crate::service::restart::RestartPolicy;
+use crate::service::restart::{self, RestartPolicy};
 
 /// A container.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -214,6 +214,8 @@ pub(crate) fn status(row: &Container, observed: Option<&ContainerRecord>) -> Sta
             Some(Seen::Paused) => Status::Paused,
             Some(Seen::Creating | Seen::Created) => Status::Starting,
             Some(Seen::Stopped) => match now.and_then(|record| record.exit.as_ref()) {
+                // Its end is not written down yet: what the policy will make of it counts now.
+                Some(exit) if restarts(row, exit) => Status::Restarting,
                 Some(exit) if exit.cause == ExitCause::StartFailed => Status::Failed,
                 _ => Status::Exited,
             },
@@ -221,6 +223,12 @@ pub(crate) fn status(row: &Container, observed: Option<&ContainerRecord>) -> Sta
             None => Status::Starting,
         },
     }
+}
+
+/// Whether the policy will start the container again after an end that nobody asked for.
+fn restarts(row: &Container, exit: &ExitRecord) -> bool {
+    let verdict = restart::after_end(policy(row), exit, row.restart_attempts, 0);
+    verdict != restart::Verdict::Stay
 }
 
 /// How a run ended, in words. `by` is who asked for it and how.
@@ -606,6 +614,10 @@ pub(crate) mod tests {
         assert_eq!(status(&failed(Intent::Running), None), Status::Failed);
         let waits = Container { next_attempt_at: Some(Time(5)), ..failed(Intent::Running) };
         assert_eq!(status(&waits, None), Status::Restarting);
+        // The end is seen, and not written down yet.
+        let always = Container { restart_policy: "always".to_owned(), ..row(Intent::Running, 1) };
+        let ended = seen(1, record::Status::Stopped);
+        assert_eq!(status(&always, Some(&ended)), Status::Restarting);
         let failure = Some(Failure::new(FailureClass::NotFound, "x", "no such image"));
         let unpulled = Container { failure, ..row(Intent::Pulling, 0) };
         assert_eq!(status(&unpulled, None), Status::Failed);
