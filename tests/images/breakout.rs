@@ -24,12 +24,24 @@ use Expect::{Has, Refused};
 
 type Case = (&'static str, Vec<Entry>, Expect);
 
+fn f(name: impl AsRef<[u8]>, data: &[u8]) -> Entry {
+    Entry::file(name, data)
+}
+
+fn d(name: impl AsRef<[u8]>) -> Entry {
+    Entry::dir(name)
+}
+
+fn s(name: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Entry {
+    Entry::symlink(name, target)
+}
+
+fn h(name: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Entry {
+    Entry::link(name, target)
+}
+
 /// `canary` is the absolute path of the planted tree, which lies beside the naive root.
 fn cases(canary: &str) -> Vec<Case> {
-    let f = Entry::file;
-    let d = Entry::dir;
-    let s = Entry::symlink;
-    let h = Entry::link;
     let abs = |rest: &str| format!("{canary}/{rest}");
     let up = |rest: &str| format!("../canary/{rest}");
     vec![
@@ -45,29 +57,65 @@ fn cases(canary: &str) -> Vec<Case> {
         ("absolute directory", vec![d(abs("evil"))], Has("CANARY/evil")),
         ("mode of absolute directory", vec![d(canary).mode(0o777)], Has("CANARY")),
         ("symlink then file through it", vec![s("l", canary), f("l/evil", b"x")], Has("l")),
-        ("relative symlink then file", vec![s("l", "../canary"), f("l/evil", b"x")], Has("canary/evil")),
-        ("symlink then directory below", vec![s("l", "../canary"), d("l/evil")], Has("canary/evil")),
-        ("symlink chain", vec![s("a", "../canary"), s("b", "a"), f("b/evil", b"x")], Has("canary/evil")),
-        ("symlink in the middle", vec![d("x"), s("x/l", "../../canary"), f("x/l/evil", b"x")], Has("canary/evil")),
+        (
+            "relative symlink then file",
+            vec![s("l", "../canary"), f("l/evil", b"x")],
+            Has("canary/evil"),
+        ),
+        (
+            "symlink then directory below",
+            vec![s("l", "../canary"), d("l/evil")],
+            Has("canary/evil"),
+        ),
+        (
+            "symlink chain",
+            vec![s("a", "../canary"), s("b", "a"), f("b/evil", b"x")],
+            Has("canary/evil"),
+        ),
+        (
+            "symlink in the middle",
+            vec![d("x"), s("x/l", "../../canary"), f("x/l/evil", b"x")],
+            Has("canary/evil"),
+        ),
         ("symlink to dots", vec![s("l", ".."), f("l/canary/evil", b"x")], Has("canary/evil")),
-        ("symlink to root", vec![s("l", "/"), f(format!("l{canary}/evil"), b"x")], Has("CANARY/evil")),
+        (
+            "symlink to root",
+            vec![s("l", "/"), f(format!("l{canary}/evil"), b"x")],
+            Has("CANARY/evil"),
+        ),
         ("symlink loop", vec![s("l", "l"), f("l/x", b"x")], Refused),
         ("two symlinks in a loop", vec![s("a", "b"), s("b", "a"), f("a/x", b"x")], Refused),
         ("file replaces symlink", vec![s("l", abs("secret")), f("l", b"x")], Has("l")),
         ("file replaces relative symlink", vec![s("l", up("secret")), f("l", b"x")], Has("l")),
         ("I02 directory over symlink", vec![s("l", canary), d("l").mode(0o777)], Has("l")),
-        ("I02 directory over relative symlink", vec![s("l", "../canary"), d("l").mode(0o777)], Has("l")),
-        ("I02 slash after symlink's name", vec![s("l", "../canary"), d("l/").mode(0o777)], Has("l")),
+        (
+            "I02 directory over relative symlink",
+            vec![s("l", "../canary"), d("l").mode(0o777)],
+            Has("l"),
+        ),
+        (
+            "I02 slash after symlink's name",
+            vec![s("l", "../canary"), d("l/").mode(0o777)],
+            Has("l"),
+        ),
         ("fifo over symlink", vec![s("l", up("secret")), Entry::new("l", b'6')], Has("l")),
         ("hard link up and out", vec![h("l", up("secret"))], Refused),
         ("absolute hard link", vec![h("l", abs("secret"))], Refused),
         ("write through hard link", vec![h("l", up("secret")), f("l", b"x")], Refused),
         ("write through absolute hard link", vec![h("l", abs("secret")), f("l", b"x")], Refused),
         ("hard link through symlink", vec![s("d", "../canary"), h("l", "d/secret")], Refused),
-        ("hard link to symlink then file", vec![s("s", up("secret")), h("l", "s"), f("l", b"x")], Has("l")),
+        (
+            "hard link to symlink then file",
+            vec![s("s", up("secret")), h("l", "s"), f("l", b"x")],
+            Has("l"),
+        ),
         ("hard link's name up and out", vec![f("x", b"x"), h(up("evil"), "x")], Refused),
         ("hard link's name absolute", vec![f("x", b"x"), h(abs("evil"), "x")], Has("CANARY/evil")),
-        ("hard link through symlinked name", vec![f("x", b"x"), s("d", "../canary"), h("d/evil", "x")], Has("canary/evil")),
+        (
+            "hard link through symlinked name",
+            vec![f("x", b"x"), s("d", "../canary"), h("d/evil", "x")],
+            Has("canary/evil"),
+        ),
         ("hard link to itself", vec![f("x", b"x"), h("x", "x")], Refused),
         ("hard link to a directory", vec![d("x"), h("l", "x")], Refused),
         ("hard link to root", vec![h("l", "/")], Refused),
@@ -83,9 +131,17 @@ fn cases(canary: &str) -> Vec<Case> {
         ("NUL in a PAX path", vec![f("x", b"x").pax("path", b"a\0/../../canary/evil")], Refused),
         ("whiteout up and out", vec![f("../canary/.wh.secret", b"")], Refused),
         ("opaque mark up and out", vec![f("../canary/.wh..wh..opq", b"")], Refused),
-        ("whiteout through symlink", vec![s("l", "../canary"), f("l/.wh.secret", b"")], Has("canary/secret")),
+        (
+            "whiteout through symlink",
+            vec![s("l", "../canary"), f("l/.wh.secret", b"")],
+            Has("canary/secret"),
+        ),
         ("device node", vec![Entry::new("sda", b'4')], Has("")),
-        ("deep path", vec![f("d/".repeat(1000) + "x", b"x").pax("path", "d/".repeat(1000) + "x")], Has("d/d/d")),
+        (
+            "deep path",
+            vec![f("d/".repeat(1000) + "x", b"x").pax("path", "d/".repeat(1000) + "x")],
+            Has("d/d/d"),
+        ),
         ("component too long", vec![f("x", b"").pax("path", "n".repeat(300))], Refused),
     ]
 }
@@ -168,7 +224,9 @@ fn naive(root: &Path, path: &str, link: &str, entry: &Entry) {
         b'2' => symlink(link, &path),
         b'1' => fs::hard_link(root.join(link), &path),
         b'0' => match path.file_name().and_then(|name| name.to_str()) {
-            Some(name) if name.starts_with(".wh.") => fs::remove_file(path.with_file_name(&name[4..])),
+            Some(name) if name.starts_with(".wh.") => {
+                fs::remove_file(path.with_file_name(&name[4..]))
+            }
             _ => fs::write(&path, &entry.data),
         },
         _ => Ok(()),

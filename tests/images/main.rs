@@ -3,5 +3,9 @@
 
 mod breakout;
 mod formats;
+mod hostile;
+mod import;
+mod pull;
+mod registry;
 mod support;
 mod unpack;

@@ -213,7 +213,8 @@ impl Layers {
     }
 
     pub fn unpack_as(&self, bytes: &[u8], compression: &str, blob: &str, diff_id: &str) -> Said {
-        let task = json!({"unpack": {"blob": blob, "diff_id": diff_id, "compression": compression}});
+        let task =
+            json!({"unpack": {"blob": blob, "diff_id": diff_id, "compression": compression}});
         let mut child = self.worker(&task).stdin(Stdio::piped()).spawn().expect("a worker");
         let mut input = child.stdin.take().expect("its input");
         // It may have refused before the end.
@@ -269,7 +270,9 @@ pub fn snapshot(root: &Path) -> Vec<String> {
         let what = if kind.is_symlink() {
             format!("link {}", fs::read_link(&path).expect("a link").display())
         } else if kind.is_dir() {
-            todo.extend(fs::read_dir(&path).expect("a directory").map(|e| e.expect("entry").path()));
+            todo.extend(
+                fs::read_dir(&path).expect("a directory").map(|e| e.expect("entry").path()),
+            );
             "dir".to_owned()
         } else if kind.is_file() {
             format!("file {}", sha256(&fs::read(&path).expect("a file")))

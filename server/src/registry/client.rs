@@ -74,6 +74,10 @@ impl Registry {
     /// # Errors
     /// When the TLS library cannot be set up.
     pub fn new(config: &RegistriesConfig) -> Result<Self> {
+        // One provider for the whole program; that it is set already is as good.
+        if rustls::crypto::ring::default_provider().install_default().is_err() {
+            tracing::debug!("the TLS provider was set before");
+        }
         let policy = Policy::new(config);
         let public = transport(&policy, Reach::Public)?;
         let listed = transport(&policy, Reach::Listed)?;

@@ -15,6 +15,5 @@ pub mod policy;
 pub mod reference;
 
 pub use client::{Credentials, Registry, Session};
-pub use manifest::{Document, ImageConfig, ImageManifest};
 pub use policy::RegistriesConfig;
 pub use reference::ImageReference;
