@@ -22,6 +22,7 @@ use crate::runtime_client::RuntimeClient;
 use crate::service::containers::Containers;
 use crate::service::images::Images;
 use crate::service::operations::Operations;
+use crate::service::rates::Rates;
 
 /// A handle to what every request shares; cheap to clone.
 #[derive(Clone)]
@@ -45,6 +46,8 @@ pub struct Parts {
     pub throttle: Throttle,
     /// What is known of containers.
     pub containers: Containers,
+    /// What containers used when last looked at.
+    pub rates: Rates,
     /// Long work going on.
     pub operations: Operations,
     /// Cancelled when the server is to stop: streams end, and long work is interrupted.
@@ -94,6 +97,7 @@ impl App {
             passwords: Passwords::new()?,
             throttle: Throttle::default(),
             containers: Containers::default(),
+            rates: Rates::default(),
             operations: Operations::default(),
             stopping: CancellationToken::new(),
             requests,

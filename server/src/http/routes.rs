@@ -139,10 +139,24 @@ impl Routes {
         H: Handler<T, App>,
         T: 'static,
     {
-        let filter = MethodFilter::try_from(method.clone()).unwrap_or(MethodFilter::GET);
         let rule = Rule { access, surface: Surface::Page, timeout_secs: Some(TIMEOUT_SECS) };
         self.row(&method, path, rule);
-        self.router = self.router.route(path, guarded(rule, on(filter, handler)));
+        self.router = self.router.route(path, guarded(rule, on(filter(&method), handler)));
+        self
+    }
+
+    /// Adds what a page's upload is sent to: a body without limit that takes its time; the handler
+    /// counts the bytes itself.
+    #[must_use]
+    pub fn page_upload<H, T>(mut self, access: Access, method: Method, path: &str, handler: H) -> Self
+    where
+        H: Handler<T, App>,
+        T: 'static,
+    {
+        let rule = Rule { access, surface: Surface::Page, timeout_secs: None };
+        self.row(&method, path, rule);
+        let methods = on(filter(&method), handler).layer(DefaultBodyLimit::disable());
+        self.router = self.router.route(path, guarded(rule, methods));
         self
     }
 
@@ -178,6 +192,10 @@ impl Routes {
             surface: rule.surface,
         });
     }
+}
+
+fn filter(method: &Method) -> MethodFilter {
+    MethodFilter::try_from(method.clone()).unwrap_or(MethodFilter::GET)
 }
 
 fn guarded(rule: Rule, methods: MethodRouter<App>) -> MethodRouter<App> {

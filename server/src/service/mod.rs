@@ -16,6 +16,7 @@ pub mod people;
 pub mod reconcile;
 pub mod registries;
 pub mod restart;
+pub mod rates;
 pub mod sessions;
 pub mod setup;
 pub mod stats;

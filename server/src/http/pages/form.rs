@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use berth_web::format;
 
-use crate::error::{Error, FieldError};
+use crate::error::{Error, FieldError, Refusal};
 
 /// A posted form; of a name that comes twice the last one counts.
 #[derive(Debug, Default)]
@@ -59,6 +59,12 @@ impl Wrong {
             !here
         });
         said.join("; ")
+    }
+
+    /// As the refusal of a request.
+    pub(super) fn into_error(self) -> Error {
+        let refusal = Refusal::new("request.invalid", "some of it cannot be read");
+        Error::Invalid { refusal, fields: self.0 }
     }
 
     /// What no field was found for.

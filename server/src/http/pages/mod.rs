@@ -3,10 +3,16 @@
 //! comes back with what was typed and what is wrong.
 
 mod account;
+mod container;
+mod containers;
 mod entry;
 mod form;
 mod frame;
+mod images;
+mod launch;
 mod people;
+mod request;
+mod shown;
 
 use axum::extract::Path;
 use axum::http::Method;
@@ -22,7 +28,11 @@ pub(super) fn routes(routes: Routes) -> Routes {
     let routes = routes.page(Access::Public, Method::GET, "/assets/{name}", asset);
     let routes = entry::routes(routes);
     let routes = account::routes(routes);
-    people::routes(routes)
+    let routes = people::routes(routes);
+    let routes = containers::routes(routes);
+    let routes = container::routes(routes);
+    let routes = launch::routes(routes);
+    images::routes(routes)
 }
 
 async fn asset(Path(name): Path<String>) -> Result<Response> {

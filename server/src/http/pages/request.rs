@@ -1,0 +1,214 @@
+//! The launch and settings forms, read into the API's own requests. Pure.
+
+use std::collections::BTreeMap;
+
+use berth_web::containers::LaunchForm;
+use berth_web::format;
+use berth_web::parts::Field;
+
+use super::form::{Posted, Wrong};
+use crate::service::containers::spec::{
+    CreateRequest, LimitsRequest, Network, TmpfsMount, UlimitPair,
+};
+use crate::service::restart::RestartPolicy;
+
+/// The request that a launch form asks for.
+///
+/// # Errors
+/// What could not be read at all; the service judges the rest.
+pub(super) fn launch_request(posted: &Posted) -> Result<CreateRequest, Wrong> {
+    let mut wrong = Wrong::default();
+    let request = CreateRequest {
+        name: posted.optional("name"),
+        image: posted.text("image").to_owned(),
+        entrypoint: wrong.words(posted, "entrypoint", "/entrypoint"),
+        command: wrong.words(posted, "command", "/command"),
+        env: pairs(&mut wrong, posted.text("env"), "/env", "NAME=value"),
+        working_dir: posted.optional("workdir"),
+        user: posted.optional("user"),
+        hostname: posted.optional("hostname"),
+        labels: pairs(&mut wrong, posted.text("labels"), "/labels", "key=value"),
+        stop_signal: posted.optional("stop_signal"),
+        stop_grace_secs: wrong.number(posted, "stop_grace", "/stop_grace_secs"),
+        restart: restart(&mut wrong, posted),
+        read_only_root: posted.text("read_only_root") == "true",
+        tmpfs: tmpfs(&mut wrong, posted.text("tmpfs")),
+        shm_bytes: wrong.size(posted, "shm", "/shm_bytes"),
+        ulimits: ulimits(&mut wrong, posted.text("ulimits")),
+        capabilities_dropped: Vec::new(),
+        network: if posted.text("network") == "none" { Network::None } else { Network::Private },
+        limits: limits(&mut wrong, posted),
+        start: true,
+    };
+    if wrong.is_empty() { Ok(request) } else { Err(wrong) }
+}
+
+/// The limits and the restart policy that a settings form asks for.
+///
+/// # Errors
+/// What could not be read at all.
+pub(super) fn settings_request(posted: &Posted) -> Result<(LimitsRequest, RestartPolicy), Wrong> {
+    let mut wrong = Wrong::default();
+    let request = (limits(&mut wrong, posted), restart(&mut wrong, posted));
+    if wrong.is_empty() { Ok(request) } else { Err(wrong) }
+}
+
+/// The form as it was typed, with what is wrong beside each field.
+pub(super) fn launch_form(posted: &Posted, wrong: &mut Wrong) -> LaunchForm {
+    let mut field = |name: &str, pointer: &str| Field {
+        value: posted.text(name).to_owned(),
+        error: wrong.take(pointer),
+    };
+    LaunchForm {
+        image: field("image", "/image"),
+        name: field("name", "/name"),
+        command: field("command", "/command"),
+        entrypoint: field("entrypoint", "/entrypoint"),
+        env: field("env", "/env"),
+        workdir: field("workdir", "/working_dir"),
+        user: field("user", "/user"),
+        hostname: field("hostname", "/hostname"),
+        labels: field("labels", "/labels"),
+        cpu: field("cpu", "/limits/cpu_millis"),
+        cpu_weight: field("cpu_weight", "/limits/cpu_weight"),
+        memory: field("memory", "/limits/memory_bytes"),
+        swap: field("swap", "/limits/swap_bytes"),
+        pids: field("pids", "/limits/pids"),
+        network: field("network", "/network"),
+        restart_attempts: field("restart_attempts", "/restart/max_attempts"),
+        restart: field("restart", "/restart"),
+        stop_signal: field("stop_signal", "/stop_signal"),
+        stop_grace: field("stop_grace", "/stop_grace_secs"),
+        tmpfs: field("tmpfs", "/tmpfs"),
+        shm: field("shm", "/shm_bytes"),
+        ulimits: field("ulimits", "/ulimits"),
+        read_only_root: posted.text("read_only_root") == "true",
+    }
+}
+
+fn limits(wrong: &mut Wrong, posted: &Posted) -> LimitsRequest {
+    let cpu = posted.text("cpu");
+    let cpu_millis = format::read_cores(cpu).and_then(|millis| u32::try_from(millis).ok());
+    if cpu_millis.is_none() && !cpu.is_empty() {
+        wrong.add("/limits/cpu_millis", format!("{cpu:?} is no number of cores, such as 1.5"));
+    }
+    LimitsRequest {
+        cpu_millis,
+        cpu_weight: wrong.number(posted, "cpu_weight", "/limits/cpu_weight"),
+        memory_bytes: wrong.size(posted, "memory", "/limits/memory_bytes"),
+        swap_bytes: wrong.size(posted, "swap", "/limits/swap_bytes"),
+        pids: wrong.number(posted, "pids", "/limits/pids"),
+    }
+}
+
+/// `NAME=value` lines; empty lines are nothing.
+fn pairs(wrong: &mut Wrong, text: &str, pointer: &str, form: &str) -> BTreeMap<String, String> {
+    let mut out = BTreeMap::new();
+    for line in lines(text) {
+        match line.split_once('=') {
+            Some((name, value)) if !name.is_empty() => {
+                out.insert(name.to_owned(), value.to_owned());
+            }
+            _ => wrong.add(pointer, format!("{line:?} is not {form}")),
+        }
+    }
+    out
+}
+
+fn tmpfs(wrong: &mut Wrong, text: &str) -> Vec<TmpfsMount> {
+    let mut out = Vec::new();
+    for line in lines(text) {
+        let read = line.split_once('=').and_then(|(target, size)| {
+            let target = target.trim().to_owned();
+            Some(TmpfsMount { target, size_bytes: format::read_bytes(size)? })
+        });
+        match read {
+            Some(mount) => out.push(mount),
+            None => wrong.add("/tmpfs", format!("{line:?} is not /path=size")),
+        }
+    }
+    out
+}
+
+fn ulimits(wrong: &mut Wrong, text: &str) -> BTreeMap<String, UlimitPair> {
+    let mut out = BTreeMap::new();
+    for line in lines(text) {
+        let read = line.split_once('=').and_then(|(name, value)| {
+            let (soft, hard) = value.split_once(':').unwrap_or((value, value));
+            let pair =
+                UlimitPair { soft: soft.trim().parse().ok()?, hard: hard.trim().parse().ok()? };
+            Some((name.trim().to_owned(), pair))
+        });
+        match read {
+            Some((name, pair)) => {
+                out.insert(name, pair);
+            }
+            None => wrong.add("/ulimits", format!("{line:?} is not name=soft:hard")),
+        }
+    }
+    out
+}
+
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().map(|line| line.trim_end_matches('\r').trim()).filter(|line| !line.is_empty())
+}
+
+fn restart(wrong: &mut Wrong, posted: &Posted) -> RestartPolicy {
+    let max_attempts = wrong.number(posted, "restart_attempts", "/restart/max_attempts");
+    match posted.text("restart") {
+        "on-failure" => RestartPolicy::OnFailure { max_attempts },
+        "always" => RestartPolicy::Always,
+        "unless-stopped" => RestartPolicy::UnlessStopped,
+        _ => RestartPolicy::No,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn posted(pairs: &[(&str, &str)]) -> Posted {
+        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        Posted::new(pairs.iter().map(own).collect())
+    }
+
+    #[test]
+    fn a_launch_form_becomes_the_api_request() {
+        let form = posted(&[
+            ("image", " alpine:3.22 "),
+            ("command", "sleep 60"),
+            ("env", "A=1\r\n\r\nB=x=y"),
+            ("cpu", "1.5"),
+            ("memory", "512 MiB"),
+            ("swap", "0"),
+            ("pids", "64"),
+            ("tmpfs", "/tmp=1 MiB"),
+            ("ulimits", "nofile=64:128"),
+            ("network", "none"),
+        ]);
+        let request = launch_request(&form).expect("a good form");
+        assert_eq!(request.image, "alpine:3.22");
+        assert_eq!(request.command, Some(vec!["sleep".to_owned(), "60".to_owned()]));
+        assert_eq!(request.env.get("B").map(String::as_str), Some("x=y"));
+        assert_eq!(request.limits.cpu_millis, Some(1500));
+        assert_eq!(request.limits.memory_bytes, Some(512 << 20));
+        assert_eq!(request.limits.swap_bytes, Some(0));
+        assert_eq!(request.tmpfs[0].size_bytes, 1 << 20);
+        assert_eq!(request.ulimits["nofile"].hard, 128);
+        assert_eq!(request.network, Network::None);
+        assert!(request.name.is_none() && request.start);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_said_beside_its_field_and_what_was_typed_stays() {
+        let form = posted(&[("cpu", "some"), ("memory", "lots"), ("env", "oops"), ("name", "a")]);
+        let mut wrong = launch_request(&form).expect_err("a bad form");
+        let shown = launch_form(&form, &mut wrong);
+        assert_eq!(shown.cpu.value, "some");
+        assert!(shown.cpu.error.contains("cores"));
+        assert!(shown.memory.error.contains("size"));
+        assert!(shown.env.error.contains("NAME=value"));
+        assert!(shown.name.error.is_empty());
+        assert_eq!(wrong.rest(), "");
+    }
+}

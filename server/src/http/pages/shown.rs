@@ -1,0 +1,216 @@
+//! Containers as the pages show them: state with sign and reason, figures beside limits, and what
+//! can be done in which state.
+
+use berth_web::containers::{Head, Tab};
+use berth_web::format::{Moment, bytes, bytes_of, cores, cores_used, percent, span};
+use berth_web::parts::{Act, Badge, Meter};
+use berth_web::shell::{Mark, Tone};
+
+use crate::auth::{Caller, Role};
+use crate::clock::Time;
+use crate::service::containers::view::ContainerView;
+use crate::service::lifecycle::Status;
+use crate::service::rates::Use;
+
+/// What a state means for the person who looks at the list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Class {
+    /// It runs, or is on its way.
+    Running,
+    /// It rests, as somebody wished or as it should.
+    Stopped,
+    /// It needs somebody.
+    Failed,
+}
+
+/// The class of a container.
+pub(super) fn class(view: &ContainerView) -> Class {
+    match view.status {
+        Status::Failed => Class::Failed,
+        Status::Exited if ended_badly(view) => Class::Failed,
+        Status::Created | Status::Exited | Status::Removing => Class::Stopped,
+        Status::Pulling
+        | Status::Starting
+        | Status::Running
+        | Status::Paused
+        | Status::Stopping
+        | Status::Restarting => Class::Running,
+    }
+}
+
+/// Whether it uses anything now.
+pub(super) fn is_live(view: &ContainerView) -> bool {
+    matches!(view.status, Status::Running | Status::Paused | Status::Stopping)
+}
+
+/// The state with its reason.
+pub(super) fn badge(view: &ContainerView, now: i64) -> Badge {
+    let since = |at: Option<Time>| at.map_or(0, |Time(at)| (now - at).max(0).unsigned_abs() / 1000);
+    let long = |seconds| format!("for {}", span(seconds));
+    let (tone, icon, word, reason) = match view.status {
+        Status::Running => (Tone::Good, "running", "running", long(since(view.started_at))),
+        Status::Paused => (Tone::Attention, "paused", "paused", "frozen, keeps its memory".into()),
+        Status::Created => (Tone::Neutral, "new", "created", "never started".into()),
+        Status::Pulling => (Tone::Busy, "busy", "pulling", "gets its image first".into()),
+        Status::Starting => (Tone::Busy, "busy", "starting", String::new()),
+        Status::Stopping => (Tone::Busy, "busy", "stopping", view.status_text.clone()),
+        Status::Restarting => (Tone::Attention, "restart", "restarting", ended(view)),
+        Status::Removing => (Tone::Busy, "busy", "removing", String::new()),
+        Status::Failed => (Tone::Bad, "failed", "failed", view.status_text.clone()),
+        Status::Exited if ended_badly(view) => (Tone::Bad, "failed", "ended", ended(view)),
+        Status::Exited => (Tone::Neutral, "stopped", "stopped", ended(view)),
+    };
+    Badge { tone, icon, word: word.to_owned(), reason }
+}
+
+/// How it ended and when, for its own page.
+pub(super) fn story(view: &ContainerView, now: i64) -> String {
+    match (view.status, &view.exit) {
+        (Status::Exited | Status::Restarting, Some(exit)) => {
+            let when = Moment::new(exit.ended_at.0, now);
+            let words = super::frame::sentence(&exit.text);
+            format!("{words} That was {}, at {}.", when.words, when.exact)
+        }
+        (Status::Failed, _) => super::frame::sentence(&view.status_text),
+        _ => String::new(),
+    }
+}
+
+/// What title and favicon say of one container.
+pub(super) fn mark(view: &ContainerView) -> Mark {
+    match class(view) {
+        Class::Running => Mark::Running,
+        Class::Stopped => Mark::Idle,
+        Class::Failed => Mark::Attention,
+    }
+}
+
+/// Processor, memory and processes beside their limits.
+pub(super) fn gauges(view: &ContainerView, used: Option<&Use>) -> Vec<Meter> {
+    vec![cpu(view, used), memory(view, used), pids(view, used)]
+}
+
+/// Processor use.
+pub(super) fn cpu(view: &ContainerView, used: Option<&Use>) -> Meter {
+    let limit = u64::from(view.limits.cpu_millis);
+    let of = cores(limit);
+    let word = if limit == 1000 { "core" } else { "cores" };
+    let Some(used) = used else { return idle("cpu", "Processor", format!("{of} {word}")) };
+    let held_back = used.seen.sample.cpu.throttled_usec / 1000;
+    Meter {
+        key: "cpu",
+        label: "Processor".into(),
+        text: format!("{} of {of} {word}", cores_used(used.cpu_millis)),
+        percent: Some(percent(used.cpu_millis, limit)),
+        note: match held_back {
+            0 => "never held back".into(),
+            millis => format!("held back {}.{} s since its start", millis / 1000, millis % 1000 / 100),
+        },
+    }
+}
+
+/// Memory use.
+pub(super) fn memory(view: &ContainerView, used: Option<&Use>) -> Meter {
+    let limit = view.limits.memory_bytes;
+    let Some(used) = used else { return idle("memory", "Memory", bytes(limit)) };
+    let memory = &used.seen.sample.memory;
+    let mut note = format!("{} of it file cache", bytes(memory.cache_bytes));
+    if let Some(swap) = memory.swap_bytes.filter(|&swap| swap > 0) {
+        note.push_str(&format!(", {} swapped", bytes(swap)));
+    }
+    Meter {
+        key: "memory",
+        label: "Memory".into(),
+        text: bytes_of(memory.used_bytes, limit),
+        percent: Some(percent(memory.used_bytes, limit)),
+        note,
+    }
+}
+
+fn pids(view: &ContainerView, used: Option<&Use>) -> Meter {
+    let limit = view.limits.pids;
+    let Some(used) = used else { return idle("pids", "Processes", limit.to_string()) };
+    let now = used.seen.sample.pids;
+    Meter {
+        key: "pids",
+        label: "Processes".into(),
+        text: format!("{now} of {limit}"),
+        percent: Some(percent(now, limit.into())),
+        note: String::new(),
+    }
+}
+
+fn idle(key: &'static str, label: &str, of: String) -> Meter {
+    Meter {
+        key,
+        label: label.into(),
+        text: format!("– of {of}"),
+        percent: None,
+        note: "not running".into(),
+    }
+}
+
+/// The main thing to do, what else is at hand, and the rest.
+pub(super) fn acts(caller: &Caller, view: &ContainerView) -> (Option<Act>, Vec<Act>, Vec<Act>) {
+    let may = match caller.role {
+        Role::Operator | Role::System => true,
+        Role::User => view.owner.id == caller.principal.0,
+        Role::Auditor => false,
+    };
+    if !may {
+        return (None, Vec::new(), Vec::new());
+    }
+    let act = |label, icon, verb: &str| Act {
+        label,
+        icon,
+        path: format!("/containers/{}/{verb}", view.id),
+        asks: false,
+        danger: false,
+    };
+    let stop = || act("Stop", "stop", "stop");
+    let start = || act("Start", "start", "start");
+    let restart = || act("Restart", "restart", "restart");
+    let kill = Act { danger: true, ..act("Kill", "kill", "kill") };
+    let remove = Act { asks: true, danger: true, ..act("Remove…", "remove", "remove") };
+    match view.status {
+        Status::Running => {
+            (Some(stop()), vec![restart(), act("Pause", "pause", "pause")], vec![kill, remove])
+        }
+        Status::Paused => {
+            (Some(act("Resume", "start", "resume")), vec![stop(), restart()], vec![kill, remove])
+        }
+        Status::Starting => (Some(stop()), Vec::new(), vec![remove]),
+        Status::Stopping => (Some(kill), Vec::new(), vec![remove]),
+        Status::Restarting => (Some(stop()), vec![start()], vec![remove]),
+        Status::Created | Status::Exited => (Some(start()), Vec::new(), vec![remove]),
+        Status::Failed if view.image.id.is_some() => (Some(start()), Vec::new(), vec![remove]),
+        Status::Pulling | Status::Failed | Status::Removing => (None, Vec::new(), vec![remove]),
+    }
+}
+
+/// The head of all pages of one container.
+pub(super) fn head(caller: &Caller, view: &ContainerView, tab: Tab) -> Head {
+    let (main, acts, more) = acts(caller, view);
+    let own = view.owner.id == caller.principal.0;
+    Head {
+        id: view.id.to_string(),
+        name: view.name.clone(),
+        owner: (!own).then(|| view.owner.name.clone()),
+        state: badge(view, Time::now().0),
+        image: view.image.reference.clone(),
+        main,
+        acts,
+        more,
+        tab,
+        content: own,
+    }
+}
+
+/// Whether it ended by itself and not well.
+fn ended_badly(view: &ContainerView) -> bool {
+    view.exit.as_ref().is_some_and(|exit| exit.stopped_by.is_none() && exit.code != Some(0))
+}
+
+fn ended(view: &ContainerView) -> String {
+    view.exit.as_ref().map(|exit| exit.text.clone()).unwrap_or_default()
+}
