@@ -1,0 +1,226 @@
+//! A real Chromium through chromedriver: one driver for a test, one browser for each person, and the
+//! browser's own log, in which the content security policy and scripts complain.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use fantoccini::wd::Capabilities;
+use fantoccini::{Client, ClientBuilder, Locator};
+use hyper_util::client::legacy::connect::HttpConnector;
+use serde_json::{Value, json};
+
+/// How long anything on a page may take.
+pub const LIMIT: Duration = Duration::from_secs(20);
+
+/// A running chromedriver; it and its browsers end with it.
+pub struct Driver {
+    process: Child,
+    port: u16,
+    profiles: PathBuf,
+}
+
+/// Whether a browser runs the pages' script.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Script {
+    /// As usual.
+    On,
+    /// Switched off by the person.
+    Off,
+}
+
+/// One person's browser.
+pub struct Browser {
+    /// The WebDriver client.
+    pub client: Client,
+    session: String,
+    driver_port: u16,
+    base: String,
+}
+
+impl Driver {
+    /// Starts a driver and waits until it is ready.
+    pub async fn start() -> Self {
+        let port = free_port();
+        let profiles = std::env::temp_dir().join(format!("berth-chromium-{}-{port}", std::process::id()));
+        std::fs::create_dir_all(&profiles).expect("make a folder for profiles");
+        let process = Command::new("chromedriver")
+            .arg(format!("--port={port}"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("start chromedriver (Debian package chromium-driver)");
+        let this = Self { process, port, profiles };
+        let deadline = Instant::now() + LIMIT;
+        let status = format!("http://127.0.0.1:{port}/status");
+        loop {
+            let http = reqwest::Client::builder().no_proxy().build().expect("build a client");
+            if http.get(&status).send().await.is_ok_and(|answer| answer.status().is_success()) {
+                return this;
+            }
+            assert!(Instant::now() < deadline, "chromedriver is not ready in time");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Opens a browser with a profile of its own.
+    pub async fn browser(&self, name: &str, base: &str, script: Script) -> Browser {
+        let profile = self.profiles.join(name);
+        let mut arguments: Vec<String> = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--disable-dev-shm-usage",
+            "--no-proxy-server",
+            "--window-size=1280,900",
+        ]
+        .map(str::to_owned)
+        .into();
+        arguments.push(format!("--user-data-dir={}", profile.display()));
+        let content = if script == Script::Off { 2 } else { 1 };
+        let preferences = json!({"profile.managed_default_content_settings.javascript": content});
+        let capabilities = json!({
+            "goog:loggingPrefs": {"browser": "ALL"},
+            "goog:chromeOptions": {"args": arguments, "prefs": preferences},
+        });
+        let capabilities: Capabilities =
+            serde_json::from_value(capabilities).expect("capabilities are an object");
+        let client = ClientBuilder::new(HttpConnector::new())
+            .capabilities(capabilities)
+            .connect(&format!("http://127.0.0.1:{}", self.port))
+            .await
+            .expect("open a browser");
+        let session = client.session_id().await.expect("ask for the session").expect("a session");
+        Browser { client, session, driver_port: self.port, base: base.to_owned() }
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        drop(self.process.kill());
+        drop(self.process.wait());
+        drop(std::fs::remove_dir_all(&self.profiles));
+    }
+}
+
+impl Browser {
+    /// Opens a page of the appliance.
+    pub async fn open(&self, path: &str) {
+        self.client.goto(&format!("{}{path}", self.base)).await.expect("open a page");
+    }
+
+    /// Types into the field with this name, in place of what is there.
+    pub async fn fill(&self, name: &str, text: &str) {
+        let selector = format!("main [name=\"{name}\"]");
+        let field = self.client.wait().at_most(LIMIT).for_element(Locator::Css(&selector)).await;
+        let field = field.unwrap_or_else(|error| panic!("find {selector}: {error}"));
+        field.clear().await.expect("empty a field");
+        field.send_keys(text).await.expect("type into a field");
+    }
+
+    /// Chooses of a list.
+    pub async fn choose(&self, name: &str, value: &str) {
+        let selector = format!("select[name=\"{name}\"]");
+        let list = self.client.find(Locator::Css(&selector)).await.expect("find a list");
+        list.select_by_value(value).await.expect("choose of a list");
+    }
+
+    /// Presses the button or link that is shown with this text.
+    pub async fn press(&self, text: &str) {
+        let deadline = Instant::now() + LIMIT;
+        let path = format!(
+            "//*[self::button or self::a or self::summary][normalize-space(.)=\"{text}\"]"
+        );
+        loop {
+            let found = self.client.find_all(Locator::XPath(&path)).await.unwrap_or_default();
+            for element in found {
+                if element.is_displayed().await.unwrap_or(false)
+                    && element.is_enabled().await.unwrap_or(false)
+                    && element.click().await.is_ok()
+                {
+                    return;
+                }
+            }
+            assert!(Instant::now() < deadline, "no {text:?} to press on:\n{}", self.text().await);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits until the page shows this text.
+    pub async fn sees(&self, text: &str) {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let shown = self.text().await;
+            if shown.contains(text) {
+                return;
+            }
+            let at = self.path().await;
+            assert!(Instant::now() < deadline, "{at} does not show {text:?}:\n{shown}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Opens the page again until it shows this text: what a person without script does.
+    pub async fn sees_after_reloading(&self, text: &str) {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let shown = self.text().await;
+            if shown.contains(text) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "the page does not show {text:?}:\n{shown}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            self.client.refresh().await.expect("open the page again");
+        }
+    }
+
+    /// All text that is shown.
+    pub async fn text(&self) -> String {
+        match self.client.find(Locator::Css("body")).await {
+            Ok(body) => body.text().await.unwrap_or_default(),
+            Err(_) => String::new(),
+        }
+    }
+
+    /// The path of the page.
+    pub async fn path(&self) -> String {
+        let url = self.client.current_url().await.expect("ask for the address");
+        url.path().to_owned()
+    }
+
+    /// How many elements fit a selector.
+    pub async fn count(&self, selector: &str) -> usize {
+        self.client.find_all(Locator::Css(selector)).await.expect("look for elements").len()
+    }
+
+    /// What the browser has complained of since the last time: script errors, refused content.
+    pub async fn complaints(&self) -> Vec<String> {
+        let url = format!("http://127.0.0.1:{}/session/{}/se/log", self.driver_port, self.session);
+        let http = reqwest::Client::builder().no_proxy().build().expect("build a client");
+        let answer = http.post(url).json(&json!({"type": "browser"})).send().await;
+        let answer: Value = answer.expect("ask for the log").json().await.expect("the log is JSON");
+        let entries = answer["value"].as_array().expect("the log is a list");
+        // The answer to a refused form is an error by design: the status is the browser's remark.
+        entries
+            .iter()
+            .map(|entry| format!("{} {}", entry["level"], entry["message"]))
+            .filter(|line| !line.contains("the server responded with a status of 4"))
+            .collect()
+    }
+
+    /// Ends it.
+    pub async fn close(self) {
+        self.client.close().await.expect("close a browser");
+    }
+}
+
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("find a free port");
+    listener.local_addr().expect("know it").port()
+}
