@@ -69,6 +69,11 @@ const fn sends(route: &'static str, who: Who, scope: &'static str, body: &'stati
     Row { route, who, scope, object: Object::No, body }
 }
 
+/// A page of a container's, or a form of it.
+const fn object(route: &'static str, who: Who, scope: &'static str, reach: Reach) -> Row {
+    Row { route, who, scope, object: Object::Made(container, reach), body: "back=/containers" }
+}
+
 const ROWS: &[Row] = &[
     row("GET /healthz", Who::Public, ""),
     row("GET /readyz", Who::Public, ""),
@@ -306,6 +311,32 @@ const ROWS: &[Row] = &[
         "manage",
         "present_password=wrong&password=also+quite+wrong",
     ),
+    row("GET /containers", Who::SignedIn, "read"),
+    sends("POST /containers/bulk/start", Who::Member, "operate", "back=/containers"),
+    sends("POST /containers/bulk/stop", Who::Member, "operate", "back=/containers"),
+    sends("POST /containers/bulk/remove", Who::Member, "operate", "back=/containers"),
+    object("GET /containers/{id}", Who::SignedIn, "read", Reach::Sees),
+    object("GET /containers/{id}/logs", Who::SignedIn, "read", Reach::Content),
+    object("GET /containers/{id}/processes", Who::SignedIn, "read", Reach::Sees),
+    object("GET /containers/{id}/settings", Who::Member, "operate", Reach::Changes),
+    object("POST /containers/{id}/settings", Who::Member, "operate", Reach::Changes),
+    object("GET /containers/{id}/remove", Who::Member, "operate", Reach::Changes),
+    object("POST /containers/{id}/start", Who::Member, "operate", Reach::Changes),
+    object("POST /containers/{id}/stop", Who::Member, "operate", Reach::Changes),
+    object("POST /containers/{id}/restart", Who::Member, "operate", Reach::Changes),
+    object("POST /containers/{id}/kill", Who::Member, "operate", Reach::Changes),
+    object("POST /containers/{id}/pause", Who::Member, "operate", Reach::Changes),
+    object("POST /containers/{id}/resume", Who::Member, "operate", Reach::Changes),
+    object("POST /containers/{id}/remove", Who::Member, "operate", Reach::Changes),
+    row("GET /launch", Who::Member, "operate"),
+    sends("POST /launch", Who::Member, "operate", "image=No+Reference"),
+    row("GET /images", Who::SignedIn, "read"),
+    sends("POST /images/pull", Who::Member, "operate", "reference=No+Reference"),
+    row("POST /images/import", Who::Member, "operate"),
+    row("GET /images/{id}", Who::SignedIn, "read"),
+    row("GET /images/{id}/remove", Who::Member, "operate"),
+    row("POST /images/{id}/remove", Who::Member, "operate"),
+    row("POST /operations/{id}/cancel", Who::Member, "operate"),
     row("GET /people", Who::Overseer, "read"),
     sends("POST /people", Who::Operator, "manage", "name=olga&role=user"),
     row("POST /people/{id}/invite", Who::Operator, "manage"),

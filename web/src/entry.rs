@@ -57,6 +57,8 @@ pub struct ProblemPage {
     pub shell: Shell,
     /// The HTTP status.
     pub status: u16,
+    /// The API's code of it, for programs that read pages.
+    pub code: String,
     /// What happened, in a few words.
     pub what: String,
     /// What happened, in a sentence.

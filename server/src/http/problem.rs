@@ -208,6 +208,7 @@ fn page(problem: &ProblemBody) -> String {
     let view = ProblemPage {
         shell: Shell { title: problem.title.clone(), ..Shell::default() },
         status: problem.status,
+        code: code.to_owned(),
         what: problem.title.clone(),
         detail: format!("{detail}."),
         advice: advice.to_owned(),

@@ -598,6 +598,7 @@ fn problem(status: u16) -> ProblemPage {
     ProblemPage {
         shell: entry_shell(what),
         status,
+        code: "not-found".into(),
         what: what.into(),
         detail: detail.into(),
         advice: advice.into(),

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use axum::Form;
-use axum::extract::{Path, Query, State};
+use axum::extract::{MatchedPath, Path, Query, State};
 use axum::http::Method;
 use axum::response::Response;
 use berth_web::containers::{ConfirmPage, ListPage, Row};
@@ -36,11 +36,16 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(4);
 /// Adds the routes.
 pub(super) fn routes(routes: Routes) -> Routes {
     let act = Access::Member(TokenScope::Operate);
-    routes
+    let mut routes = routes
         .page(Access::SignedIn(TokenScope::Read), Method::GET, "/containers", list)
-        .page(act, Method::POST, "/containers/bulk/{verb}", bulk)
-        .page(act, Method::GET, "/containers/{id}/remove", ask_remove)
-        .page(act, Method::POST, "/containers/{id}/{verb}", one)
+        .page(act, Method::GET, "/containers/{id}/remove", ask_remove);
+    for verb in ["start", "stop", "restart", "kill", "pause", "resume", "remove"] {
+        routes = routes.page(act, Method::POST, &format!("/containers/{{id}}/{verb}"), one);
+    }
+    for verb in ["start", "stop", "remove"] {
+        routes = routes.page(act, Method::POST, &format!("/containers/bulk/{verb}"), bulk);
+    }
+    routes
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -224,20 +229,27 @@ async fn one(
     State(app): State<App>,
     frame: Frame,
     caller: Caller,
-    Path((id, verb)): Path<(String, String)>,
+    Path(id): Path<String>,
+    route: MatchedPath,
     Form(pairs): Form<Vec<(String, String)>>,
 ) -> Result<Response> {
     let posted = Posted::new(pairs);
+    let verb = verb_of(&route);
     let own = format!("/containers/{id}");
     let back = match posted.text("back") {
         "" if verb == "remove" => "/containers",
         "" => own.as_str(),
         back => local(back),
     };
-    match act(&app, &caller, &id, &verb).await {
+    match act(&app, &caller, &id, verb).await {
         Ok(text) => frame.done(back, &text),
         Err(error) => frame.refused(if verb == "remove" { &own } else { back }, error),
     }
+}
+
+/// The route's last part.
+fn verb_of(route: &MatchedPath) -> &str {
+    route.as_str().rsplit('/').next().unwrap_or_default()
 }
 
 /// The action that a verb names; answers what has been done, in a sentence.
@@ -310,7 +322,7 @@ async fn bulk(
     State(app): State<App>,
     frame: Frame,
     caller: Caller,
-    Path(verb): Path<String>,
+    route: MatchedPath,
     Form(pairs): Form<Vec<(String, String)>>,
 ) -> Result<Response> {
     let ids: Vec<String> =
@@ -320,14 +332,12 @@ async fn bulk(
     if ids.is_empty() {
         return frame.refused(back, Error::invalid("request.invalid", "select some containers first"));
     }
-    if !matches!(verb.as_str(), "start" | "stop" | "remove") {
-        return Err(Error::NotFound("page"));
-    }
+    let verb = verb_of(&route);
     if verb == "remove" && posted.text("confirmed").is_empty() {
         return ask_remove_many(&frame, ids, back);
     }
     let results =
-        futures_util::future::join_all(ids.iter().map(|id| act(&app, &caller, id, &verb))).await;
+        futures_util::future::join_all(ids.iter().map(|id| act(&app, &caller, id, verb))).await;
     let (mut done, mut refused) = (0_usize, Vec::new());
     for result in results {
         match result {
@@ -336,7 +346,7 @@ async fn bulk(
             Err(error) => refused.push(error.to_string()),
         }
     }
-    let verb = match verb.as_str() {
+    let verb = match verb {
         "start" => "started",
         "stop" => "stopped",
         _ => "removed",
