@@ -177,6 +177,9 @@ impl Answer {
 
     /// The end of the problem's `type`; empty when it is none.
     pub fn code(&self) -> String {
+        if let Some((_, code)) = self.text.split_once("data-problem=\"") {
+            return code.split('"').next().unwrap_or_default().to_owned();
+        }
         let problem: Value = serde_json::from_str(&self.text).unwrap_or_default();
         let kind = problem["type"].as_str().unwrap_or_default();
         kind.trim_start_matches("/problems/").to_owned()
