@@ -42,7 +42,8 @@ impl Driver {
     /// Starts a driver and waits until it is ready.
     pub async fn start() -> Self {
         let port = free_port();
-        let profiles = std::env::temp_dir().join(format!("berth-chromium-{}-{port}", std::process::id()));
+        let profiles =
+            std::env::temp_dir().join(format!("berth-chromium-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&profiles).expect("make a folder for profiles");
         let process = Command::new("chromedriver")
             .arg(format!("--port={port}"))
@@ -134,9 +135,8 @@ impl Browser {
     /// Presses the button or link that is shown with this text.
     pub async fn press(&self, text: &str) {
         let deadline = Instant::now() + LIMIT;
-        let path = format!(
-            "//*[self::button or self::a or self::summary][normalize-space(.)=\"{text}\"]"
-        );
+        let path =
+            format!("//*[self::button or self::a or self::summary][normalize-space(.)=\"{text}\"]");
         loop {
             let found = self.client.find_all(Locator::XPath(&path)).await.unwrap_or_default();
             for element in found {

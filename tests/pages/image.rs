@@ -106,7 +106,8 @@ impl Registry {
         let host = listener.local_addr().expect("know it").to_string();
         drop(listener);
         let port = host.rsplit(':').next().unwrap_or_default();
-        let dir = std::env::temp_dir().join(format!("berth-registry-{}-{port}", std::process::id()));
+        let dir =
+            std::env::temp_dir().join(format!("berth-registry-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&dir).expect("make the registry's folder");
         let config = format!(
             "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {host}\n",

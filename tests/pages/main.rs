@@ -92,7 +92,10 @@ async fn hostile_text_stays_text() {
         (format!("/containers/{id}/logs"), HOSTILE),
         (format!("/containers/{id}/processes"), "document.title"),
         ("/account".to_owned(), "<script>"),
-        (format!("/launch?image={}", "%22%3E%3Cscript%3Ealert(1)%3C/script%3E"), "Launch a container"),
+        (
+            format!("/launch?image={}", "%22%3E%3Cscript%3Ealert(1)%3C/script%3E"),
+            "Launch a container",
+        ),
         ("/containers?q=%22%3E%3Cscript%3Ealert(1)%3C/script%3E".to_owned(), "No container fits"),
         ("/sign-in?next=javascript:alert(1)".to_owned(), "Containers"),
     ] {
@@ -197,7 +200,8 @@ async fn launch(person: &Browser, registry: &Registry, script: Script) {
     person.open("/launch").await;
     person.fill("image", &format!("{}/tools/busybox:1", registry.host)).await;
     person.fill("name", "first").await;
-    let command = "sh -c \"echo ahoy from $0; echo trouble >&2; while :; do echo tick; sleep 1; done\"";
+    let command =
+        "sh -c \"echo ahoy from $0; echo trouble >&2; while :; do echo tick; sleep 1; done\"";
     person.fill("command", command).await;
     person.fill("memory", "lots").await;
     person.press("Launch").await;

@@ -148,7 +148,13 @@ impl Routes {
     /// Adds what a page's upload is sent to: a body without limit that takes its time; the handler
     /// counts the bytes itself.
     #[must_use]
-    pub fn page_upload<H, T>(mut self, access: Access, method: Method, path: &str, handler: H) -> Self
+    pub fn page_upload<H, T>(
+        mut self,
+        access: Access,
+        method: Method,
+        path: &str,
+        handler: H,
+    ) -> Self
     where
         H: Handler<T, App>,
         T: 'static,

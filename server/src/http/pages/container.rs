@@ -26,10 +26,10 @@ use crate::auth::{Caller, TokenScope};
 use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::http::routes::{Access, Routes};
+use crate::service::containers;
 use crate::service::containers::actions::{self, Change};
 use crate::service::containers::output::{self, LogPart};
 use crate::service::containers::view::{ContainerView, DetailView, HeldLimit};
-use crate::service::containers;
 use crate::service::logs::{LogEntry, LogSelection, LogStream};
 use crate::service::rates::{self, Use};
 use crate::service::restart::RestartPolicy;
@@ -290,7 +290,8 @@ fn visible(text: &str) -> String {
         match c {
             '\u{1b}' if rest.as_str().starts_with('[') => {
                 let after = rest.as_str();
-                let end = after.find(|c: char| !(c == '[' || c == ';' || c == ':' || c.is_ascii_digit()));
+                let end =
+                    after.find(|c: char| !(c == '[' || c == ';' || c == ':' || c.is_ascii_digit()));
                 match end.filter(|&end| after[end..].starts_with('m')) {
                     Some(end) => rest = after[end + 1..].chars(),
                     None => out.push('␛'),
@@ -299,7 +300,9 @@ fn visible(text: &str) -> String {
             '\t' => out.push(c),
             '\u{7f}' => out.push('␡'),
             '\0'..='\u{1f}' => out.push(char::from_u32(0x2400 + u32::from(c)).unwrap_or('�')),
-            '\u{80}'..='\u{9f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => out.push('�'),
+            '\u{80}'..='\u{9f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+                out.push('�')
+            }
             c => out.push(c),
         }
     }
@@ -388,8 +391,7 @@ async fn change_settings(
         Ok(_) => frame.done(&format!("/containers/{id}/settings"), "Saved."),
         Err(error) => {
             let (status, wrong, text): (StatusCode, _, _) = refusal(error)?;
-            let page =
-                settings_page(&app, &frame, &caller, &view, &posted, wrong, text).await;
+            let page = settings_page(&app, &frame, &caller, &view, &posted, wrong, text).await;
             frame.page_with(status, &page)
         }
     }

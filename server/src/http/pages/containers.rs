@@ -161,8 +161,10 @@ fn readouts(all: &[ContainerView], used: &HashMap<String, Use>) -> Vec<Meter> {
     };
     let (cpu, cpu_of): (u64, u64) =
         (sum(|_, used| used.cpu_millis), sum(|view, _| view.limits.cpu_millis.into()));
-    let (memory, memory_of): (u64, u64) =
-        (sum(|_, used| used.seen.sample.memory.used_bytes), sum(|view, _| view.limits.memory_bytes));
+    let (memory, memory_of): (u64, u64) = (
+        sum(|_, used| used.seen.sample.memory.used_bytes),
+        sum(|view, _| view.limits.memory_bytes),
+    );
     let (pids, pids_of): (u64, u64) =
         (sum(|_, used| used.seen.sample.pids), sum(|view, _| view.limits.pids.into()));
     vec![
@@ -296,8 +298,7 @@ async fn ask_remove(
     Query(query): Query<AskQuery>,
 ) -> Result<Response> {
     let view = containers::inspect(&app, &caller, &id).await?.container;
-    let mut losses =
-        vec!["Its files and its log are lost; nothing brings them back.".to_owned()];
+    let mut losses = vec!["Its files and its log are lost; nothing brings them back.".to_owned()];
     if shown::is_live(&view) {
         losses.push("It is running and is killed first.".to_owned());
     }
@@ -328,9 +329,11 @@ async fn bulk(
     let ids: Vec<String> =
         pairs.iter().filter(|(name, _)| name == "id").map(|(_, id)| id.clone()).collect();
     let posted = Posted::new(pairs);
-    let back = if posted.text("back").is_empty() { "/containers" } else { local(posted.text("back")) };
+    let back =
+        if posted.text("back").is_empty() { "/containers" } else { local(posted.text("back")) };
     if ids.is_empty() {
-        return frame.refused(back, Error::invalid("request.invalid", "select some containers first"));
+        return frame
+            .refused(back, Error::invalid("request.invalid", "select some containers first"));
     }
     let verb = verb_of(&route);
     if verb == "remove" && posted.text("confirmed").is_empty() {

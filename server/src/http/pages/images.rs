@@ -166,9 +166,8 @@ async fn show(
         first_use: first_use && listed.items.is_empty(),
         pulls,
         rows: listed.items.iter().map(|image| row(caller, image)).collect(),
-        next: next.map(|next| {
-            format!("/images?q={}&after={}", encoded(&shown.query.q), encoded(&next))
-        }),
+        next: next
+            .map(|next| format!("/images?q={}&after={}", encoded(&shown.query.q), encoded(&next))),
         query: shown.query.q,
     };
     frame.page_with(status, &view)
@@ -203,7 +202,8 @@ fn is_usable(caller: &Caller, image: &Image) -> bool {
 
 fn launch_path(caller: &Caller, image: &Image) -> Option<String> {
     let acts = matches!(caller.role, Role::Operator | Role::User);
-    let name = image.references.first().map_or_else(|| image.row.id.clone(), ReferenceRow::to_string);
+    let name =
+        image.references.first().map_or_else(|| image.row.id.clone(), ReferenceRow::to_string);
     (acts && is_usable(caller, image)).then(|| format!("/launch?image={}", encoded(&name)))
 }
 
@@ -249,9 +249,12 @@ fn pull_view(operation: &Operation) -> Pull {
         }
         OperationState::Succeeded => (Tone::Good, "check", "here", String::new()),
         OperationState::Cancelled => (Tone::Neutral, "cancel", "cancelled", String::new()),
-        OperationState::Interrupted => {
-            (Tone::Attention, "attention", "interrupted", "the server stopped; try again".to_owned())
-        }
+        OperationState::Interrupted => (
+            Tone::Attention,
+            "attention",
+            "interrupted",
+            "the server stopped; try again".to_owned(),
+        ),
         OperationState::Failed => (
             Tone::Bad,
             "failed",
@@ -384,7 +387,9 @@ async fn ask_remove(
     let page = ConfirmPage {
         shell: frame.shell(format!("Remove {name}"), Section::Images),
         question: format!("Remove {name}?"),
-        losses: vec!["You can pull it again; containers that use it keep it from going.".to_owned()],
+        losses: vec![
+            "You can pull it again; containers that use it keep it from going.".to_owned(),
+        ],
         verb: "Remove it",
         path: format!("/images/{id}/remove"),
         hidden: Vec::new(),

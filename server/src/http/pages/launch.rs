@@ -25,9 +25,7 @@ use crate::service::images;
 /// Adds the routes.
 pub(super) fn routes(routes: Routes) -> Routes {
     let act = Access::Member(TokenScope::Operate);
-    routes
-        .page(act, Method::GET, "/launch", show)
-        .page(act, Method::POST, "/launch", launch)
+    routes.page(act, Method::GET, "/launch", show).page(act, Method::POST, "/launch", launch)
 }
 
 #[derive(Debug, Default, Deserialize)]

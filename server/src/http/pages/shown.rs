@@ -104,7 +104,9 @@ pub(super) fn cpu(view: &ContainerView, used: Option<&Use>) -> Meter {
         percent: Some(percent(used.cpu_millis, limit)),
         note: match held_back {
             0 => "never held back".into(),
-            millis => format!("held back {}.{} s since its start", millis / 1000, millis % 1000 / 100),
+            millis => {
+                format!("held back {}.{} s since its start", millis / 1000, millis % 1000 / 100)
+            }
         },
     }
 }
