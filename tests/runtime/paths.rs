@@ -74,6 +74,49 @@ fn a_waiting_container_holds_nothing_of_the_host() {
     assert!(written.is_err(), "not even host root writes to the sealed copy");
 }
 
+/// R01: an image whose program is a link to what runs it, and a racer that writes to every binary it
+/// sees while later processes come in.
+#[test]
+fn the_hosts_binary_is_never_written() {
+    if !is_root() {
+        return;
+    }
+    let bundle = Bundle::new("binary");
+    symlink("/proc/self/exe", bundle.root("bin/again")).expect("link");
+    // What our binary needs to run inside, so that the racer has it in front of it.
+    let libraries = std::process::Command::new("ldd").arg(runtime()).output().expect("run ldd");
+    let libraries = String::from_utf8_lossy(&libraries.stdout).into_owned();
+    for path in libraries.split_whitespace().filter(|word| word.starts_with('/')) {
+        let inside = bundle.root(&path[1..]);
+        fs::create_dir_all(inside.parent().expect("a directory")).expect("make a directory");
+        fs::copy(path, inside).expect("copy a library");
+    }
+    let before = fs::read(runtime()).expect("read the runtime");
+    // The control: the racer does write where it may, to a program that does not run.
+    let racer = "cp /bin/busybox /mine; for f in /mine /proc/[0-9]*/exe; do \
+        { echo overwritten >$f; } 2>/dev/null && echo wrote $f; done; \
+        while [ ! -e /stop ]; do for f in /proc/[0-9]*/exe; do \
+        { echo overwritten >$f; } 2>/dev/null && echo wrote $f; done; done";
+    bundle.change(|config| config["root"]["readonly"] = false.into());
+    bundle.program(&["sh", "-c", racer]);
+    let name = bundle.name().to_owned();
+    bundle.succeed(bundle.create());
+    bundle.succeed(bundle.command(&["start", &name]));
+    for _ in 0..RACES {
+        // Runs our binary inside, which finds that it is no shell.
+        let output = bundle.command(&["exec", &name, "again", "nonsense"]);
+        assert!(said(&output).contains("nonsense"), "{}", said(&output));
+    }
+    bundle.succeed(bundle.exec(&[], "touch /stop"));
+    bundle.wait_for("stopped");
+    let wrote = fs::read_to_string(bundle.outside("output")).expect("read its output");
+    assert_eq!(wrote, "wrote /mine\n");
+    assert!(before == fs::read(runtime()).expect("read the runtime"), "the host's binary changed");
+}
+
+/// Later processes that come in while the racer runs.
+const RACES: u32 = 20;
+
 #[test]
 fn special_directories_that_are_links_are_refused() {
     if !is_root() {

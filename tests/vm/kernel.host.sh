@@ -22,5 +22,5 @@ done <"$scratch/list"
 gcc -static -O1 -o "$scratch/programs/prober-64" tests/runtime/prober.c
 gcc -static -O1 -m32 -o "$scratch/programs/prober-32" tests/runtime/prober.c
 cp "$(command -v busybox)" "$scratch/programs/busybox"
-"$BERTH_VM" run --timeout 850 --with "$scratch/programs:/opt/berth" --with "$scratch/tests:/opt/tests" \
+"$BERTH_VM" run --timeout 1500 --with "$scratch/programs:/opt/berth" --with "$scratch/tests:/opt/tests" \
     -- tests/vm/guest/kernel.sh

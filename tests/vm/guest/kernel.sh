@@ -10,7 +10,7 @@ for binary in /opt/tests/*; do
     # The runtime's other unit tests need no kernel of their own.
     filter=()
     [ "$name" != berth-runtime ] || filter=(cgroup:: network:: launch::)
-    timeout 400 "$binary" --show-output --test-threads=2 "${filter[@]}" >"$log" 2>&1
+    timeout 900 "$binary" --show-output --test-threads=2 "${filter[@]}" >"$log" 2>&1
     status=$?
     sed -nE "s/^test (.*) \.\.\. ok\$/ok - $name: \1/p; s/^test (.*) \.\.\. FAILED\$/not ok - $name: \1/p" "$log"
     sed -nE "s/^SKIPPED (.*)/skip - $name: \1/p" "$log"
