@@ -16,7 +16,7 @@ pub fn bytes(value: u64) -> String {
 pub fn bytes_of(used: u64, limit: u64) -> String {
     let unit = unit_of(limit);
     let (of, name) = scaled(limit, unit);
-    if used != 0 && unit > 0 && used < 1024_u64.pow(unit) / 20 {
+    if used != 0 && unit > 0 && used < 1024_u64.pow(unit) {
         return format!("{} of {of} {name}", bytes(used));
     }
     format!("{} of {of} {name}", scaled(used, unit).0)

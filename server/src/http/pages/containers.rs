@@ -16,7 +16,7 @@ use super::form::Posted;
 use super::frame::{Frame, encoded, local};
 use super::shown::{self, Class};
 use crate::app::App;
-use crate::auth::{Caller, Role, TokenScope};
+use crate::auth::{Caller, TokenScope};
 use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::http::routes::{Access, Routes};
@@ -96,7 +96,7 @@ async fn list(
         scopes: scopes(&all, &query.q),
         query: query.q,
         query_error: String::new(),
-        shows_owner: !matches!(caller.role, Role::User),
+        shows_owner: all.iter().any(|view| view.owner.id != caller.principal.0),
         rows: here.map(|view| row(&caller, view, used.get(view.id.as_str()))).collect(),
         next: (fits.len() > page * ROWS).then_some(next),
         first_use: all.is_empty(),

@@ -57,8 +57,14 @@ pub(super) fn badge(view: &ContainerView, now: i64) -> Badge {
         Status::Restarting => (Tone::Attention, "restart", "restarting", ended(view)),
         Status::Removing => (Tone::Busy, "busy", "removing", String::new()),
         Status::Failed => (Tone::Bad, "failed", "failed", view.status_text.clone()),
-        Status::Exited if ended_badly(view) => (Tone::Bad, "failed", "ended", ended(view)),
-        Status::Exited => (Tone::Neutral, "stopped", "stopped", ended(view)),
+        Status::Exited => {
+            let (word, reason) = end_in_two(view);
+            let (tone, icon) = match ended_badly(view) {
+                true => (Tone::Bad, "failed"),
+                false => (Tone::Neutral, "stopped"),
+            };
+            return Badge { tone, icon, word, reason };
+        }
     };
     Badge { tone, icon, word: word.to_owned(), reason }
 }
@@ -211,6 +217,15 @@ pub(super) fn head(caller: &Caller, view: &ContainerView, tab: Tab) -> Head {
 /// Whether it ended by itself and not well.
 fn ended_badly(view: &ContainerView) -> bool {
     view.exit.as_ref().is_some_and(|exit| exit.stopped_by.is_none() && exit.code != Some(0))
+}
+
+/// The end as a word and the rest: `killed`, `out of memory at its limit of 64 MiB`.
+fn end_in_two(view: &ContainerView) -> (String, String) {
+    let text = ended(view);
+    match text.split_once([':', ' ']) {
+        Some((word, rest)) => (word.to_owned(), rest.trim().trim_start_matches("with ").to_owned()),
+        None => ("stopped".to_owned(), text),
+    }
 }
 
 fn ended(view: &ContainerView) -> String {
