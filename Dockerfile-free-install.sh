@@ -128,6 +128,40 @@ listen = "$listen"
 #token_days_max = 366
 #tokens_max = 50
 
+[containers]
+# Containers of one person.
+#per_person_max = 200
+# Size of a container's /dev/shm where nothing is said; never above its memory.
+#shm_bytes = 67108864
+# Seconds between the stop signal and the end, where nothing is said.
+#stop_grace_secs = 10
+# A container's log: size of a file, and files kept.
+#log_file_bytes = 10485760
+#log_files = 3
+
+# The limits of a container where nothing is said.
+#[containers.default_limits]
+#cpu_millis = 1000
+#cpu_weight = 100
+#memory_bytes = 536870912
+#swap_bytes = 0
+#pids = 512
+
+[images]
+# Bytes of one uploaded archive at most.
+#import_bytes_max = 17179869184
+
+[registries]
+# The only registries that images may come from, such as "docker.io" or "registry.lab:5000"; empty for
+# all.
+#allowed = []
+# Registries ("host:port") that are spoken to in plain HTTP; these may have private addresses.
+#insecure = []
+# Registries with TLS that may have a private address.
+#internal = []
+# Networks that nothing is fetched from, beside those that are never public.
+#forbidden_networks = []
+
 [retention]
 # Records older or more than this are dropped.
 #events_days = 30
