@@ -17,20 +17,45 @@ pub(crate) const ATTEMPTS_MAX: u32 = 1000;
 
 /// When a container that has ended is started again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
-#[serde(tag = "name", rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(try_from = "Form", tag = "name", rename_all = "kebab-case")]
 pub(crate) enum RestartPolicy {
     /// Never.
     #[default]
     No,
     /// After an end other than exit code 0, so many times in a row; without a number, always.
     OnFailure {
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(skip_serializing_if = "Option::is_none")]
         max_attempts: Option<u32>,
     },
     /// After every end that nobody asked for, and after a reboot even when it was stopped before.
     Always,
     /// After every end that nobody asked for, and after a reboot.
     UnlessStopped,
+}
+
+/// A policy as it is read: serde lets unknown fields pass beside a variant without any.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Form {
+    name: String,
+    max_attempts: Option<u32>,
+}
+
+impl TryFrom<Form> for RestartPolicy {
+    type Error = String;
+
+    fn try_from(form: Form) -> Result<Self, String> {
+        match (form.name.as_str(), form.max_attempts) {
+            ("on-failure", max_attempts) => Ok(Self::OnFailure { max_attempts }),
+            ("no", None) => Ok(Self::No),
+            ("always", None) => Ok(Self::Always),
+            ("unless-stopped", None) => Ok(Self::UnlessStopped),
+            (_, Some(_)) => Err("max_attempts goes with on-failure only".to_owned()),
+            (name, None) => Err(format!(
+                "{name:?} is none of \"no\", \"on-failure\", \"always\", \"unless-stopped\""
+            )),
+        }
+    }
 }
 
 impl RestartPolicy {
