@@ -6,6 +6,7 @@
 
 mod configuration;
 mod credentials;
+mod idempotency;
 mod matrix;
 mod requests;
 mod setup;

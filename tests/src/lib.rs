@@ -14,7 +14,7 @@
 //! ```
 //! `server.operator()`, `server.anonymous()`, `server.root()` (the root socket),
 //! `client.token("read").await` (the same person by a token of that scope) are the other roles.
-//! `TestServer::with(Options { … })` sets configuration, `server.kill_server().await` and
+//! `TestServer::with(Options { … })` sets configuration, `server.kill_server()` and
 //! `server.start_server().await` restart one of the two processes.
 //!
 //! A new route needs a row in `tests/api/matrix.rs`; its header says how.
