@@ -14,8 +14,8 @@ if ! until_true 120 ready; then
     exit 1
 fi
 ok "Berth comes up by itself"
-expect "'always' runs again" until_true 60 running always
-expect "'unless-stopped' runs again" until_true 60 running graceful
+expect "'always' runs again" until_true 120 running always
+expect "'unless-stopped' runs again" until_true 120 running graceful
 expect_equal "'no' does not" exited "$(field no .status)"
 expect_equal "its end says why" host_shutdown "$(field no .exit.cause)"
 expect "at shutdown the grace was given" logged graceful 'stopped with grace'

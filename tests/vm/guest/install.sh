@@ -37,7 +37,7 @@ create graceful 'trap "echo asked to stop; sleep 2; echo stopped with grace; exi
     echo waiting; while :; do sleep 0.2; done' '{"restart": {"name": "unless-stopped"}}'
 before=()
 for name in $names; do
-    expect "the container '$name' writes its log" until_true 60 logged "$name" 'tick 2\|waiting'
+    expect "the container '$name' writes its log" until_true 120 logged "$name" 'tick 2\|waiting'
     before+=("$(identity "$(pid_in "$name")")")
 done
 
@@ -68,18 +68,18 @@ alive "after the upgrade"
 
 # ---- kill -9 ----
 kill -9 "$(main_pid berth.service)"
-expect "a killed server is back" until_true 60 ready
+expect "a killed server is back" until_true 120 ready
 alive "after the server's death"
 kill -9 "$(main_pid berth-supervisor.service)"
 sleep 0.5
-expect "with the supervisor killed, the server answers" until_true 60 ready
+expect "with the supervisor killed, the server answers" until_true 120 ready
 alive "after the supervisor's death"
 kill -9 "$(main_pid berth-supervisor.service)" "$(main_pid berth.service)"
-expect "both killed are back" until_true 60 ready
+expect "both killed are back" until_true 120 ready
 alive "after the death of both"
 last=$(logs_of always | tail -1)
 log_grew() { [ "$(logs_of always | tail -1)" != "$last" ]; }
-expect "its log goes on" until_true 30 log_grew
+expect "its log goes on" until_true 90 log_grew
 # busybox's sh counts without a gap unless output was lost.
 logs_of always | sed -n 's/.*tick //p' >/tmp/ticks
 expect_equal "its log has no gap" "$(seq "$(wc -l </tmp/ticks)" | sha256sum)" "$(sha256sum </tmp/ticks)"
@@ -88,11 +88,11 @@ expect_equal "its log has no gap" "$(seq "$(wc -l </tmp/ticks)" | sha256sum)" "$
 create ends 'sleep 5; exit 7'
 pid=$(pid_in ends)
 systemctl stop berth.socket berth.service berth-supervisor.service
-expect "the container ends with Berth away" until_true 60 test ! -e "/proc/$pid"
+expect "the container ends with Berth away" until_true 120 test ! -e "/proc/$pid"
 systemctl start berth-supervisor.service berth.socket berth.service
-expect "Berth is back" until_true 60 ready
+expect "Berth is back" until_true 120 ready
 exit_code_kept() { [ "$(field ends .exit.code)" = 7 ]; }
-expect "the exit code was kept" until_true 30 exit_code_kept
+expect "the exit code was kept" until_true 90 exit_code_kept
 alive "after a stop of the units"
 
 cat /proc/sys/kernel/random/boot_id >/var/tmp/boot-id

@@ -3,6 +3,8 @@
 # socket, and waiting for a condition with a limit. The guest's processor is some 20 times slower than
 # a real one, so limits are wide.
 
+# The installer, too, is to wait longer.
+export BERTH_READY_SECS_MAX=180
 SOCKET=/run/berth/server/root.sock
 
 ok() { printf 'ok - %s\n' "$1"; }
