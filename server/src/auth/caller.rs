@@ -107,7 +107,8 @@ impl Visibility {
     }
 
     /// Whether an object of `owner` is inside.
-    pub fn covers(self, owner: PrincipalId) -> bool {
+    #[cfg(test)]
+    fn covers(self, owner: PrincipalId) -> bool {
         match self {
             Self::Everyone => true,
             Self::Only(only) => only == owner,
@@ -131,11 +132,6 @@ impl Caller {
             // Routes that change things refuse auditors outright; this is the second lock.
             Role::User | Role::Auditor => Visibility::Only(self.principal),
         }
-    }
-
-    /// Whose images, credentials and other building blocks the caller may use in something new.
-    pub fn uses(&self) -> Visibility {
-        Visibility::Only(self.principal)
     }
 
     /// Whether the caller may read what is *in* an object that they see: logs, environment, files.

@@ -21,7 +21,7 @@
 //! A file under `service/` with free functions `(app: &App, caller: &Caller, …) -> Result<T>`. State
 //! of its own goes into [`crate::app::Parts`]. Writes: `app.inventory.change(&caller.actor,
 //! "thing.verb")`, then `write.subject(kind, id, owner)`, `write.event(…)`, `write.commit()`: the
-//! audit row is in the same commit. Queries bind `caller.sees()`, `.changes()` or `.uses()` as
+//! audit row is in the same commit. Queries bind `caller.sees()` or `.changes()` as
 //! `(?n is null or owner = ?n)`, so that another's object is [`Error::NotFound`].
 //! Creates: `idempotency::recall` first and `remember` before the commit. Long work:
 //! `service::operations`. Streams: [`stream::sse`], which ends them when the caller may not go on.

@@ -45,8 +45,6 @@ pub struct Account {
     pub id: PrincipalId,
     /// Their name.
     pub name: String,
-    /// Their role.
-    pub role: Role,
     /// What is stored of their password.
     pub password_hash: Option<String>,
     /// Whether they may not sign in.
@@ -146,7 +144,7 @@ pub async fn list(
 /// What signing in by `name` needs.
 pub async fn account(db: &SqlitePool, name: &str) -> Result<Option<Account>> {
     let row = sqlx::query(
-        "select id, name, role, password_hash, disabled_at is not null as disabled \
+        "select id, name, password_hash, disabled_at is not null as disabled \
          from people where name = ?",
     )
     .bind(name)
@@ -158,7 +156,7 @@ pub async fn account(db: &SqlitePool, name: &str) -> Result<Option<Account>> {
 /// The same by id, inside a write.
 pub async fn account_by_id(db: &mut SqliteConnection, id: PrincipalId) -> Result<Option<Account>> {
     let row = sqlx::query(
-        "select id, name, role, password_hash, disabled_at is not null as disabled \
+        "select id, name, password_hash, disabled_at is not null as disabled \
          from people where id = ?",
     )
     .bind(i64::from(id.0))
@@ -282,7 +280,7 @@ pub async fn find_invitation(
     hash: &SecretHash,
 ) -> Result<Option<(Account, Time)>> {
     let row = sqlx::query(
-        "select p.id, p.name, p.role, p.password_hash, 0 as disabled, i.expires_at \
+        "select p.id, p.name, p.password_hash, 0 as disabled, i.expires_at \
          from invitations i join people p on p.id = i.person \
          where i.secret_hash = ? and i.expires_at > ? and p.disabled_at is null",
     )
@@ -310,7 +308,6 @@ fn account_of(row: &sqlx::sqlite::SqliteRow) -> Result<Account> {
     Ok(Account {
         id: super::principal(row, "id")?,
         name: row.try_get("name")?,
-        role: row.try_get("role")?,
         password_hash: row.try_get("password_hash")?,
         disabled: row.try_get("disabled")?,
     })

@@ -8,8 +8,7 @@
 //! write.commit().await?;
 //! app.operations.spawn(app, id, |handle| async move {
 //!     handle.progress(json!({"done_bytes": 5}));      // as often as you like: memory only
-//!     // `handle.cancelled()` is a future, `handle.cancel_token()` goes into child tasks;
-//!     // a cancelled work returns whatever it likes: it is recorded as cancelled
+//!     // `handle.cancelled()` is a future; what a cancelled work returns does not matter
 //!     Ok(json!({"image": "…"}))
 //! });
 //! ```
@@ -30,7 +29,8 @@ use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::inventory::operations::{self, End, Filter, Operation, OperationState};
 
-pub use crate::inventory::operations::{NewOperation, insert};
+
+pub use crate::inventory::operations::insert;
 
 const IDLE_TRIES_MAX: u32 = 100;
 const IDLE_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
@@ -63,11 +63,6 @@ impl Handle {
     /// Ends when the work is to be cancelled (or the server stops).
     pub async fn cancelled(&self) {
         self.cancel.cancelled().await;
-    }
-
-    /// The same, to be given to parts of the work.
-    pub fn cancel_token(&self) -> &CancellationToken {
-        &self.cancel
     }
 }
 
