@@ -29,7 +29,6 @@ use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::inventory::operations::{self, End, Filter, Operation, OperationState};
 
-
 pub use crate::inventory::operations::insert;
 
 const IDLE_TRIES_MAX: u32 = 100;
