@@ -23,6 +23,7 @@ pub mod client;
 pub mod image;
 pub mod instance;
 pub mod programs;
+pub mod supervised;
 pub mod supervisor;
 
 pub use client::{Answer, Client};

@@ -1,0 +1,330 @@
+//! A host in a network namespace, the internet in another, and containers in theirs.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use berth_runtime::id::ContainerId;
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::signal::{Signal, kill};
+use system_tests::supervised::{PATIENCE, Start, Supervised};
+
+/// The host's address on its uplink.
+pub const UPLINK: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+/// A machine on the internet.
+pub const INTERNET: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
+/// Where clouds tell a machine its secrets; that machine has it too.
+pub const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
+/// How long a connection may take to be made; what is dropped takes all of it.
+const CONNECT_LIMIT: Duration = Duration::from_millis(1500);
+
+/// A host with its supervisor.
+pub struct Host {
+    pub supervised: Supervised,
+    namespace: File,
+    internet: File,
+}
+
+/// A running container, seen from its network namespace.
+pub struct Container {
+    pub id: ContainerId,
+    pub address: Ipv4Addr,
+    pub hardware: [u8; 6],
+    pid: i32,
+    namespace: File,
+}
+
+/// A TCP server that accepts and hangs up, until dropped.
+pub struct Server {
+    peer: Arc<Mutex<Option<IpAddr>>>,
+    over: Arc<AtomicBool>,
+}
+
+impl Server {
+    fn new(listener: TcpListener) -> Self {
+        let server = Self { peer: Arc::default(), over: Arc::default() };
+        let (peer, over) = (Arc::clone(&server.peer), Arc::clone(&server.over));
+        listener.set_nonblocking(true).expect("it can poll");
+        std::thread::spawn(move || {
+            while !over.load(Ordering::Relaxed) {
+                match listener.accept() {
+                    Ok((_, from)) => *peer.lock().expect("unpoisoned") = Some(from.ip()),
+                    Err(_) => std::thread::sleep(Duration::from_millis(2)),
+                }
+            }
+        });
+        server
+    }
+
+    /// Who connected last.
+    pub fn last_peer(&self) -> Option<IpAddr> {
+        *self.peer.lock().expect("unpoisoned")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A UDP receiver on the internet.
+pub struct Receiver(UdpSocket);
+
+impl Receiver {
+    /// What comes, up to and with the text `last`.
+    pub fn until(&self, last: &str) -> Vec<String> {
+        let mut texts = Vec::new();
+        loop {
+            let mut buffer = [0; 256];
+            let length = self.0.recv(&mut buffer).expect("the last text comes");
+            texts.push(String::from_utf8_lossy(&buffer[..length]).into_owned());
+            if texts.last().is_some_and(|text| text == last) {
+                return texts;
+            }
+        }
+    }
+}
+
+impl Host {
+    /// Runs a test on a new host, in a thread whose namespace it is.
+    pub fn run(test: impl FnOnce(&Self) + Send + 'static) {
+        let thread = std::thread::spawn(move || {
+            let internet = new_namespace();
+            unshare(CloneFlags::CLONE_NEWNET).expect("a namespace");
+            let namespace = own_namespace();
+            wire(&internet);
+            let supervised = Supervised::start();
+            test(&Self { supervised, namespace, internet });
+        });
+        if let Err(panic) = thread.join() {
+            std::panic::resume_unwind(panic);
+        }
+    }
+
+    /// Starts a container.
+    pub fn container(&self, start: Start) -> Container {
+        let (id, live) = self.supervised.run(start);
+        let namespace = File::open(format!("/proc/{}/ns/net", live.pid)).expect("its namespace");
+        let address = live.address.unwrap_or(Ipv4Addr::UNSPECIFIED);
+        let mut container = Container { id, address, hardware: [0; 6], pid: live.pid, namespace };
+        if live.address.is_some() {
+            container.hardware = container.read_hardware();
+        }
+        container
+    }
+
+    /// The host's address on a container's bridge.
+    pub fn gateway_of(&self, container: &Container) -> Ipv4Addr {
+        let routes = container.command("ip", &["-4", "route", "show", "default"]);
+        routes.split_whitespace().nth(2).expect("a gateway").parse().expect("an address")
+    }
+
+    /// A server on every address of the host, as Berth's API may be.
+    pub fn listen_on_the_host(&self, port: u16) -> Server {
+        Server::new(inside(&self.namespace, move || {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).expect("a free port")
+        }))
+    }
+
+    /// A server on every address of the internet's machine.
+    pub fn listen_on_the_internet(&self, port: u16) -> Server {
+        Server::new(inside(&self.internet, move || {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).expect("a free port")
+        }))
+    }
+
+    /// A receiver of datagrams on the internet's machine.
+    pub fn receive_on_the_internet(&self, port: u16) -> Receiver {
+        let socket =
+            inside(&self.internet, move || UdpSocket::bind((INTERNET, port)).expect("a free port"));
+        socket.set_read_timeout(Some(PATIENCE)).expect("a limit");
+        Receiver(socket)
+    }
+
+    /// Whether the internet's machine can connect to an address.
+    pub fn internet_connects(&self, address: Ipv4Addr, port: u16) -> bool {
+        inside(&self.internet, move || connects(address, port))
+    }
+
+    /// Takes the table away for as long as `control` runs. The supervisor is stopped meanwhile, which
+    /// would else put it back.
+    pub fn without_table(&self, control: impl FnOnce()) {
+        let table = ["inet", self.supervised.config.instance.as_str()];
+        let rules = run("nft", &["list", "table", table[0], table[1]]);
+        kill(self.supervised.pid(), Signal::SIGSTOP).expect("the supervisor is stopped");
+        run("nft", &["delete", "table", table[0], table[1]]);
+        control();
+        let file = std::env::temp_dir().join(format!("{}-rules", table[1]));
+        fs::write(&file, rules).expect("rules written");
+        run("nft", &["-f", file.to_str().expect("a plain path")]);
+        fs::remove_file(file).expect("rules removed");
+        kill(self.supervised.pid(), Signal::SIGCONT).expect("the supervisor goes on");
+    }
+
+    /// Takes the guard of a container's bridge port away.
+    pub fn unlock_port(&self, container: &Container) {
+        let low = u32::from(container.address) & 0x00ff_ffff;
+        let port = format!("{}_{low:06x}", self.supervised.config.instance);
+        run("bridge", &["link", "set", "dev", &port, "locked", "off", "learning", "on"]);
+    }
+
+    /// Every interface and table of the instance.
+    pub fn leftovers(&self) -> String {
+        let instance = &self.supervised.config.instance;
+        let all = run("ip", &["-brief", "link"]) + &run("nft", &["list", "tables"]);
+        all.lines().filter(|line| line.contains(instance.as_str())).collect()
+    }
+
+    /// IPv6 addresses of this host's interfaces, but for loopback's and the uplink's.
+    pub fn ipv6_addresses_but_uplinks(&self) -> String {
+        let all = run("ip", &["-6", "-oneline", "addr"]);
+        let ours = |line: &&str| !line.contains(": lo ") && !line.contains(": uplink ");
+        all.lines().filter(ours).collect()
+    }
+}
+
+impl Container {
+    /// Whether a connection can be made from it.
+    pub fn connects(&self, address: Ipv4Addr, port: u16) -> bool {
+        inside(&self.namespace, move || connects(address, port))
+    }
+
+    /// A server in it.
+    pub fn listen(&self, port: u16) -> Server {
+        Server::new(inside(&self.namespace, move || {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).expect("a free port")
+        }))
+    }
+
+    /// Sends one UDP datagram as a frame of our own making, from whomever it says.
+    pub fn send_udp(
+        &self,
+        (hardware, from): ([u8; 6], Ipv4Addr),
+        to: Ipv4Addr,
+        port: u16,
+        text: &str,
+    ) {
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let gateway = self.command("ip", &["neigh", "show", "nud", "permanent"]);
+        let gateway = gateway.split_whitespace().nth(4).expect("the gateway's hardware address");
+        let script = "\
+import socket, struct, sys
+source, gateway, sender, target, port, text = sys.argv[1:]
+data = struct.pack('!HHHH', 4000, int(port), 8 + len(text), 0) + text.encode()
+head = struct.pack('!BBHHHBBH4s4s', 0x45, 0, 20 + len(data), 1, 0, 64, 17, 0,
+                   socket.inet_aton(sender), socket.inet_aton(target))
+total = sum(struct.unpack('!10H', head))
+total = (total & 0xffff) + (total >> 16)
+total = ~((total & 0xffff) + (total >> 16)) & 0xffff
+head = head[:10] + struct.pack('!H', total) + head[12:]
+frame = bytes.fromhex(gateway.replace(':', '')) + bytes.fromhex(source) + b'\\x08\\x00' + head + data
+out = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+out.bind(('eth0', 0))
+out.send(frame)
+";
+        let (from, to, port) = (from.to_string(), to.to_string(), port.to_string());
+        let source = hex(&hardware);
+        self.command("python3", &["-c", script, &source, gateway, &from, &to, &port, text]);
+    }
+
+    /// `/proc/net/if_inet6` of its namespace.
+    pub fn ipv6_addresses(&self) -> String {
+        fs::read_to_string(format!("/proc/{}/net/if_inet6", self.pid)).unwrap_or_default()
+    }
+
+    /// What no container can do to itself: its `/proc/sys` is read-only.
+    pub fn enable_ipv6(&self) {
+        inside(&self.namespace, || {
+            fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "0").expect("written");
+        });
+    }
+
+    /// Whether the table still knows it.
+    pub fn is_guarded(&self, host: &Host) -> bool {
+        let instance = &host.supervised.config.instance;
+        run("nft", &["list", "table", "inet", instance]).contains(&format!(". {}", self.address))
+    }
+
+    fn read_hardware(&self) -> [u8; 6] {
+        let text = self.command("ip", &["-brief", "link", "show", "dev", "eth0"]);
+        let text = text.split_whitespace().nth(2).expect("a hardware address").to_owned();
+        let bytes: Vec<u8> =
+            text.split(':').map(|part| u8::from_str_radix(part, 16).expect("hex")).collect();
+        bytes.try_into().expect("six bytes")
+    }
+
+    /// Runs one of this machine's programs in the container's network.
+    fn command(&self, program: &str, arguments: &[&str]) -> String {
+        let (program, arguments) =
+            (program.to_owned(), arguments.iter().map(|a| (*a).to_owned()).collect::<Vec<_>>());
+        inside(&self.namespace, move || {
+            run(&program, &arguments.iter().map(String::as_str).collect::<Vec<_>>())
+        })
+    }
+}
+
+/// The uplink: the host's end here, the other end on the internet, with routes both ways.
+fn wire(internet: &File) {
+    let far = format!("/proc/{}/fd/{}", std::process::id(), internet.as_raw_fd());
+    run("ip", &["link", "set", "lo", "up"]);
+    run("ip", &["link", "add", "uplink", "type", "veth", "peer", "name", "far", "netns", &far]);
+    run("ip", &["addr", "add", "203.0.113.1/24", "dev", "uplink"]);
+    run("ip", &["link", "set", "uplink", "up"]);
+    run("ip", &["route", "add", "169.254.0.0/16", "dev", "uplink"]);
+    inside(internet, || {
+        run("ip", &["link", "set", "lo", "up"]);
+        run("ip", &["addr", "add", "203.0.113.2/24", "dev", "far"]);
+        run("ip", &["addr", "add", "169.254.169.254/32", "dev", "far"]);
+        run("ip", &["link", "set", "far", "up"]);
+        run("ip", &["route", "add", "10.201.0.0/16", "via", "203.0.113.1"]);
+    });
+}
+
+fn connects(address: Ipv4Addr, port: u16) -> bool {
+    let address = SocketAddr::from((address, port));
+    match TcpStream::connect_timeout(&address, CONNECT_LIMIT) {
+        // Accepted and hung up on.
+        Ok(mut stream) => stream.read(&mut [0; 1]).is_ok(),
+        Err(_) => false,
+    }
+}
+
+fn new_namespace() -> File {
+    let made = std::thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNET).expect("a namespace");
+        own_namespace()
+    });
+    made.join().expect("the thread ends well")
+}
+
+fn own_namespace() -> File {
+    File::open("/proc/thread-self/ns/net").expect("this thread's namespace")
+}
+
+/// Runs `act` in a thread that is in another network namespace.
+fn inside<T: Send + 'static>(namespace: &File, act: impl FnOnce() -> T + Send + 'static) -> T {
+    let namespace = namespace.try_clone().expect("a descriptor");
+    let thread = std::thread::spawn(move || {
+        setns(namespace, CloneFlags::CLONE_NEWNET).expect("the namespace is entered");
+        act()
+    });
+    match thread.join() {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+/// Runs a program; its standard output.
+fn run(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output();
+    let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments:?}: {words}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
