@@ -105,10 +105,9 @@ impl At<'_> {
         removed().map_err(|error| failed(&error))
     }
 
-    /// Makes interfaces and table agree with the containers that run.
-    pub(crate) fn sweep_network(&self, live: &[NetworkPlace]) -> Result<(), Failure> {
-        let live: Vec<_> = live.iter().map(NetworkPlace::attachment).collect();
-        Ok(Network::new(self.config)?.sweep(&live)?)
+    /// Removes interfaces that were found stale, and makes the table agree with those that are left.
+    pub(crate) fn sweep_network(&self, stale: &[u32]) -> Result<(), Failure> {
+        Ok(Network::new(self.config)?.sweep(stale)?)
     }
 }
 

@@ -225,6 +225,15 @@ pub fn delete(connection: &mut Connection, name: &str) -> Result<(), Error> {
     done.or_else(|error| if error.is_absent() { Ok(()) } else { Err(error) })
 }
 
+/// Removes an interface by its index; success when it is gone.
+pub fn delete_index(connection: &mut Connection, index: u32) -> Result<(), Error> {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    let request = RouteNetlinkMessage::DelLink(message);
+    let done = connection.request(request, 0, &format!("delete interface {index}"));
+    done.or_else(|error| if error.is_absent() { Ok(()) } else { Err(error) })
+}
+
 /// The networks that this namespace has routes to, in any table, default routes included, but for
 /// those by the interfaces `except`.
 pub fn routes(connection: &mut Connection, except: &[u32]) -> Result<Vec<Subnet>, Error> {

@@ -14,6 +14,7 @@
 //! the last container of one person cannot take the table from the first of another.
 
 mod address;
+mod changes;
 mod link;
 mod netlink;
 mod resolver;
@@ -31,6 +32,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sched::{CloneFlags, setns};
 
 pub use address::{Pool, Subnet, choose_address};
+pub use changes::Changes;
 pub use resolver::resolv_conf;
 pub use table::program as nft_program;
 
@@ -184,19 +186,24 @@ impl Network {
         self.detach_locked(&mut Connection::route()?, at)
     }
 
-    /// Makes the kernel agree with the record: interfaces of containers that are not among `live` go,
-    /// and so do bridges without ports; the table is made anew for those that stay. For the
-    /// supervisor's start, and whenever [`Network::guarded`] says no.
-    pub fn sweep(&self, live: &[Attachment]) -> Result<(), Error> {
-        let _lock = self.lock()?;
-        let mut host = Connection::route()?;
-        let links = link::list(&mut host)?;
+    /// The interfaces (by index, which the kernel does not give again) of containers that are not
+    /// among `live`. To be asked before anything new is attached, which would look the same.
+    pub fn stale(&self, live: &[Attachment]) -> Result<Vec<u32>, Error> {
         let wanted: Vec<String> = live.iter().map(|at| self.port_name(at.address)).collect();
         let prefix = format!("{}_", self.instance);
-        for stale in links.iter().filter(|link| link.name.starts_with(&prefix)) {
-            if !wanted.contains(&stale.name) {
-                link::delete(&mut host, &stale.name)?;
-            }
+        let stale = |link: &Link| link.name.starts_with(&prefix) && !wanted.contains(&link.name);
+        let links = link::list(&mut Connection::route()?)?;
+        Ok(links.into_iter().filter(stale).map(|link| link.index).collect())
+    }
+
+    /// Makes the kernel agree with the record: interfaces that were found stale go, and so do bridges
+    /// without ports; the table is made anew for those that stay. For the supervisor's start, and
+    /// whenever [`Network::guarded`] says no.
+    pub fn sweep(&self, stale: &[u32]) -> Result<(), Error> {
+        let _lock = self.lock()?;
+        let mut host = Connection::route()?;
+        for index in stale {
+            link::delete_index(&mut host, *index)?;
         }
         self.delete_empty_bridges(&mut host)?;
         let members = self.members(&link::list(&mut host)?);

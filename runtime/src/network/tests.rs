@@ -4,6 +4,8 @@
 use std::process::Command;
 use std::time::Instant;
 
+use nix::poll::{PollFd, PollFlags, poll};
+
 use super::*;
 
 /// A namespace without any process, kept by its descriptor.
@@ -48,6 +50,11 @@ fn place(network: &Network, slot: u32, host: usize) -> Attachment {
     Attachment { slot, subnet, address }
 }
 
+fn sweep(network: &Network, live: &[Attachment]) {
+    let stale = network.stale(live).expect("interfaces are listed");
+    network.sweep(&stale).expect("swept");
+}
+
 #[test]
 fn everything_comes_with_the_first_container_and_goes_with_the_last() {
     on_own_host(|network| {
@@ -69,15 +76,21 @@ fn everything_comes_with_the_first_container_and_goes_with_the_last() {
         assert!(output("ip", &["-6", "addr"]).is_empty(), "no IPv6 on the host's side");
         assert_eq!(fs::read_to_string("/proc/sys/net/ipv4/ip_forward").expect("read"), "1\n");
 
-        // Somebody flushes all rules: seen, and made good with every container in it.
+        // Somebody flushes all rules: told, seen, and made good with every container in it.
+        let changes = Changes::listen().expect("listening");
+        let told = || poll(&mut [PollFd::new(changes.as_fd(), PollFlags::POLLIN)], 0_u8);
+        assert_eq!(told(), Ok(0), "nothing has changed yet");
         output("nft", &["flush", "ruleset"]);
+        assert_eq!(told(), Ok(1));
+        changes.drain();
+        assert_eq!(told(), Ok(0));
         assert!(!network.guarded().expect("known"));
-        network.sweep(&[at_one, at_two, at_three]).expect("swept");
+        sweep(network, &[at_one, at_two, at_three]);
         assert_eq!(output("nft", &["list", "table", "inet", "nettest"]), table);
         network.detach(&at_two).expect("detached");
         network.detach(&at_two).expect("detached twice");
         // A container that the record does not know is a leftover.
-        network.sweep(&[at_three]).expect("swept");
+        sweep(network, &[at_three]);
         let links = output("ip", &["-br", "link"]);
         assert!(links.contains("nettest-3") && !links.contains("nettest-2"), "{links}");
         network.detach(&at_three).expect("detached");
@@ -85,7 +98,7 @@ fn everything_comes_with_the_first_container_and_goes_with_the_last() {
         assert_eq!(output("nft", &["list", "ruleset"]), "", "no rule is left");
         // The last container's namespace is all that is left to attach again.
         network.attach(three.as_fd(), &at_three).expect("attached again");
-        network.sweep(&[]).expect("swept");
+        sweep(network, &[]);
         assert_eq!(output("nft", &["list", "ruleset"]), "");
     });
 }
@@ -124,7 +137,7 @@ fn attaching_is_quick() {
             times.push(start.elapsed());
             network.detach(&at).expect("detached");
         }
-        network.sweep(&[]).expect("swept");
+        sweep(network, &[]);
         times.sort_unstable();
         eprintln!(
             "attach: median {:?}, worst {:?}",

@@ -43,6 +43,7 @@ use self::tasks::Running;
 pub(crate) use self::tasks::{main as task_main, receive_job};
 use crate::cgroup::{Hierarchy, Scope};
 use crate::layer;
+use crate::network::Changes;
 use crate::people::People;
 use crate::places::{self, Places};
 use crate::process;
@@ -69,6 +70,8 @@ pub(crate) struct Supervisor {
     /// The address given last, by person.
     last_addresses: BTreeMap<PrincipalId, Ipv4Addr>,
     next_number: u64,
+    /// Tells of changed firewall rules; none where the kernel has no nftables.
+    rules: Option<Changes>,
     /// Held as long as this process lives.
     _lock: OwnedFd,
 }
@@ -89,6 +92,7 @@ enum Source {
     Monitor(ContainerId),
     Task(u64),
     Leaver(usize),
+    Rules,
 }
 
 /// `berth-runtime supervise [--config FILE]`.
@@ -158,6 +162,7 @@ impl Supervisor {
             leavers: Vec::new(),
             last_addresses: BTreeMap::new(),
             next_number: 1,
+            rules: Changes::listen().ok(),
             _lock: lock,
         };
         supervisor.recover()?;
@@ -174,6 +179,7 @@ impl Supervisor {
                     Source::Report(container) => self.report(&container),
                     Source::Monitor(container) => self.monitor_ended(&container),
                     Source::Task(number) => self.task_ended(number),
+                    Source::Rules => self.rules_changed(),
                     Source::Leaver(index) => {
                         process::reap(self.leavers.swap_remove(index));
                     }
@@ -216,6 +222,7 @@ impl Supervisor {
         for (number, task) in &self.tasks {
             sources.push((Source::Task(*number), task.pidfd()));
         }
+        sources.extend(self.rules.as_ref().map(|rules| (Source::Rules, rules.as_fd())));
         for (index, leaver) in self.leavers.iter().enumerate() {
             sources.push((Source::Leaver(index), leaver.as_fd()));
         }

@@ -9,14 +9,15 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use berth_runtime::id::ContainerId;
-use berth_runtime::record::{ExitCause, Live};
+use berth_runtime::record::{ExitCause, Failure, Live};
 
 use super::containers::{Entry, LOCK, Monitor};
 use super::setup::SetupError;
 use super::tasks::{Purpose, Task};
 use super::{Supervisor, say, setup};
 use crate::files::{self, FileError};
-use crate::ledger::{self, LiveRecord, StartRecord};
+use crate::ledger::{self, LiveRecord, NetworkPlace, StartRecord};
+use crate::network::{Attachment, Network};
 use crate::people::Person;
 use crate::process::ProcessKey;
 use crate::sys::lock::try_lock;
@@ -50,14 +51,43 @@ impl Supervisor {
                 self.undo_stray(&one);
             }
         }
-        let active = self.containers.values().filter(|entry| entry.monitor.is_some());
-        let live = active.filter_map(|entry| entry.start.as_ref()?.place).collect();
-        let sweep = self.begin_task(Task::SweepNetwork { live }, Purpose::Own);
+        let sweep = self.sweep_network();
         let layers = self.begin_layer(&layer::Task::Sweep, None, 0);
         for failure in [sweep.err(), layers.err()].into_iter().flatten() {
             say(&format!("sweep: {failure}"));
         }
         Ok(())
+    }
+
+    /// Removes what former containers have left of interfaces, and makes the table anew. What is left
+    /// is looked for now, before a start can make something that looks the same.
+    fn sweep_network(&mut self) -> Result<u64, Failure> {
+        let active = self.containers.values().filter(|entry| entry.monitor.is_some());
+        let places = active.filter_map(|entry| entry.start.as_ref()?.place.as_ref());
+        let live: Vec<Attachment> = places.map(NetworkPlace::attachment).collect();
+        let stale = Network::new(&self.config)?.stale(&live)?;
+        self.begin_task(Task::SweepNetwork { stale }, Purpose::Own)
+    }
+
+    /// Some rule of the host's has changed: if it was somebody who took our table away, it comes back.
+    pub(super) fn rules_changed(&mut self) {
+        if let Some(rules) = &self.rules {
+            rules.drain();
+        }
+        let running = |entry: &&Entry| entry.running().is_some();
+        let place = |entry: &Entry| entry.start.as_ref().and_then(|start| start.place);
+        if !self.containers.values().filter(running).any(|entry| place(entry).is_some()) {
+            return;
+        }
+        let guarded = Network::new(&self.config).and_then(|network| network.guarded());
+        if matches!(guarded, Ok(true)) {
+            return;
+        }
+        say("the nftables table is gone: making it again");
+        let task = Task::SweepNetwork { stale: Vec::new() };
+        if let Err(failure) = self.begin_task(task, Purpose::Own) {
+            say(&format!("make the nftables table again: {failure}"));
+        }
     }
 
     /// Every container that disk or tmpfs bears something of.

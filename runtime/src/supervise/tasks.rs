@@ -51,7 +51,7 @@ pub(super) enum Task {
     /// Lists the processes.
     Processes { person: Person, container: ContainerId },
     /// Makes interfaces and table agree with the containers that run.
-    SweepNetwork { live: Vec<NetworkPlace> },
+    SweepNetwork { stale: Vec<u32> },
     /// Looks at the host.
     Doctor {},
 }
@@ -391,7 +391,7 @@ fn run(job: Job) -> Result<Answer, Failure> {
             let (processes, truncated) = inspect::processes(&pids, person.first_id);
             return Ok(Answer::Processes { processes, truncated });
         }
-        Task::SweepNetwork { live } => at.sweep_network(&live)?,
+        Task::SweepNetwork { stale } => at.sweep_network(&stale)?,
         Task::Doctor {} => return Ok(Answer::Doctor(doctor::report(&job.config))),
     }
     Ok(Answer::Done {})
