@@ -15,32 +15,32 @@ use nix::sys::signal::{Signal, kill};
 use system_tests::supervised::{PATIENCE, Start, Supervised};
 
 /// The host's address on its uplink.
-pub const UPLINK: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+pub(crate) const UPLINK: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 /// A machine on the internet.
-pub const INTERNET: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
+pub(crate) const INTERNET: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
 /// Where clouds tell a machine its secrets; that machine has it too.
-pub const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
+pub(crate) const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 /// How long a connection may take to be made; what is dropped takes all of it.
 const CONNECT_LIMIT: Duration = Duration::from_millis(1500);
 
 /// A host with its supervisor.
-pub struct Host {
-    pub supervised: Supervised,
+pub(crate) struct Host {
+    pub(crate) supervised: Supervised,
     namespace: File,
     internet: File,
 }
 
 /// A running container, seen from its network namespace.
-pub struct Container {
-    pub id: ContainerId,
-    pub address: Ipv4Addr,
-    pub hardware: [u8; 6],
+pub(crate) struct Container {
+    pub(crate) id: ContainerId,
+    pub(crate) address: Ipv4Addr,
+    pub(crate) hardware: [u8; 6],
     pid: i32,
     namespace: File,
 }
 
 /// A TCP server that accepts and hangs up, until dropped.
-pub struct Server {
+pub(crate) struct Server {
     peer: Arc<Mutex<Option<IpAddr>>>,
     over: Arc<AtomicBool>,
 }
@@ -62,7 +62,7 @@ impl Server {
     }
 
     /// Who connected last.
-    pub fn last_peer(&self) -> Option<IpAddr> {
+    pub(crate) fn last_peer(&self) -> Option<IpAddr> {
         *self.peer.lock().expect("unpoisoned")
     }
 }
@@ -74,11 +74,11 @@ impl Drop for Server {
 }
 
 /// A UDP receiver on the internet.
-pub struct Receiver(UdpSocket);
+pub(crate) struct Receiver(UdpSocket);
 
 impl Receiver {
     /// What comes, up to and with the text `last`.
-    pub fn until(&self, last: &str) -> Vec<String> {
+    pub(crate) fn until(&self, last: &str) -> Vec<String> {
         let mut texts = Vec::new();
         loop {
             let mut buffer = [0; 256];
@@ -93,7 +93,7 @@ impl Receiver {
 
 impl Host {
     /// Runs a test on a new host, in a thread whose namespace it is.
-    pub fn run(test: impl FnOnce(&Self) + Send + 'static) {
+    pub(crate) fn run(test: impl FnOnce(&Self) + Send + 'static) {
         let thread = std::thread::spawn(move || {
             let internet = new_namespace();
             unshare(CloneFlags::CLONE_NEWNET).expect("a namespace");
@@ -108,7 +108,7 @@ impl Host {
     }
 
     /// Starts a container.
-    pub fn container(&self, start: Start) -> Container {
+    pub(crate) fn container(&self, start: Start) -> Container {
         let (id, live) = self.supervised.run(start);
         let namespace = File::open(format!("/proc/{}/ns/net", live.pid)).expect("its namespace");
         let address = live.address.unwrap_or(Ipv4Addr::UNSPECIFIED);
@@ -120,27 +120,27 @@ impl Host {
     }
 
     /// The host's address on a container's bridge.
-    pub fn gateway_of(&self, container: &Container) -> Ipv4Addr {
+    pub(crate) fn gateway_of(&self, container: &Container) -> Ipv4Addr {
         let routes = container.command("ip", &["-4", "route", "show", "default"]);
         routes.split_whitespace().nth(2).expect("a gateway").parse().expect("an address")
     }
 
     /// A server on every address of the host, as Berth's API may be.
-    pub fn listen_on_the_host(&self, port: u16) -> Server {
+    pub(crate) fn listen_on_the_host(&self, port: u16) -> Server {
         Server::new(inside(&self.namespace, move || {
             TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).expect("a free port")
         }))
     }
 
     /// A server on every address of the internet's machine.
-    pub fn listen_on_the_internet(&self, port: u16) -> Server {
+    pub(crate) fn listen_on_the_internet(&self, port: u16) -> Server {
         Server::new(inside(&self.internet, move || {
             TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).expect("a free port")
         }))
     }
 
     /// A receiver of datagrams on the internet's machine.
-    pub fn receive_on_the_internet(&self, port: u16) -> Receiver {
+    pub(crate) fn receive_on_the_internet(&self, port: u16) -> Receiver {
         let socket =
             inside(&self.internet, move || UdpSocket::bind((INTERNET, port)).expect("a free port"));
         socket.set_read_timeout(Some(PATIENCE)).expect("a limit");
@@ -148,13 +148,13 @@ impl Host {
     }
 
     /// Whether the internet's machine can connect to an address.
-    pub fn internet_connects(&self, address: Ipv4Addr, port: u16) -> bool {
+    pub(crate) fn internet_connects(&self, address: Ipv4Addr, port: u16) -> bool {
         inside(&self.internet, move || connects(address, port))
     }
 
     /// Takes the table away for as long as `control` runs. The supervisor is stopped meanwhile, which
     /// would else put it back.
-    pub fn without_table(&self, control: impl FnOnce()) {
+    pub(crate) fn without_table(&self, control: impl FnOnce()) {
         let table = ["inet", self.supervised.config.instance.as_str()];
         let rules = run("nft", &["list", "table", table[0], table[1]]);
         kill(self.supervised.pid(), Signal::SIGSTOP).expect("the supervisor is stopped");
@@ -167,22 +167,27 @@ impl Host {
         kill(self.supervised.pid(), Signal::SIGCONT).expect("the supervisor goes on");
     }
 
+    /// What a restart of the nftables service does.
+    pub(crate) fn flush_all_rules(&self) {
+        run("nft", &["flush", "ruleset"]);
+    }
+
     /// Takes the guard of a container's bridge port away.
-    pub fn unlock_port(&self, container: &Container) {
+    pub(crate) fn unlock_port(&self, container: &Container) {
         let low = u32::from(container.address) & 0x00ff_ffff;
         let port = format!("{}_{low:06x}", self.supervised.config.instance);
         run("bridge", &["link", "set", "dev", &port, "locked", "off", "learning", "on"]);
     }
 
     /// Every interface and table of the instance.
-    pub fn leftovers(&self) -> String {
+    pub(crate) fn leftovers(&self) -> String {
         let instance = &self.supervised.config.instance;
         let all = run("ip", &["-brief", "link"]) + &run("nft", &["list", "tables"]);
         all.lines().filter(|line| line.contains(instance.as_str())).collect()
     }
 
     /// IPv6 addresses of this host's interfaces, but for loopback's and the uplink's.
-    pub fn ipv6_addresses_but_uplinks(&self) -> String {
+    pub(crate) fn ipv6_addresses_but_uplinks(&self) -> String {
         let all = run("ip", &["-6", "-oneline", "addr"]);
         let ours = |line: &&str| !line.contains(": lo ") && !line.contains(": uplink ");
         all.lines().filter(ours).collect()
@@ -191,19 +196,19 @@ impl Host {
 
 impl Container {
     /// Whether a connection can be made from it.
-    pub fn connects(&self, address: Ipv4Addr, port: u16) -> bool {
+    pub(crate) fn connects(&self, address: Ipv4Addr, port: u16) -> bool {
         inside(&self.namespace, move || connects(address, port))
     }
 
     /// A server in it.
-    pub fn listen(&self, port: u16) -> Server {
+    pub(crate) fn listen(&self, port: u16) -> Server {
         Server::new(inside(&self.namespace, move || {
             TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).expect("a free port")
         }))
     }
 
     /// Sends one UDP datagram as a frame of our own making, from whomever it says.
-    pub fn send_udp(
+    pub(crate) fn send_udp(
         &self,
         (hardware, from): ([u8; 6], Ipv4Addr),
         to: Ipv4Addr,
@@ -234,19 +239,19 @@ out.send(frame)
     }
 
     /// `/proc/net/if_inet6` of its namespace.
-    pub fn ipv6_addresses(&self) -> String {
+    pub(crate) fn ipv6_addresses(&self) -> String {
         fs::read_to_string(format!("/proc/{}/net/if_inet6", self.pid)).unwrap_or_default()
     }
 
     /// What no container can do to itself: its `/proc/sys` is read-only.
-    pub fn enable_ipv6(&self) {
+    pub(crate) fn enable_ipv6(&self) {
         inside(&self.namespace, || {
             fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "0").expect("written");
         });
     }
 
     /// Whether the table still knows it.
-    pub fn is_guarded(&self, host: &Host) -> bool {
+    pub(crate) fn is_guarded(&self, host: &Host) -> bool {
         let instance = &host.supervised.config.instance;
         run("nft", &["list", "table", "inet", instance]).contains(&format!(". {}", self.address))
     }

@@ -155,6 +155,20 @@ fn a_container_without_network_has_none() {
 }
 
 #[test]
+fn a_table_that_somebody_takes_away_comes_back() {
+    requires_root!();
+    Host::run(|host| {
+        let container = host.container(networked(1000));
+        let _api = host.listen_on_the_host(PORT);
+        let gateway = host.gateway_of(&container);
+        host.flush_all_rules();
+        wait_for("the table's return", || host.leftovers().contains("table inet").then_some(()));
+        assert!(container.is_guarded(host));
+        assert!(!container.connects(gateway, PORT));
+    });
+}
+
+#[test]
 fn everything_is_gone_with_the_last_container() {
     requires_root!();
     Host::run(|host| {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use berth_runtime::config::RuntimeConfig;
 use berth_runtime::digest::Digest;
 use berth_runtime::id::{ContainerId, PrincipalId};
-use berth_runtime::record::{ContainerRecord, Failure, Live, Status};
+use berth_runtime::record::{ContainerRecord, Failure, FailureClass, Live, Status};
 use berth_runtime::wire::{
     Answer, Compression, Envelope, Limits, LogOptions, NetworkMode, PROTOCOL_VERSION, ProcessSpec,
     Request, StartRequest, StopOptions,
@@ -163,7 +163,7 @@ impl Supervised {
             hostname: "test".to_owned(),
             read_only_root: false,
             tmpfs: Vec::new(),
-            shm_bytes: 16 << 20,
+            shm_bytes: 64 << 20,
             network: start.network,
             limits: start.limits,
             log: LogOptions { file_bytes_max: 1 << 20, files_max: 1 },
@@ -214,8 +214,15 @@ impl Supervised {
         // One that has ended by itself is refused.
         drop(self.ask(Request::ContainerKill { container: container.clone() }));
         self.wait(container);
-        let request = Request::ContainerRemove { container: container.clone() };
-        self.ask(request).expect("the container is removed");
+        // Its monitor may still be ending.
+        wait_for("a container's removal", || {
+            let request = Request::ContainerRemove { container: container.clone() };
+            match self.ask(request) {
+                Ok(_) => Some(()),
+                Err(failure) if failure.class == FailureClass::Conflict => None,
+                Err(failure) => panic!("{failure:?}\n{}", self.log()),
+            }
+        });
     }
 
     /// What the supervisor has said.
@@ -246,25 +253,40 @@ impl Supervised {
         blob
     }
 
-    fn end_containers(&self) {
-        let Ok(Answer::Containers { containers, .. }) =
-            self.ask(Request::ContainerList { after: None })
-        else {
-            return;
-        };
-        for record in containers {
-            self.remove(&record.container);
+    /// Ends every container, if the supervisor still answers; without panics, for the end of a test
+    /// that may be panicking itself.
+    fn end_containers(&self) -> Result<(), Failure> {
+        let deadline = Instant::now() + PATIENCE;
+        while let Answer::Containers { containers, .. } =
+            self.ask(Request::ContainerList { after: None })?
+        {
+            if containers.is_empty() || Instant::now() > deadline {
+                break;
+            }
+            for record in containers {
+                let container = record.container;
+                // One that has ended, or is still ending, is refused; then it is tried again.
+                drop(self.ask(Request::ContainerKill { container: container.clone() }));
+                drop(self.ask(Request::ContainerRemove { container }));
+            }
+            std::thread::sleep(Duration::from_millis(20));
         }
+        Ok(())
     }
 }
 
 impl Drop for Supervised {
     fn drop(&mut self) {
-        drop(kill(self.pid(), Signal::SIGCONT));
-        if !std::thread::panicking() {
-            self.end_containers();
-        } else {
-            eprintln!("supervisor: {}", self.log());
+        // A test may have stopped it; one that has ended cannot be told.
+        kill(self.pid(), Signal::SIGCONT).unwrap_or_default();
+        if std::thread::panicking() {
+            eprintln!("the supervisor said: {}", self.log());
+        }
+        let lives = matches!(self.process.try_wait(), Ok(None));
+        if lives && self.connect().is_some() {
+            if let Err(failure) = self.end_containers() {
+                eprintln!("end the containers: {failure}");
+            }
         }
         drop(self.process.kill().and_then(|()| self.process.wait()));
         remove_cgroups(&self.config.instance);
