@@ -155,7 +155,7 @@ impl Host {
     /// Takes the table away for as long as `control` runs. The supervisor is stopped meanwhile, which
     /// would else put it back.
     pub(crate) fn without_table(&self, control: impl FnOnce()) {
-        let table = ["inet", self.supervised.config.instance.as_str()];
+        let table = ["inet", self.supervised.instance()];
         let rules = run("nft", &["list", "table", table[0], table[1]]);
         kill(self.supervised.pid(), Signal::SIGSTOP).expect("the supervisor is stopped");
         run("nft", &["delete", "table", table[0], table[1]]);
@@ -175,15 +175,15 @@ impl Host {
     /// Takes the guard of a container's bridge port away.
     pub(crate) fn unlock_port(&self, container: &Container) {
         let low = u32::from(container.address) & 0x00ff_ffff;
-        let port = format!("{}_{low:06x}", self.supervised.config.instance);
+        let port = format!("{}_{low:06x}", self.supervised.instance());
         run("bridge", &["link", "set", "dev", &port, "locked", "off", "learning", "on"]);
     }
 
     /// Every interface and table of the instance.
     pub(crate) fn leftovers(&self) -> String {
-        let instance = &self.supervised.config.instance;
+        let instance = self.supervised.instance();
         let all = run("ip", &["-brief", "link"]) + &run("nft", &["list", "tables"]);
-        all.lines().filter(|line| line.contains(instance.as_str())).collect()
+        all.lines().filter(|line| line.contains(instance)).collect()
     }
 
     /// IPv6 addresses of this host's interfaces, but for loopback's and the uplink's.
@@ -252,7 +252,7 @@ out.send(frame)
 
     /// Whether the table still knows it.
     pub(crate) fn is_guarded(&self, host: &Host) -> bool {
-        let instance = &host.supervised.config.instance;
+        let instance = host.supervised.instance();
         run("nft", &["list", "table", "inet", instance]).contains(&format!(". {}", self.address))
     }
 
@@ -287,7 +287,7 @@ fn wire(internet: &File) {
         run("ip", &["addr", "add", "203.0.113.2/24", "dev", "far"]);
         run("ip", &["addr", "add", "169.254.169.254/32", "dev", "far"]);
         run("ip", &["link", "set", "far", "up"]);
-        run("ip", &["route", "add", "10.201.0.0/16", "via", "203.0.113.1"]);
+        run("ip", &["route", "add", "10.0.0.0/8", "via", "203.0.113.1"]);
     });
 }
 
