@@ -242,6 +242,13 @@ pub struct LimitRow {
     pub held: Badge,
 }
 
+impl LimitRow {
+    /// The file's name without its folders, which the title shows.
+    pub(crate) fn file_name(&self) -> &str {
+        self.file.rsplit('/').next().unwrap_or_default()
+    }
+}
+
 /// A container's log.
 #[derive(Debug, Clone, Template)]
 #[template(path = "containers/logs.html")]

@@ -165,7 +165,7 @@ async fn show(
         import_limit: bytes(app.config.images.import_bytes_max),
         first_use: first_use && listed.items.is_empty(),
         pulls,
-        rows: listed.items.iter().map(|image| row(caller, image)).collect(),
+        rows: listed.items.iter().flat_map(|image| rows(caller, image)).collect(),
         next: next
             .map(|next| format!("/images?q={}&after={}", encoded(&shown.query.q), encoded(&next))),
         query: shown.query.q,
@@ -173,9 +173,16 @@ async fn show(
     frame.page_with(status, &view)
 }
 
-fn row(caller: &Caller, image: &Image) -> Row {
+/// A row for each name; an image without one has a row too.
+fn rows(caller: &Caller, image: &Image) -> Vec<Row> {
+    match image.references.as_slice() {
+        [] => vec![row(caller, image, None)],
+        names => names.iter().map(|name| row(caller, image, Some(name))).collect(),
+    }
+}
+
+fn row(caller: &Caller, image: &Image, name: Option<&ReferenceRow>) -> Row {
     let row = &image.row;
-    let name = image.references.first();
     let acts = acts(caller, image);
     Row {
         id: row.id.clone(),
@@ -191,7 +198,7 @@ fn row(caller: &Caller, image: &Image) -> Row {
         size: bytes(row.unpacked_bytes),
         platform: row.platform.clone(),
         pulled: Some(Moment::new(row.created_at.0, Time::now().0)),
-        launch: launch_path(caller, image),
+        launch: launch_path(caller, image, name),
         more: acts,
     }
 }
@@ -200,10 +207,13 @@ fn is_usable(caller: &Caller, image: &Image) -> bool {
     image.row.owner == caller.principal || image.row.owner == PrincipalId::SYSTEM
 }
 
-fn launch_path(caller: &Caller, image: &Image) -> Option<String> {
+fn launch_path(
+    caller: &Caller,
+    image: &Image,
+    name: Option<&ReferenceRow>,
+) -> Option<String> {
     let acts = matches!(caller.role, Role::Operator | Role::User);
-    let name =
-        image.references.first().map_or_else(|| image.row.id.clone(), ReferenceRow::to_string);
+    let name = name.map_or_else(|| image.row.id.clone(), ReferenceRow::to_string);
     (acts && is_usable(caller, image)).then(|| format!("/launch?image={}", encoded(&name)))
 }
 
@@ -313,7 +323,7 @@ async fn detail(
     let view = DetailPage {
         shell,
         reference: name,
-        launch: launch_path(&caller, &found.image),
+        launch: launch_path(&caller, &found.image, found.image.references.first()),
         acts: acts(&caller, &found.image),
         facts: facts(&found),
         env: found.config.config.env.clone(),
@@ -384,12 +394,16 @@ async fn ask_remove(
 ) -> Result<Response> {
     let found = images::inspect(&app, &caller, &id).await?;
     let name = name_of(&found.image);
+    let mut losses =
+        vec!["You can pull it again; containers that use it keep it from going.".to_owned()];
+    if found.image.references.len() > 1 {
+        let names: Vec<String> = found.image.references.iter().map(ToString::to_string).collect();
+        losses.push(format!("All its names go with it: {}.", names.join(", ")));
+    }
     let page = ConfirmPage {
         shell: frame.shell(format!("Remove {name}"), Section::Images),
         question: format!("Remove {name}?"),
-        losses: vec![
-            "You can pull it again; containers that use it keep it from going.".to_owned(),
-        ],
+        losses,
         verb: "Remove it",
         path: format!("/images/{id}/remove"),
         hidden: Vec::new(),
