@@ -78,7 +78,7 @@ async fn hostile_text_stays_text() {
     let image = import(&anna).await;
     let body = json!({
         "name": "inert", "image": image, "start": true,
-        "command": ["sh", "-c", format!("printf '%s\\n' '{}'; printf '\\033]52;c;aGk=\\007'; sleep 600",
+        "command": ["sh", "-c", format!("printf '%s\\n' '{}'; printf '\\033]52;c;aGk=\\007'; sleep 600; :",
             HOSTILE.replace('\'', "'\\''"))],
         "env": {"EVIL": HOSTILE}, "labels": {"evil": HOSTILE},
     });
