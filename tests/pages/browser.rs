@@ -56,7 +56,7 @@ impl Driver {
         let deadline = Instant::now() + LIMIT;
         let status = format!("http://127.0.0.1:{port}/status");
         loop {
-            let http = reqwest::Client::builder().no_proxy().build().expect("build a client");
+            let http = system_tests::client::builder().build().expect("build a client");
             if http.get(&status).send().await.is_ok_and(|answer| answer.status().is_success()) {
                 return this;
             }
@@ -202,7 +202,7 @@ impl Browser {
     /// What the browser has complained of since the last time: script errors, refused content.
     pub async fn complaints(&self) -> Vec<String> {
         let url = format!("http://127.0.0.1:{}/session/{}/se/log", self.driver_port, self.session);
-        let http = reqwest::Client::builder().no_proxy().build().expect("build a client");
+        let http = system_tests::client::builder().build().expect("build a client");
         let answer = http.post(url).json(&json!({"type": "browser"})).send().await;
         let answer: Value = answer.expect("ask for the log").json().await.expect("the log is JSON");
         let entries = answer["value"].as_array().expect("the log is a list");

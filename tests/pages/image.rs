@@ -129,7 +129,7 @@ impl Registry {
     }
 
     async fn push(&self, image: &Image) {
-        let http = reqwest::Client::builder().no_proxy().build().expect("build a client");
+        let http = system_tests::client::builder().build().expect("build a client");
         let base = format!("http://{}/v2/tools/busybox", self.host);
         let deadline = Instant::now() + Duration::from_secs(20);
         let ping = format!("http://{}/v2/", self.host);

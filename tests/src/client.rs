@@ -152,7 +152,8 @@ impl Client {
     }
 }
 
-fn builder() -> reqwest::ClientBuilder {
+/// What every HTTP client of the tests is built from.
+pub fn builder() -> reqwest::ClientBuilder {
     // Every client needs a provider, plain HTTP too; that one was installed before is as good.
     rustls::crypto::ring::default_provider().install_default().ok();
     // A connection each: one that the server closes after a refusal must not be met again.
