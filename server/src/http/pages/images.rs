@@ -207,11 +207,7 @@ fn is_usable(caller: &Caller, image: &Image) -> bool {
     image.row.owner == caller.principal || image.row.owner == PrincipalId::SYSTEM
 }
 
-fn launch_path(
-    caller: &Caller,
-    image: &Image,
-    name: Option<&ReferenceRow>,
-) -> Option<String> {
+fn launch_path(caller: &Caller, image: &Image, name: Option<&ReferenceRow>) -> Option<String> {
     let acts = matches!(caller.role, Role::Operator | Role::User);
     let name = name.map_or_else(|| image.row.id.clone(), ReferenceRow::to_string);
     (acts && is_usable(caller, image)).then(|| format!("/launch?image={}", encoded(&name)))
