@@ -523,7 +523,6 @@ pub(crate) mod tests {
             restart_attempts_max: None,
             restart_attempts: 0,
             next_attempt_at: None,
-            stopped_by: None,
             stopped_by_name: None,
             stop_kind: None,
             stop_deadline_at: None,
