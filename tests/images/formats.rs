@@ -112,7 +112,7 @@ fn i03_archives_read_as_python_reads_them_or_are_refused() {
     let file = layers.scratch.0.join("archive.tar");
     let (mut agreed, mut refused) = (0, 0);
     for seed in 1..=160 {
-        let mut choices = Choices(seed * 0x9e37_79b9_7f4a_7c15);
+        let mut choices = Choices(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
         let mut tar = Vec::new();
         for number in 0..=choices.below(4) {
             tar.extend(odd_entry(&mut choices, number));

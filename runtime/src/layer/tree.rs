@@ -122,55 +122,70 @@ impl Tree {
     fn walk(&self, path: &[u8], missing: Missing) -> Result<OwnedFd, Failure> {
         let error = |errno| os(format!("open the directory {}", shown(path)), errno);
         let mut todo: VecDeque<Vec<u8>> = split(path);
-        let root = open_directory(self.root.as_fd(), c".").map_err(error)?;
-        let mut stack: Vec<OwnedFd> = vec![root];
+        let root = || open_directory(self.root.as_fd(), c".").map_err(error);
+        let mut here = root()?;
+        // How far below the root: every step down was into a real directory, so `..` is where it
+        // came from, and is never taken at the root.
+        let mut depth: usize = 0;
         let mut links = 0;
         while let Some(part) = todo.pop_front() {
             if part == b".." {
-                if stack.len() > 1 {
-                    stack.pop();
+                if depth > 0 {
+                    here = open_directory(here.as_fd(), c"..").map_err(error)?;
+                    depth -= 1;
                 }
                 continue;
             }
-            let here = stack.last().unwrap_or(&self.root).as_fd();
             let name = CString::new(part).map_err(|_| invalid("a name holds a NUL byte"))?;
-            match open_directory(here, &name) {
-                Ok(fd) => stack.push(fd),
+            let down = match open_directory(here.as_fd(), &name) {
+                Ok(fd) => fd,
                 Err(Errno::ENOENT) if missing == Missing::Make => {
-                    stack.push(make_parent(here, &name).map_err(error)?);
+                    make_parent(here.as_fd(), &name).map_err(error)?
                 }
                 Err(Errno::ENOTDIR | Errno::ELOOP) => {
-                    let target = match readlinkat(here, name.as_c_str()) {
-                        Ok(target) => target.into_vec(),
-                        // A whiteout below which the layer puts something anew.
-                        Err(Errno::EINVAL)
-                            if missing == Missing::Make && is_whiteout(here, &name) =>
-                        {
-                            unlinkat(here, name.as_c_str(), UnlinkatFlags::NoRemoveDir)
-                                .map_err(error)?;
-                            let fd = make_parent(here, &name).map_err(error)?;
-                            mark_opaque(here, &name).map_err(error)?;
-                            stack.push(fd);
-                            continue;
-                        }
-                        Err(Errno::EINVAL) => return Err(error(Errno::ENOTDIR)),
-                        Err(errno) => return Err(error(errno)),
+                    let Some(target) = Self::link_target(here.as_fd(), &name, missing)? else {
+                        // A whiteout was replaced by a directory.
+                        todo.push_front(name.into_bytes());
+                        continue;
                     };
                     links += 1;
                     if links > LINKS_MAX {
                         return Err(error(Errno::ELOOP));
                     }
                     if target.starts_with(b"/") {
-                        stack.truncate(1);
+                        (here, depth) = (root()?, 0);
                     }
                     for part in split(&target).into_iter().rev() {
                         todo.push_front(part);
                     }
+                    continue;
                 }
                 Err(errno) => return Err(error(errno)),
-            }
+            };
+            (here, depth) = (down, depth + 1);
         }
-        stack.pop().ok_or_else(|| error(Errno::ENOENT))
+        Ok(here)
+    }
+
+    /// Where a symbolic link on the way leads. A whiteout, below which the layer puts something anew,
+    /// becomes an opaque directory; then there is no target.
+    fn link_target(
+        here: BorrowedFd<'_>,
+        name: &CString,
+        missing: Missing,
+    ) -> Result<Option<Vec<u8>>, Failure> {
+        let error = |errno| os(format!("open the directory {}", shown(name.as_bytes())), errno);
+        match readlinkat(here, name.as_c_str()) {
+            Ok(target) => Ok(Some(target.into_vec())),
+            Err(Errno::EINVAL) if missing == Missing::Make && is_whiteout(here, name) => {
+                unlinkat(here, name.as_c_str(), UnlinkatFlags::NoRemoveDir).map_err(error)?;
+                drop(make_parent(here, name).map_err(error)?);
+                mark_opaque(here, name).map_err(error)?;
+                Ok(None)
+            }
+            Err(Errno::EINVAL) => Err(error(Errno::ENOTDIR)),
+            Err(errno) => Err(error(errno)),
+        }
     }
 }
 
