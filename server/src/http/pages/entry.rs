@@ -2,6 +2,7 @@
 
 use axum::Form;
 use axum::extract::{Path, Query, State};
+use axum::http::header::{HeaderMap, SET_COOKIE};
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use berth_web::entry::{InvitationPage, SetupPage, SignInPage};
@@ -163,7 +164,7 @@ fn invitation_page(frame: &Frame, name: String, token: String, error: String) ->
 async fn sign_out(State(app): State<App>, frame: Frame, caller: Caller) -> Result<Response> {
     sessions::sign_out(&app, &caller).await?;
     let mut response = frame.done("/sign-in", "You are signed out.")?;
-    response.headers_mut().extend(forget_cookie(&app)?);
+    add_cookies(&mut response, forget_cookie(&app)?);
     Ok(response)
 }
 
@@ -175,8 +176,15 @@ async fn choose_theme(frame: Frame, Form(pairs): Pairs) -> Result<Response> {
 /// On, with the cookies of a new session.
 fn enter(app: &App, frame: &Frame, done: &SignedIn, path: &str) -> Result<Response> {
     let mut response = frame.on(path)?;
-    response.headers_mut().extend(cookies(app, done)?);
+    add_cookies(&mut response, cookies(app, done)?);
     Ok(response)
+}
+
+/// Adds cookies to those that are there: `extend` would take their place.
+fn add_cookies(response: &mut Response, cookies: HeaderMap) {
+    for value in cookies.get_all(SET_COOKIE) {
+        response.headers_mut().append(SET_COOKIE, value.clone());
+    }
 }
 
 /// Status, field errors and text of a refused form; what is broken goes on to the error page.
