@@ -193,6 +193,6 @@ mod tests {
         let [a, b, c] = [b"a", b"b", b"c"].map(|bytes| Digest::of(bytes));
         let layers = [a.clone(), b.clone(), a.clone(), c.clone(), c.clone()];
         assert_eq!(distinct(&layers), [&b, &a, &c]);
-        assert_eq!(distinct(&[a.clone()]), [&a]);
+        assert_eq!(distinct(std::slice::from_ref(&a)), [&a]);
     }
 }

@@ -516,10 +516,10 @@ impl Supervisor {
                 return;
             }
             let Some((token, request)) = entry.queue.pop_front() else { return };
-            if self.connections.contains_key(&token) {
-                if let Some(reply) = self.dispatch(token, request, Vec::new()) {
-                    self.answer(token, reply);
-                }
+            if self.connections.contains_key(&token)
+                && let Some(reply) = self.dispatch(token, request, Vec::new())
+            {
+                self.answer(token, reply);
             }
         }
     }

@@ -41,11 +41,11 @@ impl Supervisor {
             let message = "no descriptor goes with this request";
             return Some(failure(FailureClass::Invalid, "wire.descriptors", message).into());
         }
-        if let Some(container) = changes(&request) {
-            if self.containers.get(container).is_some_and(Entry::is_busy) {
-                let container = container.clone();
-                return self.queue(token, &container, request);
-            }
+        if let Some(container) = changes(&request)
+            && self.containers.get(container).is_some_and(Entry::is_busy)
+        {
+            let container = container.clone();
+            return self.queue(token, &container, request);
         }
         self.act(token, request, fds)
     }

@@ -97,7 +97,7 @@ enum Source {
 
 /// `berth-runtime supervise [--config FILE]`.
 pub(crate) fn main(arguments: &[OsString]) -> ExitCode {
-    match parse_arguments(arguments).and_then(|config| Supervisor::open(config)) {
+    match parse_arguments(arguments).and_then(Supervisor::open) {
         Ok(supervisor) => supervisor.run(),
         Err(error) => {
             say(&format!("the supervisor cannot start: {error}"));

@@ -29,7 +29,7 @@ const HELLO_LIMIT: Duration = Duration::from_secs(2);
 /// What is left of a run.
 enum Found {
     /// Its monitor.
-    Alive { monitor: OwnedFd, running: Option<(Live, OwnedFd)> },
+    Alive { monitor: OwnedFd, running: Option<Box<(Live, OwnedFd)>> },
     /// Something on tmpfs, and nobody who looks after it.
     Remains,
     /// Nothing.
@@ -138,7 +138,8 @@ impl Supervisor {
         match self.find(container) {
             Found::Alive { monitor, running } => {
                 if let Some(entry) = self.containers.get_mut(container) {
-                    entry.monitor = Some(Monitor::adopted(monitor, running));
+                    entry.monitor =
+                        Some(Monitor::adopted(monitor, running.map(|running| *running)));
                 }
                 self.refresh_paused(container);
             }
@@ -166,11 +167,11 @@ impl Supervisor {
             }
             let record =
                 LiveRecord::read(&run).ok().flatten().filter(|record| record.run == newest);
-            if let Some(record) = record {
-                if let Some(monitor) = record.monitor.open(&self.boot_id) {
-                    let running = record.live.and_then(|live| self.open_live(live));
-                    return Found::Alive { monitor, running };
-                }
+            if let Some(record) = record
+                && let Some(monitor) = record.monitor.open(&self.boot_id)
+            {
+                let running = record.live.and_then(|live| self.open_live(live)).map(Box::new);
+                return Found::Alive { monitor, running };
             }
             if Instant::now() > deadline {
                 return Found::Remains;

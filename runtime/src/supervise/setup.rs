@@ -100,7 +100,7 @@ fn check_config(config: &RuntimeConfig) -> Result<(), String> {
         }
     }
     let ids = (u64::from(config.id_last) + 1).saturating_sub(u64::from(config.id_first));
-    if config.id_first < 100_000 || config.id_first % RANGE_IDS != 0 {
+    if config.id_first < 100_000 || !config.id_first.is_multiple_of(RANGE_IDS) {
         return Err("[runtime] id_first is not a multiple of 65536 above 100000".into());
     }
     if ids < 3 * u64::from(RANGE_IDS) {
