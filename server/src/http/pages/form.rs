@@ -58,7 +58,8 @@ impl Wrong {
             }
             !here
         });
-        said.join("; ")
+        let said = said.join("; ");
+        if pointer.ends_with("_bytes") { in_sizes(&said) } else { said }
     }
 
     /// As the refusal of a request.
@@ -128,6 +129,15 @@ impl Wrong {
             }
         }
     }
+}
+
+/// The API speaks in bytes; people read sizes.
+fn in_sizes(text: &str) -> String {
+    let word = |word: &str| match word.parse() {
+        Ok(count) if count >= 4096 => format::bytes(count),
+        _ => word.to_owned(),
+    };
+    text.split(' ').map(word).collect::<Vec<_>>().join(" ")
 }
 
 /// Splits as a shell does with quotes and backslashes, and expands nothing. `None` when a quote is
