@@ -11,10 +11,10 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::{Value, json};
 
 /// How long anything on a page may take.
-pub const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
 /// A running chromedriver; it and its browsers end with it.
-pub struct Driver {
+pub(crate) struct Driver {
     process: Child,
     port: u16,
     profiles: PathBuf,
@@ -22,7 +22,7 @@ pub struct Driver {
 
 /// Whether a browser runs the pages' script.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Script {
+pub(crate) enum Script {
     /// As usual.
     On,
     /// Switched off by the person.
@@ -30,9 +30,9 @@ pub enum Script {
 }
 
 /// One person's browser.
-pub struct Browser {
+pub(crate) struct Browser {
     /// The WebDriver client.
-    pub client: Client,
+    pub(crate) client: Client,
     session: String,
     driver_port: u16,
     base: String,
@@ -40,7 +40,7 @@ pub struct Browser {
 
 impl Driver {
     /// Starts a driver and waits until it is ready.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let port = free_port();
         let profiles =
             std::env::temp_dir().join(format!("berth-chromium-{}-{port}", std::process::id()));
@@ -66,7 +66,7 @@ impl Driver {
     }
 
     /// Opens a browser with a profile of its own.
-    pub async fn browser(&self, name: &str, base: &str, script: Script) -> Browser {
+    pub(crate) async fn browser(&self, name: &str, base: &str, script: Script) -> Browser {
         let profile = self.profiles.join(name);
         let mut arguments: Vec<String> = [
             "--headless",
@@ -112,12 +112,12 @@ impl Drop for Driver {
 
 impl Browser {
     /// Opens a page of the appliance.
-    pub async fn open(&self, path: &str) {
+    pub(crate) async fn open(&self, path: &str) {
         self.client.goto(&format!("{}{path}", self.base)).await.expect("open a page");
     }
 
     /// Types into the field with this name, in place of what is there.
-    pub async fn fill(&self, name: &str, text: &str) {
+    pub(crate) async fn fill(&self, name: &str, text: &str) {
         let selector = format!("main [name=\"{name}\"]");
         let field = self.client.wait().at_most(LIMIT).for_element(Locator::Css(&selector)).await;
         let field = field.unwrap_or_else(|error| panic!("find {selector}: {error}"));
@@ -126,14 +126,14 @@ impl Browser {
     }
 
     /// Chooses of a list.
-    pub async fn choose(&self, name: &str, value: &str) {
+    pub(crate) async fn choose(&self, name: &str, value: &str) {
         let selector = format!("select[name=\"{name}\"]");
         let list = self.client.find(Locator::Css(&selector)).await.expect("find a list");
         list.select_by_value(value).await.expect("choose of a list");
     }
 
     /// Presses the button or link that is shown with this text.
-    pub async fn press(&self, text: &str) {
+    pub(crate) async fn press(&self, text: &str) {
         let deadline = Instant::now() + LIMIT;
         let path =
             format!("//*[self::button or self::a or self::summary][normalize-space(.)=\"{text}\"]");
@@ -153,7 +153,7 @@ impl Browser {
     }
 
     /// Waits until the page shows this text.
-    pub async fn sees(&self, text: &str) {
+    pub(crate) async fn sees(&self, text: &str) {
         let deadline = Instant::now() + LIMIT;
         loop {
             let shown = self.text().await;
@@ -167,7 +167,7 @@ impl Browser {
     }
 
     /// Opens the page again until it shows this text: what a person without script does.
-    pub async fn sees_after_reloading(&self, text: &str) {
+    pub(crate) async fn sees_after_reloading(&self, text: &str) {
         let deadline = Instant::now() + LIMIT;
         loop {
             let shown = self.text().await;
@@ -181,7 +181,7 @@ impl Browser {
     }
 
     /// All text that is shown.
-    pub async fn text(&self) -> String {
+    pub(crate) async fn text(&self) -> String {
         match self.client.find(Locator::Css("body")).await {
             Ok(body) => body.text().await.unwrap_or_default(),
             Err(_) => String::new(),
@@ -189,18 +189,18 @@ impl Browser {
     }
 
     /// The path of the page.
-    pub async fn path(&self) -> String {
+    pub(crate) async fn path(&self) -> String {
         let url = self.client.current_url().await.expect("ask for the address");
         url.path().to_owned()
     }
 
     /// How many elements fit a selector.
-    pub async fn count(&self, selector: &str) -> usize {
+    pub(crate) async fn count(&self, selector: &str) -> usize {
         self.client.find_all(Locator::Css(selector)).await.expect("look for elements").len()
     }
 
     /// What the browser has complained of since the last time: script errors, refused content.
-    pub async fn complaints(&self) -> Vec<String> {
+    pub(crate) async fn complaints(&self) -> Vec<String> {
         let url = format!("http://127.0.0.1:{}/session/{}/se/log", self.driver_port, self.session);
         let http = system_tests::client::builder().build().expect("build a client");
         let answer = http.post(url).json(&json!({"type": "browser"})).send().await;
@@ -215,7 +215,7 @@ impl Browser {
     }
 
     /// Ends it.
-    pub async fn close(self) {
+    pub(crate) async fn close(self) {
         self.client.close().await.expect("close a browser");
     }
 }

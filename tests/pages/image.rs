@@ -8,23 +8,23 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 /// An image in parts.
-pub struct Image {
+pub(crate) struct Image {
     layer: Vec<u8>,
     config: Vec<u8>,
     manifest: Vec<u8>,
 }
 
 /// A running registry with the image as `tools/busybox:1`.
-pub struct Registry {
+pub(crate) struct Registry {
     process: Child,
     dir: PathBuf,
     /// `127.0.0.1:1234`.
-    pub host: String,
+    pub(crate) host: String,
 }
 
 impl Image {
     /// Of the host's static busybox.
-    pub fn busybox() -> Self {
+    pub(crate) fn busybox() -> Self {
         let program = std::fs::read("/usr/bin/busybox").or_else(|_| std::fs::read("/bin/busybox"));
         let program = program.expect("read busybox (Debian package busybox-static)");
         let mut tar = tar::Builder::new(Vec::new());
@@ -71,7 +71,7 @@ impl Image {
     }
 
     /// As an archive of an OCI layout, called `name`.
-    pub fn archive(&self, name: &str) -> Vec<u8> {
+    pub(crate) fn archive(&self, name: &str) -> Vec<u8> {
         let index = json!({
             "schemaVersion": 2,
             "manifests": [{
@@ -101,7 +101,7 @@ impl Image {
 
 impl Registry {
     /// Starts a registry and pushes the image.
-    pub async fn start(image: &Image) -> Self {
+    pub(crate) async fn start(image: &Image) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("find a free port");
         let host = listener.local_addr().expect("know it").to_string();
         drop(listener);
@@ -164,7 +164,7 @@ impl Drop for Registry {
 }
 
 /// A value's field as text.
-pub fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+pub(crate) fn text<'a>(value: &'a Value, key: &str) -> &'a str {
     value[key].as_str().unwrap_or_else(|| panic!("{value} has no {key}"))
 }
 

@@ -200,6 +200,7 @@ async fn launch(person: &Browser, registry: &Registry, script: Script) {
     person.open("/launch").await;
     person.fill("image", &format!("{}/tools/busybox:1", registry.host)).await;
     person.fill("name", "first").await;
+    person.choose("restart", "on-failure").await;
     let command =
         "sh -c \"echo ahoy from $0; echo trouble >&2; while :; do echo tick; sleep 1; done\"";
     person.fill("command", command).await;

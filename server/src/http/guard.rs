@@ -67,7 +67,7 @@ async fn outer(State(app): State<App>, mut request: Request, next: Next) -> Resp
     let peer = request.extensions().get::<Peer>().copied();
     let method = request.method().clone();
     let uri = request.uri().clone();
-    let surface = match uri.path().starts_with("/api/") || uri.path().ends_with("z") {
+    let surface = match uri.path().starts_with("/api/") || matches!(uri.path(), "/healthz" | "/readyz") {
         true => Surface::Api,
         false => Surface::Page,
     };

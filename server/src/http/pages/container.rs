@@ -420,7 +420,6 @@ fn as_typed(view: &ContainerView) -> Vec<(String, String)> {
     .into()
 }
 
-#[expect(clippy::too_many_arguments, reason = "all of it is the one page's own content")]
 async fn settings_page(
     app: &App,
     frame: &Frame,

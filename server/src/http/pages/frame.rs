@@ -63,11 +63,6 @@ impl Frame {
         self.caller.as_ref().ok_or(Error::Unauthenticated)
     }
 
-    /// Path and query of the page.
-    pub(super) fn path(&self) -> &str {
-        &self.path
-    }
-
     /// Scheme, host and port as the browser sees them.
     pub(super) fn origin(&self) -> &str {
         &self.origin
