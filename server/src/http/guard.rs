@@ -67,10 +67,11 @@ async fn outer(State(app): State<App>, mut request: Request, next: Next) -> Resp
     let peer = request.extensions().get::<Peer>().copied();
     let method = request.method().clone();
     let uri = request.uri().clone();
-    let surface = match uri.path().starts_with("/api/") || matches!(uri.path(), "/healthz" | "/readyz") {
-        true => Surface::Api,
-        false => Surface::Page,
-    };
+    let surface =
+        match uri.path().starts_with("/api/") || matches!(uri.path(), "/healthz" | "/readyz") {
+            true => Surface::Api,
+            false => Surface::Page,
+        };
     let visitor = visitor(&app, &request, peer, &request_id);
     request.extensions_mut().insert(visitor.clone());
     request.extensions_mut().insert(app.clone());
