@@ -8,9 +8,9 @@ use system_tests::client::send;
 use system_tests::{Answer, Client, TestServer};
 
 /// What the image is called.
-pub const IMAGE: &str = "berth/busybox:1";
+pub(crate) const IMAGE: &str = "berth/busybox:1";
 /// How long anything may take to become so.
-pub const LIMIT: Duration = Duration::from_secs(40);
+pub(crate) const LIMIT: Duration = Duration::from_secs(40);
 /// Names in the image that busybox answers to.
 const APPLETS: [&str; 14] = [
     "sh", "sleep", "echo", "cat", "true", "false", "id", "ls", "tail", "head", "kill", "seq",
@@ -18,7 +18,7 @@ const APPLETS: [&str; 14] = [
 ];
 
 /// Imports the image as `client`'s own.
-pub async fn import(client: &Client) {
+pub(crate) async fn import(client: &Client) {
     let archive = image();
     let request = client
         .request("POST", "/api/v1/images/import")
@@ -32,7 +32,7 @@ pub async fn import(client: &Client) {
 }
 
 /// Makes and starts a container that runs `script` in a shell; answers its id.
-pub async fn run(client: &Client, name: &str, script: &str, more: Value) -> String {
+pub(crate) async fn run(client: &Client, name: &str, script: &str, more: Value) -> String {
     let mut body = json!({
         "name": name, "image": IMAGE, "command": ["sh", "-c", script], "start": true,
         "stop_grace_secs": 2,
@@ -45,22 +45,22 @@ pub async fn run(client: &Client, name: &str, script: &str, more: Value) -> Stri
 }
 
 /// The container now.
-pub async fn show(client: &Client, id: &str) -> Value {
+pub(crate) async fn show(client: &Client, id: &str) -> Value {
     client.get(&format!("/api/v1/containers/{id}")).await.expect_status(200).json()
 }
 
 /// An act on a container.
-pub async fn act(client: &Client, id: &str, verb: &str) -> Answer {
+pub(crate) async fn act(client: &Client, id: &str, verb: &str) -> Answer {
     client.post(&format!("/api/v1/containers/{id}/{verb}"), &Value::Null).await
 }
 
 /// The container once it is in `status`.
-pub async fn in_status(client: &Client, id: &str, status: &str) -> Value {
+pub(crate) async fn in_status(client: &Client, id: &str, status: &str) -> Value {
     until(client, &format!("/api/v1/containers/{id}"), |value| value["status"] == status).await
 }
 
 /// What `path` answers once that is `good`.
-pub async fn until(client: &Client, path: &str, good: impl Fn(&Value) -> bool) -> Value {
+pub(crate) async fn until(client: &Client, path: &str, good: impl Fn(&Value) -> bool) -> Value {
     let deadline = Instant::now() + LIMIT;
     loop {
         let value = client.get(path).await.json();
@@ -73,12 +73,12 @@ pub async fn until(client: &Client, path: &str, good: impl Fn(&Value) -> bool) -
 }
 
 /// The container's log as text.
-pub async fn log(client: &Client, id: &str, query: &str) -> String {
+pub(crate) async fn log(client: &Client, id: &str, query: &str) -> String {
     client.get(&format!("/api/v1/containers/{id}/logs?{query}")).await.expect_status(200).text
 }
 
 /// The log once it holds `text`.
-pub async fn log_with(client: &Client, id: &str, text: &str) -> String {
+pub(crate) async fn log_with(client: &Client, id: &str, text: &str) -> String {
     let deadline = Instant::now() + LIMIT;
     loop {
         let found = log(client, id, "").await;
@@ -91,7 +91,7 @@ pub async fn log_with(client: &Client, id: &str, text: &str) -> String {
 }
 
 /// Pid and start time (`/proc/<pid>/stat`, field 22) of the container's first process.
-pub async fn identity(client: &Client, id: &str) -> (i64, String) {
+pub(crate) async fn identity(client: &Client, id: &str) -> (i64, String) {
     let shown = show(client, id).await;
     let pid = shown["pid"].as_i64().unwrap_or_else(|| panic!("it does not run: {shown}"));
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it lives");
@@ -100,7 +100,7 @@ pub async fn identity(client: &Client, id: &str) -> (i64, String) {
 }
 
 /// The kernel's own file of a limit, read by this test.
-pub fn kernel_says(shown: &Value, name: &str) -> String {
+pub(crate) fn kernel_says(shown: &Value, name: &str) -> String {
     let held = shown["limits_held"].as_array().expect("limits");
     let limit = held.iter().find(|limit| limit["name"] == name).expect("the limit");
     assert_eq!(limit["held"], true, "{limit}");
@@ -110,7 +110,7 @@ pub fn kernel_says(shown: &Value, name: &str) -> String {
 }
 
 /// The server answers that it is ready, supervisor included.
-pub async fn ready(server: &TestServer) {
+pub(crate) async fn ready(server: &TestServer) {
     let client = server.anonymous();
     let deadline = Instant::now() + LIMIT;
     while client.get("/readyz").await.status != 200 {

@@ -88,7 +88,8 @@ fn odd_entry(choices: &mut Choices, number: u64) -> Vec<u8> {
         }
         // One bit elsewhere.
         1 => {
-            let at = choices.below(512.min(bytes.len() as u64)) as usize;
+            let at =
+                usize::try_from(choices.below(512.min(bytes.len() as u64))).expect("below 512");
             bytes[at] ^= 1 << choices.below(8);
             if choices.below(2) == 0 {
                 let mut block: [u8; 512] = bytes[..512].try_into().expect("a block");

@@ -15,13 +15,13 @@ use system_tests::{Client, programs};
 
 use super::support::{Entry, Scratch, archive, sha256};
 
-pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// An image in memory: blobs by digest, and the digest of its manifest or index.
 #[derive(Clone, Default)]
-pub struct Image {
+pub(crate) struct Image {
     pub blobs: HashMap<String, Vec<u8>>,
     pub top: String,
     pub top_type: String,
@@ -31,7 +31,7 @@ pub struct Image {
 
 impl Image {
     /// An image with a plain layer for each archive.
-    pub fn of(layers: &[Vec<u8>], architecture: &str) -> Self {
+    pub(crate) fn of(layers: &[Vec<u8>], architecture: &str) -> Self {
         let mut image = Self { top_type: OCI_MANIFEST.into(), ..Self::default() };
         image.layers = layers.iter().map(|layer| image.add(layer.clone())).collect();
         let config = json!({"architecture": architecture, "os": "linux",
@@ -43,13 +43,13 @@ impl Image {
         image
     }
 
-    pub fn small(marker: &str) -> Self {
+    pub(crate) fn small(marker: &str) -> Self {
         let base = archive(&[Entry::dir("bin"), Entry::file("bin/sh", b"#!").mode(0o755)]);
         let own = archive(&[Entry::file("marker", marker.as_bytes())]);
         Self::of(&[base, own], host_architecture())
     }
 
-    pub fn index(of: &[(&str, &Self)]) -> Self {
+    pub(crate) fn index(of: &[(&str, &Self)]) -> Self {
         let mut index = Self { top_type: OCI_INDEX.into(), ..Self::default() };
         let mut manifests = Vec::new();
         for (architecture, image) in of {
@@ -63,7 +63,7 @@ impl Image {
         index
     }
 
-    pub fn add(&mut self, bytes: Vec<u8>) -> String {
+    pub(crate) fn add(&mut self, bytes: Vec<u8>) -> String {
         let digest = sha256(&bytes);
         self.blobs.insert(digest.clone(), bytes);
         digest
@@ -80,7 +80,7 @@ impl Image {
     }
 
     /// As an OCI layout in a directory.
-    pub fn write_layout(&self, directory: &Path, tag: &str) {
+    pub(crate) fn write_layout(&self, directory: &Path, tag: &str) {
         let blobs = directory.join("blobs/sha256");
         fs::create_dir_all(&blobs).expect("a layout");
         for (digest, bytes) in &self.blobs {
@@ -93,7 +93,7 @@ impl Image {
     }
 
     /// As an OCI layout in an archive.
-    pub fn layout_archive(&self, tag: &str) -> Vec<u8> {
+    pub(crate) fn layout_archive(&self, tag: &str) -> Vec<u8> {
         let mut entries = vec![
             Entry::file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#),
             Entry::file("index.json", self.layout_index(tag).to_string().as_bytes()),
@@ -111,12 +111,12 @@ impl Image {
     }
 }
 
-pub fn host_architecture() -> &'static str {
+pub(crate) fn host_architecture() -> &'static str {
     if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" }
 }
 
 /// The Debian package's registry, on a port of its own.
-pub struct DockerRegistry {
+pub(crate) struct DockerRegistry {
     pub address: String,
     child: Child,
     scratch: Scratch,
@@ -125,7 +125,7 @@ pub struct DockerRegistry {
 
 impl DockerRegistry {
     /// `None`, and a skip, when the machine has no `docker-registry` or `skopeo`.
-    pub fn start(credentials: Option<(&str, &str)>) -> Option<Self> {
+    pub(crate) fn start(credentials: Option<(&str, &str)>) -> Option<Self> {
         for program in ["docker-registry", "skopeo", "htpasswd"] {
             if Command::new(program).arg("--help").output().is_err() {
                 programs::skip("needs docker-registry, skopeo and htpasswd");
@@ -166,11 +166,11 @@ impl DockerRegistry {
     }
 
     /// Lines for `[registries]` that allow it.
-    pub fn section(&self) -> String {
+    pub(crate) fn section(&self) -> String {
         format!("[registries]\ninsecure = [\"{}\"]\n", self.address)
     }
 
-    pub fn push(&self, image: &Image, name: &str, tag: &str) {
+    pub(crate) fn push(&self, image: &Image, name: &str, tag: &str) {
         let layout = self.scratch.0.join(format!("layout-{name}-{tag}"));
         image.write_layout(&layout, tag);
         let mut command = Command::new("skopeo");
@@ -194,7 +194,7 @@ impl Drop for DockerRegistry {
 }
 
 /// What a [`Fake`] answers.
-pub struct Reply {
+pub(crate) struct Reply {
     pub status: u16,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
@@ -205,16 +205,16 @@ pub struct Reply {
 }
 
 impl Reply {
-    pub fn ok(body: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn ok(body: impl Into<Vec<u8>>) -> Self {
         let (headers, sent, stall) = (Vec::new(), None, None);
         Self { status: 200, headers, body: body.into(), sent, stall }
     }
 
-    pub fn status(status: u16) -> Self {
+    pub(crate) fn status(status: u16) -> Self {
         Self { status, ..Self::ok("") }
     }
 
-    pub fn header(mut self, name: &str, value: &str) -> Self {
+    pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.into(), value.into()));
         self
     }
@@ -222,7 +222,7 @@ impl Reply {
 
 /// A request as it came: `GET /v2/…`, and its headers in lower case.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub(crate) struct Seen {
     pub line: String,
     pub headers: String,
 }
@@ -230,13 +230,13 @@ pub struct Seen {
 type Answer = dyn Fn(&str) -> Option<Reply> + Send + Sync;
 
 /// A registry that serves an image, and misbehaves where `answer` says something else.
-pub struct Fake {
+pub(crate) struct Fake {
     pub address: String,
     pub seen: Arc<Mutex<Vec<Seen>>>,
 }
 
 impl Fake {
-    pub fn start(
+    pub(crate) fn start(
         image: Image,
         answer: impl Fn(&str) -> Option<Reply> + Send + Sync + 'static,
     ) -> Self {
@@ -255,11 +255,11 @@ impl Fake {
         Self { address, seen }
     }
 
-    pub fn section(&self) -> String {
+    pub(crate) fn section(&self) -> String {
         format!("[registries]\ninsecure = [\"{}\"]\n", self.address)
     }
 
-    pub fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         self.seen.lock().expect("the log").iter().map(|seen| seen.line.clone()).collect()
     }
 }
@@ -323,14 +323,14 @@ fn send(mut stream: &TcpStream, line: &str, reply: &Reply) -> std::io::Result<()
 }
 
 /// Begins a pull and answers its operation's id.
-pub async fn begin(client: &Client, reference: &str) -> String {
+pub(crate) async fn begin(client: &Client, reference: &str) -> String {
     let body = json!({"reference": reference});
     let answer = client.post("/api/v1/images/pull", &body).await.expect_status(202);
     answer.json()["id"].as_str().expect("an id").to_owned()
 }
 
 /// An operation once it has ended.
-pub async fn ended(client: &Client, id: &str) -> Value {
+pub(crate) async fn ended(client: &Client, id: &str) -> Value {
     let begun = Instant::now();
     loop {
         let operation =
@@ -343,7 +343,7 @@ pub async fn ended(client: &Client, id: &str) -> Value {
     }
 }
 
-pub async fn pull(client: &Client, reference: &str) -> Value {
+pub(crate) async fn pull(client: &Client, reference: &str) -> Value {
     let id = begin(client, reference).await;
     ended(client, &id).await
 }

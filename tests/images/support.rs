@@ -11,15 +11,15 @@ use sha2::{Digest, Sha256};
 use system_tests::programs;
 
 /// The first id of the range that layers are unpacked in.
-pub const LAYER_ID: u32 = 1_900_000_000;
+pub(crate) const LAYER_ID: u32 = 1_900_000_000;
 
 static DIRECTORIES: AtomicU32 = AtomicU32::new(0);
 
 /// A directory of this test's own, removed at the end.
-pub struct Scratch(pub PathBuf);
+pub(crate) struct Scratch(pub PathBuf);
 
 impl Scratch {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let number = DIRECTORIES.fetch_add(1, Ordering::Relaxed);
         let name = format!("berth-images-{}-{number}", std::process::id());
         let path = std::env::temp_dir().join(name);
@@ -36,14 +36,14 @@ impl Drop for Scratch {
     }
 }
 
-pub fn sha256(bytes: &[u8]) -> String {
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     format!("sha256:{hex}")
 }
 
 /// One tar entry as it is written.
 #[derive(Clone)]
-pub struct Entry {
+pub(crate) struct Entry {
     pub name: Vec<u8>,
     pub kind: u8,
     pub link: Vec<u8>,
@@ -60,7 +60,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    pub fn new(name: impl AsRef<[u8]>, kind: u8) -> Self {
+    pub(crate) fn new(name: impl AsRef<[u8]>, kind: u8) -> Self {
         Self {
             name: name.as_ref().to_vec(),
             kind,
@@ -75,28 +75,28 @@ impl Entry {
         }
     }
 
-    pub fn file(name: impl AsRef<[u8]>, data: &[u8]) -> Self {
+    pub(crate) fn file(name: impl AsRef<[u8]>, data: &[u8]) -> Self {
         Self { data: data.to_vec(), ..Self::new(name, b'0') }
     }
 
-    pub fn dir(name: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn dir(name: impl AsRef<[u8]>) -> Self {
         Self::new(name, b'5')
     }
 
-    pub fn symlink(name: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn symlink(name: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Self {
         Self { link: target.as_ref().to_vec(), ..Self::new(name, b'2') }
     }
 
-    pub fn link(name: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn link(name: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Self {
         Self { link: target.as_ref().to_vec(), ..Self::new(name, b'1') }
     }
 
-    pub fn mode(mut self, mode: u32) -> Self {
+    pub(crate) fn mode(mut self, mode: u32) -> Self {
         self.mode = mode;
         self
     }
 
-    pub fn pax(mut self, key: &str, value: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn pax(mut self, key: &str, value: impl AsRef<[u8]>) -> Self {
         self.pax.push((key.to_owned(), value.as_ref().to_vec()));
         self
     }
@@ -115,12 +115,12 @@ impl Entry {
 }
 
 /// A header and its data for an extension (`x`, `g`, `L`, `K`).
-pub fn block_entry(name: &[u8], kind: u8, data: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn block_entry(name: &[u8], kind: u8, data: &[u8], out: &mut Vec<u8>) {
     header(&Entry { kind, ..Entry::file(name, b"") }, data.len() as u64, out);
     padded(data, out);
 }
 
-pub fn pax_record(key: &str, value: &[u8]) -> Vec<u8> {
+pub(crate) fn pax_record(key: &str, value: &[u8]) -> Vec<u8> {
     let rest = key.len() + value.len() + 3;
     let mut length = rest;
     while length != rest + length.to_string().len() {
@@ -148,7 +148,7 @@ fn header(entry: &Entry, size: u64, out: &mut Vec<u8>) {
 }
 
 /// Writes the checksum into a header.
-pub fn seal(block: &mut [u8; 512]) {
+pub(crate) fn seal(block: &mut [u8; 512]) {
     block[148..156].fill(b' ');
     let sum: u32 = block.iter().map(|&byte| u32::from(byte)).sum();
     block[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
@@ -160,7 +160,7 @@ fn padded(data: &[u8], out: &mut Vec<u8>) {
 }
 
 /// A whole archive.
-pub fn archive(entries: &[Entry]) -> Vec<u8> {
+pub(crate) fn archive(entries: &[Entry]) -> Vec<u8> {
     let mut out = Vec::new();
     for entry in entries {
         entry.write(&mut out);
@@ -170,49 +170,55 @@ pub fn archive(entries: &[Entry]) -> Vec<u8> {
 }
 
 /// A layer store of a test's own.
-pub struct Layers {
+pub(crate) struct Layers {
     pub scratch: Scratch,
     pub bytes_max: u64,
     pub entries_max: u64,
 }
 
 /// What a worker said.
-pub struct Said {
+pub(crate) struct Said {
     pub answer: Value,
     pub blob: String,
 }
 
 impl Said {
-    pub fn is_unpacked(&self) -> bool {
+    pub(crate) fn is_unpacked(&self) -> bool {
         self.answer["answer"] == "layer_unpacked"
     }
 
-    pub fn code(&self) -> &str {
+    pub(crate) fn code(&self) -> &str {
         self.answer["code"].as_str().unwrap_or("")
     }
 }
 
 impl Layers {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let scratch = Scratch::new();
         fs::create_dir(scratch.0.join("data")).expect("a data directory");
         Self { scratch, bytes_max: 1 << 30, entries_max: 100_000 }
     }
 
-    pub fn data(&self) -> PathBuf {
+    pub(crate) fn data(&self) -> PathBuf {
         self.scratch.0.join("data")
     }
 
-    pub fn path_of(&self, blob: &str) -> PathBuf {
+    pub(crate) fn path_of(&self, blob: &str) -> PathBuf {
         self.data().join("layers/sha256").join(blob.trim_start_matches("sha256:"))
     }
 
     /// Unpacks a plain archive under its right digests.
-    pub fn unpack(&self, tar: &[u8]) -> Said {
+    pub(crate) fn unpack(&self, tar: &[u8]) -> Said {
         self.unpack_as(tar, "none", &sha256(tar), &sha256(tar))
     }
 
-    pub fn unpack_as(&self, bytes: &[u8], compression: &str, blob: &str, diff_id: &str) -> Said {
+    pub(crate) fn unpack_as(
+        &self,
+        bytes: &[u8],
+        compression: &str,
+        blob: &str,
+        diff_id: &str,
+    ) -> Said {
         let task =
             json!({"unpack": {"blob": blob, "diff_id": diff_id, "compression": compression}});
         let mut child = self.worker(&task).stdin(Stdio::piped()).spawn().expect("a worker");
@@ -225,12 +231,12 @@ impl Layers {
         Said { answer, blob: blob.to_owned() }
     }
 
-    pub fn run(&self, task: &Value) -> Value {
+    pub(crate) fn run(&self, task: &Value) -> Value {
         let output = self.worker(task).stdin(Stdio::null()).output().expect("a worker");
         serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
     }
 
-    pub fn worker(&self, task: &Value) -> Command {
+    pub(crate) fn worker(&self, task: &Value) -> Command {
         let place = json!({"data_dir": self.data(), "first_id": LAYER_ID,
             "bytes_max": self.bytes_max, "entries_max": self.entries_max});
         let mut command = Command::new(programs::berth_runtime());
@@ -240,7 +246,7 @@ impl Layers {
     }
 
     /// Nothing is staged, and nothing but `named` has a name.
-    pub fn assert_holds_only(&self, named: &[&str]) {
+    pub(crate) fn assert_holds_only(&self, named: &[&str]) {
         let list = |path: &str| -> Vec<String> {
             let entries = fs::read_dir(self.data().join(path)).expect("the store");
             let name = |entry: std::io::Result<fs::DirEntry>| {
@@ -259,7 +265,7 @@ impl Layers {
 }
 
 /// Everything below a directory: path, type, mode, size, link target or content, nothing followed.
-pub fn snapshot(root: &Path) -> Vec<String> {
+pub(crate) fn snapshot(root: &Path) -> Vec<String> {
     use std::os::unix::fs::{FileTypeExt, MetadataExt};
     let mut lines = Vec::new();
     let mut todo = vec![root.to_owned()];

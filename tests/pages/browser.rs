@@ -32,7 +32,7 @@ pub(crate) enum Script {
 /// One person's browser.
 pub(crate) struct Browser {
     /// The WebDriver client.
-    pub(crate) client: Client,
+    pub client: Client,
     session: String,
     driver_port: u16,
     base: String,
@@ -123,13 +123,6 @@ impl Browser {
         let field = field.unwrap_or_else(|error| panic!("find {selector}: {error}"));
         field.clear().await.expect("empty a field");
         field.send_keys(text).await.expect("type into a field");
-    }
-
-    /// Chooses of a list.
-    pub(crate) async fn choose(&self, name: &str, value: &str) {
-        let selector = format!("select[name=\"{name}\"]");
-        let list = self.client.find(Locator::Css(&selector)).await.expect("find a list");
-        list.select_by_value(value).await.expect("choose of a list");
     }
 
     /// Presses the button or link that is shown with this text.

@@ -147,6 +147,7 @@ fn values_out_of_bounds(berth: &Supervisor) -> Vec<Attack> {
         .collect()
 }
 
+#[expect(clippy::too_many_lines, reason = "a table, one row per request")]
 fn other_requests(berth: &Supervisor, running: &str) -> Vec<Attack> {
     let stranger = id("stranger");
     let attack = |op, what, fields: Value, code| {

@@ -66,10 +66,7 @@ pub(super) fn calls() -> DoctorCheck {
     let openat2 = root.is_ok_and(|root| openat2(root, "etc", how).is_ok());
     // clone3 with a pidfd makes the namespace; what holds it is ended by its pidfd.
     let map = crate::namespace::IdMap { inside: 0, outside: 0, count: 1 };
-    let clone3 = match crate::namespace::id_map_namespace(map) {
-        Ok(_) => None,
-        Err(error) => Some(error),
-    };
+    let clone3 = crate::namespace::id_map_namespace(map).err();
     match (openat2, clone3) {
         (true, None) => fine(id, "clone3, pidfd and openat2 work"),
         (openat2, clone3) => {

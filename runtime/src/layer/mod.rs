@@ -80,8 +80,6 @@ pub(crate) enum Task {
 
 /// A running worker.
 pub(crate) struct Worker {
-    /// Its id, to be reaped by waitpid(2).
-    pub(crate) pid: Pid,
     /// Readable when it has ended.
     pub(crate) pidfd: OwnedFd,
     /// Its answer, at the end of the stream complete. Dropping this cancels.
@@ -111,7 +109,7 @@ pub(crate) fn spawn(place: &Place, task: &Task, input: Option<OwnedFd>) -> io::R
         .spawn()?;
     let pid = Pid::from_raw(child.id().cast_signed());
     let pidfd = sys::layer::pidfd_of_child(pid)?;
-    Ok(Worker { pid, pidfd, result })
+    Ok(Worker { pidfd, result })
 }
 
 /// What a worker has said, from all bytes of its [`Worker::result`].

@@ -88,10 +88,10 @@ impl Store {
         for entry in dir.iter() {
             let entry = entry.map_err(failed)?;
             let name = entry.file_name().to_string_lossy();
-            if let Ok(digest) = format!("sha256:{name}").parse::<Digest>() {
-                if after.is_none_or(|after| digest > *after) {
-                    found.push(digest);
-                }
+            if let Ok(digest) = format!("sha256:{name}").parse::<Digest>()
+                && after.is_none_or(|after| digest > *after)
+            {
+                found.push(digest);
             }
         }
         found.sort_unstable();
@@ -105,10 +105,10 @@ impl Store {
         let failed = |errno| os("make a staging directory", errno);
         let pid = std::process::id();
         let name = CString::new(format!("{}-{pid}", blob.hex())).map_err(|_| broken("a NUL"))?;
-        if let Err(errno) = remove_tree(self.staged.as_fd(), &name) {
-            if errno != Errno::ENOENT {
-                return Err(failed(errno));
-            }
+        if let Err(errno) = remove_tree(self.staged.as_fd(), &name)
+            && errno != Errno::ENOENT
+        {
+            return Err(failed(errno));
         }
         mkdirat(&self.staged, name.as_c_str(), Mode::from_bits_truncate(0o755)).map_err(failed)?;
         let fd = openat(&self.staged, name.as_c_str(), directory_flags(), Mode::empty())

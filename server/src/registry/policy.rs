@@ -83,14 +83,14 @@ impl Policy {
         if !url.username().is_empty() || url.password().is_some() {
             return Err(refused("the address has a user name in it"));
         }
-        let insecure = self.config.insecure.iter().any(|name| *name == origin);
+        let insecure = self.config.insecure.contains(&origin);
         match url.scheme() {
             "https" => {}
             "http" if insecure => {}
             "http" => return Err(refused("plain HTTP is for registries that the operator lists")),
             _ => return Err(refused("neither https nor http")),
         }
-        let listed = insecure || self.config.internal.iter().any(|name| *name == origin);
+        let listed = insecure || self.config.internal.contains(&origin);
         let reach = if listed { Reach::Listed } else { Reach::Public };
         let literal = match url.host() {
             Some(Host::Ipv4(address)) => Some(IpAddr::V4(address)),

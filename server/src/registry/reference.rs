@@ -31,13 +31,6 @@ impl ImageReference {
         format!("{}/{}", self.registry, self.repository)
     }
 
-    /// As people write it: without `docker.io/library/`.
-    pub fn short(&self) -> String {
-        let whole = self.to_string();
-        let rest = whole.strip_prefix("docker.io/").map(str::to_owned).unwrap_or(whole);
-        rest.strip_prefix("library/").map(str::to_owned).unwrap_or(rest)
-    }
-
     /// Host and port that requests go to.
     pub fn endpoint(&self) -> &str {
         match self.registry.as_str() {

@@ -118,7 +118,6 @@ async fn run(
     Ok(json!({ "images": made }))
 }
 
-#[expect(clippy::too_many_arguments, reason = "one step of `run`, with all that it has at hand")]
 async fn bring_image(
     app: &App,
     owner: PrincipalId,

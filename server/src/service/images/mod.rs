@@ -28,7 +28,6 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::inventory::events::NewEvent;
 use crate::inventory::images::{self, Filter, ImageRow, LayerRow, ReferenceRow, ReferenceValue};
-use crate::inventory::operations::Operation;
 use crate::registry::manifest::{ImageConfig, RunConfig};
 use crate::registry::{ImageReference, Registry};
 
@@ -79,15 +78,6 @@ pub struct ImageForStart {
     pub layers: Vec<Digest>,
     /// How a container of it runs, as the image says; never policy.
     pub config: RunConfig,
-}
-
-/// The answer of [`ensure`].
-#[derive(Debug)]
-pub enum Ensured {
-    /// It is here.
-    Here(ImageForStart),
-    /// It is being pulled by this operation.
-    Pulling(Operation),
 }
 
 impl Images {
@@ -258,18 +248,6 @@ pub async fn resolve(app: &App, owner: PrincipalId, text: &str) -> Result<ImageF
         config: config_of(&row)?.config,
         id: row.id,
     })
-}
-
-/// As [`resolve`]; begins to pull what the caller does not have.
-///
-/// # Errors
-/// When it is no reference, or the pull cannot be begun.
-pub async fn ensure(app: &App, caller: &Caller, text: &str) -> Result<Ensured> {
-    match resolve(app, caller.principal, text).await {
-        Ok(image) => Ok(Ensured::Here(image)),
-        Err(Error::NotFound(_)) => Ok(Ensured::Pulling(pull(app, caller, text, None).await?)),
-        Err(error) => Err(error),
-    }
 }
 
 /// Brings the content in line with the inventory: at start, until the supervisor has answered.

@@ -47,7 +47,7 @@ pub struct Progress {
 impl LayerProgress {
     /// A layer of this size, waiting.
     pub fn new(digest: &Digest, total_bytes: u64) -> Arc<Self> {
-        let (done_bytes, state) = (AtomicU64::new(0), AtomicU8::new(0));
+        let (done_bytes, state) = (AtomicU64::new(0), AtomicU8::new(LayerState::Waiting as u8));
         Arc::new(Self { digest: digest.clone(), total_bytes, done_bytes, state })
     }
 
