@@ -125,6 +125,13 @@ impl Browser {
         field.send_keys(text).await.expect("type into a field");
     }
 
+    /// Chooses of a list.
+    pub(crate) async fn choose(&self, name: &str, value: &str) {
+        let selector = format!("select[name=\"{name}\"]");
+        let list = self.client.find(Locator::Css(&selector)).await.expect("find a list");
+        list.select_by_value(value).await.expect("choose of a list");
+    }
+
     /// Presses the button or link that is shown with this text.
     pub(crate) async fn press(&self, text: &str) {
         let deadline = Instant::now() + LIMIT;
