@@ -264,8 +264,6 @@ pub struct Hello {
     pub build: String,
     /// `/proc/sys/kernel/random/boot_id`.
     pub boot_id: String,
-    /// Why containers cannot be started on this host; empty when they can.
-    pub blockers: Vec<String>,
     /// The host's logical processors.
     pub cpus: u32,
     /// The host's memory, in bytes.

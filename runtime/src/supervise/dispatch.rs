@@ -90,7 +90,6 @@ impl Supervisor {
             version: PROTOCOL_VERSION,
             build: env!("CARGO_PKG_VERSION").to_owned(),
             boot_id: self.boot_id.clone(),
-            blockers: Vec::new(),
             cpus: u32::try_from(cpus).unwrap_or(u32::MAX),
             memory_bytes,
         })

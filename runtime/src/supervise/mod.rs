@@ -27,6 +27,7 @@ use std::ffi::OsString;
 use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -117,14 +118,14 @@ fn parse_arguments(arguments: &[OsString]) -> Result<RuntimeConfig, SetupError> 
     use lexopt::Arg;
     let usage = |error: lexopt::Error| SetupError::Usage(error.to_string());
     let mut parser = lexopt::Parser::from_args(arguments);
-    let mut path = None;
+    let mut path: Option<PathBuf> = None;
     while let Some(argument) = parser.next().map_err(usage)? {
         match argument {
             Arg::Long("config") => path = Some(parser.value().map_err(usage)?.into()),
             other => return Err(usage(other.unexpected())),
         }
     }
-    setup::load_config(&setup::config_path(path))
+    Ok(RuntimeConfig::load(path.as_deref())?)
 }
 
 impl Supervisor {

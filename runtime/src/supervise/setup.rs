@@ -1,9 +1,6 @@
 //! What happens once, before the first request: configuration, lock, socket, telling the init system.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -11,17 +8,14 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
 use nix::unistd::{Gid, Uid, fchownat};
-use serde::Deserialize;
 
-use berth_runtime::config::{CONFIG_PATH, RANGE_IDS, RuntimeConfig};
+use berth_runtime::config::ConfigError;
 
-use crate::files::{self, FileError, Place};
+use crate::files::{FileError, Place};
 use crate::places::Places;
 use crate::sys::lock::try_lock;
 use crate::sys::socket;
 
-/// A configuration file's size at most.
-const CONFIG_BYTES_MAX: u64 = 1 << 20;
 /// How long to wait for the supervisor before this one to be gone.
 const LOCK_LIMIT: Duration = Duration::from_secs(5);
 /// Connections that may wait to be accepted.
@@ -34,13 +28,8 @@ pub(crate) enum SetupError {
     #[error("{0}")]
     Usage(String),
     /// The configuration is wrong.
-    #[error("{}: {reason}", path.display())]
-    Config {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it, by key and line where that is known.
-        reason: String,
-    },
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// Another supervisor of this instance runs.
     #[error("another supervisor of instance {0:?} is running")]
     Running(String),
@@ -50,63 +39,6 @@ pub(crate) enum SetupError {
     /// The cgroups.
     #[error("prepare the cgroups: {0}")]
     Scope(String),
-}
-
-#[derive(Deserialize)]
-struct Whole {
-    #[serde(default)]
-    runtime: RuntimeConfig,
-}
-
-/// The configuration's path: `--config`, else the environment, else the usual one.
-pub(crate) fn config_path(option: Option<PathBuf>) -> PathBuf {
-    option
-        .or_else(|| std::env::var_os("BERTH_CONFIG").map(PathBuf::from))
-        .unwrap_or_else(|| CONFIG_PATH.into())
-}
-
-/// Reads `[runtime]`. Whoever can write the file commands root, so it must be root's alone.
-pub(crate) fn load_config(path: &Path) -> Result<RuntimeConfig, SetupError> {
-    let bad = |reason: String| SetupError::Config { path: path.to_owned(), reason };
-    let mut text = String::new();
-    match File::open(path) {
-        Err(error)
-            if error.kind() == std::io::ErrorKind::NotFound && path == Path::new(CONFIG_PATH) => {}
-        Err(error) => return Err(bad(error.to_string())),
-        Ok(file) => {
-            let stat = files::status(&file, "the configuration")?;
-            if stat.st_uid != 0 || stat.st_mode & 0o022 != 0 {
-                return Err(bad("it must be owned by root and writable by nobody else".into()));
-            }
-            file.take(CONFIG_BYTES_MAX)
-                .read_to_string(&mut text)
-                .map_err(|error| bad(error.to_string()))?;
-        }
-    }
-    let whole: Whole = toml::from_str(&text).map_err(|error| bad(error.to_string()))?;
-    check_config(&whole.runtime).map_err(bad)?;
-    Ok(whole.runtime)
-}
-
-fn check_config(config: &RuntimeConfig) -> Result<(), String> {
-    let name = &config.instance;
-    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    if !(1..=8).contains(&name.len()) || !name.bytes().all(plain) {
-        return Err(format!("[runtime] instance = {name:?} is not 1 to 8 letters a-z and digits"));
-    }
-    for (key, path) in [("data_dir", &config.data_dir), ("run_dir", &config.run_dir)] {
-        if !path.is_absolute() || path.parent().is_none() {
-            return Err(format!("[runtime] {key} = {} is not an absolute path", path.display()));
-        }
-    }
-    let ids = (u64::from(config.id_last) + 1).saturating_sub(u64::from(config.id_first));
-    if config.id_first < 100_000 || !config.id_first.is_multiple_of(RANGE_IDS) {
-        return Err("[runtime] id_first is not a multiple of 65536 above 100000".into());
-    }
-    if ids < 3 * u64::from(RANGE_IDS) {
-        return Err("[runtime] id_first..id_last holds fewer than three ranges of 65536 ids".into());
-    }
-    Ok(())
 }
 
 /// Locks the state directory for this process, so that only one supervisor runs. The lock lasts as

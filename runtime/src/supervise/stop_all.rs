@@ -7,6 +7,7 @@
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use berth_runtime::id::ContainerId;
 use berth_runtime::record::ExitCause;
 
 use super::say;
-use super::setup::{self, SetupError};
+use super::setup::SetupError;
 use crate::cgroup::Cgroup;
 use crate::files;
 use crate::ledger::{EndRecord, LiveRecord, StartRecord};
@@ -76,7 +77,7 @@ fn parse(arguments: &[OsString]) -> Result<(RuntimeConfig, bool), SetupError> {
     use lexopt::Arg;
     let usage = |error: lexopt::Error| SetupError::Usage(error.to_string());
     let mut parser = lexopt::Parser::from_args(arguments);
-    let (mut path, mut now) = (None, false);
+    let (mut path, mut now): (Option<PathBuf>, bool) = (None, false);
     while let Some(argument) = parser.next().map_err(usage)? {
         match argument {
             Arg::Long("config") => path = Some(parser.value().map_err(usage)?.into()),
@@ -84,7 +85,7 @@ fn parse(arguments: &[OsString]) -> Result<(RuntimeConfig, bool), SetupError> {
             other => return Err(usage(other.unexpected())),
         }
     }
-    Ok((setup::load_config(&setup::config_path(path))?, now))
+    Ok((RuntimeConfig::load(path.as_deref())?, now))
 }
 
 /// Whether systemd says so; it answers `stopping` with a status of its own, so the text counts.

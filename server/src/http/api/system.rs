@@ -49,8 +49,6 @@ struct SystemInfo {
     cpus: u32,
     /// The host's memory.
     memory_bytes: u64,
-    /// Why containers cannot be started on this host; empty when they can.
-    blockers: Vec<String>,
 }
 
 /// Tells that the server answers.
@@ -85,6 +83,5 @@ async fn info(State(app): State<App>) -> Result<Json<SystemInfo>> {
         instance: app.config.runtime.instance.clone(),
         cpus: hello.cpus,
         memory_bytes: hello.memory_bytes,
-        blockers: hello.blockers,
     }))
 }
