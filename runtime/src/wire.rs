@@ -61,7 +61,8 @@ pub enum Request {
     /// when it is gone already. Answer: [`Answer::Done`].
     LayerRemove { blob: Digest },
     /// Starts a container (its writable layer is made at its first start).
-    /// Answer: [`Answer::Started`], with descriptor 0 as of [`Request::ContainerWatch`].
+    /// Answer: [`Answer::Started`], with descriptor 0 as of [`Request::ContainerWatch`] unless the
+    /// program has ended already.
     ContainerStart(Box<StartRequest>),
     /// Sends a signal (signal(7), 1 to 64) to the container's first process. Answer: [`Answer::Done`].
     ContainerSignal { container: ContainerId, signal: i32 },

@@ -198,15 +198,17 @@ impl RuntimeClient {
         self.done(&terms, Request::LayerRemove { blob }).await
     }
 
-    /// Starts a container; the watch is connected before the answer, so no event is missed.
+    /// Starts a container; the watch is connected before the answer, so no event is missed. There is
+    /// none when the program has ended by then.
     pub(crate) async fn container_start(
         &self,
         start: StartRequest,
-    ) -> Result<(ContainerRecord, Watch), RuntimeError> {
+    ) -> Result<(ContainerRecord, Option<Watch>), RuntimeError> {
         let terms = Terms { name: "container start", limit: SLOW_LIMIT, slots: &self.starts };
         match self.call(&terms, Request::ContainerStart(Box::new(start)), None).await? {
-            (Answer::Started(record), mut fds) if fds.len() == 1 => {
-                Ok((*record, Watch::new(&terms, fds.remove(0))?))
+            (Answer::Started(record), mut fds) if fds.len() <= 1 => {
+                let watch = fds.pop().map(|socket| Watch::new(&terms, socket)).transpose()?;
+                Ok((*record, watch))
             }
             (other, _) => Err(unexpected(&terms, &other)),
         }

@@ -82,6 +82,26 @@ async fn a_frozen_container_does_nothing_until_it_is_thawed() {
 }
 
 #[tokio::test]
+async fn any_container_can_be_removed_by_force_running_frozen_or_just_ended() {
+    requires_root!();
+    let server = TestServer::start().await;
+    let anna = server.person("anna", "user").await;
+    import(&anna).await;
+    for round in 0..6 {
+        for (verb, script) in [("", "sleep 1000"), ("pause", "sleep 1000"), ("stop", "exit 3")] {
+            let id = run(&anna, &format!("gone-{round}"), script, json!({})).await;
+            if !verb.is_empty() {
+                // The last has perhaps ended before it can be stopped.
+                act(&anna, &id, verb).await;
+            }
+            let removed = anna.delete(&format!("/api/v1/containers/{id}?force=true")).await;
+            assert_eq!(removed.status, 204, "{verb}: {}", removed.text);
+            assert_eq!(anna.get(&format!("/api/v1/containers/{id}")).await.status, 404);
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_end_is_said_in_words() {
     requires_root!();
     let server = TestServer::start().await;

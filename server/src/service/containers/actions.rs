@@ -360,7 +360,7 @@ pub(crate) async fn launch(
         match app.runtime.container_start(request.clone()).await {
             Ok((record, watch)) => {
                 app.containers.observe(record.clone());
-                reconcile::watch(app, &row.id, run, Some(watch));
+                reconcile::watch(app, &row.id, run, watch);
                 return Ok(record);
             }
             // The run before has ended, but what it held is still being undone.
