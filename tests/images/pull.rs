@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use system_tests::{Options, TestServer, requires_root};
 
 use super::registry::{DockerRegistry, Image, begin, ended, host_architecture, pull};
+use super::support::{Entry, archive};
 
 async fn server_for(section: String) -> TestServer {
     TestServer::with(Options { sections: section, ..Options::default() }).await
@@ -157,4 +158,52 @@ async fn one_blob_pulled_by_two_at_once_is_stored_once() {
     assert_ne!(first["result"]["image"], second["result"]["image"]);
     assert_eq!(names(&server, "layers/sha256").len(), 2);
     assert_eq!(names(&server, "layers/tmp"), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_launch_pulls_what_is_missing_and_says_so() {
+    requires_root!();
+    let Some(registry) = DockerRegistry::start(None) else { return };
+    let server = server_for(registry.section()).await;
+    let anna = server.person("anna", "user").await;
+    let busybox = fs::read("/bin/busybox").expect("a static busybox");
+    let shell = Entry::file("bin/sh", &busybox).mode(0o755);
+    let image = Image::of(&[archive(&[Entry::dir("bin"), shell])], host_architecture());
+    registry.push(&image, "tool", "v1");
+    let launch = |name: &str, image: String| {
+        json!({"name": name, "image": image, "start": true,
+            "command": ["/bin/sh", "-c", "echo pulled; exit 7"]})
+    };
+    let body = launch("tool", format!("{}/tool:v1", registry.address));
+    let made = anna.post("/api/v1/containers", &body).await.expect_status(202).json();
+    assert_eq!(made["status"], "pulling", "{made}");
+    let path = format!("/api/v1/containers/{}", made["id"].as_str().expect("an id"));
+    let end = |path: String| {
+        let anna = anna.clone();
+        async move {
+            let deadline = std::time::Instant::now() + Duration::from_secs(40);
+            loop {
+                let shown = anna.get(&path).await.expect_status(200).json();
+                if !["pulling", "starting", "running"].iter().any(|word| shown["status"] == *word) {
+                    break shown;
+                }
+                assert!(std::time::Instant::now() < deadline, "{shown}");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    };
+    let shown = end(path.clone()).await;
+    assert_eq!(shown["exit"]["code"], 7, "{shown}");
+    assert!(anna.get(&format!("{path}/logs")).await.text.contains("pulled"));
+    assert_eq!(anna.get("/api/v1/images").await.json()["items"].as_array().map(Vec::len), Some(1));
+    // What cannot be pulled is said of the container, which starts nothing.
+    let body = launch("none", format!("{}/nothing:v1", registry.address));
+    let answer = anna.post("/api/v1/containers", &body).await;
+    assert!([201, 202].contains(&answer.status), "{}", answer.text);
+    let id = answer.json()["id"].as_str().expect("an id").to_owned();
+    let failed = end(format!("/api/v1/containers/{id}")).await;
+    assert!(
+        failed["status_text"].as_str().is_some_and(|text| text.contains("nothing")),
+        "{failed}"
+    );
 }
