@@ -21,10 +21,24 @@ pub struct Asset {
     pub body: &'static str,
 }
 
+// Tokens, frame and parts come first; then each family of pages in a file of its own.
 static STYLE: &str = concat!(
     include_str!("../static/tokens.css"),
+    include_str!("../static/shell.css"),
     include_str!("../static/parts.css"),
-    include_str!("../static/pages.css"),
+    include_str!("../static/home.css"),
+    include_str!("../static/containers.css"),
+    include_str!("../static/container.css"),
+    include_str!("../static/launch.css"),
+    include_str!("../static/images.css"),
+    include_str!("../static/operations.css"),
+    include_str!("../static/account.css"),
+    include_str!("../static/people.css"),
+    include_str!("../static/events.css"),
+    include_str!("../static/registries.css"),
+    include_str!("../static/system.css"),
+    include_str!("../static/help.css"),
+    include_str!("../static/entry.css"),
 );
 static SCRIPT: &str = concat!(
     include_str!("../static/live.js"),

@@ -4,7 +4,7 @@ use askama::Template;
 
 use crate::format::Moment;
 use crate::parts::{Act, Badge, Fact, FactKind, Field, Meter, Scope};
-use crate::shell::{Section, Shell};
+use crate::shell::Shell;
 
 /// All containers that the viewer may see.
 #[derive(Debug, Clone, Template)]

@@ -4,7 +4,7 @@ use askama::Template;
 
 use crate::format::Moment;
 use crate::parts::{Act, Badge, Fact, FactKind, Field};
-use crate::shell::{Section, Shell};
+use crate::shell::Shell;
 
 /// The images that the viewer has.
 #[derive(Debug, Clone, Template)]

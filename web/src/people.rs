@@ -4,7 +4,7 @@ use askama::Template;
 
 use crate::format::Moment;
 use crate::parts::{Act, Badge, Field};
-use crate::shell::{Section, Shell};
+use crate::shell::Shell;
 
 /// Everyone.
 #[derive(Debug, Clone, Template)]

@@ -11,6 +11,10 @@ pub struct Shell {
     pub section: Section,
     /// Who looks at it; nobody on the pages before sign-in.
     pub viewer: Option<Viewer>,
+    /// The entries of the navigation that lead somewhere for the viewer, in the order of [`ENTRIES`].
+    pub entries: Vec<&'static Entry>,
+    /// What everyone must know, above the page.
+    pub strips: Vec<Strip>,
     /// The viewer's choice of colours.
     pub theme: Theme,
     /// What title and favicon say of the state.
@@ -27,20 +31,96 @@ pub struct Shell {
     pub origin: String,
 }
 
-/// The entries of the navigation.
+/// What a page belongs to, in the navigation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Section {
-    /// None of them.
+    /// None of it.
     #[default]
     None,
+    /// One's own space: where signing in leads.
+    Home,
     /// Containers, their details and the launch page.
     Containers,
     /// Images.
     Images,
-    /// People, for those who manage them.
+    /// Long actions.
+    Operations,
+    /// People, for those who oversee them.
     People,
+    /// What happened on the machine.
+    Events,
+    /// Where images may come from.
+    Registries,
+    /// The machine.
+    System,
+    /// How things work, and the API.
+    Help,
     /// One's own account.
     Account,
+}
+
+/// Where an entry of the navigation stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Group {
+    /// Everybody's.
+    Main,
+    /// Under the heading for those who oversee the machine.
+    Machine,
+    /// At the foot, beside the person's name.
+    Foot,
+}
+
+/// An entry of the navigation. It is shown to whom the route at `path` lets in, and to nobody while
+/// there is no such route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// What it stands for.
+    pub section: Section,
+    /// Where it leads.
+    pub path: &'static str,
+    /// What it is called.
+    pub label: &'static str,
+    /// A symbol of `icons.svg`.
+    pub icon: &'static str,
+    /// The key that leads there after `g`.
+    pub key: &'static str,
+    /// Where it stands.
+    pub group: Group,
+}
+
+/// All entries.
+pub const ENTRIES: &[Entry] = &[
+    entry(Section::Home, "/home", "Home", "home", "h", Group::Main),
+    entry(Section::Containers, "/containers", "Containers", "container", "c", Group::Main),
+    entry(Section::Images, "/images", "Images", "image", "i", Group::Main),
+    entry(Section::Operations, "/operations", "Operations", "operation", "o", Group::Main),
+    entry(Section::People, "/people", "People", "people", "p", Group::Machine),
+    entry(Section::Events, "/events", "Events", "event", "e", Group::Machine),
+    entry(Section::Registries, "/registries", "Registries", "registry", "r", Group::Machine),
+    entry(Section::System, "/system", "System", "system", "s", Group::Machine),
+    entry(Section::Help, "/help", "Help", "help", "?", Group::Foot),
+];
+
+const fn entry(
+    section: Section,
+    path: &'static str,
+    label: &'static str,
+    icon: &'static str,
+    key: &'static str,
+    group: Group,
+) -> Entry {
+    Entry { section, path, label, icon, key, group }
+}
+
+/// One thing that everyone must know.
+#[derive(Debug, Clone)]
+pub struct Strip {
+    /// The colour: `Bad`, `Attention` or `Neutral`.
+    pub tone: Tone,
+    /// One sentence.
+    pub text: String,
+    /// Where there is more, as label and path.
+    pub link: Option<(&'static str, String)>,
 }
 
 /// The person who looks.
@@ -50,8 +130,6 @@ pub struct Viewer {
     pub name: String,
     /// Their role, in one word.
     pub role: String,
-    /// Whether the people page is theirs to see.
-    pub manages_people: bool,
     /// Whether they may launch and pull.
     pub acts: bool,
 }
@@ -216,6 +294,21 @@ impl Shell {
     /// `page` on the current entry of the navigation, for `aria-current`.
     pub(crate) fn current(&self, section: Section) -> &'static str {
         if self.section == section { "page" } else { "false" }
+    }
+
+    /// The same for an entry.
+    pub(crate) fn at(&self, entry: &Entry) -> &'static str {
+        self.current(entry.section)
+    }
+
+    /// The entries of a group.
+    pub(crate) fn group(&self, group: Group) -> impl Iterator<Item = &'static Entry> {
+        self.entries.iter().copied().filter(move |entry| entry.group == group)
+    }
+
+    /// Whether there is any entry of a group.
+    pub(crate) fn has(&self, group: Group) -> bool {
+        self.group(group).next().is_some()
     }
 
     /// The seconds after which a browser without a script asks again.

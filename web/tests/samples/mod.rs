@@ -10,7 +10,7 @@ use berth_web::format::{Moment, bytes_of, cores_used, percent};
 use berth_web::images::{self, HistoryRow, LayerRow, Pull, PullLayer};
 use berth_web::parts::{Act, Badge, Fact, Field, Meter, Scope};
 use berth_web::people::{self, AccountPage, Invitation, SessionRow, TokenRow};
-use berth_web::shell::{ApiCall, Flash, Mark, Section, Shell, Theme, Tone, Viewer};
+use berth_web::shell::{ApiCall, ENTRIES, Flash, Mark, Section, Shell, Theme, Tone, Viewer};
 
 const NOW: i64 = 1_795_224_225_000;
 const ID: &str = "3f9a6c0d51e84b7c9a2e6f1d0c8b7a65";
@@ -62,12 +62,9 @@ fn shell(title: &str, section: Section) -> Shell {
     Shell {
         title: title.to_owned(),
         section,
-        viewer: Some(Viewer {
-            name: "anna".into(),
-            role: "operator".into(),
-            manages_people: true,
-            acts: true,
-        }),
+        viewer: Some(Viewer { name: "anna".into(), role: "operator".into(), acts: true }),
+        entries: ENTRIES.iter().collect(),
+        strips: Vec::new(),
         theme: Theme::System,
         mark: Mark::Running,
         flash: None,

@@ -4,6 +4,8 @@
 //! The notice travels in a cookie of half a minute that the next page reads and ends; it is text,
 //! escaped like any other.
 
+use std::sync::LazyLock;
+
 use axum::extract::FromRequestParts;
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderValue, LOCATION, SET_COOKIE};
@@ -12,12 +14,13 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use berth_web::Template;
-use berth_web::shell::{Flash, Section, Shell, Theme, Tone, Viewer};
+use berth_web::shell::{ENTRIES, Entry, Flash, Section, Shell, Theme, Tone, Viewer};
 
 use crate::app::App;
 use crate::auth::{Caller, Role};
 use crate::error::{Error, Result};
 use crate::http::guard::cookie;
+use crate::http::routes::Access;
 
 /// How long a notice waits for the page that shows it.
 const FLASH_SECS: u32 = 30;
@@ -74,6 +77,7 @@ impl Frame {
             title: title.into(),
             section,
             viewer: self.caller.as_ref().map(viewer),
+            entries: self.caller.as_ref().map(entries).unwrap_or_default(),
             theme: self.theme,
             flash: self.flash.clone(),
             path: self.path.clone(),
@@ -199,11 +203,25 @@ pub(super) fn encoded(text: &str) -> String {
     url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }
 
+/// The entries of the navigation whose pages let the caller in: the route table decides, so that no
+/// link leads to a refusal or to nowhere.
+fn entries(caller: &Caller) -> Vec<&'static Entry> {
+    static OPEN_TO: LazyLock<Vec<(&Entry, Access)>> = LazyLock::new(|| {
+        let (table, _) = crate::http::describe();
+        let rule = |entry: &'static Entry| {
+            let row = table.iter().find(|row| row.method == "GET" && row.path == entry.path)?;
+            Some((entry, row.access))
+        };
+        ENTRIES.iter().filter_map(rule).collect()
+    });
+    let open = OPEN_TO.iter().filter(|(_, access)| access.allows(Some(caller)).is_ok());
+    open.map(|(entry, _)| *entry).collect()
+}
+
 fn viewer(caller: &Caller) -> Viewer {
     Viewer {
         name: caller.name.clone(),
         role: caller.role.as_str().to_owned(),
-        manages_people: matches!(caller.role, Role::Operator | Role::Auditor),
         acts: matches!(caller.role, Role::Operator | Role::User),
     }
 }
