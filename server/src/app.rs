@@ -23,6 +23,7 @@ use crate::service::containers::Containers;
 use crate::service::images::Images;
 use crate::service::operations::Operations;
 use crate::service::rates::Rates;
+use crate::service::usage::Looks;
 
 /// A handle to what every request shares; cheap to clone.
 #[derive(Clone)]
@@ -48,6 +49,8 @@ pub struct Parts {
     pub containers: Containers,
     /// What containers used when last looked at.
     pub rates: Rates,
+    /// Processor time at the last look, of people and of the machine.
+    pub looks: Looks,
     /// Long work going on.
     pub operations: Operations,
     /// Cancelled when the server is to stop: streams end, and long work is interrupted.
@@ -98,6 +101,7 @@ impl App {
             throttle: Throttle::default(),
             containers: Containers::default(),
             rates: Rates::default(),
+            looks: Looks::default(),
             operations: Operations::default(),
             stopping: CancellationToken::new(),
             requests,

@@ -5,3 +5,4 @@ mod limits;
 mod names;
 mod recovery;
 mod support;
+mod usage;

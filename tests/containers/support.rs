@@ -19,7 +19,15 @@ const APPLETS: [&str; 14] = [
 
 /// Imports the image as `client`'s own.
 pub(crate) async fn import(client: &Client) {
-    let archive = image();
+    import_archive(client, image(IMAGE, "true")).await;
+}
+
+/// Imports another image on the same layer.
+pub(crate) async fn import_another(client: &Client) {
+    import_archive(client, image("berth/busybox:2", "false")).await;
+}
+
+async fn import_archive(client: &Client, archive: Vec<u8>) {
     let request = client
         .request("POST", "/api/v1/images/import")
         .header("content-type", "application/x-tar")
@@ -120,7 +128,7 @@ pub(crate) async fn ready(server: &TestServer) {
 }
 
 /// A `docker save` archive of one layer.
-fn image() -> Vec<u8> {
+fn image(reference: &str, command: &str) -> Vec<u8> {
     let busybox = std::fs::read("/bin/busybox").expect("busybox-static is installed");
     let mut layer = tar::Builder::new(Vec::new());
     for directory in ["bin/", "etc/", "tmp/"] {
@@ -140,12 +148,12 @@ fn image() -> Vec<u8> {
     let layer = layer.into_inner().expect("finish a buffer");
     let diff_id = format!("sha256:{}", hex(&layer));
     let config = json!({
-        "architecture": "amd64", "os": "linux", "config": {"Env": ["PATH=/bin", "FROM=image"], "Cmd": ["true"]},
+        "architecture": "amd64", "os": "linux", "config": {"Env": ["PATH=/bin", "FROM=image"], "Cmd": [command]},
         "rootfs": {"type": "layers", "diff_ids": [diff_id]},
     });
     let config = config.to_string().into_bytes();
     let name = format!("{}.json", hex(&config));
-    let manifest = json!([{"Config": name, "RepoTags": [IMAGE], "Layers": ["layer.tar"]}]);
+    let manifest = json!([{"Config": name, "RepoTags": [reference], "Layers": ["layer.tar"]}]);
     let mut archive = tar::Builder::new(Vec::new());
     entry(&mut archive, &name, tar::EntryType::Regular, &config);
     entry(&mut archive, "layer.tar", tar::EntryType::Regular, &layer);

@@ -58,6 +58,7 @@ pub fn routes() -> Routes {
     let routes = api::registries::routes(routes);
     let routes = api::containers::routes(routes);
     let routes = api::operations::routes(routes);
+    let routes = api::usage::routes(routes);
     let routes = api::events::routes(routes);
     let routes = api::system::routes(routes);
     pages::routes(routes)

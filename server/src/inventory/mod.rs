@@ -19,6 +19,7 @@ pub mod people;
 pub mod registries;
 pub mod sessions;
 pub mod tokens;
+pub mod usage;
 
 use std::fmt::Display;
 use std::io::Read as _;

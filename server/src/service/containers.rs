@@ -77,6 +77,12 @@ impl Containers {
         held(&self.observed).get(id).cloned()
     }
 
+    /// Everything that runs, as last seen.
+    pub(crate) fn live(&self) -> Vec<Arc<ContainerRecord>> {
+        let observed = held(&self.observed);
+        observed.values().filter(|record| record.live.is_some()).cloned().collect()
+    }
+
     /// Remembers what was seen. What is older than what is known (an earlier run, or a living one of
     /// a run that has ended) is left out: answers may overtake each other.
     pub(crate) fn observe(&self, record: ContainerRecord) {

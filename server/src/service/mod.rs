@@ -11,6 +11,7 @@ pub mod images;
 pub mod invitations;
 pub mod lifecycle;
 pub mod logs;
+pub mod machine;
 pub mod operations;
 pub mod people;
 pub mod rates;
@@ -22,6 +23,7 @@ pub mod setup;
 pub mod stats;
 pub mod system;
 pub mod tokens;
+pub mod usage;
 
 /// A page of a list: the items, and where the next page begins.
 #[derive(Debug)]

@@ -75,9 +75,68 @@ pub struct IoUse {
     pub write_ops: u64,
 }
 
+/// What a cgroup holds now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Memory, page cache included.
+    pub memory_bytes: u64,
+    /// Swap.
+    pub swap_bytes: u64,
+    /// Processes and threads.
+    pub pids: u64,
+}
+
 /// Reads the counters of the container whose cgroup is at `paths`.
 pub fn read(paths: &CgroupPaths) -> io::Result<Sample> {
     read_below(Path::new(CGROUP_ROOT), paths)
+}
+
+/// The processor time used so far in the cgroup at `paths`, in microseconds.
+pub fn cpu_usec(paths: &CgroupPaths) -> io::Result<u64> {
+    let root = Path::new(CGROUP_ROOT);
+    match paths.version {
+        CgroupVersion::V2 => {
+            let stat = std::fs::read_to_string(directory(root, &paths.cpu)?.join("cpu.stat"))?;
+            Ok(field(&stat, "usage_usec").unwrap_or(0))
+        }
+        CgroupVersion::V1 => {
+            Ok(number(&directory(root, &paths.cpuacct)?.join("cpuacct.usage"))? / 1000)
+        }
+    }
+}
+
+/// Memory, swap and processes now in the cgroup at `paths`: the three figures that a sum is made of,
+/// without the kernel's longer files.
+pub fn held(paths: &CgroupPaths) -> io::Result<Held> {
+    let root = Path::new(CGROUP_ROOT);
+    let memory = directory(root, &paths.memory)?;
+    let (memory_bytes, swap_bytes) = match paths.version {
+        CgroupVersion::V2 => {
+            let swap = number(&memory.join("memory.swap.current")).unwrap_or(0);
+            (number(&memory.join("memory.current"))?, swap)
+        }
+        CgroupVersion::V1 => {
+            let used = number(&memory.join("memory.usage_in_bytes"))?;
+            // memsw counts memory and swap together.
+            let both = number(&memory.join("memory.memsw.usage_in_bytes")).unwrap_or(used);
+            (used, both.saturating_sub(used))
+        }
+    };
+    let pids = number(&directory(root, &paths.pids)?.join("pids.current"))?;
+    Ok(Held { memory_bytes, swap_bytes, pids })
+}
+
+/// The cgroup that `paths` lies in: all of its owner's containers, those that have ended too.
+pub fn parent(paths: &CgroupPaths) -> CgroupPaths {
+    let up = |path: &String| path.rsplit_once('/').map_or("", |(parent, _)| parent).to_owned();
+    CgroupPaths {
+        version: paths.version,
+        cpu: up(&paths.cpu),
+        cpuacct: up(&paths.cpuacct),
+        memory: up(&paths.memory),
+        pids: up(&paths.pids),
+        io: up(&paths.io),
+    }
 }
 
 impl Sample {

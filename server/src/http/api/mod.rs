@@ -10,3 +10,4 @@ pub mod sessions;
 pub mod setup;
 pub mod system;
 pub mod tokens;
+pub mod usage;

@@ -1,0 +1,97 @@
+//! What people hold by the inventory: containers with their limits, images with their layers.
+
+use std::collections::HashMap;
+
+use berth_runtime::id::PrincipalId;
+use berth_runtime::wire::Limits;
+use sqlx::{Row, SqlitePool};
+
+use crate::auth::Visibility;
+use crate::error::{Error, Result};
+
+/// A container with as much as a sum needs.
+#[derive(Debug, Clone)]
+pub struct Limited {
+    /// Its id.
+    pub id: String,
+    /// Whose.
+    pub owner: PrincipalId,
+    /// What it may use.
+    pub limits: Limits,
+}
+
+/// Somebody's images.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Held {
+    /// How many.
+    pub count: u64,
+    /// Their layers, stored and unpacked, each counted once.
+    pub bytes: u64,
+}
+
+/// The containers of those who are visible.
+pub async fn containers(db: &SqlitePool, visible: Visibility) -> Result<Vec<Limited>> {
+    let rows = sqlx::query(
+        "select id, owner, cpu_millis, cpu_weight, memory_bytes, swap_bytes, pids \
+         from containers where (?1 is null or owner = ?1)",
+    )
+    .bind(visible.owner())
+    .fetch_all(db)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Limited {
+                id: row.try_get("id")?,
+                owner: super::principal(row, "owner")?,
+                limits: Limits {
+                    cpu_millis: row.try_get("cpu_millis")?,
+                    cpu_weight: row.try_get("cpu_weight")?,
+                    memory_bytes: number(row, "memory_bytes")?,
+                    swap_bytes: number(row, "swap_bytes")?,
+                    pids: row.try_get("pids")?,
+                },
+            })
+        })
+        .collect()
+}
+
+/// The images of those who are visible, by owner. A layer in two images of one owner counts once.
+pub async fn images(db: &SqlitePool, visible: Visibility) -> Result<HashMap<PrincipalId, Held>> {
+    let rows = sqlx::query(
+        "select i.owner, count(distinct i.id) as count, coalesce((select sum(bytes) from \
+         (select max(l.compressed_bytes + l.unpacked_bytes) as bytes from image_layers l \
+         join images mine on mine.id = l.image where mine.owner = i.owner group by l.blob)), 0) \
+         as bytes from images i where (?1 is null or i.owner = ?1) group by i.owner",
+    )
+    .bind(visible.owner())
+    .fetch_all(db)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            let held = Held { count: number(row, "count")?, bytes: number(row, "bytes")? };
+            Ok((super::principal(row, "owner")?, held))
+        })
+        .collect()
+}
+
+/// Everybody's images together: what the disk holds, each layer once.
+pub async fn all_images(db: &SqlitePool) -> Result<Held> {
+    let row = sqlx::query(
+        "select (select count(*) from images) as count, coalesce(sum(bytes), 0) as bytes from \
+         (select max(compressed_bytes + unpacked_bytes) as bytes from image_layers group by blob)",
+    )
+    .fetch_one(db)
+    .await?;
+    Ok(Held { count: number(&row, "count")?, bytes: number(&row, "bytes")? })
+}
+
+/// The names of people, by id.
+pub async fn names(db: &SqlitePool) -> Result<HashMap<PrincipalId, String>> {
+    let rows = sqlx::query("select id, name from people").fetch_all(db).await?;
+    rows.iter().map(|row| Ok((super::principal(row, "id")?, row.try_get("name")?))).collect()
+}
+
+fn number(row: &sqlx::sqlite::SqliteRow, column: &str) -> Result<u64> {
+    let value: i64 = row.try_get(column)?;
+    u64::try_from(value).map_err(|source| Error::broken("read a sum", source))
+}
