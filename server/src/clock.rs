@@ -21,6 +21,17 @@ impl Time {
         Self(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
     }
 
+    /// A point in time as people and programs write it: RFC 3339, or seconds since 1970.
+    pub fn parse(text: &str) -> Option<Self> {
+        if let Ok(secs) = text.parse::<i64>() {
+            // To the end of the year 9999, which RFC 3339 can still write.
+            return (0..=253_402_300_799).contains(&secs).then(|| Self(secs * 1000));
+        }
+        let format = &time::format_description::well_known::Rfc3339;
+        let at = OffsetDateTime::parse(text, format).ok()?;
+        i64::try_from(at.unix_timestamp_nanos() / 1_000_000).ok().map(Self)
+    }
+
     /// This much later.
     pub fn after(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
@@ -84,6 +95,15 @@ impl utoipa::ToSchema for Time {
 #[cfg(test)]
 mod tests {
     use super::Time;
+
+    #[test]
+    fn reads_what_people_and_programs_write() {
+        assert_eq!(Time::parse("1970-01-01T01:00:00.5+01:00"), Some(Time(500)));
+        assert_eq!(Time::parse("1763688084"), Some(Time(1_763_688_084_000)));
+        for wrong in ["", "yesterday", "-1", "9999999999999", "2025-13-01T00:00:00Z"] {
+            assert_eq!(Time::parse(wrong), None, "{wrong}");
+        }
+    }
 
     #[test]
     fn shows_utc_with_milliseconds() {

@@ -9,6 +9,7 @@ mod credentials;
 mod idempotency;
 mod matrix;
 mod requests;
+mod resume;
 mod setup;
 mod sites;
 mod streams;

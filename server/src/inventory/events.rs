@@ -65,49 +65,101 @@ pub async fn insert(db: &mut SqliteConnection, event: NewEvent<'_>) -> Result<()
     Ok(())
 }
 
-/// The number of the newest event, of anybody's.
-pub async fn newest(db: &SqlitePool) -> Result<i64> {
-    Ok(sqlx::query_scalar("select coalesce(max(id), 0) from events").fetch_one(db).await?)
+/// Which events.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Of these kinds; one that ends in `.*` stands for all that begin so. All when empty.
+    pub kinds: Vec<String>,
+    /// About this object.
+    pub subject: Option<String>,
+    /// About this principal's objects.
+    pub owner: Option<PrincipalId>,
+    /// Not before.
+    pub since: Option<Time>,
+    /// Before.
+    pub until: Option<Time>,
+}
+
+/// The numbers between which events are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// The oldest event that is still there; the next one's number when none is.
+    pub first: i64,
+    /// The newest event that ever was.
+    pub last: i64,
+}
+
+/// Between which numbers events, of anybody's, are kept.
+pub async fn kept(db: &SqlitePool) -> Result<Kept> {
+    let row = sqlx::query(
+        "select (select min(id) from events) as first, \
+         coalesce((select seq from sqlite_sequence where name = 'events'), 0) as last",
+    )
+    .fetch_one(db)
+    .await?;
+    let last: i64 = row.try_get("last")?;
+    let first: Option<i64> = row.try_get("first")?;
+    Ok(Kept { first: first.unwrap_or(last + 1), last })
+}
+
+/// What every list of events is narrowed by; the numbers are those of [`bind_filter`].
+const FILTERED: &str = "(?1 is null or owner = ?1) \
+     and (?2 is null or exists (select 1 from json_each(?2) as wanted where kind = wanted.value \
+     or (substr(wanted.value, -2) = '.*' \
+     and substr(kind, 1, length(wanted.value) - 1) = substr(wanted.value, 1, length(wanted.value) - 1)))) \
+     and (?3 is null or subject = ?3) and (?4 is null or owner = ?4) \
+     and (?5 is null or at >= ?5) and (?6 is null or at < ?6) ";
+
+const COLUMNS: &str = "select id, at, owner, kind, subject_kind, subject, data from events where ";
+
+type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
+
+fn bind_filter<'q>(query: Query<'q>, visible: Visibility, filter: &'q Filter) -> Result<Query<'q>> {
+    let kinds = match filter.kinds.is_empty() {
+        true => None,
+        false => Some(
+            serde_json::to_string(&filter.kinds)
+                .map_err(|source| Error::broken("ask for kinds of events", source))?,
+        ),
+    };
+    Ok(query
+        .bind(visible.owner())
+        .bind(kinds)
+        .bind(filter.subject.as_deref())
+        .bind(filter.owner.map(|id| i64::from(id.0)))
+        .bind(filter.since)
+        .bind(filter.until))
 }
 
 /// Events after `after`, oldest first.
 pub async fn list_after(
     db: &SqlitePool,
     visible: Visibility,
+    filter: &Filter,
     after: i64,
     limit: u32,
 ) -> Result<Vec<Event>> {
-    let rows = sqlx::query(
-        "select id, at, owner, kind, subject_kind, subject, data from events \
-         where id > ?1 and (?2 is null or owner = ?2) order by id limit ?3",
-    )
-    .bind(after)
-    .bind(visible.owner())
-    .bind(limit)
-    .fetch_all(db)
-    .await?;
+    let query = sqlx::query(sqlx::AssertSqlSafe(format!(
+        "{COLUMNS} {FILTERED} and id > ?7 order by id limit ?8"
+    )));
+    let query = bind_filter(query, visible, filter)?;
+    let rows = query.bind(after).bind(limit).fetch_all(db).await?;
     rows.iter().map(event).collect()
 }
 
-/// Events before `before` (the newest without it), newest first; of one object with `subject`.
+/// Events before `before` (the newest without it), newest first.
 pub async fn list_before(
     db: &SqlitePool,
     visible: Visibility,
-    subject: Option<&str>,
+    filter: &Filter,
     before: Option<i64>,
     limit: u32,
 ) -> Result<Vec<Event>> {
-    let rows = sqlx::query(
-        "select id, at, owner, kind, subject_kind, subject, data from events \
-         where (?1 is null or id < ?1) and (?2 is null or owner = ?2) \
-         and (?3 is null or subject = ?3) order by id desc limit ?4",
-    )
-    .bind(before)
-    .bind(visible.owner())
-    .bind(subject)
-    .bind(limit)
-    .fetch_all(db)
-    .await?;
+    let query = sqlx::query(sqlx::AssertSqlSafe(format!(
+        "{COLUMNS} {FILTERED} and (?7 is null or id < ?7) order by id desc limit ?8"
+    )));
+    let query = bind_filter(query, visible, filter)?;
+    let rows = query.bind(before).bind(limit).fetch_all(db).await?;
     rows.iter().map(event).collect()
 }
 

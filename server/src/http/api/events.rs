@@ -1,23 +1,33 @@
 //! `/api/v1/events` and `/api/v1/audit`: what has happened, and who did what.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::response::sse::Event as SseEvent;
-use serde::Deserialize;
-use utoipa::IntoParams;
+use berth_runtime::id::PrincipalId;
+use futures_util::Stream;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::auth::TokenScope;
+use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::http::extract::{Caller, Items, PageParams, PageQuery, Query, page};
+use crate::http::problem::ProblemBody;
 use crate::http::routes::{Access, Routes};
 use crate::http::stream;
 use crate::inventory::audit::AuditEntry;
 use crate::inventory::events::Event;
-use crate::service::events;
+use crate::service::Listed;
+use crate::service::events::{self, Begin, Filter, Gap};
+
+/// A stream that has nothing to say says so after this.
+const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// Adds the routes.
 pub fn routes(routes: Routes) -> Routes {
@@ -38,57 +48,169 @@ struct EventQuery {
     after: Option<String>,
     /// Only those of this object.
     subject: Option<String>,
+    /// Only those of these kinds, separated by commas; `image.*` stands for all of images.
+    kind: Option<String>,
+    /// Only those of this person's objects.
+    owner: Option<u32>,
+    /// Nothing older: a time (RFC 3339) or seconds since 1970.
+    since: Option<String>,
+    /// Only older: a time (RFC 3339) or seconds since 1970.
+    until: Option<String>,
+}
+
+/// Which events are followed.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct FollowQuery {
+    /// Goes on after the event with this `id`, for those who cannot set `Last-Event-ID`; the header
+    /// goes before it.
+    after: Option<String>,
+    /// Only those of this object.
+    subject: Option<String>,
+    /// Only those of these kinds, separated by commas; `image.*` stands for all of images.
+    kind: Option<String>,
+    /// Only those of this person's objects.
+    owner: Option<u32>,
+}
+
+/// An event with its place.
+#[derive(Debug, Serialize, ToSchema)]
+struct EventView {
+    /// Its place in the stream: what `Last-Event-ID` and `after` of the stream take.
+    id: String,
+    /// The event.
+    #[serde(flatten)]
+    event: Event,
+}
+
+/// Why a stream does not go on where it was asked to.
+#[derive(Debug, Serialize)]
+struct GapBody {
+    reason: Gap,
+    detail: &'static str,
 }
 
 /// Lists events of the objects that one sees, newest first.
 #[utoipa::path(get, path = "/api/v1/events", tag = "events", params(EventQuery),
-    responses((status = 200, body = Items<Event>)))]
+    responses((status = 200, body = Items<EventView>), (status = 422, body = ProblemBody)))]
 async fn list(
     State(app): State<App>,
     caller: Caller,
     Query(query): Query<EventQuery>,
-) -> Result<Json<Items<Event>>> {
+) -> Result<Json<Items<EventView>>> {
     let page = page(&app, &PageParams { limit: query.limit, after: query.after })?;
-    let listed = events::list(&app, &caller, query.subject.as_deref(), &page).await?;
-    Ok(Json(Items::seal(&app, listed)?))
+    let filter = Filter {
+        kinds: query.kind.as_deref().map(events::parse_kinds).transpose()?.unwrap_or_default(),
+        subject: query.subject,
+        owner: query.owner.map(PrincipalId),
+        since: query.since.as_deref().map(|text| time("?since", text)).transpose()?,
+        until: query.until.as_deref().map(|text| time("?until", text)).transpose()?,
+    };
+    let listed = events::list(&app, &caller, &filter, &page).await?;
+    let placed = |event: Event| Ok(EventView { id: place(&app, event.number)?, event });
+    let items = listed.items.into_iter().map(placed).collect::<Result<_>>()?;
+    Ok(Json(Items::seal(&app, Listed { items, next: listed.next })?))
 }
 
-/// Follows events: server-sent events named by their kind. Goes on after `Last-Event-ID`, else
-/// begins now.
+/// Follows events: server-sent events named by their kind. Goes on after `Last-Event-ID` or `after`,
+/// over restarts of the server too, without a gap and without saying anything twice; else begins now.
+/// An event `gap` says that some in between are no longer kept, or that the place is not known. An
+/// event `heartbeat` comes after 15 quiet seconds and moves the place on.
 #[utoipa::path(get, path = "/api/v1/events/stream", tag = "events",
-    params(("Last-Event-ID" = Option<String>, Header, description = "The last id received")),
-    responses((status = 200, content_type = "text/event-stream", body = String)))]
-async fn follow(State(app): State<App>, caller: Caller, headers: HeaderMap) -> Result<Response> {
-    let last = headers.get("last-event-id").and_then(|id| id.to_str().ok());
-    let after = last.and_then(|id| app.keys.unseal(id)?.parse().ok());
-    let mut appended = events::appended(&app);
-    let mut after = match after {
-        Some(after) => after,
-        None => events::newest(&app).await?,
+    params(
+        FollowQuery,
+        ("Last-Event-ID" = Option<String>, Header, description = "The last id received")),
+    responses(
+        (status = 200, content_type = "text/event-stream", body = String),
+        (status = 422, body = ProblemBody)))]
+async fn follow(
+    State(app): State<App>,
+    caller: Caller,
+    Query(query): Query<FollowQuery>,
+    headers: HeaderMap,
+) -> Result<Response> {
+    let filter = Filter {
+        kinds: query.kind.as_deref().map(events::parse_kinds).transpose()?.unwrap_or_default(),
+        subject: query.subject,
+        owner: query.owner.map(PrincipalId),
+        ..Filter::default()
     };
-    let (reader, who) = (app.clone(), caller.clone());
-    let events = async_stream::try_stream! {
+    let number = |id: &str| -> Option<i64> { app.keys.unseal(id)?.parse().ok() };
+    let header = headers.get("last-event-id").map(|id| id.to_str().ok().and_then(number));
+    let last = match (header, query.after.as_deref()) {
+        (Some(last), _) => Some(last),
+        (None, Some(id)) => {
+            let wrong = || Error::field("?after", "no event was given this id");
+            Some(Some(number(id).ok_or_else(wrong)?))
+        }
+        (None, None) => None,
+    };
+    let begin = events::begin(&app, last).await?;
+    stream::sse(&app, &caller, stream_of(&app, &caller, filter, begin))
+}
+
+fn stream_of(
+    app: &App,
+    caller: &Caller,
+    filter: Filter,
+    begin: Begin,
+) -> impl Stream<Item = Result<SseEvent>> + Send + 'static {
+    let mut appended = events::appended(app);
+    let (app, caller) = (app.clone(), caller.clone());
+    async_stream::try_stream! {
+        let mut after = begin.after;
+        if let Some(gap) = begin.gap {
+            yield gap_event(&app, after, gap)?;
+        }
         loop {
             appended.mark_unchanged();
-            let batch = events::after(&reader, &who, after).await?;
-            if batch.is_empty() {
-                appended
-                    .changed()
-                    .await
-                    .map_err(|source| Error::broken("wait for events", source))?;
-                continue;
+            let batch = events::after(&app, &caller, &filter, after).await?;
+            if let Some(gap) = batch.gap {
+                yield gap_event(&app, after, gap)?;
             }
-            for event in batch {
+            for event in batch.events {
                 after = event.number;
                 yield SseEvent::default()
-                    .id(reader.keys.seal(&after.to_string())?)
+                    .id(place(&app, after)?)
                     .event(&event.kind)
                     .json_data(&event)
                     .map_err(|source| Error::broken("write an event", source))?;
             }
+            if after < batch.seen {
+                after = batch.seen;
+                continue;
+            }
+            match tokio::time::timeout(HEARTBEAT, appended.changed()).await {
+                Ok(changed) => {
+                    changed.map_err(|source| Error::broken("wait for events", source))?;
+                }
+                Err(_quiet) => {
+                    yield SseEvent::default()
+                        .id(place(&app, after)?)
+                        .event("heartbeat")
+                        .json_data(serde_json::json!({"at": Time::now()}))
+                        .map_err(|source| Error::broken("write an event", source))?;
+                }
+            }
         }
-    };
-    stream::sse(&app, &caller, events)
+    }
+}
+
+fn gap_event(app: &App, after: i64, reason: Gap) -> Result<SseEvent> {
+    let body = GapBody { reason, detail: reason.detail() };
+    let event = SseEvent::default().id(place(app, after)?).event("gap").json_data(&body);
+    event.map_err(|source| Error::broken("write an event", source))
+}
+
+/// An event's number as it is given out.
+fn place(app: &App, number: i64) -> Result<String> {
+    app.keys.seal(&number.to_string())
+}
+
+fn time(pointer: &'static str, text: &str) -> Result<Time> {
+    let wrong = || Error::field(pointer, "is neither a time (RFC 3339) nor seconds since 1970");
+    Time::parse(text).ok_or_else(wrong)
 }
 
 /// Lists who did what, newest first.

@@ -199,14 +199,7 @@ pub async fn follow_logs(
 /// The time that a query's `since` means, as the log writes it: RFC 3339, or seconds since 1970.
 pub fn parse_since(text: &str) -> Result<String> {
     let wrong = || Error::field("?since", "is neither a time (RFC 3339, UTC with Z) nor seconds");
-    if let Ok(secs) = text.parse::<i64>() {
-        let ms = secs.checked_mul(1000).filter(|_| (0..=253_402_300_799).contains(&secs));
-        return Ok(Time(ms.ok_or_else(wrong)?).to_string());
-    }
-    let format = &time::format_description::well_known::Rfc3339;
-    let at = time::OffsetDateTime::parse(text, format).map_err(|_| wrong())?;
-    let ms = i64::try_from(at.unix_timestamp_nanos() / 1_000_000).map_err(|_| wrong())?;
-    Ok(Time(ms).to_string())
+    Ok(Time::parse(text).ok_or_else(wrong)?.to_string())
 }
 
 async fn sample(app: &App, row: &Container) -> Result<StatsView> {
