@@ -48,6 +48,15 @@ pub enum Error {
     /// The object's state forbids it now.
     #[error("{0}")]
     Conflict(Refusal),
+    /// What was to be changed has been changed since the caller looked.
+    #[error(
+        "it was changed since you looked at it; get it again, look at what is different, and send \
+         your change with the new ETag in If-Match"
+    )]
+    Stale {
+        /// The version that is there now.
+        version: String,
+    },
     /// The request is wrong and will stay wrong.
     #[error("{refusal}")]
     Invalid {
@@ -148,6 +157,7 @@ impl Error {
             | Self::Exhausted(refusal)
             | Self::Unavailable(refusal)
             | Self::Invalid { refusal, .. } => &refusal.code,
+            Self::Stale { .. } => "edit.stale",
             Self::TooLarge { .. } => "request.too-large",
             Self::TooMany { .. } => "too-many-attempts",
             Self::Broken { .. } => "internal",
@@ -159,7 +169,7 @@ impl Error {
         let class = match self {
             Self::NotFound(_) => FailureClass::NotFound,
             Self::Unauthenticated | Self::Denied(_) => FailureClass::Denied,
-            Self::Conflict(_) => FailureClass::Conflict,
+            Self::Conflict(_) | Self::Stale { .. } => FailureClass::Conflict,
             Self::Invalid { .. } | Self::TooLarge { .. } => FailureClass::Invalid,
             Self::Exhausted(_) => FailureClass::Exhausted,
             Self::TooMany { .. } | Self::Unavailable(_) => FailureClass::Unavailable,

@@ -6,6 +6,7 @@
 
 mod configuration;
 mod credentials;
+mod edits;
 mod idempotency;
 mod matrix;
 mod requests;

@@ -36,6 +36,7 @@ pub mod extract;
 pub mod guard;
 pub mod openapi;
 pub mod pages;
+pub mod precondition;
 pub mod problem;
 pub mod routes;
 pub mod stream;

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use axum::http::header::{
-    ALLOW, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
+    ALLOW, CONTENT_TYPE, ETAG, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
@@ -17,6 +17,7 @@ use berth_web::shell::Shell;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::precondition;
 use super::routes::Surface;
 use crate::error::{Error, FieldError, Refusal};
 
@@ -58,6 +59,9 @@ impl IntoResponse for Error {
             Self::Unavailable(_) => {
                 headers.insert(RETRY_AFTER, HeaderValue::from(1));
             }
+            Self::Stale { version } => {
+                headers.extend(precondition::header(version).map(|value| (ETAG, value)));
+            }
             Self::Unauthenticated => {
                 headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
@@ -85,6 +89,7 @@ pub fn status(error: &Error) -> StatusCode {
         Error::Unauthenticated => StatusCode::UNAUTHORIZED,
         Error::Denied(_) => StatusCode::FORBIDDEN,
         Error::Conflict(_) => StatusCode::CONFLICT,
+        Error::Stale { .. } => StatusCode::PRECONDITION_FAILED,
         Error::Invalid { refusal, .. } => match refusal.code.as_ref() {
             "request.malformed" => StatusCode::BAD_REQUEST,
             "request.media-type" => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -173,7 +178,7 @@ fn render(asked: &Asked<'_>, response: Response, error: &Error) -> Response {
     };
     let mut rendered = (status, body).into_response();
     rendered.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
-    for name in [RETRY_AFTER, WWW_AUTHENTICATE, ALLOW] {
+    for name in [RETRY_AFTER, WWW_AUTHENTICATE, ALLOW, ETAG] {
         if let Some(value) = response.headers().get(&name) {
             rendered.headers_mut().insert(name, value.clone());
         }
@@ -198,7 +203,7 @@ fn page(problem: &ProblemBody) -> String {
         403 if code == "request.cross-site" => "Open the page here and try again.",
         403 => "An operator of this machine can lift this.",
         404 => "Look for it in your lists; it may have been removed.",
-        409 => "Look at how it stands now, then decide again.",
+        409 | 412 => "Look at how it stands now, then decide again.",
         429 | 503 => "Nothing was changed. Running containers are not touched.",
         500 => "Running containers are not touched. Give the operator the request’s id.",
         _ => "",

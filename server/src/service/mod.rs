@@ -5,6 +5,7 @@
 //! [`crate::auth::Caller`]'s visibility methods and from nowhere else.
 
 pub mod containers;
+pub mod edits;
 pub mod events;
 pub mod housekeeping;
 pub mod images;

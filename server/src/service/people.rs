@@ -2,6 +2,7 @@
 
 use berth_runtime::id::PrincipalId;
 
+use super::edits::{Expected, Version};
 use super::{Listed, Page, setup};
 use crate::app::App;
 use crate::auth::{Caller, Role};
@@ -20,12 +21,19 @@ pub struct Invitation {
 }
 
 /// A change to a person; what is `None` stays.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Change {
     /// The new role.
     pub role: Option<Role>,
-    /// Whether they may sign in.
+    /// Whether they may not sign in.
     pub disabled: Option<bool>,
+    /// What it was made from.
+    pub expected: Expected,
+}
+
+/// The version of what can be edited of a person.
+pub fn version(person: &Person) -> Version {
+    Version::of(&(&person.name, person.role, person.disabled_at.is_some(), person.group.0))
 }
 
 /// Names are what people sign in with and what others see: short, plain, without look-alikes.
@@ -125,9 +133,12 @@ pub async fn change(app: &App, caller: &Caller, id: PrincipalId, change: Change)
         Some(false) => "person.enable",
         None => "person.role",
     };
-    let person = people::find(app.inventory.read(), caller.changes(), id).await?;
+    people::find(app.inventory.read(), caller.changes(), id).await?;
     let mut write = app.inventory.change(&caller.actor, action).await?;
     write.subject("person", id, id);
+    // Read again now that nobody else writes.
+    let person = people::find(app.inventory.read(), caller.changes(), id).await?;
+    change.expected.check(&version(&person))?;
     if let Some(role) = change.role {
         people::update_role(write.db(), id, role).await?;
     }

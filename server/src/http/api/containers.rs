@@ -19,6 +19,7 @@ use crate::app::App;
 use crate::auth::TokenScope;
 use crate::error::{Error, Result};
 use crate::http::extract::{Caller, Create, Items, JsonBody, PageParams, Path, Query, page};
+use crate::http::precondition::{Precondition, Tagged};
 use crate::http::problem::ProblemBody;
 use crate::http::routes::{Access, Routes};
 use crate::http::stream;
@@ -199,63 +200,78 @@ async fn list(
     request_body = CreateRequest,
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes it once")),
     responses(
-        (status = 201, body = DetailView), (status = 202, body = DetailView),
+        (status = 201, body = DetailView, headers(("ETag" = String))),
+        (status = 202, body = DetailView, headers(("ETag" = String))),
         (status = 409, body = ProblemBody), (status = 422, body = ProblemBody)))]
 async fn make(
     State(app): State<App>,
     caller: Caller,
     Create(body, key): Create<CreateRequest>,
-) -> Result<(StatusCode, Json<DetailView>)> {
+) -> Result<(StatusCode, Tagged<DetailView>)> {
     let made = create::create(&app, &caller, body, key).await?;
     let waits = made.container.status == Status::Pulling;
     let status = if waits { StatusCode::ACCEPTED } else { StatusCode::CREATED };
-    Ok((status, Json(made)))
+    Ok((status, tagged(made)))
 }
 
 /// Shows a container with all that is known of it.
 #[utoipa::path(get, path = "/api/v1/containers/{id}", tag = "containers",
     params(("id" = String, Path, description = "Its id, or one's own one's name")),
-    responses((status = 200, body = DetailView), (status = 404, body = ProblemBody)))]
+    responses(
+        (status = 200, body = DetailView, headers(("ETag" = String))),
+        (status = 404, body = ProblemBody)))]
 async fn show(
     State(app): State<App>,
     caller: Caller,
     Path(key): Path<String>,
-) -> Result<Json<DetailView>> {
-    Ok(Json(containers::inspect(&app, &caller, &key).await?))
+) -> Result<Tagged<DetailView>> {
+    Ok(tagged(containers::inspect(&app, &caller, &key).await?))
 }
 
 /// Changes name, limits (at once, if it runs) or restart policy.
 #[utoipa::path(patch, path = "/api/v1/containers/{id}", tag = "containers",
-    params(("id" = String, Path, description = "Its id or name")),
+    params(
+        ("id" = String, Path, description = "Its id or name"),
+        ("If-Match" = Option<String>, Header, description = "Only if its ETag is one of these")),
     request_body = ChangeRequest,
     responses(
-        (status = 200, body = DetailView), (status = 404, body = ProblemBody),
-        (status = 409, body = ProblemBody), (status = 422, body = ProblemBody)))]
+        (status = 200, body = DetailView, headers(("ETag" = String))),
+        (status = 404, body = ProblemBody), (status = 409, body = ProblemBody),
+        (status = 412, body = ProblemBody), (status = 422, body = ProblemBody)))]
 async fn change(
     State(app): State<App>,
     caller: Caller,
     Path(key): Path<String>,
+    Precondition(expected): Precondition,
     JsonBody(body): JsonBody<ChangeRequest>,
-) -> Result<Json<DetailView>> {
-    let change = Change { limits: body.limits, restart: body.restart, name: body.name };
-    Ok(Json(actions::change(&app, &caller, &key, change).await?))
+) -> Result<Tagged<DetailView>> {
+    let ChangeRequest { name, limits, restart } = body;
+    let change = Change { limits, restart, name, expected };
+    Ok(tagged(actions::change(&app, &caller, &key, change).await?))
+}
+
+fn tagged(view: DetailView) -> Tagged<DetailView> {
+    Tagged(view.container.version(), view)
 }
 
 /// Removes a container with all that was written in it. Answers 202 when the supervisor is away:
 /// then it goes when that is back.
 #[utoipa::path(delete, path = "/api/v1/containers/{id}", tag = "containers",
-    params(("id" = String, Path, description = "Its id or name"), RemoveQuery),
+    params(
+        ("id" = String, Path, description = "Its id or name"), RemoveQuery,
+        ("If-Match" = Option<String>, Header, description = "Only if its ETag is one of these")),
     responses(
         (status = 204), (status = 202), (status = 404, body = ProblemBody),
-        (status = 409, body = ProblemBody)))]
+        (status = 409, body = ProblemBody), (status = 412, body = ProblemBody)))]
 async fn remove(
     State(app): State<App>,
     caller: Caller,
     Path(key): Path<String>,
+    Precondition(expected): Precondition,
     Query(query): Query<RemoveQuery>,
 ) -> Result<StatusCode> {
     let force = if query.force { Force::Yes } else { Force::No };
-    let gone = actions::remove(&app, &caller, &key, force).await?;
+    let gone = actions::remove_if(&app, &caller, &key, force, expected).await?;
     Ok(if gone { StatusCode::NO_CONTENT } else { StatusCode::ACCEPTED })
 }
 

@@ -15,6 +15,7 @@ use crate::auth::TokenScope;
 use crate::clock::Time;
 use crate::error::Result;
 use crate::http::extract::{Caller, Create, Items, JsonBody, PageParams, Path, Query, page};
+use crate::http::precondition::{Precondition, Tagged};
 use crate::http::problem::ProblemBody;
 use crate::http::routes::{Access, Routes};
 use crate::inventory::images::ReferenceValue;
@@ -191,25 +192,33 @@ async fn list(
 /// Shows an image: config, layers, history.
 #[utoipa::path(get, path = "/api/v1/images/{id}", tag = "images",
     params(("id" = String, Path, description = "The image")),
-    responses((status = 200, body = ImageDetail), (status = 404, body = ProblemBody)))]
+    responses(
+        (status = 200, body = ImageDetail, headers(("ETag" = String))),
+        (status = 404, body = ProblemBody)))]
 async fn show(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<Json<ImageDetail>> {
-    Ok(Json(images::inspect(&app, &caller, &id).await?.into()))
+) -> Result<Tagged<ImageDetail>> {
+    let image = images::inspect(&app, &caller, &id).await?;
+    Ok(Tagged(images::version(&image.image.references), image.into()))
 }
 
 /// Removes an image; refused while a container uses it.
 #[utoipa::path(delete, path = "/api/v1/images/{id}", tag = "images",
-    params(("id" = String, Path, description = "The image")),
-    responses((status = 204), (status = 404, body = ProblemBody), (status = 409, body = ProblemBody)))]
+    params(
+        ("id" = String, Path, description = "The image"),
+        ("If-Match" = Option<String>, Header, description = "Only if its ETag is one of these")),
+    responses(
+        (status = 204), (status = 404, body = ProblemBody), (status = 409, body = ProblemBody),
+        (status = 412, body = ProblemBody)))]
 async fn remove(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<String>,
+    Precondition(expected): Precondition,
 ) -> Result<StatusCode> {
-    images::remove(&app, &caller, &id).await?;
+    images::remove(&app, &caller, &id, &expected).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -230,29 +239,38 @@ async fn pull(
 
 /// Gives an image one more name.
 #[utoipa::path(post, path = "/api/v1/images/{id}/tags", tag = "images", request_body = TagRequest,
-    params(("id" = String, Path, description = "The image")),
-    responses((status = 200, body = ImageView), (status = 404, body = ProblemBody),
+    params(
+        ("id" = String, Path, description = "The image"),
+        ("If-Match" = Option<String>, Header, description = "Only if its ETag is one of these")),
+    responses(
+        (status = 200, body = ImageView, headers(("ETag" = String))),
+        (status = 404, body = ProblemBody), (status = 412, body = ProblemBody),
         (status = 422, body = ProblemBody)))]
 async fn tag(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<String>,
+    Precondition(expected): Precondition,
     JsonBody(body): JsonBody<TagRequest>,
-) -> Result<Json<ImageView>> {
-    Ok(Json(images::tag(&app, &caller, &id, &body.reference).await?.into()))
+) -> Result<Tagged<ImageView>> {
+    let image = images::tag(&app, &caller, &id, &body.reference, &expected).await?;
+    Ok(Tagged(images::version(&image.references), image.into()))
 }
 
 /// Takes a name from an image.
 #[utoipa::path(delete, path = "/api/v1/images/{id}/tags", tag = "images", params(
-        ("id" = String, Path, description = "The image"), UntagQuery),
-    responses((status = 204), (status = 404, body = ProblemBody)))]
+        ("id" = String, Path, description = "The image"), UntagQuery,
+        ("If-Match" = Option<String>, Header, description = "Only if its ETag is one of these")),
+    responses(
+        (status = 204), (status = 404, body = ProblemBody), (status = 412, body = ProblemBody)))]
 async fn untag(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<String>,
+    Precondition(expected): Precondition,
     Query(query): Query<UntagQuery>,
 ) -> Result<StatusCode> {
-    images::untag(&app, &caller, &id, &query.reference).await?;
+    images::untag(&app, &caller, &id, &query.reference, &expected).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

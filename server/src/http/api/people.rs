@@ -15,6 +15,7 @@ use crate::auth::{Role, TokenScope};
 use crate::clock::Time;
 use crate::error::Result;
 use crate::http::extract::{Caller, Items, JsonBody, PageParams, PageQuery, Path, Visitor};
+use crate::http::precondition::{Precondition, Tagged};
 use crate::http::problem::ProblemBody;
 use crate::http::routes::{Access, Routes};
 use crate::inventory::people::Person;
@@ -136,25 +137,40 @@ async fn add(
 /// Shows a person: oneself, or for operators and auditors anybody.
 #[utoipa::path(get, path = "/api/v1/people/{id}", tag = "people",
     params(("id" = u32, Path, description = "The person")),
-    responses((status = 200, body = Person), (status = 404, body = ProblemBody)))]
-async fn show(State(app): State<App>, caller: Caller, Path(id): Path<u32>) -> Result<Json<Person>> {
-    Ok(Json(people::find(&app, &caller, PrincipalId(id)).await?))
+    responses(
+        (status = 200, body = Person, headers(("ETag" = String))),
+        (status = 404, body = ProblemBody)))]
+async fn show(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<u32>,
+) -> Result<Tagged<Person>> {
+    Ok(tagged(people::find(&app, &caller, PrincipalId(id)).await?))
 }
 
 /// Changes a person's role, or disables or enables them.
 #[utoipa::path(patch, path = "/api/v1/people/{id}", tag = "people",
-    params(("id" = u32, Path, description = "The person")), request_body = PersonChange,
+    params(
+        ("id" = u32, Path, description = "The person"),
+        ("If-Match" = Option<String>, Header, description = "Only if the ETag is one of these")),
+    request_body = PersonChange,
     responses(
-        (status = 200, body = Person), (status = 404, body = ProblemBody),
-        (status = 409, body = ProblemBody)))]
+        (status = 200, body = Person, headers(("ETag" = String))),
+        (status = 404, body = ProblemBody), (status = 409, body = ProblemBody),
+        (status = 412, body = ProblemBody)))]
 async fn change(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<u32>,
+    Precondition(expected): Precondition,
     JsonBody(body): JsonBody<PersonChange>,
-) -> Result<Json<Person>> {
-    let change = people::Change { role: body.role, disabled: body.disabled };
-    Ok(Json(people::change(&app, &caller, PrincipalId(id), change).await?))
+) -> Result<Tagged<Person>> {
+    let change = people::Change { role: body.role, disabled: body.disabled, expected };
+    Ok(tagged(people::change(&app, &caller, PrincipalId(id), change).await?))
+}
+
+fn tagged(person: Person) -> Tagged<Person> {
+    Tagged(people::version(&person), person)
 }
 
 /// Makes a new one-time link; an older one ends.

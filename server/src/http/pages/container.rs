@@ -30,6 +30,7 @@ use crate::service::containers;
 use crate::service::containers::actions::{self, Change};
 use crate::service::containers::output::{self, LogPart};
 use crate::service::containers::view::{ContainerView, DetailView, HeldLimit};
+use crate::service::edits::Expected;
 use crate::service::logs::{LogEntry, LogSelection, LogStream};
 use crate::service::rates::{self, Use};
 use crate::service::restart::RestartPolicy;
@@ -382,7 +383,12 @@ async fn change_settings(
     let result = match settings_request(&posted) {
         Ok((limits, restart)) => {
             let name = Some(posted.text("name").to_owned()).filter(|name| *name != view.name);
-            let change = Change { limits: Some(limits), restart: Some(restart), name };
+            let change = Change {
+                limits: Some(limits),
+                restart: Some(restart),
+                name,
+                expected: Expected::of(posted.text("etag")),
+            };
             actions::change(&app, &caller, &id, change).await
         }
         Err(wrong) => Err(wrong.into_error()),

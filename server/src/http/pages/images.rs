@@ -25,6 +25,7 @@ use crate::error::{Error, Result};
 use crate::http::routes::{Access, Routes};
 use crate::inventory::images::{ReferenceRow, ReferenceValue};
 use crate::inventory::operations::{Filter, Operation, OperationState};
+use crate::service::edits::Expected;
 use crate::service::images::{self, Image, Inspected, Upload};
 use crate::service::{Page, operations};
 
@@ -414,7 +415,7 @@ async fn remove(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Response> {
-    let result = images::remove(&app, &caller, &id).await;
+    let result = images::remove(&app, &caller, &id, &Expected::default()).await;
     frame.outcome(result, "/images", "The image is removed.")
 }
 

@@ -102,7 +102,7 @@ async fn disable(
     caller: Caller,
     Path(id): Path<u32>,
 ) -> Result<Response> {
-    let change = Change { role: None, disabled: Some(true) };
+    let change = Change { disabled: Some(true), ..Change::default() };
     let result = people::change(&app, &caller, PrincipalId(id), change).await;
     let text = match &result {
         Ok(person) => format!("{} is disabled; their sessions and tokens have ended.", person.name),
@@ -117,7 +117,7 @@ async fn enable(
     caller: Caller,
     Path(id): Path<u32>,
 ) -> Result<Response> {
-    let change = Change { role: None, disabled: Some(false) };
+    let change = Change { disabled: Some(false), ..Change::default() };
     let result = people::change(&app, &caller, PrincipalId(id), change).await;
     let text = match &result {
         Ok(person) => format!("{} may sign in again.", person.name),

@@ -10,7 +10,7 @@ use berth_runtime::record::{ContainerRecord, ExitCause, ExitRecord, Failure, Fai
 use berth_runtime::wire::{Limits, LogOptions, StartRequest};
 use serde_json::json;
 
-use super::view::{DetailView, spec};
+use super::view::{DetailView, spec, version};
 use super::{allow, detail, ensure_person, find, find_to_change, look};
 use crate::app::App;
 use crate::auth::Caller;
@@ -20,6 +20,7 @@ use crate::inventory::Write;
 use crate::inventory::containers::{self, Container, Stop, StopKind};
 use crate::inventory::events::NewEvent;
 use crate::runtime_client::{NOT_RUNNING, RuntimeError};
+use crate::service::edits::Expected;
 use crate::service::lifecycle::{Action, Status};
 use crate::service::reconcile;
 use crate::service::restart::RestartPolicy;
@@ -43,6 +44,8 @@ pub struct Change {
     pub restart: Option<RestartPolicy>,
     /// The name.
     pub name: Option<String>,
+    /// What it was made from.
+    pub expected: Expected,
 }
 
 /// Starts a container.
@@ -154,6 +157,7 @@ pub async fn change(app: &App, caller: &Caller, key: &str, change: Change) -> Re
     let id = find_to_change(app, caller, key).await?.id;
     let _lock = app.containers.lock(&id).await;
     let row = find_to_change(app, caller, id.as_str()).await?;
+    change.expected.check(&version(&row))?;
     let limits = change.limits.map(|limits| super::spec::merge_limits(&limits, &row.limits));
     if let Some(limits) = &limits {
         allow(app, &row, Action::Update)?;
@@ -179,7 +183,9 @@ pub async fn change(app: &App, caller: &Caller, key: &str, change: Change) -> Re
     if let Some(limits) = &limits {
         containers::set_limits(write.db(), &row.id, limits).await?;
     }
-    event(&mut write, &row, "container.changed", json!({})).await?;
+    let name = change.name.as_ref().unwrap_or(&row.name);
+    let data = json!({"by": caller.name, "name": name});
+    event(&mut write, &row, "container.changed", data).await?;
     let live = app.containers.observed(&row.id).is_some_and(|record| record.live.is_some());
     write.commit().await?;
     if let Some(limits) = limits.filter(|_| live) {
@@ -209,11 +215,23 @@ async fn apply_limits(app: &App, row: &Container, limits: Limits) -> Result<()> 
 /// Removes a container with all that was written in it; with `force` also one that runs. Answers
 /// whether it is gone already; else the supervisor is away, and it goes when that is back.
 pub async fn remove(app: &App, caller: &Caller, key: &str, force: Force) -> Result<bool> {
+    remove_if(app, caller, key, force, Expected::default()).await
+}
+
+/// The same if it is still what the caller has looked at.
+pub async fn remove_if(
+    app: &App,
+    caller: &Caller,
+    key: &str,
+    force: Force,
+    expected: Expected,
+) -> Result<bool> {
     let id = find_to_change(app, caller, key).await?.id;
     let (task_app, task_caller) = (app.clone(), caller.clone());
     in_background(async move {
         let _lock = task_app.containers.lock(&id).await;
         let row = find_to_change(&task_app, &task_caller, id.as_str()).await?;
+        expected.check(&version(&row))?;
         let action = match force {
             Force::No => Action::Remove,
             Force::Yes => Action::RemoveForced,

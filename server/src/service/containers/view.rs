@@ -14,6 +14,7 @@ use crate::auth::Caller;
 use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::inventory::containers::{Container, Intent, StopKind};
+use crate::service::edits::Version;
 use crate::service::lifecycle::Status;
 use crate::service::restart::{self, RestartPolicy};
 
@@ -312,6 +313,18 @@ impl ContainerView {
             content,
         })
     }
+}
+
+impl ContainerView {
+    /// The version of what can be edited of it.
+    pub fn version(&self) -> Version {
+        Version::of(&(&self.name, &self.limits, self.restart.policy))
+    }
+}
+
+/// The version of what can be edited of `row`: the same as its view's.
+pub(crate) fn version(row: &Container) -> Version {
+    Version::of(&(&row.name, LimitsView::from(row.limits), policy(row)))
 }
 
 impl DetailView {

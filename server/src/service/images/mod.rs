@@ -20,6 +20,7 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
+use super::edits::{Expected, Version};
 use super::{Listed, Page};
 use crate::app::App;
 use crate::auth::{Caller, Visibility};
@@ -56,6 +57,13 @@ pub struct Image {
     pub row: ImageRow,
     /// What it is called, tags first.
     pub references: Vec<ReferenceRow>,
+}
+
+/// The version of what can be edited of an image: its names.
+pub fn version(references: &[ReferenceRow]) -> Version {
+    let mut names: Vec<String> = references.iter().map(ToString::to_string).collect();
+    names.sort();
+    Version::of(&names)
 }
 
 /// An image in detail.
@@ -141,11 +149,19 @@ pub async fn inspect(app: &App, caller: &Caller, id: &str) -> Result<Inspected> 
 ///
 /// # Errors
 /// When there is no such image or the name is none.
-pub async fn tag(app: &App, caller: &Caller, id: &str, reference: &str) -> Result<Image> {
+pub async fn tag(
+    app: &App,
+    caller: &Caller,
+    id: &str,
+    reference: &str,
+    expected: &Expected,
+) -> Result<Image> {
     let reference = tag_of(reference)?;
     let row = own(app, caller, id).await?;
     let mut write = app.inventory.change(&caller.actor, "image.tag").await?;
-    if images::references(app.inventory.read(), id).await?.len() >= REFERENCES_MAX {
+    let before = images::references(app.inventory.read(), id).await?;
+    expected.check(&version(&before))?;
+    if before.len() >= REFERENCES_MAX {
         return Err(Error::exhausted(
             "image.too-many-names",
             format!("an image has at most {REFERENCES_MAX} names"),
@@ -171,10 +187,17 @@ pub async fn tag(app: &App, caller: &Caller, id: &str, reference: &str) -> Resul
 ///
 /// # Errors
 /// When there is no such image, or it has no such name.
-pub async fn untag(app: &App, caller: &Caller, id: &str, reference: &str) -> Result<()> {
+pub async fn untag(
+    app: &App,
+    caller: &Caller,
+    id: &str,
+    reference: &str,
+    expected: &Expected,
+) -> Result<()> {
     let reference = tag_of(reference)?;
     let row = own(app, caller, id).await?;
     let mut write = app.inventory.change(&caller.actor, "image.untag").await?;
+    expected.check(&version(&images::references(app.inventory.read(), id).await?))?;
     images::delete_reference(write.db(), row.owner, id, &reference).await?;
     write.subject("image", id, row.owner);
     write.commit().await
@@ -184,10 +207,11 @@ pub async fn untag(app: &App, caller: &Caller, id: &str, reference: &str) -> Res
 ///
 /// # Errors
 /// When there is no such image, or a container uses it.
-pub async fn remove(app: &App, caller: &Caller, id: &str) -> Result<()> {
+pub async fn remove(app: &App, caller: &Caller, id: &str, expected: &Expected) -> Result<()> {
     let row = own(app, caller, id).await?;
     let layers = images::layers(app.inventory.read(), id).await?;
     let mut write = app.inventory.change(&caller.actor, "image.remove").await?;
+    expected.check(&version(&images::references(app.inventory.read(), id).await?))?;
     let used = images::containers_of(write.db(), id).await?;
     if !used.is_empty() {
         let names = used.join(", ");
