@@ -64,7 +64,7 @@ impl Expected {
     /// # Errors
     /// When somebody has changed it in between.
     pub fn check(&self, now: &Version) -> Result<()> {
-        let listed = |list: &[String]| list.iter().any(|version| *version == now.0);
+        let listed = |list: &[String]| list.contains(&now.0);
         let wanted = self.any_of.as_deref().is_none_or(listed);
         let unwanted = match &self.none_of {
             NoneOf::Nothing => false,
