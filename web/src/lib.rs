@@ -11,6 +11,7 @@ pub mod assets;
 pub mod containers;
 pub mod entry;
 pub mod format;
+pub mod home;
 pub mod images;
 pub mod parts;
 pub mod people;

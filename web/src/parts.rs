@@ -43,6 +43,20 @@ impl Meter {
         }
     }
 
+    /// The figure itself, before its limit.
+    pub(crate) fn lead(&self) -> &str {
+        self.text.split_at(self.limit_at()).0
+    }
+
+    /// The limit, with the word before it; empty where there is none.
+    pub(crate) fn rest(&self) -> &str {
+        self.text.split_at(self.limit_at()).1
+    }
+
+    fn limit_at(&self) -> usize {
+        self.text.find(" of ").unwrap_or(self.text.len())
+    }
+
     /// The bar's width in per cent.
     pub(crate) fn width(&self) -> u8 {
         self.percent.unwrap_or(0)
@@ -138,5 +152,19 @@ impl Fact {
     pub fn with_exact(mut self, exact: impl Into<String>) -> Self {
         self.exact = exact.into();
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_figure_is_told_from_its_limit() {
+        let of = |text: &str| Meter { text: text.to_owned(), ..Meter::default() };
+        let both = |meter: &Meter| (meter.lead().to_owned(), meter.rest().to_owned());
+        assert_eq!(both(&of("3.1 of 8 GiB")), ("3.1".into(), " of 8 GiB".into()));
+        assert_eq!(both(&of("41 %")), ("41 %".into(), String::new()));
+        assert_eq!(both(&of("")), (String::new(), String::new()));
     }
 }

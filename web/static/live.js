@@ -1,12 +1,18 @@
 // Live pages: the server renders, this keeps what it rendered up to date.
 //
-// Every live_secs the page's own address is fetched again, and each element marked data-live is
-// changed in place into what the server says now: nothing is drawn twice, in two languages. Focus,
-// selection, open menus and what somebody is typing stay. A hidden tab asks for nothing.
+// The page's own address is fetched again every live_secs, and soon after anything has happened (the
+// event stream says when). Each element marked data-live is changed in place into what the server
+// says now: nothing is drawn twice, in two languages. Focus, selection, open menus and what somebody
+// is typing stay; rows stay where they are while the pointer is on them. A hidden tab asks for
+// nothing. When the server does not answer, a strip says so and how old the figures are.
 // There is no innerHTML here: fetched pages are parsed into a document that runs no script.
 
-const doc = document.documentElement;
-doc.classList.add("scripted");
+const RETRY_MS = [1000, 2000, 4000, 8000, 15000];
+const ANSWER_MS_MAX = 15000;
+// Events come in swarms; one look is enough for all that came within this.
+const SWARM_MS = 250;
+
+document.documentElement.classList.add("scripted");
 
 /** Makes element `from` equal to `to`, keeping nodes that are still the same. */
 function morph(from, to) {
@@ -14,27 +20,30 @@ function morph(from, to) {
     if (from.data !== to.data) from.data = to.data;
     return;
   }
+  if (from.nodeType !== Node.ELEMENT_NODE) return;
+  if (from.hasAttribute("data-working")) return;
   for (const { name } of [...from.attributes]) {
     if (!to.hasAttribute(name) && !kept(from, name)) from.removeAttribute(name);
   }
   for (const { name, value } of to.attributes) {
     if (from.getAttribute(name) !== value && !kept(from, name)) from.setAttribute(name, value);
   }
-  if (from.matches("input, textarea, select")) return;
-  if (from.hasAttribute("data-spark")) return;
+  if (from.matches("input, textarea, select, [data-spark]")) return;
+  const wanted = from.matches("tbody:hover, [data-rows]:hover") && [...from.children].every((row) => row.id) ? held(from, to) : [...to.childNodes];
   const byId = new Map();
   for (const child of from.children) if (child.id) byId.set(child.id, child);
   let at = from.firstChild;
-  for (const wanted of [...to.childNodes]) {
+  for (const next of wanted) {
     let match = null;
-    if (wanted.id && byId.has(wanted.id)) match = byId.get(wanted.id);
-    else if (at && !at.id && !wanted.id && alike(at, wanted)) match = at;
+    if (next === at) match = at;
+    else if (next.id && byId.has(next.id)) match = byId.get(next.id);
+    else if (at && !at.id && !next.id && alike(at, next)) match = at;
     if (match) {
-      if (match !== at) from.insertBefore(match, at);
-      else at = at.nextSibling;
-      morph(match, wanted);
+      if (match === at) at = at.nextSibling;
+      else from.insertBefore(match, at);
+      if (match !== next) morph(match, next);
     } else {
-      from.insertBefore(document.importNode(wanted, true), at);
+      from.insertBefore(document.importNode(next, true), at);
     }
   }
   while (at) {
@@ -42,6 +51,17 @@ function morph(from, to) {
     at.remove();
     at = next;
   }
+}
+
+/** The rows of `to` in the order in which they stand under the pointer; what is gone stays, marked. */
+function held(from, to) {
+  const rows = new Map([...to.children].map((row) => [row.id, row]));
+  const order = [];
+  for (const row of from.children) {
+    order.push(rows.get(row.id) || row);
+    if (!rows.delete(row.id)) row.classList.add("gone");
+  }
+  return [...order, ...rows.values()];
 }
 
 function alike(a, b) {
@@ -52,71 +72,180 @@ function alike(a, b) {
 function kept(element, name) {
   if (name === "open") return element.matches("details, dialog");
   if (name === "hidden") return element.matches("[data-copy], [data-script]");
-  if (name === "class") return element.matches("tr.cursor");
-  return name === "checked" || (name === "disabled" && element.matches("[data-working]"));
+  return name === "checked" || name === "data-working";
 }
 
-const live = { timer: 0, secs: Number(document.body.dataset.liveSecs || 0), busy: false, seen: new Date(), hurry: 0 };
+const live = {
+  secs: Number(document.body.dataset.liveSecs || 0),
+  timer: 0,
+  busy: false,
+  again: false,
+  failures: 0,
+  hurry: 0,
+  seen: new Date(),
+  gone: false,
+};
 
-/** Brings the live regions up to date; `hurry` asks again soon, as after an action. */
-async function refresh() {
-  if (live.busy || !live.secs || document.hidden) return;
+/** Brings the live regions up to date; `once` does so on a page that is not live, too. */
+async function refresh(once) {
+  if (live.gone || document.hidden || (!live.secs && !once)) return;
+  if (live.busy) {
+    live.again = true;
+    return;
+  }
   live.busy = true;
+  clearTimeout(live.timer);
   try {
-    const answer = await fetch(location.href, { headers: { accept: "text/html" }, cache: "no-store" });
+    const asked = location.href;
+    const answer = await fetch(asked, { headers: { accept: "text/html" }, cache: "no-store", signal: AbortSignal.timeout(ANSWER_MS_MAX) });
     if (answer.redirected && new URL(answer.url).pathname !== location.pathname) {
       location.reload();
       return;
     }
-    if (answer.status === 404 || answer.status === 410) {
-      if (location.pathname.startsWith("/containers/")) location.assign("/containers");
-      return;
-    }
-    if (!answer.ok) throw new Error(String(answer.status));
-    apply(new DOMParser().parseFromString(await answer.text(), "text/html"));
-    live.seen = new Date();
-    stale(false);
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    if (answer.status === 404 || answer.status === 410) gone();
+    else if (answer.status === 429 || answer.status === 503) stale("The server is busy");
+    else if (!answer.ok) stale("The server could not answer");
+    else if (asked === location.href) {
+      apply(page);
+      live.seen = new Date();
+      live.failures = 0;
+      strip("");
+    } else live.again = true;
   } catch {
-    stale(true);
+    stale("Connection lost");
   } finally {
     live.busy = false;
-    schedule();
+    if (live.again) {
+      live.again = false;
+      refresh(once);
+    } else schedule();
   }
 }
 
 function apply(page) {
+  const style = "link[rel=stylesheet]";
+  const [ours, theirs] = [document.querySelector(style), page.querySelector(style)];
+  // Another version serves now: its pages want its own style and script.
+  if (ours && theirs && ours.getAttribute("href") !== theirs.getAttribute("href") && !typed()) {
+    location.reload();
+    return;
+  }
+  const focused = document.activeElement;
   for (const region of document.querySelectorAll("[data-live]")) {
-    if (region.id === "flash") continue;
+    if (region.id === "flash" || marking(region)) continue;
     const now = page.getElementById(region.id);
     if (now) morph(region, document.importNode(now, true));
   }
+  // Moving a row takes its focus away.
+  if (focused && focused !== document.activeElement && focused.isConnected) focused.focus({ preventScroll: true });
   if (page.title) document.title = page.title;
-  const icon = page.getElementById("favicon");
-  const shown = document.getElementById("favicon");
-  if (icon && shown && icon.getAttribute("href") !== shown.getAttribute("href")) {
-    shown.setAttribute("href", icon.getAttribute("href"));
-  }
+  const [shown, icon] = [document.getElementById("favicon"), page.getElementById("favicon")];
+  if (icon && shown && icon.getAttribute("href") !== shown.getAttribute("href")) shown.setAttribute("href", icon.getAttribute("href"));
   live.secs = Number(page.body.dataset.liveSecs || 0);
   document.dispatchEvent(new CustomEvent("berth:updated"));
 }
 
-function stale(yes) {
-  const strip = document.getElementById("stale");
-  if (!strip) return;
-  if (yes) strip.querySelector("span").textContent = `Connection lost. Showing what was so at ${live.seen.toLocaleTimeString()}; trying again.`;
-  strip.hidden = !yes;
+/** Whether somebody marks text in there, to copy it. */
+function marking(region) {
+  const selection = getSelection();
+  return Boolean(selection && !selection.isCollapsed && selection.anchorNode && region.contains(selection.anchorNode) && selection.toString());
+}
+
+/** Whether anything on the page was typed and not sent. */
+function typed() {
+  return [...document.querySelectorAll("main form :is(input, textarea)")].some((field) => field.value !== field.defaultValue && field.type !== "hidden");
+}
+
+function stale(what) {
+  live.failures += 1;
+  // A single miss is no news.
+  if (live.failures > 1 || what !== "Connection lost") strip(`${what}: showing ${live.seen.toLocaleTimeString("en-GB")}. Trying again.`);
+}
+
+function gone() {
+  live.gone = true;
+  strip(`This is no longer here: showing how it was at ${live.seen.toLocaleTimeString("en-GB")}.`);
+}
+
+function strip(text) {
+  const line = document.getElementById("stale");
+  if (!line) return;
+  if (text) line.querySelector("span").textContent = text;
+  line.hidden = !text;
+  document.documentElement.classList.toggle("stale", Boolean(text));
 }
 
 function schedule() {
   clearTimeout(live.timer);
-  if (!live.secs) return;
-  const wait = live.hurry > 0 ? 400 : live.secs * 1000;
-  if (live.hurry > 0) live.hurry -= 1;
+  if (!live.secs || live.gone || document.hidden) return;
+  let wait = live.secs * 1000;
+  if (live.failures) wait = RETRY_MS[Math.min(live.failures, RETRY_MS.length) - 1];
+  else if (live.hurry > 0) {
+    live.hurry -= 1;
+    wait = 400;
+  }
   live.timer = setTimeout(refresh, wait);
 }
 
+/** Looks again when something has happened, until the tab is hidden or the stream ends. */
+const stream = { ender: null, swarm: 0, failures: 0, timer: 0 };
+
+async function follow() {
+  clearTimeout(stream.timer);
+  // A page that follows a log has its one stream; the events would be a second.
+  if (stream.ender || !live.secs || live.gone || document.hidden || document.querySelector("[data-follow]")) return;
+  const ender = new AbortController();
+  stream.ender = ender;
+  try {
+    const answer = await fetch("/api/v1/events/stream", { signal: ender.signal, cache: "no-store" });
+    if (!answer.ok || !answer.body) throw new Error(String(answer.status));
+    stream.failures = 0;
+    // Whatever happened while nobody listened.
+    if (live.failures) refresh();
+    const words = new TextDecoder();
+    const reader = answer.body.getReader();
+    for (let part = await reader.read(); !part.done; part = await reader.read()) {
+      if (!words.decode(part.value, { stream: true }).includes("data:")) continue;
+      clearTimeout(stream.swarm);
+      stream.swarm = setTimeout(refresh, SWARM_MS);
+    }
+  } catch {
+    stream.failures += 1;
+  }
+  if (stream.ender === ender) stream.ender = null;
+  if (ender.signal.aborted || document.hidden) return;
+  // The stream ends with the server, too: asking says whether it is there.
+  refresh();
+  stream.timer = setTimeout(follow, RETRY_MS[Math.min(stream.failures, RETRY_MS.length - 1)]);
+}
+
+function rest() {
+  clearTimeout(live.timer);
+  clearTimeout(stream.timer);
+  if (stream.ender) stream.ender.abort();
+  stream.ender = null;
+}
+
 document.addEventListener("visibilitychange", () => {
-  if (document.hidden) clearTimeout(live.timer);
-  else refresh();
+  if (document.hidden) rest();
+  else {
+    refresh();
+    follow();
+  }
+});
+addEventListener("pagehide", rest);
+addEventListener("pageshow", (event) => {
+  if (event.persisted) {
+    refresh();
+    follow();
+  }
+});
+addEventListener("online", () => refresh());
+// What a pointer held in its place moves when it leaves.
+document.addEventListener("mouseout", (event) => {
+  const rows = event.target.closest && event.target.closest("tbody, [data-rows]");
+  if (rows && !rows.contains(event.relatedTarget) && rows.querySelector(".gone")) refresh();
 });
 schedule();
+follow();
