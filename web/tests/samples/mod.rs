@@ -1,5 +1,7 @@
 //! Sample pages.
 
+mod home;
+
 use berth_web::Template;
 use berth_web::containers::{
     Ceilings, ConfirmPage, Head, LaunchForm, LaunchPage, LimitRow, ListPage, LogLine, LogsPage,
@@ -7,7 +9,6 @@ use berth_web::containers::{
 };
 use berth_web::entry::{InvitationPage, ProblemPage, SetupPage, SignInPage};
 use berth_web::format::{Moment, bytes_of, cores_used, percent};
-use berth_web::home::{FirstSteps, Happened, HomePage, MachineNow, Need, PersonShare, Stack, Task};
 use berth_web::images::{self, HistoryRow, LayerRow, Pull, PullLayer};
 use berth_web::parts::{Act, Badge, Fact, Field, Meter, Scope};
 use berth_web::people::{self, AccountPage, Invitation, SessionRow, TokenRow};
@@ -23,11 +24,11 @@ pub(crate) fn all(hostile: &str) -> Vec<(String, String)> {
     let mut add = |name: &str, html: Result<String, berth_web::Error>| {
         out.push((name.to_owned(), html.expect("the page renders")));
     };
-    add("home", home("train", true).render());
-    add("home-user", home("train", false).render());
-    add("home-first", home_first(false).render());
-    add("home-long", home(long, true).render());
-    add("hostile-home", home(hostile, true).render());
+    add("home", home::page("train", true).render());
+    add("home-user", home::page("train", false).render());
+    add("home-first", home::first(false).render());
+    add("home-long", home::page(long, true).render());
+    add("hostile-home", home::page(hostile, true).render());
     add("containers-empty", list(&[], true).render());
     add("containers-three", list(&rows(3, "train"), false).render());
     add("containers-dark", dark(list(&rows(7, "train"), false)).render());
@@ -62,150 +63,6 @@ pub(crate) fn all(hostile: &str) -> Vec<(String, String)> {
     add("problem-404", problem(404).render());
     add("problem-503", problem(503).render());
     out
-}
-
-/// The home page; `overseer` adds the machine.
-fn home(name: &str, overseer: bool) -> HomePage {
-    let meter = |key, label: &str, text: &str, percent: u8, note: &str| Meter {
-        key,
-        label: label.into(),
-        text: text.into(),
-        percent: Some(percent),
-        note: note.into(),
-    };
-    let badge = |tone, icon, word: &str, reason: &str| Badge {
-        tone,
-        icon,
-        word: word.into(),
-        reason: reason.into(),
-    };
-    let person = |hue: usize, name: &str| PersonShare {
-        id: hue.to_string(),
-        name: name.to_owned(),
-        path: format!("/people/{hue}"),
-        hue,
-        containers: "3 of 5 run".into(),
-        cpu: meter("cpu", "Processor", "1.64 of 8 cores", 20, ""),
-        memory: meter("memory", "Memory", "7.2 of 16 GiB", 45, ""),
-        images: "12 GiB".into(),
-    };
-    let happened = |id: u32, word: &str, tone, icon| Happened {
-        id: id.to_string(),
-        at: Moment::new(NOW - i64::from(id) * 97_000, NOW),
-        what: badge(tone, icon, word, ""),
-        name: name.to_owned(),
-        path: format!("/containers/{ID}"),
-        owner: if id.is_multiple_of(3) { "tom".into() } else { String::new() },
-    };
-    HomePage {
-        shell: shell("Home", Section::Home),
-        acts: true,
-        readouts: vec![
-            Meter {
-                key: "running",
-                label: "Running".into(),
-                text: "5 of 8".into(),
-                note: "of 64 that you may have".into(),
-                percent: None,
-            },
-            meter("cpu", "Processor", "1.64 of 6 cores", 27, "of what the running ones may use"),
-            meter("memory", "Memory", "13.2 of 16 GiB", 83, "of what the running ones may use"),
-            meter("pids", "Processes", "41 of 1 536", 3, "of what the running ones may use"),
-            Meter {
-                key: "images",
-                label: "Images".into(),
-                text: "4.2 GiB".into(),
-                note: "7 images".into(),
-                percent: None,
-            },
-        ],
-        needs: vec![
-            Need {
-                id: "a".into(),
-                state: badge(Tone::Bad, "failed", "killed", "out of memory at its limit of 64 MiB"),
-                name: name.to_owned(),
-                path: format!("/containers/{ID}"),
-                act: Some(Act {
-                    label: "Start",
-                    icon: "start",
-                    path: format!("/containers/{ID}/start"),
-                    asks: false,
-                    danger: false,
-                }),
-            },
-            Need {
-                id: "b".into(),
-                state: badge(Tone::Attention, "attention", "ends soon", "in 2 days"),
-                name: "token ci-deploy".into(),
-                path: "/account".into(),
-                act: None,
-            },
-        ],
-        needs_more: 3,
-        rows: rows(5, name),
-        rows_more: 2,
-        tasks: vec![Task {
-            id: "t".into(),
-            title: format!("Pull {name}/pytorch:2.9-cuda"),
-            owner: String::new(),
-            percent: Some(43),
-            text: "1.2 of 2.8 GiB".into(),
-            cancel: Some("/operations/t/cancel".into()),
-        }],
-        happened: vec![
-            happened(1, "started", Tone::Good, "running"),
-            happened(2, "ended", Tone::Neutral, "stopped"),
-            happened(3, "failed", Tone::Bad, "failed"),
-            happened(40, "removed", Tone::Neutral, "remove"),
-            happened(900, "pulled", Tone::Neutral, "image"),
-        ],
-        happened_path: "/events".into(),
-        machine: overseer.then(|| MachineNow {
-            readouts: vec![
-                meter("cpu", "Processor", "9.1 of 16 cores", 56, "load 9.3, 8.8, 7.9"),
-                meter("memory", "Memory", "41.3 of 64 GiB", 64, "no swap in use"),
-                meter("disk", "Disk", "812 of 938 GiB", 86, "126 GiB left for images"),
-                Meter {
-                    key: "pressure",
-                    label: "Waiting".into(),
-                    text: "2.4 %".into(),
-                    percent: None,
-                    note: "cpu 2.4 % · memory 0 % · disk 0.3 % of the last minute".into(),
-                },
-            ],
-            note: "up for 42 days".into(),
-            people: vec![person(1, "anna"), person(2, name), person(3, "kim"), person(0, "others")],
-            people_more: 12,
-            bars: vec![
-                Stack {
-                    label: "Processor",
-                    summary: "anna 30 %, tom 12 %, kim 4 %".into(),
-                    parts: vec![(1, 300), (2, 120), (3, 40), (0, 60)],
-                },
-                Stack {
-                    label: "Memory",
-                    summary: "anna 22 %, tom 20 %, kim 8 %".into(),
-                    parts: vec![(1, 220), (2, 200), (3, 80), (0, 10)],
-                },
-            ],
-        }),
-        first: None,
-    }
-}
-
-fn home_first(has_image: bool) -> HomePage {
-    HomePage {
-        readouts: Vec::new(),
-        needs: Vec::new(),
-        needs_more: 0,
-        rows: Vec::new(),
-        rows_more: 0,
-        tasks: Vec::new(),
-        happened: Vec::new(),
-        machine: None,
-        first: Some(FirstSteps { has_image, adds_people: true }),
-        ..home("train", false)
-    }
 }
 
 fn shell(title: &str, section: Section) -> Shell {
