@@ -161,6 +161,11 @@ listen = "$listen"
 #internal = []
 # Networks that nothing is fetched from, beside those that are never public.
 #forbidden_networks = []
+# Authorities (PEM) that are trusted beside the system's; the lab's proxy for public registries, and
+# a file with user:password for it. Both files must be readable by the user berth.
+#ca_file = "/etc/berth/ca.pem"
+#proxy = "http://proxy.lab:3128"
+#proxy_credentials_file = "/etc/berth/proxy-credentials"
 
 [retention]
 # Records older or more than this are dropped.

@@ -349,8 +349,33 @@ fn validate(config: &Config) -> Result<(), (&'static str, String)> {
     if server.log.parse::<tracing_subscriber::EnvFilter>().is_err() {
         return Err(("server.log", format!("{:?} is no log filter", server.log)));
     }
+    validate_registries(&config.registries)?;
     validate_containers(&config.containers, &config.runtime.ceilings)?;
     validate_runtime(&config.runtime)
+}
+
+fn validate_registries(registries: &RegistriesConfig) -> Result<(), (&'static str, String)> {
+    let Some(proxy) = &registries.proxy else {
+        let file = &registries.proxy_credentials_file;
+        return match file {
+            None => Ok(()),
+            Some(_) => Err((
+                "registries.proxy_credentials_file",
+                "there is no registries.proxy that it could be for".into(),
+            )),
+        };
+    };
+    let wrong = |why: &str| Err(("registries.proxy", format!("{proxy:?} {why}")));
+    match url::Url::parse(proxy) {
+        Ok(url) if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() => {
+            wrong("is no proxy's address such as http://proxy.lab:3128")
+        }
+        Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+            wrong("has a user name in it: put it into registries.proxy_credentials_file")
+        }
+        Ok(_) => Ok(()),
+        Err(_) => wrong("is no proxy's address such as http://proxy.lab:3128"),
+    }
 }
 
 fn validate_containers(

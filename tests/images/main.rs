@@ -5,6 +5,7 @@ mod breakout;
 mod formats;
 mod hostile;
 mod import;
+mod outbound;
 mod pull;
 mod registry;
 mod support;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -115,6 +115,39 @@ pub(crate) fn host_architecture() -> &'static str {
     if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" }
 }
 
+/// A certificate authority of the lab's own, and a certificate that it has signed.
+pub(crate) struct Authority {
+    /// What clients are to trust.
+    pub ca: PathBuf,
+    certificate: PathBuf,
+    key: PathBuf,
+    _scratch: Scratch,
+}
+
+impl Authority {
+    /// Signs a certificate for these DNS names.
+    pub(crate) fn new(names: &[&str]) -> Self {
+        let scratch = Scratch::new();
+        let names: Vec<String> = names.iter().map(|name| format!("DNS:{name}")).collect();
+        let script = format!(
+            "printf 'subjectAltName={}' > names
+             openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 \\
+                 -keyout ca.key -out ca.pem -subj /CN=lab
+             openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \\
+                 -keyout key.pem -out request.pem -subj /CN=registry
+             openssl x509 -req -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 \\
+                 -extfile names -out certificate.pem",
+            names.join(",")
+        );
+        let output =
+            Command::new("sh").args(["-ec", &script]).current_dir(&scratch.0).output().expect("sh");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let file = |name: &str| scratch.0.join(name);
+        let (ca, certificate, key) = (file("ca.pem"), file("certificate.pem"), file("key.pem"));
+        Self { ca, certificate, key, _scratch: scratch }
+    }
+}
+
 /// The Debian package's registry, on a port of its own.
 pub(crate) struct DockerRegistry {
     pub address: String,
@@ -126,6 +159,16 @@ pub(crate) struct DockerRegistry {
 impl DockerRegistry {
     /// `None`, and a skip, when the machine has no `docker-registry` or `skopeo`.
     pub(crate) fn start(credentials: Option<(&str, &str)>) -> Option<Self> {
+        Self::launch(credentials, "")
+    }
+
+    /// The same over TLS.
+    pub(crate) fn start_tls(authority: &Authority) -> Option<Self> {
+        let (certificate, key) = (authority.certificate.display(), authority.key.display());
+        Self::launch(None, &format!(", tls: {{certificate: {certificate}, key: {key}}}"))
+    }
+
+    fn launch(credentials: Option<(&str, &str)>, tls: &str) -> Option<Self> {
         for program in ["docker-registry", "skopeo", "htpasswd"] {
             if Command::new(program).arg("--help").output().is_err() {
                 programs::skip("needs docker-registry, skopeo and htpasswd");
@@ -138,7 +181,7 @@ impl DockerRegistry {
         let address = format!("127.0.0.1:{port}");
         let mut config = format!(
             "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
-             http: {{addr: {address}}}\n",
+             http: {{addr: {address}{tls}}}\n",
             scratch.0.join("registry").display()
         );
         if let Some((user, password)) = credentials {

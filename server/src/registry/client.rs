@@ -1,30 +1,31 @@
-//! Requests to one registry, every hop checked, every body capped.
+//! One pull's dealings with one repository, through `oci-client`.
+//!
+//! Whatever it asks for goes through the [`Gateway`], which see. What it answers is hashed here
+//! again: no digest is taken on the library's word.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use berth_runtime::digest::Digest;
-use bytes::Bytes;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, LOCATION, RANGE};
-use reqwest::{Client, Method, Response, StatusCode};
-use tokio::sync::Mutex;
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use oci_client::Reference;
+use oci_client::client::{BlobResponse, ClientConfig, ClientProtocol};
+use oci_client::errors::OciDistributionError;
+use oci_client::secrets::RegistryAuth;
 use url::Url;
 
-use super::auth::{Challenge, TokenAnswer, challenge};
-use super::manifest::{ACCEPTED, MANIFEST_BYTES_MAX};
-use super::policy::{CheckedResolver, ForbiddenAddress, Policy, Reach, RegistriesConfig};
+use super::gateway::{Gateway, PassHolder};
+use super::manifest::ACCEPTED;
+use super::outbound::{IDLE_TIMEOUT, Outbound};
+use super::policy::RegistriesConfig;
 use super::reference::ImageReference;
 use crate::error::{Error, Result};
 
-/// Hops of one request at most.
-const HOPS_MAX: usize = 6;
-/// A token service's answer at most, in bytes.
-const TOKEN_BYTES_MAX: u64 = 64 << 10;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-/// Without a byte for this long, a transfer has failed.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// A token that does not say is good for this long (the token specification's default).
-const TOKEN_SECS: u64 = 60;
+/// The gateway gives up first, and says why.
+const READ_TIMEOUT: Duration = IDLE_TIMEOUT.saturating_add(Duration::from_secs(15));
+/// Tokens that do not say are good for 60 s (the token specification's default).
+const TOKEN_SECS: usize = 50;
 
 /// Name and password for a registry.
 #[derive(Clone)]
@@ -35,26 +36,18 @@ pub struct Credentials {
     pub password: String,
 }
 
-/// The transport.
+/// The way to registries.
 pub struct Registry {
-    policy: Policy,
-    public: Client,
-    listed: Client,
+    gateway: Gateway,
 }
 
 /// One pull's dealings with one repository.
 pub struct Session {
-    registry: Arc<Registry>,
-    base: Url,
+    client: oci_client::Client,
+    pass: PassHolder,
+    auth: RegistryAuth,
+    endpoint: String,
     repository: String,
-    credentials: Option<Credentials>,
-    authorization: Mutex<Option<Authorization>>,
-}
-
-#[derive(Clone)]
-struct Authorization {
-    header: HeaderValue,
-    until: Option<Instant>,
 }
 
 /// A manifest or index as it came.
@@ -68,20 +61,22 @@ pub struct Fetched {
     pub content_type: Option<String>,
 }
 
+/// A blob on its way, from byte `start` on.
+pub struct BlobStream<'a> {
+    /// Where it really begins: not where it was asked to when the registry knows no ranges.
+    pub start: u64,
+    chunks: BoxStream<'static, std::io::Result<Bytes>>,
+    session: &'a Session,
+    path: String,
+}
+
 impl Registry {
-    /// A transport under this policy.
+    /// A way to registries under this policy; to be called inside the server's runtime.
     ///
     /// # Errors
-    /// When the TLS library cannot be set up.
+    /// When a file of the configuration cannot be used, or no port can be had.
     pub fn new(config: &RegistriesConfig) -> Result<Self> {
-        // One provider for the whole program; that it is set already is as good.
-        if rustls::crypto::ring::default_provider().install_default().is_err() {
-            tracing::debug!("the TLS provider was set before");
-        }
-        let policy = Policy::new(config);
-        let public = transport(&policy, Reach::Public)?;
-        let listed = transport(&policy, Reach::Listed)?;
-        Ok(Self { policy, public, listed })
+        Ok(Self { gateway: Gateway::open(Outbound::new(config)?)? })
     }
 
     /// Begins to deal with the repository of `reference`.
@@ -89,37 +84,37 @@ impl Registry {
     /// # Errors
     /// When the operator does not allow the registry.
     pub fn session(
-        self: &Arc<Self>,
+        &self,
         reference: &ImageReference,
         credentials: Option<Credentials>,
     ) -> Result<Session> {
-        self.policy.check_registry(&reference.registry)?;
+        let policy = self.gateway.policy();
+        policy.check_registry(&reference.registry)?;
         let endpoint = reference.endpoint();
-        let scheme = self.policy.scheme(endpoint);
-        let base = Url::parse(&format!("{scheme}://{endpoint}/v2/")).map_err(|_| {
+        let base = Url::parse(&format!("{}://{endpoint}/v2/", policy.scheme(endpoint)));
+        let base = base.map_err(|_| {
             Error::invalid("image.reference", format!("{endpoint:?} is no registry's address"))
         })?;
-        Ok(Session {
-            registry: Arc::clone(self),
-            base,
-            repository: reference.repository.clone(),
-            credentials,
-            authorization: Mutex::new(None),
-        })
+        let repository = reference.repository.clone();
+        let (pass, proxy) = self.gateway.pass(base, &repository, credentials.is_some())?;
+        let config = ClientConfig {
+            protocol: ClientProtocol::Http,
+            http_proxy: Some(proxy.clone()),
+            // Never used: no address that the gateway shows it is https. If it were, it is refused.
+            https_proxy: Some(proxy),
+            platform_resolver: None,
+            default_token_expiration_secs: TOKEN_SECS,
+            read_timeout: Some(READ_TIMEOUT),
+            ..ClientConfig::default()
+        };
+        let client = oci_client::Client::try_from(config)
+            .map_err(|source| Error::broken("set up the registry client", source))?;
+        let auth = match credentials {
+            Some(Credentials { username, password }) => RegistryAuth::Basic(username, password),
+            None => RegistryAuth::Anonymous,
+        };
+        Ok(Session { client, pass, auth, endpoint: endpoint.to_owned(), repository })
     }
-}
-
-fn transport(policy: &Policy, reach: Reach) -> Result<Client> {
-    Client::builder()
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .connect_timeout(CONNECT_TIMEOUT)
-        .read_timeout(IDLE_TIMEOUT)
-        .pool_idle_timeout(Duration::from_secs(20))
-        .user_agent(concat!("berth/", env!("CARGO_PKG_VERSION")))
-        .dns_resolver(Arc::new(CheckedResolver::new(policy.clone(), reach)))
-        .build()
-        .map_err(|source| Error::broken("set up the registry transport", source))
 }
 
 impl Session {
@@ -129,24 +124,22 @@ impl Session {
     /// When it is not there, may not be read, or is not what it should be.
     pub async fn manifest(&self, tag: Option<&str>, digest: Option<&Digest>) -> Result<Fetched> {
         let wanted = digest.map(Digest::as_str).or(tag).unwrap_or("latest");
-        let url = self.url("manifests", wanted)?;
-        let accept = ACCEPTED.join(", ");
-        let response = self.send(Method::GET, url, Some(&accept), None).await?;
-        let response = self.expect_ok(response, wanted)?;
-        let header = |name: &str| {
-            response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+        let reference = match digest {
+            Some(digest) => self.reference(None, Some(digest)),
+            None => self.reference(Some(wanted), None),
         };
-        let content_type = header(CONTENT_TYPE.as_str());
-        let said = header("docker-content-digest");
-        let bytes = read_capped(response, MANIFEST_BYTES_MAX, "the manifest").await?;
+        let path = self.path("manifests", wanted);
+        let ask = || self.client.pull_manifest_raw(&reference, &self.auth, &ACCEPTED);
+        let mut answer = ask().await;
+        if answer.is_err() && self.learns(&path) {
+            answer = ask().await;
+        }
+        let (bytes, _) = answer.map_err(|error| self.explain(&path, "the manifest", &error))?;
         let found = Digest::of(&bytes);
         if digest.is_some_and(|wanted| *wanted != found) {
             return Err(mismatch("the manifest"));
         }
-        if said.is_some_and(|said| said.starts_with("sha256:") && said != found.as_str()) {
-            return Err(mismatch("the manifest"));
-        }
-        Ok(Fetched { bytes, digest: found, content_type })
+        Ok(Fetched { bytes, digest: found, content_type: self.pass.content_type() })
     }
 
     /// Whether this repository gives this blob to these credentials.
@@ -154,29 +147,42 @@ impl Session {
     /// # Errors
     /// When the registry cannot be asked.
     pub async fn has_blob(&self, digest: &Digest) -> Result<bool> {
-        let url = self.url("blobs", digest.as_str())?;
-        let response = self.send(Method::HEAD, url, None, None).await?;
-        Ok(response.status() == StatusCode::OK)
+        let reference = self.reference(None, Some(digest));
+        let path = self.path("blobs", digest.as_str());
+        let ask = || self.client.blob_exists(&reference, digest.as_str());
+        let mut answer = ask().await;
+        if answer.is_err() && self.learns(&path) {
+            answer = ask().await;
+        }
+        let failure = self.pass.take_failure(&path);
+        match (answer, failure) {
+            (Ok(there), _) => Ok(there),
+            // It was asked, and did not say yes.
+            (Err(_), Some(failure)) if failure.status.is_some() => Ok(false),
+            (Err(_), Some(failure)) => Err(failure.error),
+            (Err(error), None) => Err(self.explain(&path, "a blob", &error)),
+        }
     }
 
-    /// Begins to fetch a blob from byte `offset` on. The answer says where it really begins.
+    /// Begins to fetch a blob from byte `offset` on.
     ///
     /// # Errors
     /// When it is not there or may not be read.
-    pub async fn blob(&self, digest: &Digest, offset: u64) -> Result<(Response, u64)> {
-        let url = self.url("blobs", digest.as_str())?;
-        let range = (offset > 0).then(|| format!("bytes={offset}-"));
-        let response = self.send(Method::GET, url, None, range.as_deref()).await?;
-        if response.status() == StatusCode::PARTIAL_CONTENT {
-            let starts = format!("bytes {offset}-");
-            let range = response.headers().get(reqwest::header::CONTENT_RANGE);
-            let fits = range.and_then(|value| value.to_str().ok());
-            if offset > 0 && fits.is_some_and(|range| range.starts_with(&starts)) {
-                return Ok((response, offset));
-            }
-            return Err(Error::unavailable("registry.broken", "the registry sent another range"));
+    pub async fn blob(&self, digest: &Digest, offset: u64) -> Result<BlobStream<'_>> {
+        let reference = self.reference(None, Some(digest));
+        let path = self.path("blobs", digest.as_str());
+        // From byte 0 on, too: the client hashes only what it has asked for whole, and once is enough.
+        let ask =
+            || self.client.pull_blob_stream_partial(&reference, digest.as_str(), offset, None);
+        let mut answer = ask().await;
+        if answer.is_err() && self.learns(&path) {
+            answer = ask().await;
         }
-        Ok((self.expect_ok(response, digest.as_str())?, 0))
+        let (start, sized) = match answer.map_err(|error| self.explain(&path, "a blob", &error))? {
+            BlobResponse::Full(sized) => (0, sized),
+            BlobResponse::Partial(sized) => (offset, sized),
+        };
+        Ok(BlobStream { start, chunks: sized.stream, session: self, path })
     }
 
     /// Fetches a small blob whole and checks it.
@@ -184,194 +190,72 @@ impl Session {
     /// # Errors
     /// As [`Session::blob`]; when it is larger than `bytes_max` or not what its digest says.
     pub async fn small_blob(&self, digest: &Digest, bytes_max: u64) -> Result<Bytes> {
-        let (response, _) = self.blob(digest, 0).await?;
-        let bytes = read_capped(response, bytes_max, "the image's config").await?;
+        let mut blob = self.blob(digest, 0).await?;
+        let mut bytes = BytesMut::new();
+        while let Some(chunk) = blob.next().await? {
+            if (bytes.len() + chunk.len()) as u64 > bytes_max {
+                let what = format!("the image's config is larger than {bytes_max} bytes");
+                return Err(Error::exhausted("image.too-large", what));
+            }
+            bytes.extend_from_slice(&chunk);
+        }
         if Digest::of(&bytes) != *digest {
             return Err(mismatch("the image's config"));
         }
-        Ok(bytes)
+        Ok(bytes.freeze())
     }
 
-    fn url(&self, kind: &str, name: &str) -> Result<Url> {
-        let path = format!("{}/{kind}/{name}", self.repository);
-        let url = self.base.join(&path);
-        url.map_err(|_| Error::invalid("image.reference", "the reference makes no address"))
-    }
-
-    /// One request: authorised at the registry's own origin only, redirects followed by hand.
-    async fn send(
-        &self,
-        method: Method,
-        url: Url,
-        accept: Option<&str>,
-        range: Option<&str>,
-    ) -> Result<Response> {
-        let mut url = url;
-        let mut asked = false;
-        for _ in 0..HOPS_MAX {
-            let client = self.client_for(&url)?;
-            let mut request = client.request(method.clone(), url.clone());
-            if let Some(accept) = accept {
-                request = request.header(ACCEPT, accept);
-            }
-            if let Some(range) = range {
-                request = request.header(RANGE, range);
-            }
-            let own = url.origin() == self.base.origin();
-            if own && let Some(header) = self.current().await {
-                request = request.header(AUTHORIZATION, header);
-            }
-            let response = request.send().await.map_err(transport_error)?;
-            let status = response.status();
-            if status == StatusCode::UNAUTHORIZED && own && !asked {
-                asked = true;
-                self.authenticate(challenge(response.headers())).await?;
-            } else if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
-                let target = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
-                let target = target.and_then(|target| url.join(target).ok());
-                url = target.ok_or_else(|| {
-                    Error::unavailable("registry.broken", "the registry redirects to nowhere")
-                })?;
-            } else {
-                return Ok(response);
-            }
+    fn reference(&self, tag: Option<&str>, digest: Option<&Digest>) -> Reference {
+        let (registry, repository) = (self.endpoint.clone(), self.repository.clone());
+        match digest {
+            Some(digest) => Reference::with_digest(registry, repository, digest.to_string()),
+            None => Reference::with_tag(registry, repository, tag.unwrap_or("latest").to_owned()),
         }
-        Err(Error::unavailable("registry.broken", "the registry redirects without end"))
     }
 
-    fn client_for(&self, url: &Url) -> Result<&Client> {
-        Ok(match self.registry.policy.check_url(url)? {
-            Reach::Public => &self.registry.public,
-            Reach::Listed => &self.registry.listed,
-        })
+    fn path(&self, kind: &str, name: &str) -> String {
+        format!("/v2/{}/{kind}/{name}", self.repository)
     }
 
-    async fn current(&self) -> Option<HeaderValue> {
-        let held = self.authorization.lock().await;
-        let held = held.as_ref()?;
-        let good = held.until.is_none_or(|until| until > Instant::now());
-        good.then(|| held.header.clone())
+    /// Whether a request failed only because the registry had not yet said how it wants to be asked.
+    fn learns(&self, path: &str) -> bool {
+        self.pass.take_lesson(path)
     }
 
-    async fn authenticate(&self, challenge: Option<Challenge>) -> Result<()> {
-        let found = match challenge {
-            Some(Challenge::Basic) => {
-                let Some(credentials) = &self.credentials else { return Err(self.refused()) };
-                Authorization { header: basic(credentials)?, until: None }
+    /// What went wrong: the gateway knows, unless the client itself refused what it got.
+    fn explain(&self, path: &str, what: &str, error: &OciDistributionError) -> Error {
+        if let Some(failure) = self.pass.take_failure(path) {
+            return failure.error;
+        }
+        match error {
+            OciDistributionError::DigestError(_) => mismatch(what),
+            other => {
+                let (host, why) = (&self.endpoint, other.to_string());
+                let text = format!("the exchange with {host} failed: {why}");
+                Error::unavailable("registry.unreachable", text)
             }
-            Some(Challenge::Bearer { realm, service }) => self.token(&realm, service).await?,
-            None => return Err(self.refused()),
-        };
-        *self.authorization.lock().await = Some(found);
-        Ok(())
-    }
-
-    /// Asks the token service that the registry names. It is given this registry's credentials and
-    /// no others; plain HTTP is refused by the policy unless the operator lists it.
-    async fn token(&self, realm: &str, service: Option<String>) -> Result<Authorization> {
-        let wrong = || Error::unavailable("registry.broken", "the registry names no token service");
-        let mut url = Url::parse(realm).map_err(|_| wrong())?;
-        let scope = format!("repository:{}:pull", self.repository);
-        url.query_pairs_mut().append_pair("scope", &scope);
-        if let Some(service) = service {
-            url.query_pairs_mut().append_pair("service", &service);
-        }
-        let mut request = self.client_for(&url)?.get(url);
-        if let Some(credentials) = &self.credentials {
-            request = request.header(AUTHORIZATION, basic(credentials)?);
-        }
-        let response = request.send().await.map_err(transport_error)?;
-        if matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-            return Err(self.refused());
-        }
-        let response = self.expect_ok(response, "token")?;
-        let bytes = read_capped(response, TOKEN_BYTES_MAX, "the token").await?;
-        let answer: TokenAnswer = serde_json::from_slice(&bytes).map_err(|_| wrong())?;
-        let secs = answer.expires_in.unwrap_or(TOKEN_SECS).clamp(TOKEN_SECS, 3600);
-        let token = answer.token().ok_or_else(wrong)?;
-        let mut header = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| wrong())?;
-        header.set_sensitive(true);
-        let until = Instant::now() + Duration::from_secs(secs - 10);
-        Ok(Authorization { header, until: Some(until) })
-    }
-
-    fn refused(&self) -> Error {
-        let host = self.base.host_str().unwrap_or_default();
-        let repository = &self.repository;
-        let detail = match self.credentials {
-            Some(_) => format!("{host} does not accept your credentials for {repository}"),
-            None => format!(
-                "{host} has no {repository}, or gives it to those who sign in only; add your \
-                 credentials for that registry"
-            ),
-        };
-        Error::denied("registry.refused", detail)
-    }
-
-    fn expect_ok(&self, response: Response, what: &str) -> Result<Response> {
-        let host = self.base.host_str().unwrap_or_default().to_owned();
-        match response.status() {
-            StatusCode::OK => Ok(response),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(self.refused()),
-            StatusCode::NOT_FOUND => Err(Error::invalid(
-                "image.unknown",
-                format!("{host} has no {what} in {}", self.repository),
-            )),
-            StatusCode::TOO_MANY_REQUESTS => Err(Error::unavailable(
-                "registry.rate-limited",
-                format!("{host} asks to wait: too many pulls; signing in may allow more"),
-            )),
-            status => Err(Error::unavailable(
-                "registry.broken",
-                format!("{host} answered {} to a request for {what}", status.as_u16()),
-            )),
         }
     }
 }
 
-fn basic(credentials: &Credentials) -> Result<HeaderValue> {
-    use base64::Engine;
-    let plain = format!("{}:{}", credentials.username, credentials.password);
-    let coded = base64::engine::general_purpose::STANDARD.encode(plain);
-    let mut header = HeaderValue::from_str(&format!("Basic {coded}"))
-        .map_err(|source| Error::broken("encode registry credentials", source))?;
-    header.set_sensitive(true);
-    Ok(header)
-}
-
-/// Reads a body of `bytes_max` bytes at most.
-async fn read_capped(mut response: Response, bytes_max: u64, what: &str) -> Result<Bytes> {
-    let too_large =
-        || Error::exhausted("image.too-large", format!("{what} is larger than {bytes_max} bytes"));
-    if response.content_length().is_some_and(|length| length > bytes_max) {
-        return Err(too_large());
-    }
-    let mut bytes = bytes::BytesMut::new();
-    while let Some(chunk) = response.chunk().await.map_err(transport_error)? {
-        if (bytes.len() + chunk.len()) as u64 > bytes_max {
-            return Err(too_large());
+impl BlobStream<'_> {
+    /// The next bytes; none at the end.
+    ///
+    /// # Errors
+    /// When the transfer breaks off.
+    pub async fn next(&mut self) -> Result<Option<Bytes>> {
+        match self.chunks.next().await {
+            None => Ok(None),
+            Some(Ok(bytes)) => Ok(Some(bytes)),
+            Some(Err(error)) => {
+                let error = OciDistributionError::IoError(error);
+                Err(self.session.explain(&self.path, "a blob", &error))
+            }
         }
-        bytes.extend_from_slice(&chunk);
     }
-    Ok(bytes.freeze())
 }
 
 /// A content that is not what its digest says.
 pub fn mismatch(what: &str) -> Error {
     Error::invalid("image.digest-mismatch", format!("{what} is not what its digest says"))
-}
-
-/// What the transport says, for people: the host, not the whole address, and the innermost cause.
-pub fn transport_error(error: reqwest::Error) -> Error {
-    let host = error.url().and_then(|url| url.host_str()).unwrap_or("the registry").to_owned();
-    let mut cause: &dyn std::error::Error = &error;
-    while let Some(source) = cause.source() {
-        if source.downcast_ref::<ForbiddenAddress>().is_some() {
-            return Error::denied("registry.forbidden", source.to_string());
-        }
-        cause = source;
-    }
-    let why =
-        if error.is_timeout() { "it did not answer in time".into() } else { cause.to_string() };
-    Error::unavailable("registry.unreachable", format!("the exchange with {host} failed: {why}"))
 }

@@ -1,16 +1,16 @@
 //! The client of image registries (OCI distribution-spec).
 //!
-//! `oci-client` gives names and their normalisation ([`reference`]); the transport is ours, because
-//! its client follows redirects by itself, has no hook for name resolution, and reads manifests,
-//! tokens and error bodies without a limit. Here every hop of every request is checked first, the
-//! addresses that are connected to are the very ones that were checked, every body has a cap, and
-//! credentials go to the registry's own origin and its token service only.
+//! [`client`] is a pull's conversation with one repository, through `oci-client`; [`gateway`] the
+//! only way that it has to the outside; [`outbound`] the transport behind, which asks [`policy`]
+//! before every hop. [`manifest`] reads documents, [`reference`] names.
 //!
 //! Knows nothing of people, the inventory or the disk.
 
-pub mod auth;
+mod challenge;
 pub mod client;
+mod gateway;
 pub mod manifest;
+mod outbound;
 pub mod policy;
 pub mod reference;
 

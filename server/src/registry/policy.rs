@@ -5,6 +5,7 @@
 //! are checked with the URL. Both happen for every hop, redirects and token services included.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 
 use ipnet::IpNet;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
@@ -27,6 +28,14 @@ pub struct RegistriesConfig {
     pub internal: Vec<String>,
     /// Networks that nothing is fetched from, beside those that are never public.
     pub forbidden_networks: Vec<IpNet>,
+    /// Authorities (PEM) that are trusted beside the system's, for the lab's own registry or a proxy
+    /// that looks into TLS.
+    pub ca_file: Option<PathBuf>,
+    /// The lab's proxy (`http://proxy.lab:3128`), through which public registries are reached; it
+    /// looks their names up. Registries listed above are reached directly.
+    pub proxy: Option<String>,
+    /// A file with `user:password` for the proxy.
+    pub proxy_credentials_file: Option<PathBuf>,
 }
 
 /// Which addresses a host may have.
@@ -73,6 +82,11 @@ impl Policy {
         if self.config.insecure.iter().any(|name| name == endpoint) { "http" } else { "https" }
     }
 
+    /// The scheme for a URL's host, whatever its own.
+    pub fn scheme_of(&self, url: &Url) -> &'static str {
+        origin(url).map_or("https", |origin| self.scheme(&origin))
+    }
+
     /// Whether one hop may be made, and to which addresses.
     pub fn check_url(&self, url: &Url) -> Result<Reach> {
         let refused = |why: &str| {
@@ -99,6 +113,13 @@ impl Policy {
         };
         if literal.is_some_and(|address| !self.may_connect(address, reach)) {
             return Err(refused("the address is in a forbidden network"));
+        }
+        let name = url.host_str().unwrap_or_default();
+        let is_name = literal.is_none();
+        // The proxy would take it for a machine of its own network, or for itself.
+        let is_local = !name.contains('.') || name.ends_with(".localhost");
+        if self.config.proxy.is_some() && reach == Reach::Public && is_name && is_local {
+            return Err(refused("the proxy is asked for full names only"));
         }
         Ok(reach)
     }
@@ -258,6 +279,23 @@ mod tests {
         for address in ["169.254.169.254", "0.0.0.0", "203.0.114.7", "::ffff:169.254.169.254"] {
             let address: IpAddr = address.parse().unwrap();
             assert!(!policy.may_connect(address, Reach::Listed), "{address}");
+        }
+    }
+
+    #[test]
+    fn a_proxy_is_not_asked_for_its_own_machine() {
+        let config =
+            RegistriesConfig { proxy: Some("http://10.0.0.1:3128".into()), ..Default::default() };
+        let policy = Policy::new(&config);
+        for (url, good) in [
+            ("https://ghcr.io/v2/", true),
+            ("https://localhost/v2/", false),
+            ("https://a.localhost/", false),
+            ("https://metadata/", false),
+            ("https://127.0.0.1/", false),
+            ("https://[::1]/", false),
+        ] {
+            assert_eq!(policy.check_url(&url.parse().unwrap()).is_ok(), good, "{url}");
         }
     }
 

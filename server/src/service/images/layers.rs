@@ -15,7 +15,7 @@ use super::store::{Incoming, Pinned, disk};
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::inventory::images;
-use crate::registry::client::{mismatch, transport_error};
+use crate::registry::client::mismatch;
 use crate::registry::manifest::LayerBlob;
 use crate::registry::{ImageReference, Session};
 
@@ -172,10 +172,10 @@ async fn transfer(
 ) -> Result<()> {
     let blob = &wanted.layer.blob;
     let have = incoming.bytes();
-    let (mut response, start) = source.session.blob(&blob.digest, have).await?;
-    let mut skip = have - start;
+    let mut stream = source.session.blob(&blob.digest, have).await?;
+    let mut skip = have - stream.start;
     let mut pace = (Instant::now(), have);
-    while let Some(chunk) = response.chunk().await.map_err(transport_error)? {
+    while let Some(chunk) = stream.next().await? {
         let skipped = skip.min(chunk.len() as u64);
         skip -= skipped;
         let bytes = chunk.slice(usize::try_from(skipped).unwrap_or(chunk.len())..);

@@ -1,8 +1,9 @@
 //! What a registry asks for before it answers (`WWW-Authenticate`, RFC 9110 section 11.6.1; the
 //! distribution project's token specification).
 
-use reqwest::header::{HeaderMap, WWW_AUTHENTICATE};
+use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use serde::Deserialize;
+use url::Url;
 
 /// How a registry wants to be asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,11 +12,33 @@ pub enum Challenge {
     Basic,
     /// A token from `realm`.
     Bearer {
-        /// The token service's URL.
-        realm: String,
+        /// The token service's address.
+        realm: Url,
         /// What to ask it for.
         service: Option<String>,
     },
+}
+
+impl Challenge {
+    /// As a client in this process is to see it. It speaks plain HTTP to the gateway, which chooses
+    /// the scheme itself.
+    pub fn to_header(&self) -> Option<HeaderValue> {
+        let Self::Bearer { realm, service } = self else {
+            return Some(HeaderValue::from_static("Basic realm=\"registry\""));
+        };
+        let mut realm = realm.clone();
+        realm.set_scheme("http").ok()?;
+        let mut text = format!("Bearer realm={}", quoted(realm.as_str()));
+        if let Some(service) = service {
+            text += &format!(",service={}", quoted(service));
+        }
+        HeaderValue::from_str(&text).ok()
+    }
+}
+
+/// As a quoted-string (RFC 9110 section 5.6.4).
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
 /// A token service's answer.
@@ -23,14 +46,15 @@ pub enum Challenge {
 pub struct TokenAnswer {
     token: Option<String>,
     access_token: Option<String>,
-    /// Seconds that it is good for.
-    pub expires_in: Option<u64>,
 }
 
 impl TokenAnswer {
-    /// The token, under either of its names.
+    /// The token, under either of its names; one that no header can carry is none.
     pub fn token(self) -> Option<String> {
-        self.token.or(self.access_token).filter(|token| !token.is_empty())
+        [self.token, self.access_token]
+            .into_iter()
+            .flatten()
+            .find(|token| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()))
     }
 }
 
@@ -48,7 +72,8 @@ pub fn challenge(headers: &HeaderMap) -> Option<Challenge> {
                 let found = parameters.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
                 found.map(|(_, value)| value.clone())
             };
-            if let Some(realm) = find("realm") {
+            let realm = find("realm").and_then(|realm| Url::parse(&realm).ok());
+            if let Some(realm) = realm {
                 return Some(Challenge::Bearer { realm, service: find("service") });
             }
         }
@@ -101,7 +126,8 @@ mod tests {
             assert_eq!(challenge(&headers), expected, "{values:?}");
         };
         let bearer = |realm: &str, service: Option<&str>| {
-            Some(Challenge::Bearer { realm: realm.into(), service: service.map(str::to_owned) })
+            let realm = realm.parse().unwrap();
+            Some(Challenge::Bearer { realm, service: service.map(str::to_owned) })
         };
         let docker = r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io""#;
         check(&[docker], bearer("https://auth.docker.io/token", Some("registry.docker.io")));
@@ -109,9 +135,37 @@ mod tests {
             &[r#"Basic realm="x""#, docker],
             bearer("https://auth.docker.io/token", Some("registry.docker.io")),
         );
-        check(&[r#"bearer Realm="a\"b,c""#], bearer("a\"b,c", None));
+        check(&[r#"bearer Realm="https://a/\"b,c""#], bearer("https://a/\"b,c", None));
+        check(&[r#"Bearer realm="no address""#], None);
         check(&[r#"Basic realm="Registry""#], Some(Challenge::Basic));
         check(&["Negotiate"], None);
         check(&["Bearer"], None);
+    }
+
+    #[test]
+    fn a_challenge_goes_on_as_it_was_understood() {
+        let check = |challenge: Challenge, expected: &str| {
+            let header = challenge.to_header().unwrap();
+            assert_eq!(header, expected);
+            let headers = HeaderMap::from_iter([(WWW_AUTHENTICATE, header)]);
+            assert!(super::challenge(&headers).is_some(), "{expected}");
+        };
+        check(Challenge::Basic, "Basic realm=\"registry\"");
+        let realm = Url::parse("https://auth.example/token?a=b").unwrap();
+        let service = Some("x\"y".to_owned());
+        check(
+            Challenge::Bearer { realm, service },
+            r#"Bearer realm="http://auth.example/token?a=b",service="x\"y""#,
+        );
+    }
+
+    #[test]
+    fn tokens_that_no_header_can_carry_are_none() {
+        let read = |text: &str| serde_json::from_str::<TokenAnswer>(text).unwrap().token();
+        assert_eq!(read(r#"{"token": "a.b.c"}"#).as_deref(), Some("a.b.c"));
+        assert_eq!(read(r#"{"token": "", "access_token": "x"}"#).as_deref(), Some("x"));
+        for text in [r#"{"token": "a\nb"}"#, r#"{"token": "a b"}"#, r#"{"token": "é"}"#, "{}"] {
+            assert_eq!(read(text), None, "{text}");
+        }
     }
 }
