@@ -6,15 +6,18 @@ use sqlx::{Row, SqliteConnection, SqlitePool};
 use crate::clock::Time;
 use crate::error::{Error, Result};
 
-/// That somebody has credentials for a registry; the password is never read for showing.
-#[derive(Debug, Clone)]
+/// That somebody has credentials for a registry.
 pub struct CredentialRow {
     /// The registry.
     pub registry: String,
     /// The user's name there.
     pub username: String,
+    /// The sealed password.
+    pub sealed: Vec<u8>,
     /// When they were set.
     pub created_at: Time,
+    /// Since when the registry has refused them.
+    pub refused_at: Option<Time>,
 }
 
 /// Sets or replaces credentials.
@@ -28,7 +31,7 @@ pub async fn set(
     sqlx::query(
         "insert into registry_credentials (owner, registry, username, sealed, created_at) \
          values (?, ?, ?, ?, ?) on conflict do update set username = excluded.username, \
-         sealed = excluded.sealed, created_at = excluded.created_at",
+         sealed = excluded.sealed, created_at = excluded.created_at, refused_at = null",
     )
     .bind(i64::from(owner.0))
     .bind(registry)
@@ -43,7 +46,7 @@ pub async fn set(
 /// The registries that somebody has credentials for.
 pub async fn list(db: &SqlitePool, owner: PrincipalId) -> Result<Vec<CredentialRow>> {
     let rows = sqlx::query(
-        "select registry, username, created_at from registry_credentials where owner = ? \
+        "select registry, username, sealed, created_at, refused_at from registry_credentials where owner = ? \
          order by registry",
     )
     .bind(i64::from(owner.0))
@@ -54,7 +57,9 @@ pub async fn list(db: &SqlitePool, owner: PrincipalId) -> Result<Vec<CredentialR
             Ok(CredentialRow {
                 registry: row.try_get("registry")?,
                 username: row.try_get("username")?,
+                sealed: row.try_get("sealed")?,
                 created_at: row.try_get("created_at")?,
+                refused_at: row.try_get("refused_at")?,
             })
         })
         .collect()
@@ -74,6 +79,26 @@ pub async fn find(
     .fetch_optional(db)
     .await?;
     row.map(|row| Ok((row.try_get("username")?, row.try_get("sealed")?))).transpose()
+}
+
+/// Notes that the registry refuses these credentials, or that it takes them again. The first refusal
+/// stays; answers whether anything changed.
+pub async fn set_refused(
+    db: &mut SqliteConnection,
+    owner: PrincipalId,
+    registry: &str,
+    refused_at: Option<Time>,
+) -> Result<bool> {
+    let done = sqlx::query(
+        "update registry_credentials set refused_at = ?1 where owner = ?2 and registry = ?3 \
+         and (refused_at is null) <> (?1 is null)",
+    )
+    .bind(refused_at)
+    .bind(i64::from(owner.0))
+    .bind(registry)
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() > 0)
 }
 
 /// Forgets credentials.

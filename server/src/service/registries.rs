@@ -8,7 +8,9 @@ use chacha20poly1305::{ChaCha20Poly1305, Key, Nonce};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::auth::keys::random_bytes;
+use crate::clock::Time;
 use crate::error::{Error, Result};
+use crate::inventory::events::NewEvent;
 use crate::inventory::registries::{self, CredentialRow};
 use crate::registry::Credentials;
 use crate::registry::reference::DEFAULT_REGISTRY;
@@ -18,9 +20,62 @@ const SECRET_BYTES_MAX: usize = 8 * 1024;
 /// Registries that one person has credentials for at most.
 const REGISTRIES_MAX: usize = 50;
 
+/// Credentials for a registry, without the password.
+#[derive(Debug, Clone)]
+pub struct Login {
+    /// The registry.
+    pub registry: String,
+    /// The user's name there.
+    pub username: String,
+    /// When they were set.
+    pub created_at: Time,
+    /// Whether they are of use.
+    pub state: LoginState,
+}
+
+/// Whether credentials are of use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoginState {
+    /// As far as is known.
+    Good,
+    /// The registry has refused them since then.
+    Refused(Time),
+    /// They can no longer be read: the server's key is another.
+    Lost,
+}
+
 /// The registries that the caller has credentials for.
-pub async fn list(app: &App, caller: &Caller) -> Result<Vec<CredentialRow>> {
-    registries::list(app.inventory.read(), caller.principal).await
+pub async fn list(app: &App, caller: &Caller) -> Result<Vec<Login>> {
+    let owner = caller.principal;
+    let rows = registries::list(app.inventory.read(), owner).await?;
+    Ok(rows.into_iter().map(|row| login(app, owner, row)).collect())
+}
+
+fn login(app: &App, owner: PrincipalId, row: CredentialRow) -> Login {
+    let state = match (unseal(app, owner, &row.registry, &row.sealed), row.refused_at) {
+        (Err(_), _) => LoginState::Lost,
+        (Ok(_), Some(since)) => LoginState::Refused(since),
+        (Ok(_), None) => LoginState::Good,
+    };
+    Login { registry: row.registry, username: row.username, created_at: row.created_at, state }
+}
+
+/// Notes whether the registry takes what `owner` signs in with.
+pub async fn note(app: &App, owner: PrincipalId, registry: &str, taken: bool) -> Result<()> {
+    let since = (!taken).then(Time::now);
+    let mut write = app.inventory.observe().await?;
+    if registries::set_refused(write.db(), owner, registry, since).await? && !taken {
+        write
+            .event(NewEvent {
+                owner,
+                kind: "registry.credentials.refused",
+                subject_kind: "registry",
+                subject: registry,
+                data: serde_json::json!({}),
+            })
+            .await?;
+    }
+    write.commit().await
 }
 
 /// Sets or replaces the caller's credentials for a registry.
@@ -32,7 +87,7 @@ pub async fn set(
     caller: &Caller,
     registry: &str,
     credentials: &Credentials,
-) -> Result<CredentialRow> {
+) -> Result<Login> {
     let registry = registry_name(registry)?;
     let owner = caller.principal;
     let Credentials { username, password } = credentials;
@@ -60,7 +115,8 @@ pub async fn set(
     write.commit().await?;
     let rows = registries::list(app.inventory.read(), owner).await?;
     let row = rows.into_iter().find(|row| row.registry == registry);
-    row.ok_or_else(|| Error::defect("find credentials that were set"))
+    let row = row.ok_or_else(|| Error::defect("find credentials that were set"))?;
+    Ok(login(app, owner, row))
 }
 
 /// Forgets the caller's credentials for a registry.
@@ -124,7 +180,15 @@ fn seal(app: &App, owner: PrincipalId, registry: &str, password: &str) -> Result
 }
 
 fn unseal(app: &App, owner: PrincipalId, registry: &str, sealed: &[u8]) -> Result<String> {
-    let broken = || Error::defect("open registry credentials: was the key file replaced?");
+    let broken = || {
+        Error::conflict(
+            "registry.credentials-lost",
+            format!(
+                "your saved credentials for {registry} can no longer be read, because the server's \
+                 key is another; enter them again, or remove them"
+            ),
+        )
+    };
     let (nonce, sealed) = sealed.split_at_checked(12).ok_or_else(broken)?;
     let nonce: [u8; 12] = nonce.try_into().map_err(|_| broken())?;
     let aad = context(owner, registry);

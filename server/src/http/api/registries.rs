@@ -14,9 +14,8 @@ use crate::error::Result;
 use crate::http::extract::{Caller, Items, JsonBody, Query};
 use crate::http::problem::ProblemBody;
 use crate::http::routes::{Access, Routes};
-use crate::inventory::registries::CredentialRow;
 use crate::registry::Credentials;
-use crate::service::registries;
+use crate::service::registries::{self, Login, LoginState};
 
 /// Adds the routes.
 pub fn routes(routes: Routes) -> Routes {
@@ -32,6 +31,23 @@ struct CredentialView {
     username: String,
     /// When they were set.
     created_at: Time,
+    /// Whether they are of use.
+    state: CredentialState,
+    /// Since when the registry has refused them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused_at: Option<Time>,
+}
+
+/// Whether credentials are of use.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum CredentialState {
+    /// As far as is known.
+    Good,
+    /// The registry refuses them.
+    Refused,
+    /// They can no longer be read, because the server's key is another.
+    Lost,
 }
 
 /// Credentials to be kept.
@@ -88,8 +104,14 @@ async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
-impl From<CredentialRow> for CredentialView {
-    fn from(row: CredentialRow) -> Self {
-        Self { registry: row.registry, username: row.username, created_at: row.created_at }
+impl From<Login> for CredentialView {
+    fn from(login: Login) -> Self {
+        let (state, refused_at) = match login.state {
+            LoginState::Good => (CredentialState::Good, None),
+            LoginState::Refused(since) => (CredentialState::Refused, Some(since)),
+            LoginState::Lost => (CredentialState::Lost, None),
+        };
+        let Login { registry, username, created_at, .. } = login;
+        Self { registry, username, created_at, state, refused_at }
     }
 }

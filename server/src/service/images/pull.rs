@@ -82,8 +82,13 @@ async fn run(
     progress: &Progress,
 ) -> Result<Value> {
     let credentials = registries::credentials(app, owner, &reference.registry).await?;
+    let signed_in = credentials.is_some();
     let session = app.images.registry.session(reference, credentials)?;
-    let resolved = resolve(app, &session, reference).await?;
+    let resolved = resolve(app, &session, reference).await;
+    if signed_in {
+        note_login(app, owner, &reference.registry, resolved.as_ref().err()).await?;
+    }
+    let resolved = resolved?;
     let source = Source { session: &session, reference, owner };
     let (wanted, positions) = wanted(app, &resolved);
     progress.set_layers(wanted.iter().map(|layer| Arc::clone(&layer.progress)).collect());
@@ -120,6 +125,22 @@ async fn run(
     let id = commit(app, &image).await?;
     let digest = resolved.index_digest.as_ref().unwrap_or(&resolved.manifest_digest);
     Ok(json!({ "image": id, "reference": reference.to_string(), "digest": digest }))
+}
+
+/// Remembers whether the registry took the credentials, where its answer says so.
+async fn note_login(
+    app: &App,
+    owner: PrincipalId,
+    registry: &str,
+    error: Option<&Error>,
+) -> Result<()> {
+    match error {
+        None => registries::note(app, owner, registry, true).await,
+        Some(error) if error.code() == "registry.refused" => {
+            registries::note(app, owner, registry, false).await
+        }
+        Some(_) => Ok(()),
+    }
 }
 
 async fn bring_at(
