@@ -46,6 +46,8 @@ pub struct RuntimeConfig {
     pub layer_entries_max: u64,
     /// Unpackers that run at once.
     pub unpackers_max: u32,
+    /// Whether containers enter the AppArmor profile where the host has loaded it.
+    pub apparmor: bool,
 }
 
 /// Why the configuration cannot be used.
@@ -163,6 +165,7 @@ impl Default for RuntimeConfig {
             layer_bytes_max: 64 << 30,
             layer_entries_max: 2_000_000,
             unpackers_max: 4,
+            apparmor: true,
         }
     }
 }

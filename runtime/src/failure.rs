@@ -152,6 +152,7 @@ fn plain(stage: Stage) -> &'static str {
         Stage::Capabilities => "set capabilities",
         Stage::Ambient => "set ambient capabilities",
         Stage::NoNewPrivileges => "set no_new_privs",
+        Stage::AppArmor => "name the AppArmor profile",
         Stage::Seccomp => "load the system call filter",
         _ => "build the container",
     }

@@ -16,6 +16,7 @@
 //! | account look-up | in the new root, so that no link can lead to a host file |
 //! | stdio, other descriptors closed | at the pause nothing of the host is open |
 //! | user and groups, capabilities, no_new_privs | after all that needs privilege |
+//! | AppArmor profile named | execve enters it; what setting up needs is done |
 //! | program found, "ready", pause | errors in the configuration show at creation |
 //! | seccomp, execve | last, so that the filter need not allow what setting up needs |
 
@@ -26,6 +27,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::mount::{MntFlags, MsFlags};
 use nix::sys::stat::{Mode, SFlag, fstat, fstatat};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd;
 
 use crate::accounts::{self, LookupError};
@@ -73,13 +75,14 @@ pub enum Stage {
     Capabilities,
     Ambient,
     NoNewPrivileges,
+    AppArmor,
     Program,
     Seccomp,
     Execute,
 }
 
 /// All stages, by number.
-const STAGES: [Stage; 38] = [
+const STAGES: [Stage; 39] = [
     Stage::Ready,
     Stage::Wait,
     Stage::Session,
@@ -115,6 +118,7 @@ const STAGES: [Stage; 38] = [
     Stage::Capabilities,
     Stage::Ambient,
     Stage::NoNewPrivileges,
+    Stage::AppArmor,
     Stage::Program,
     Stage::Seccomp,
     Stage::Execute,
@@ -371,7 +375,27 @@ fn prepare(plan: &mut ProcessPlan, wiring: &Wiring) -> Result<usize, Report> {
         (UserPlan::Named(_), None) => &[],
     };
     change_user(plan, user, group, groups)?;
+    if let Some(words) = &plan.apparmor {
+        enter_profile(words).at(Stage::AppArmor)?;
+    }
     find_program(&plan.candidates)
+}
+
+/// Names the AppArmor profile that execve enters. From unconfined this holds under no_new_privs too
+/// (the kernel's apparmor/domain.c refuses only what would widen). The file is the process's own, by
+/// whatever user; `/proc` is the container's, fresh.
+fn enter_profile(words: &CStr) -> nix::Result<()> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    let file = nix::fcntl::open(c"/proc/thread-self/attr/apparmor/exec", flags, Mode::empty())?;
+    // Not a file of the image's that stands where there is no proc.
+    if fstatfs(&file)?.filesystem_type() != PROC_SUPER_MAGIC {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    let bytes = words.to_bytes();
+    match unistd::write(&file, bytes)? {
+        written if written == bytes.len() => Ok(()),
+        _ => Err(Errno::EIO),
+    }
 }
 
 fn lookup_report(error: LookupError) -> Report {

@@ -138,7 +138,7 @@ fn request(script: &str) -> StartRequest {
 
 /// Launches, and gives the container with the read end of its output.
 fn launch(host: &Host, request: &StartRequest, user: &str) -> (Created, File) {
-    let facts = ProfileHost { first_id: PERSON_FIRST, cgroup_v2: false };
+    let facts = ProfileHost { first_id: PERSON_FIRST, cgroup_v2: false, apparmor: false };
     let spec = profile::spec(request, &facts).expect("a fair request");
     let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).expect("make a pipe");
     let null: OwnedFd = File::open("/dev/null").expect("open the null device").into();
@@ -281,7 +281,7 @@ fn a_layer_set_as_deep_as_allowed_is_mounted() {
         id_map: id_map_namespace(ids).expect("make a user namespace"),
         upper: host.open("own"),
     };
-    let facts = ProfileHost { first_id: PERSON_FIRST, cgroup_v2: false };
+    let facts = ProfileHost { first_id: PERSON_FIRST, cgroup_v2: false, apparmor: false };
     let spec = profile::spec(&request("true"), &facts).expect("a fair request");
     let null = || -> OwnedFd { File::open("/dev/null").expect("open the null device").into() };
     let launch = Launch {

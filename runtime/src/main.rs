@@ -7,6 +7,7 @@
 
 // The other half of this crate (types, wire, records) is the library of the same package.
 mod accounts;
+mod apparmor;
 mod capability;
 #[allow(dead_code, unused_imports, reason = "the OCI commands use the rest; being written")]
 mod cgroup;

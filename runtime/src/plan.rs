@@ -92,6 +92,8 @@ pub struct ProcessPlan {
     pub capabilities_known: u8,
     /// Whether privileges can be gained by execve.
     pub no_new_privileges: bool,
+    /// What is written to enter an AppArmor profile at execve.
+    pub apparmor: Option<CString>,
     /// The system call filter.
     pub seccomp: Option<Filter>,
     /// Resource limits, set by the parent.
@@ -182,10 +184,18 @@ pub fn process_plan(
         capabilities: capability::Sets::from_spec(process.capabilities().as_ref()),
         capabilities_known: capability::known().last().map_or(0, |last| last + 1),
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
+        apparmor: apparmor(process)?,
         seccomp,
         limits: process.rlimits().iter().flatten().map(Limit::from).collect(),
         oom_score_adj: process.oom_score_adj(),
     })
+}
+
+/// `exec <profile>`, the kernel's words (security/apparmor, `attr/exec`).
+fn apparmor(process: &Process) -> Result<Option<CString>, SpecError> {
+    let name = process.apparmor_profile().as_deref().filter(|name| !name.is_empty());
+    let text = name.map(|name| CString::new(format!("exec {name}")));
+    text.transpose().map_err(|_| invalid("process.apparmorProfile", "a NUL byte"))
 }
 
 fn mount_plan(

@@ -20,6 +20,7 @@ use oci_spec::runtime::{
     PosixRlimitBuilder, PosixRlimitType, Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder,
 };
 
+use crate::apparmor;
 use crate::rootfs::target::{Kind, Target};
 use crate::seccomp::profile::default_filter;
 
@@ -31,6 +32,8 @@ pub struct ProfileHost {
     /// Whether the host has the unified hierarchy alone (a private `cgroup2` is mounted read-only);
     /// else the container sees no cgroup file system.
     pub cgroup_v2: bool,
+    /// Whether the AppArmor profile is loaded and to be entered.
+    pub apparmor: bool,
 }
 
 /// What a container's processes can ever have, inside their user namespace.
@@ -120,7 +123,7 @@ pub fn spec(request: &StartRequest, host: &ProfileHost) -> Result<Spec, Failure>
         .root(root.build().map_err(defect)?)
         .hostname(request.hostname.clone())
         .mounts(mounts(request, host)?)
-        .process(process(request)?)
+        .process(process(request, host)?)
         .linux(linux)
         .build()
         .map_err(defect)
@@ -207,7 +210,7 @@ fn check_tmpfs(tmpfs: &Tmpfs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn process(request: &StartRequest) -> Result<Process, Failure> {
+fn process(request: &StartRequest, host: &ProfileHost) -> Result<Process, Failure> {
     let wanted = &request.process;
     if wanted.args.first().is_none_or(String::is_empty) {
         return Err(invalid("process.args", "a program is needed".to_owned()));
@@ -236,7 +239,11 @@ fn process(request: &StartRequest) -> Result<Process, Failure> {
     if !cwd.starts_with('/') || cwd.contains('\0') {
         return Err(invalid("process.cwd", format!("{cwd:?} is not an absolute path")));
     }
-    ProcessBuilder::default()
+    let builder = match host.apparmor {
+        true => ProcessBuilder::default().apparmor_profile(apparmor::PROFILE),
+        false => ProcessBuilder::default(),
+    };
+    builder
         .args(wanted.args.clone())
         .env(environment)
         .cwd(PathBuf::from(cwd))
@@ -362,7 +369,8 @@ mod tests {
     use berth_runtime::id::{ContainerId, PrincipalId};
     use berth_runtime::wire::{Limits, LogOptions, NetworkMode, ProcessSpec, StopOptions};
 
-    const HOST: ProfileHost = ProfileHost { first_id: 2_000_000_000, cgroup_v2: true };
+    const HOST: ProfileHost =
+        ProfileHost { first_id: 2_000_000_000, cgroup_v2: true, apparmor: false };
 
     fn request() -> StartRequest {
         StartRequest {

@@ -115,7 +115,7 @@ pub fn check_process(process: &Process) -> Result<(), SpecError> {
     let named = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
     let absent = [
         ("process.terminal", process.terminal() == Some(true)),
-        ("process.apparmorProfile", named(process.apparmor_profile())),
+        ("process.apparmorProfile", named(process.apparmor_profile()) && !crate::apparmor::is_on()),
         ("process.selinuxLabel", named(process.selinux_label())),
         ("process.ioPriority", process.io_priority().is_some()),
         ("process.scheduler", process.scheduler().is_some()),

@@ -147,8 +147,10 @@ pub fn spec(mut parser: lexopt::Parser) -> Result<ExitCode, Failure> {
     }
     let version = Hierarchy::detect()?.version();
     let cgroup_v2 = version == CgroupVersion::V2;
-    let mut spec =
-        profile::spec(&example(), &ProfileHost { first_id: first_id.unwrap_or(0), cgroup_v2 })?;
+    let mut spec = profile::spec(
+        &example(),
+        &ProfileHost { first_id: first_id.unwrap_or(0), cgroup_v2, apparmor: false },
+    )?;
     if first_id.is_none() {
         without_user_namespace(&mut spec);
     }
@@ -230,7 +232,7 @@ pub fn features(mut parser: lexopt::Parser) -> Result<ExitCode, Failure> {
                     "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
                 ],
             },
-            "apparmor": { "enabled": false },
+            "apparmor": { "enabled": crate::apparmor::is_on() },
             "selinux": { "enabled": false },
             "intelRdt": { "enabled": false },
             "mountExtensions": { "idmap": { "enabled": false } },

@@ -12,6 +12,7 @@ use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use nix::sys::statvfs::statvfs;
 
 use super::{blocker, fine, lack};
+use crate::apparmor::{self, State};
 use crate::sys::landlock;
 
 /// The oldest kernel that overlays idmapped layers (overlayfs on idmapped mounts came with 5.19).
@@ -156,17 +157,27 @@ pub(super) fn landlock() -> DoctorCheck {
     }
 }
 
-pub(super) fn apparmor() -> DoctorCheck {
-    let on = fs::read_to_string("/sys/module/apparmor/parameters/enabled");
-    if on.is_ok_and(|text| text.trim() == "Y") {
-        return fine("apparmor", "enabled");
+pub(super) fn apparmor(config: &RuntimeConfig) -> DoctorCheck {
+    let costs = "one fence fewer around containers; namespaces, capabilities and seccomp hold \
+                 without it";
+    let short = |found: &str, mend| lack("apparmor", found, costs, mend);
+    match apparmor::state() {
+        State::Off => {
+            short("not enabled", "boot with apparmor=1 security=apparmor where the kernel has it")
+        }
+        State::NotLoaded => short(
+            "enabled, but the profile berth-container is not loaded",
+            "run the installer again, or apparmor_parser -r /etc/apparmor.d/berth-container",
+        ),
+        State::Complaining => short(
+            "the profile berth-container only logs",
+            "apparmor_parser -r /etc/apparmor.d/berth-container",
+        ),
+        State::Enforced if !config.apparmor => {
+            short("loaded, but runtime.apparmor is false", "set runtime.apparmor to true")
+        }
+        State::Enforced => fine("apparmor", "containers are in the profile berth-container"),
     }
-    lack(
-        "apparmor",
-        "not enabled",
-        "one fence fewer around containers; namespaces, capabilities and seccomp hold without it",
-        "boot with apparmor=1 security=apparmor where the kernel has it",
-    )
 }
 
 pub(super) fn rlimits() -> Vec<DoctorCheck> {

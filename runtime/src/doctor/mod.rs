@@ -104,7 +104,7 @@ pub fn report(config: &RuntimeConfig) -> DoctorReport {
         checks.extend(probe::mounts(config));
     }
     checks.push(ids::block(config));
-    checks.extend([host::seccomp(), host::landlock(), host::apparmor()]);
+    checks.extend([host::seccomp(), host::landlock(), host::apparmor(config)]);
     checks.extend(host::rlimits());
     checks.extend(host::disk(config));
     if root {

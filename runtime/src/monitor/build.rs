@@ -12,6 +12,7 @@ use berth_runtime::digest::Digest;
 use berth_runtime::record::{CgroupVersion, Failure, LimitState, Live};
 
 use super::{Job, broken};
+use crate::apparmor;
 use crate::cgroup::{CONTAINER_DEVICES, Cgroup, Hierarchy, Scope, Settings};
 use crate::files::FileError;
 use crate::launch::{self, Created, InjectedFile, Launch, OverlayRoot, RootSource, User};
@@ -103,7 +104,8 @@ fn create(
 ) -> Result<(Created, [OwnedFd; 2]), Failure> {
     let file = |error: FileError| broken(&error);
     let cgroup_v2 = cgroup.paths().version == CgroupVersion::V2;
-    let host = ProfileHost { first_id: job.person.first_id, cgroup_v2 };
+    let apparmor = apparmor::applies(&job.config);
+    let host = ProfileHost { first_id: job.person.first_id, cgroup_v2, apparmor };
     let spec = profile::spec(&job.start, &host)?;
     let layers: Result<Vec<OwnedFd>, FileError> =
         distinct(&job.start.layers).into_iter().map(|blob| places.layer(blob)).collect();

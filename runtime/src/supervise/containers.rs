@@ -174,7 +174,9 @@ impl Supervisor {
             }
         }
         let cgroup_v2 = self.scope_is_v2();
-        profile::spec(&request, &ProfileHost { first_id: person.first_id, cgroup_v2 })?;
+        // Only to refuse what is wrong before a process is made for it.
+        let host = ProfileHost { first_id: person.first_id, cgroup_v2, apparmor: false };
+        profile::spec(&request, &host)?;
         let start = StartRecord {
             version: ledger::VERSION,
             boot_id: self.boot_id.clone(),
