@@ -15,5 +15,5 @@ mod passing;
 pub mod record;
 pub mod wire;
 
-pub use activation::take_listener;
+pub use activation::take_listeners;
 pub use passing::{receive_message, send_message};

@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::Via;
+use crate::auth::budget::Budgets;
 use crate::auth::keys::Keys;
 use crate::auth::password::Passwords;
 use crate::auth::throttle::Throttle;
@@ -24,6 +25,7 @@ use crate::service::images::Images;
 use crate::service::operations::Operations;
 use crate::service::rates::Rates;
 use crate::service::usage::Looks;
+use crate::tls::Tls;
 
 /// A handle to what every request shares; cheap to clone.
 #[derive(Clone)]
@@ -41,10 +43,14 @@ pub struct Parts {
     pub images: Images,
     /// The secret key.
     pub keys: Keys,
+    /// The certificate, where TLS is spoken.
+    pub tls: Option<Arc<Tls>>,
     /// Password derivation.
     pub passwords: Passwords,
     /// Failed sign-ins.
     pub throttle: Throttle,
+    /// How many requests addresses and people may still make.
+    pub budgets: Budgets,
     /// What is known of containers.
     pub containers: Containers,
     /// What containers used when last looked at.
@@ -89,6 +95,7 @@ impl App {
         inventory: Inventory,
         keys: Keys,
         images: Images,
+        tls: Option<Arc<Tls>>,
         refusals: mpsc::Sender<audit::Row>,
     ) -> Result<Self> {
         let requests = Arc::new(Semaphore::new(config.server.requests_max));
@@ -97,8 +104,10 @@ impl App {
             inventory,
             images,
             keys,
+            tls,
             passwords: Passwords::new()?,
             throttle: Throttle::default(),
+            budgets: Budgets::new(&config.rates),
             containers: Containers::default(),
             rates: Rates::default(),
             looks: Looks::default(),

@@ -92,6 +92,29 @@ impl utoipa::ToSchema for Time {
     }
 }
 
+/// Lets something be said once in a while, whatever strangers do.
+pub struct Seldom {
+    secs: i64,
+    last: std::sync::atomic::AtomicI64,
+}
+
+impl Seldom {
+    /// At most once in this many seconds.
+    pub const fn new(secs: i64) -> Self {
+        Self { secs, last: std::sync::atomic::AtomicI64::new(i64::MIN / 2) }
+    }
+
+    /// Whether now is the time.
+    pub fn now(&self) -> bool {
+        use std::sync::atomic::Ordering;
+        let now = Time::now().secs();
+        let last = self.last.load(Ordering::Relaxed);
+        // A clock that was set back must not silence it.
+        let due = now - last >= self.secs || now < last;
+        due && self.last.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::Time;

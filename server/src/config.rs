@@ -4,7 +4,8 @@
 //! the supervisor reads just the file. Every other key can be set by `BERTH_<SECTION>__<KEY>`, such
 //! as `BERTH_SERVER__LISTEN`. A wrong key is explained by name and line.
 
-use std::net::SocketAddr;
+mod network;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ use serde::{Deserialize, Serialize};
 use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Table, Value};
 
+pub use network::{Hsts, Listen, ListenAddress, Proxy, ProxyHeaders, RatesConfig, TlsConfig};
+
 use crate::registry::RegistriesConfig;
 
 /// Everything that can be set.
@@ -22,6 +25,10 @@ use crate::registry::RegistriesConfig;
 pub struct Config {
     /// Where the server listens and what it takes.
     pub server: ServerConfig,
+    /// Certificate and key.
+    pub tls: TlsConfig,
+    /// How much is taken from one address or person.
+    pub rates: RatesConfig,
     /// Signing in.
     pub auth: AuthConfig,
     /// Containers: what they get when nothing is said, and how many.
@@ -40,13 +47,19 @@ pub struct Config {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServerConfig {
-    /// Address and port; loopback only for now.
-    pub listen: SocketAddr,
-    /// Host names, besides loopback ones, by which browsers reach this server (through a proxy of
-    /// the operator's); without port.
+    /// Addresses and ports: plain HTTP on loopback, TLS on all others.
+    pub listen: Listen,
+    /// Host names, besides loopback ones and those of the certificate, by which browsers reach this
+    /// server; without port.
     pub hosts: Vec<String>,
+    /// Proxies that are believed who their client is; nobody else is.
+    pub trusted_proxies: Vec<Proxy>,
+    /// The headers in which they say it.
+    pub proxy_headers: ProxyHeaders,
     /// Connections at once.
     pub connections_max: usize,
+    /// Connections of one address at once; loopback and trusted proxies are not counted.
+    pub connections_per_address_max: usize,
     /// Requests being answered at once, streams aside.
     pub requests_max: usize,
     /// Event and log streams of one person at once.
@@ -127,9 +140,12 @@ impl Default for ImagesConfig {
 impl Default for ServerConfig {
     fn default() -> Self {
         Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 7777)),
+            listen: Listen::default(),
             hosts: Vec::new(),
+            trusted_proxies: Vec::new(),
+            proxy_headers: ProxyHeaders::XForwarded,
             connections_max: 1024,
+            connections_per_address_max: 256,
             requests_max: 256,
             streams_max: 64,
             log: "info".to_owned(),
@@ -285,9 +301,10 @@ impl Config {
         self.runtime.run_dir.join("supervisor.sock")
     }
 
-    /// The address that people open.
-    pub fn url(&self) -> String {
-        format!("http://{}", self.server.listen)
+    /// The addresses that people open.
+    pub fn urls(&self) -> String {
+        let urls = self.server.listen.addresses().iter().map(|address| address.url());
+        urls.collect::<Vec<_>>().join(" ")
     }
 
     /// The configuration as TOML, every key with its value.
@@ -313,22 +330,7 @@ impl AuthConfig {
 
 /// The first wrong key and what is wrong with it.
 fn validate(config: &Config) -> Result<(), (&'static str, String)> {
-    let listen = config.server.listen;
-    if !listen.ip().is_loopback() {
-        return Err((
-            "server.listen",
-            format!(
-                "{listen} is not a loopback address; this version speaks plain HTTP and listens on \
-                 127.0.0.1 or [::1] only (reach it through ssh -L, or a proxy with TLS)"
-            ),
-        ));
-    }
-    for host in &config.server.hosts {
-        let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || ".-".contains(c);
-        if host.is_empty() || host.len() > 253 || !host.chars().all(good) {
-            return Err(("server.hosts", format!("{host:?} is no host name in lower case")));
-        }
-    }
+    network::validate(config)?;
     let server = &config.server;
     let auth = &config.auth;
     let within: [(&'static str, u64, u64, u64); 8] = [
@@ -502,7 +504,7 @@ mod tests {
     #[test]
     fn an_empty_file_is_the_default_and_what_is_printed_can_be_read() {
         let config = check("", &[]).expect("the defaults are good");
-        assert_eq!(config.server.listen.to_string(), "127.0.0.1:7777");
+        assert_eq!(config.urls(), "http://127.0.0.1:7777");
         let printed = config.to_toml().expect("every value has a TOML form");
         let again = check(&printed, &[]).expect("what is printed is good");
         assert_eq!(again.to_toml().ok(), Some(printed));
@@ -517,8 +519,10 @@ mod tests {
         assert!(error.starts_with("berth.toml:2: "), "{error}");
         let error = check("\n[servers]\n", &[]).expect_err("an unknown section");
         assert!(error.starts_with("berth.toml:2: ") && error.contains("servers"), "{error}");
-        let error = check("[server]\nlisten = \"0.0.0.0:80\"\n", &[]).expect_err("not loopback");
+        let error = check("[server]\nlisten = \"http://0.0.0.0:80\"\n", &[]).expect_err("plain");
         assert!(error.starts_with("berth.toml:2: server.listen: "), "{error}");
+        let error = check("[tls]\nkey = \"/k\"\n", &[]).expect_err("half a pair");
+        assert!(error.starts_with("berth.toml:1: tls: "), "{error}");
     }
 
     #[test]
@@ -526,7 +530,11 @@ mod tests {
         let file = "[server]\nlisten = \"127.0.0.1:1\"\nstreams_max = 3\n";
         let config = check(file, &[("BERTH_SERVER__LISTEN", "127.0.0.1:2"), ("BERTH_BIN", "x")]);
         let server = config.expect("a good variable").server;
-        assert_eq!((server.listen.port(), server.streams_max), (2, 3));
+        assert_eq!(server.listen.addresses()[0].socket.port(), 2);
+        assert_eq!(server.streams_max, 3);
+        let config = check(file, &[("BERTH_SERVER__LISTEN", r#"["127.0.0.1:2", "192.0.2.1:3"]"#)]);
+        let config = config.expect("a list in a variable");
+        assert_eq!(config.urls(), "http://127.0.0.1:2 https://192.0.2.1:3");
         let error = check(file, &[("BERTH_SERVER__LISTN", "1")]).expect_err("an unknown key");
         assert!(error.starts_with("BERTH_SERVER__LISTN: "), "{error}");
         assert!(check("", &[("BERTH_RUNTIME__INSTANCE", "x")]).is_err());

@@ -9,6 +9,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
+use crate::risks;
 use berth_runtime::config::RuntimeConfig;
 use berth_runtime::wire::{
     Answer, DoctorCheck, DoctorReport, DoctorStatus, Envelope, PROTOCOL_VERSION, Request,
@@ -50,7 +51,13 @@ enum DoctorError {
 /// report.
 pub(crate) fn run(args: &DoctorArgs, config: Option<&Path>) -> ExitCode {
     let report = match report(config) {
-        Ok(report) => report,
+        Ok(mut report) => {
+            // Only warnings that the settings alone give; a wrong file was said by what read it.
+            if let Ok(loaded) = crate::config::load(config, std::iter::empty()) {
+                report.checks.extend(risks::as_checks(&risks::list(&loaded.config, None)));
+            }
+            report
+        }
         Err(error) => {
             let cause = std::error::Error::source(&error);
             let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();

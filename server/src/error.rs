@@ -80,6 +80,12 @@ pub enum Error {
         /// Seconds to wait.
         retry_secs: u64,
     },
+    /// More requests than the configuration allows; later ones succeed.
+    #[error(
+        "too many requests: {} a minute are allowed ({}); try again in {} s",
+        .0.per_min, .0.name, .0.wait_secs
+    )]
+    Limited(crate::auth::budget::Budget),
     /// Passing: the same request may succeed later.
     #[error("{0}")]
     Unavailable(Refusal),
@@ -160,6 +166,7 @@ impl Error {
             Self::Stale { .. } => "edit.stale",
             Self::TooLarge { .. } => "request.too-large",
             Self::TooMany { .. } => "too-many-attempts",
+            Self::Limited(_) => "too-many-requests",
             Self::Broken { .. } => "internal",
         }
     }
@@ -172,7 +179,9 @@ impl Error {
             Self::Conflict(_) | Self::Stale { .. } => FailureClass::Conflict,
             Self::Invalid { .. } | Self::TooLarge { .. } => FailureClass::Invalid,
             Self::Exhausted(_) => FailureClass::Exhausted,
-            Self::TooMany { .. } | Self::Unavailable(_) => FailureClass::Unavailable,
+            Self::TooMany { .. } | Self::Limited(_) | Self::Unavailable(_) => {
+                FailureClass::Unavailable
+            }
             Self::Broken { .. } => FailureClass::Broken,
         };
         let message = match self {

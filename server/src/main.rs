@@ -6,6 +6,7 @@
 #![expect(unreachable_pub, reason = "a binary has no outside: its modules publish to one another")]
 
 mod app;
+mod ask;
 mod auth;
 mod clock;
 mod config;
@@ -16,9 +17,11 @@ mod inventory;
 mod listen;
 mod notify;
 mod registry;
+mod risks;
 mod runtime_client;
 mod serve;
 mod service;
+mod tls;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -43,7 +46,7 @@ struct Arguments {
 enum Command {
     /// Run the server.
     Serve {
-        /// Address and port to listen on, over the file's.
+        /// Address and port to listen on, over the file's: plain HTTP on loopback, else TLS.
         #[arg(long)]
         listen: Option<String>,
     },
@@ -57,12 +60,25 @@ enum Command {
     },
     /// Look at the configuration.
     Config {
-        /// Only say whether it is good.
+        /// Only say whether it is good, and which settings are risky.
         #[arg(long, conflicts_with = "print")]
         check: bool,
         /// Print every key with the value that holds.
         #[arg(long)]
         print: bool,
+        /// Print the addresses to listen on, one a line, as the socket unit needs them.
+        #[arg(long, conflicts_with_all = ["print", "check"])]
+        sockets: bool,
+        /// Print the addresses that people open, one a line.
+        #[arg(long, conflicts_with_all = ["print", "check", "sockets"])]
+        urls: bool,
+    },
+    /// Print the TLS certificate's SHA-256 fingerprint, names and end (as root).
+    Certificate,
+    /// Look at, rotate and retire the keys that sign sessions and tokens (as root).
+    Keys {
+        #[command(subcommand)]
+        command: ask::KeysCommand,
     },
 }
 
@@ -99,15 +115,40 @@ fn run(arguments: Arguments) -> Result<()> {
                 false => document.to_pretty_json()?,
             })
         }
-        Command::Config { check: _, print: show } => {
+        Command::Config { check: _, print: show, sockets, urls } => {
             let loaded = load(arguments.config, None)?;
-            if show {
-                return print(&loaded.config.to_toml()?);
+            let addresses = loaded.config.server.listen.addresses();
+            let lines = |line: fn(&config::ListenAddress) -> String| {
+                addresses.iter().map(line).collect::<Vec<_>>().join("\n")
+            };
+            match (show, sockets, urls) {
+                (true, ..) => print(&loaded.config.to_toml()?),
+                (_, true, _) => print(&lines(|address| address.socket.to_string())),
+                (.., true) => print(&lines(|address| address.url())),
+                _ => print(&checked(&loaded)?),
             }
-            let place = loaded.path.map(|path| path.display().to_string());
-            print(&format!("{}: good", place.as_deref().unwrap_or("the defaults")))
+        }
+        Command::Certificate => print(&ask::certificate(&load(arguments.config, None)?.config)?),
+        Command::Keys { command } => {
+            print(&ask::keys(&load(arguments.config, None)?.config, &command)?)
         }
     }
+}
+
+/// That the configuration is good, and which settings are risky.
+fn checked(loaded: &config::Loaded) -> Result<String> {
+    let facts = tls::look(&loaded.config)?;
+    let place = loaded.path.as_ref().map(|path| path.display().to_string());
+    let mut lines = vec![format!("{}: good", place.as_deref().unwrap_or("the defaults"))];
+    for risk in risks::list(&loaded.config, facts.as_ref()) {
+        let word = match risk.severity {
+            risks::Severity::Warning => "warning",
+            risks::Severity::Note => "note",
+        };
+        lines.push(format!("{word}: {}: {}", risk.setting, risk.what));
+        lines.push(format!("    {}", risk.cure));
+    }
+    Ok(lines.join("\n"))
 }
 
 fn load(path: Option<PathBuf>, flag: Option<(String, String)>) -> Result<config::Loaded> {

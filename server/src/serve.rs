@@ -1,5 +1,7 @@
 //! `berth serve`: the order in which the server comes up and goes down.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -8,8 +10,10 @@ use crate::auth::keys::Keys;
 use crate::config::Config;
 use crate::inventory::{Inventory, KEY_FILE};
 use crate::notify::notify;
+use crate::risks::{self, Severity};
 use crate::service::images::{self, Images};
 use crate::service::{housekeeping, operations, reconcile};
+use crate::tls::Tls;
 use crate::{http, listen};
 
 /// Refused requests that wait to be audited, at most.
@@ -40,14 +44,19 @@ pub fn run(config: Config) -> Result<()> {
 async fn serve(config: Config) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("watch for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("watch for SIGINT")?;
-    let tcp = listen::tcp(config.server.listen).await?;
+    let mut hangup = signal(SignalKind::hangup()).context("watch for SIGHUP")?;
+    let tcp = listen::tcp(&config.server.listen)?;
     let db_dir = config.db_dir();
     std::fs::create_dir_all(&db_dir).with_context(|| format!("create {}", db_dir.display()))?;
     let inventory = Inventory::open(&db_dir.join("berth.db")).await?;
     let keys = Keys::open(&db_dir.join(KEY_FILE), &config.runtime.instance)?;
     let (refusals, refused) = tokio::sync::mpsc::channel(REFUSALS_MAX);
     let images = Images::open(&config)?;
-    let app = App::new(config, inventory, keys, images, refusals)?;
+    let tls = match config.server.listen.any_tls() {
+        true => Some(Arc::new(Tls::open(&config).context("prepare TLS")?)),
+        false => None,
+    };
+    let app = App::new(config, inventory, keys, images, tls, refusals)?;
 
     let interrupted = operations::interrupt_all(&app).await?;
     if interrupted > 0 {
@@ -58,10 +67,27 @@ async fn serve(config: Config) -> Result<()> {
     tokio::spawn(images::reconcile(app.clone()));
     tokio::spawn(housekeeping::audit_refusals(app.clone(), refused));
     reconcile::spawn(&app);
+    if let Some(tls) = app.tls.clone() {
+        let facts = tls.facts();
+        tracing::info!(fingerprint = facts.fingerprint, until = %facts.not_after, "TLS certificate");
+        tokio::spawn(tls.clone().watch(app.stopping.clone()));
+        tokio::spawn(async move {
+            while hangup.recv().await.is_some() {
+                tls.reload();
+            }
+        });
+    }
+    for risk in risks::list(&app.config, app.tls.as_ref().map(|tls| tls.facts()).as_ref()) {
+        let (setting, what, cure) = (risk.setting, risk.what, risk.cure);
+        match risk.severity {
+            Severity::Warning => tracing::warn!(setting, cure, "risky setting: {what}"),
+            Severity::Note => tracing::info!(setting, cure, "setting: {what}"),
+        }
+    }
     let router = http::router(&app);
 
     notify("READY=1");
-    tracing::info!(url = app.config.url(), "ready");
+    tracing::info!(url = app.config.urls(), "ready");
     let stopping = app.stopping.clone();
     tokio::spawn(async move {
         tokio::select! {

@@ -24,7 +24,11 @@ fn check(name: &str, text: &str) -> Output {
 fn a_wrong_key_is_explained_by_name_and_line() {
     for (name, text, expected) in [
         ("unknown", "[server]\n\nlistn = 1\n", ":3: unknown field `listn`"),
-        ("remote", "[server]\nlisten = \"0.0.0.0:7777\"\n", ":2: server.listen: "),
+        ("plain", "[server]\nlisten = \"http://0.0.0.0:80\"\n", ":2: server.listen: 0.0.0.0:80"),
+        ("twice", "[server]\nlisten = [\"[::1]:1\", \"[::1]:1\"]\n", "is there twice"),
+        ("half", "[tls]\ncertificate = \"/c.pem\"\n", "certificate and key go together"),
+        ("gone", "[tls]\ncertificate = \"/c.pem\"\nkey = \"/k.pem\"\n", "look at /c.pem"),
+        ("proxy", "[server]\ntrusted_proxies = [\"any\"]\n", "no address or network"),
         ("runtime", "[runtime]\ninstance = \"Not Good\"\n", ":2: runtime.instance: "),
         ("syntax", "[server]\nlisten = \n", ":2: "),
     ] {

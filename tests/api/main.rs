@@ -1,16 +1,22 @@
 //! The API from outside: who may use which route (A01), the first operator (A09), browsers and
-//! streams (W01 to W03), credentials (A07, A08), bodies (A04), configuration.
+//! streams (W01 to W03), credentials (A07, A08), bodies (A04), configuration, TLS, proxies, rates,
+//! signing keys.
 //!
 //! Each security test has its control: the same request without the attack, which must pass, so that
 //! a refusal for another reason is not taken for the guard's.
 
+mod certificates;
 mod configuration;
 mod credentials;
 mod edits;
 mod idempotency;
+mod keys;
 mod matrix;
+mod proxies;
+mod rates;
 mod requests;
 mod resume;
 mod setup;
 mod sites;
 mod streams;
+mod tls;

@@ -40,6 +40,11 @@ impl Client {
         Self { http, base: base.to_owned(), credential: Credential::Nobody }
     }
 
+    /// Nobody, at `base`, by an HTTP client of the test's own (one that trusts its certificate).
+    pub fn over(http: reqwest::Client, base: &str) -> Self {
+        Self { http, base: base.to_owned(), credential: Credential::Nobody }
+    }
+
     /// The machine's root on its socket.
     pub fn root(socket: &std::path::Path) -> Self {
         let http = builder().unix_socket(socket).build().expect("build an HTTP client");

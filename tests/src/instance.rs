@@ -33,6 +33,8 @@ pub(crate) static STARTED: AtomicU32 = AtomicU32::new(0);
 pub struct Options {
     /// Lines for `[server]`.
     pub server: String,
+    /// Addresses to listen on besides the first, as the configuration writes them.
+    pub listen_too: Vec<String>,
     /// Lines for `[runtime]`.
     pub runtime: String,
     /// Whole sections.
@@ -232,11 +234,13 @@ impl TestServer {
         let [.., high, low] = seed.to_be_bytes();
         let pool = Ipv4Addr::new(10, 64 + high % 64, low, 0);
         format!(
-            "[server]\nlisten = \"{address}\"\nlog = \"info,berth=debug\"\n{server}\n\
+            "[server]\nlisten = {listen:?}\nlog = \"info,berth=debug\"\n{server}\n\
              [runtime]\ninstance = \"{instance}\"\ndata_dir = \"{data}\"\nrun_dir = \"{run}\"\n\
              server_user = \"{user}\"\nid_first = {id_first}\nid_last = {id_last}\n\
              network_pool = \"{pool}/24\"\nnetwork_prefix = 28\n{runtime}\n{sections}\n",
-            address = self.address,
+            listen = std::iter::once(self.address.to_string())
+                .chain(options.listen_too.iter().cloned())
+                .collect::<Vec<_>>(),
             server = options.server,
             instance = self.instance,
             data = self.data_dir().display(),
@@ -398,7 +402,8 @@ pub(crate) fn instance_name(number: u32) -> String {
     format!("t{}", digits.iter().rev().collect::<String>())
 }
 
-fn free_address() -> SocketAddr {
+/// A loopback address with a port that nobody uses now.
+pub fn free_address() -> SocketAddr {
     let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("find a free port");
     socket.local_addr().expect("a bound socket has an address")
 }

@@ -101,15 +101,21 @@ impl Throttle {
 }
 
 impl Counted {
-    /// An address's counter.
-    pub fn address(address: IpAddr) -> Self {
-        Self::Address(match address {
-            IpAddr::V4(_) => address,
-            IpAddr::V6(v6) => {
-                let bits = u128::from(v6) & !u128::from(u64::MAX);
-                IpAddr::V6(bits.into())
-            }
-        })
+    /// An address's counter. Loopback has none: through tunnels it is everybody's, and one could keep
+    /// all others out.
+    pub fn address(address: IpAddr) -> Option<Self> {
+        (!address.is_loopback()).then(|| Self::Address(network_of(address)))
+    }
+}
+
+/// What is counted as one address: of IPv6 the first 64 bits, which one host can fill by itself.
+pub fn network_of(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(v6) => {
+            let bits = u128::from(v6) & !u128::from(u64::MAX);
+            IpAddr::V6(bits.into())
+        }
     }
 }
 

@@ -4,27 +4,31 @@
 //! Order, outermost first: panics become problems; id and log line; too many requests; Host;
 //! then per route ([`enforce`]): who is asking, the rule, cross-site, the time limit.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
+use axum::http::HeaderMap;
 use axum::http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, COOKIE, HOST, HeaderName, HeaderValue,
-    ORIGIN, REFERRER_POLICY, USER_AGENT, X_CONTENT_TYPE_OPTIONS,
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, COOKIE, HeaderName, HeaderValue, ORIGIN,
+    REFERRER_POLICY, STRICT_TRANSPORT_SECURITY, USER_AGENT, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Uri};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use tower_http::catch_panic::CatchPanicLayer;
 
+use super::host;
 use super::problem::{self, Asked, Pending};
+use super::rate;
+use super::reached::Reached;
 use super::routes::{Rule, Surface};
 use crate::app::App;
 use crate::auth::Caller;
+use crate::auth::budget::Budget;
 use crate::auth::keys::random_text;
-use crate::error::{Error, Refusal, Result};
+use crate::error::{Error, Result};
 use crate::inventory::audit::Row as AuditRow;
 use crate::service::sessions::{self, Visitor};
 
@@ -32,9 +36,20 @@ use crate::service::sessions::{self, Visitor};
 #[derive(Debug, Clone, Copy)]
 pub enum Peer {
     /// A TCP connection.
-    Tcp(SocketAddr),
+    Tcp(Link),
     /// The machine's root on the root socket.
     Root,
+}
+
+/// The ends of a TCP connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Link {
+    /// The other end.
+    pub remote: SocketAddr,
+    /// Our end.
+    pub local: SocketAddr,
+    /// Whether TLS is spoken on it.
+    pub tls: bool,
 }
 
 const CSP_PAGE: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
@@ -72,13 +87,15 @@ async fn outer(State(app): State<App>, mut request: Request, next: Next) -> Resp
             true => Surface::Api,
             false => Surface::Page,
         };
-    let visitor = visitor(&app, &request, peer, &request_id);
+    let reached = Reached::of(&app.config.server, peer, request.headers());
+    let visitor = visitor(&app, request.headers(), &reached, &request_id);
     request.extensions_mut().insert(visitor.clone());
+    request.extensions_mut().insert(reached.clone());
     request.extensions_mut().insert(app.clone());
     // The route, never the target: targets hold one-time secrets.
     let seen = Seen::default();
     request.extensions_mut().insert(seen.clone());
-    let mut response = match admit(&app, &request, peer) {
+    let mut response = match admit(&app, &request, peer, &reached) {
         Ok(_place) => next.run(request).await,
         Err(error) => error.into_response(),
     };
@@ -95,6 +112,9 @@ async fn outer(State(app): State<App>, mut request: Request, next: Next) -> Resp
     let asked = Asked { method: &method, uri: &uri, surface, request_id: &request_id };
     response = problem::finish(&asked, response);
     add_headers(response.headers_mut(), surface, &request_id);
+    if host::wants_hsts(&app, &reached) {
+        response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, host::HSTS);
+    }
     tracing::debug!(
         request_id,
         method = method.as_str(),
@@ -116,8 +136,8 @@ pub async fn enforce(State(rule): State<Rule>, request: Request, next: Next) -> 
     if let Some(path) = parts.extensions.get::<MatchedPath>() {
         seen.set_route(path.as_str());
     }
-    let caller = match judge(&app, &rule, &parts).await {
-        Ok(caller) => caller,
+    let (caller, budget) = match judge(&app, &rule, &parts, &seen.route()).await {
+        Ok(found) => found,
         Err((caller, error)) => {
             seen.set_actor(caller.as_deref());
             return error.into_response();
@@ -129,6 +149,15 @@ pub async fn enforce(State(rule): State<Rule>, request: Request, next: Next) -> 
         parts.extensions.insert(caller);
     }
     let request = Request::from_parts(parts, body);
+    let mut response = in_time(&rule, request, next).await;
+    // A refusal says which budget it was for.
+    if let Some(budget) = budget.filter(|_| !response.headers().contains_key(rate::LIMIT)) {
+        rate::add_headers(response.headers_mut(), &budget);
+    }
+    response
+}
+
+async fn in_time(rule: &Rule, request: Request, next: Next) -> Response {
     let Some(secs) = rule.timeout_secs else { return next.run(request).await };
     match tokio::time::timeout(Duration::from_secs(secs), next.run(request)).await {
         Ok(response) => response,
@@ -137,16 +166,24 @@ pub async fn enforce(State(rule): State<Rule>, request: Request, next: Next) -> 
     }
 }
 
-type Judged = Result<Option<Caller>, (Option<Box<Caller>>, Error)>;
+type Judged = Result<(Option<Caller>, Option<Budget>), (Option<Box<Caller>>, Error)>;
 
 /// Who is asking, and whether they may.
-async fn judge(app: &App, rule: &Rule, request: &Parts) -> Judged {
-    let caller = authenticate(app, request).await.map_err(|error| (None, error))?;
-    let cookie = session_cookie(app, &request.headers).is_some();
+async fn judge(app: &App, rule: &Rule, request: &Parts, route: &str) -> Judged {
+    let found = authenticate(app, request).await;
+    // Strangers, and tokens that are no good, pay from their address's budget.
+    let payer = found.as_ref().ok().and_then(Option::as_ref);
+    let charged = rate::charge(app, payer, request, route);
+    let (caller, budget) = match (found, charged) {
+        (Ok(caller), Ok(budget)) => (caller, budget),
+        (Ok(caller), Err(error)) => return Err((caller.map(Box::new), error)),
+        (Err(_), Err(error)) | (Err(error), Ok(_)) => return Err((None, error)),
+    };
+    let cookie = session_cookie(app, request).is_some();
     let verdict =
         same_site(request, rule.surface, cookie).and_then(|()| rule.access.allows(caller.as_ref()));
     match verdict {
-        Ok(()) => Ok(caller),
+        Ok(()) => Ok((caller, budget)),
         Err(error) => Err((caller.map(Box::new), error)),
     }
 }
@@ -170,7 +207,7 @@ async fn authenticate(app: &App, request: &Parts) -> Result<Option<Caller>> {
         let caller = sessions::by_token(app, visitor, token).await?;
         return caller.map(Some).ok_or(Error::Unauthenticated);
     }
-    match session_cookie(app, &request.headers) {
+    match session_cookie(app, request) {
         Some(cookie) => sessions::by_cookie(app, visitor, cookie).await,
         None => Ok(None),
     }
@@ -196,14 +233,9 @@ fn same_site(request: &Parts, surface: Surface, cookie: bool) -> Result<()> {
         };
     }
     if let Some(origin) = headers.get(ORIGIN) {
-        let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-        let origin = origin.to_str().ok().and_then(|origin| {
-            origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"))
-        });
-        return match (host, origin) {
-            (Some(host), Some(origin)) if host.eq_ignore_ascii_case(origin) => Ok(()),
-            _ => Err(refused()),
-        };
+        let reached = request.extensions.get::<Reached>();
+        let ours = reached.is_some_and(|reached| host::is_own_origin(reached, origin));
+        return if ours { Ok(()) } else { Err(refused()) };
     }
     if cookie && !safe {
         return Err(refused());
@@ -216,76 +248,47 @@ fn admit(
     app: &App,
     request: &Request,
     peer: Option<Peer>,
+    reached: &Reached,
 ) -> Result<tokio::sync::OwnedSemaphorePermit> {
     if !matches!(peer, Some(Peer::Root)) {
-        check_host(app, request.headers(), request.uri())?;
+        host::check(app, reached, request.headers(), request.uri())?;
     }
     app.requests.clone().try_acquire_owned().map_err(|_| {
         Error::unavailable("server.busy", "too many requests at once; try again in a moment")
     })
 }
 
-/// Only names that are ours: a foreign name that points here (DNS rebinding) is refused, wherever
-/// the request states it.
-fn check_host(app: &App, headers: &HeaderMap, uri: &Uri) -> Result<()> {
-    let refused = || Error::Invalid {
-        refusal: Refusal::new("host.unknown", "this server does not answer to this host name"),
-        fields: Vec::new(),
-    };
-    let mut hosts = headers.get_all(HOST).iter();
-    let host = hosts.next().and_then(|host| host.to_str().ok()).ok_or_else(refused)?;
-    if hosts.next().is_some() || !is_ours(app, host) {
-        return Err(refused());
-    }
-    match uri.authority() {
-        Some(authority) if !authority.as_str().eq_ignore_ascii_case(host) => Err(refused()),
-        _ => Ok(()),
-    }
-}
-
-fn is_ours(app: &App, host: &str) -> bool {
-    let (name, port) = match host.rsplit_once(':') {
-        Some((name, port)) if !port.contains(']') => (name, Some(port)),
-        _ => (host, None),
-    };
-    if port.is_some_and(|port| port.parse::<u16>().is_err()) {
-        return false;
-    }
-    let name = name.to_ascii_lowercase();
-    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(&name);
-    // Loopback names with any port: a browser cannot be made to send one by rebinding, and ssh -L
-    // gives the port another number.
-    name == "localhost"
-        || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-        || app.config.server.hosts.contains(&name)
-}
-
-fn visitor(app: &App, request: &Request, peer: Option<Peer>, request_id: &str) -> Visitor {
-    let headers = request.headers();
+fn visitor(app: &App, headers: &HeaderMap, reached: &Reached, request_id: &str) -> Visitor {
     let agent = headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or("");
     Visitor {
-        address: match peer {
-            Some(Peer::Tcp(address)) => Some(address.ip()),
-            Some(Peer::Root) | None => None,
-        },
+        address: reached.client,
+        https: reached.https,
         agent: agent.chars().take(200).collect(),
         request_id: request_id.to_owned(),
-        device: cookie(headers, &device_cookie_name(app)).map(str::to_owned),
+        device: cookie(headers, &device_cookie_name(app, reached.https)).map(str::to_owned),
     }
 }
 
-/// The session cookie's name. Cookies know no ports, so instances side by side need names apart.
-pub fn session_cookie_name(app: &App) -> String {
-    format!("{}_session", app.config.runtime.instance)
+/// The session cookie's name. Cookies know no ports, so instances side by side need names apart; and
+/// what came by TLS is named so that only TLS can have set it (RFC 6265bis, `__Host-`): whoever can
+/// write plain HTTP for this name can neither read such a cookie nor put another in its place.
+pub fn session_cookie_name(app: &App, https: bool) -> String {
+    cookie_name(app, "session", https)
 }
 
 /// The device cookie's name.
-pub fn device_cookie_name(app: &App) -> String {
-    format!("{}_device", app.config.runtime.instance)
+pub fn device_cookie_name(app: &App, https: bool) -> String {
+    cookie_name(app, "device", https)
 }
 
-fn session_cookie<'a>(app: &App, headers: &'a HeaderMap) -> Option<&'a str> {
-    cookie(headers, &session_cookie_name(app))
+fn cookie_name(app: &App, what: &str, https: bool) -> String {
+    let prefix = if https { "__Host-" } else { "" };
+    format!("{prefix}{}_{what}", app.config.runtime.instance)
+}
+
+fn session_cookie<'a>(app: &App, request: &'a Parts) -> Option<&'a str> {
+    let https = request.extensions.get::<Reached>().is_some_and(|reached| reached.https);
+    cookie(&request.headers, &session_cookie_name(app, https))
 }
 
 pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {

@@ -34,10 +34,13 @@
 pub mod api;
 pub mod extract;
 pub mod guard;
+pub mod host;
 pub mod openapi;
 pub mod pages;
 pub mod precondition;
 pub mod problem;
+pub mod rate;
+pub mod reached;
 pub mod routes;
 pub mod stream;
 
@@ -61,6 +64,7 @@ pub fn routes() -> Routes {
     let routes = api::operations::routes(routes);
     let routes = api::usage::routes(routes);
     let routes = api::events::routes(routes);
+    let routes = api::keys::routes(routes);
     let routes = api::system::routes(routes);
     pages::routes(routes)
 }

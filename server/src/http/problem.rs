@@ -18,6 +18,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::precondition;
+use super::rate;
 use super::routes::Surface;
 use crate::error::{Error, FieldError, Refusal};
 
@@ -55,6 +56,10 @@ impl IntoResponse for Error {
         match &self {
             Self::TooMany { retry_secs } => {
                 headers.insert(RETRY_AFTER, HeaderValue::from(*retry_secs));
+            }
+            Self::Limited(budget) => {
+                headers.insert(RETRY_AFTER, HeaderValue::from(budget.wait_secs));
+                rate::add_headers(headers, budget);
             }
             Self::Unavailable(_) => {
                 headers.insert(RETRY_AFTER, HeaderValue::from(1));
@@ -98,7 +103,7 @@ pub fn status(error: &Error) -> StatusCode {
         },
         Error::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         Error::Exhausted(_) => StatusCode::INSUFFICIENT_STORAGE,
-        Error::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
+        Error::TooMany { .. } | Error::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
         Error::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         Error::Broken { .. } => StatusCode::INTERNAL_SERVER_ERROR,
     }
@@ -178,7 +183,7 @@ fn render(asked: &Asked<'_>, response: Response, error: &Error) -> Response {
     };
     let mut rendered = (status, body).into_response();
     rendered.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
-    for name in [RETRY_AFTER, WWW_AUTHENTICATE, ALLOW, ETAG] {
+    for name in [RETRY_AFTER, WWW_AUTHENTICATE, ALLOW, ETAG, rate::LIMIT, rate::POLICY] {
         if let Some(value) = response.headers().get(&name) {
             rendered.headers_mut().insert(name, value.clone());
         }

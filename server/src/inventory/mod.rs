@@ -14,6 +14,7 @@ pub mod containers;
 pub mod events;
 pub mod idempotency;
 pub mod images;
+pub mod keys;
 pub mod operations;
 pub mod people;
 pub mod registries;

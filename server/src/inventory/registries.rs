@@ -101,6 +101,36 @@ pub async fn set_refused(
     Ok(done.rows_affected() > 0)
 }
 
+/// Whose, for which registry, and the sealed password.
+pub type Sealed = (PrincipalId, String, Vec<u8>);
+
+/// Everybody's sealed passwords, to be sealed with another key.
+pub async fn all_sealed(db: &mut SqliteConnection) -> Result<Vec<Sealed>> {
+    let rows = sqlx::query("select owner, registry, sealed from registry_credentials")
+        .fetch_all(db)
+        .await?;
+    let sealed = |row: &sqlx::sqlite::SqliteRow| {
+        Ok((super::principal(row, "owner")?, row.try_get("registry")?, row.try_get("sealed")?))
+    };
+    rows.iter().map(sealed).collect()
+}
+
+/// The same password, sealed with another key.
+pub async fn reseal(
+    db: &mut SqliteConnection,
+    owner: PrincipalId,
+    registry: &str,
+    sealed: &[u8],
+) -> Result<()> {
+    sqlx::query("update registry_credentials set sealed = ? where owner = ? and registry = ?")
+        .bind(sealed)
+        .bind(i64::from(owner.0))
+        .bind(registry)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
 /// Forgets credentials.
 pub async fn delete(db: &mut SqliteConnection, owner: PrincipalId, registry: &str) -> Result<()> {
     let done = sqlx::query("delete from registry_credentials where owner = ? and registry = ?")

@@ -36,6 +36,8 @@ pub struct NewSession<'a> {
     pub id: &'a str,
     /// The hash of the token's id.
     pub jti_hash: SecretHash,
+    /// The key that signed it.
+    pub key_id: &'a str,
     /// Whose.
     pub person: PrincipalId,
     /// When it ends.
@@ -70,7 +72,7 @@ pub async fn insert(
     let now = Time::now();
     sqlx::query(
         "insert into sessions (id, jti_hash, person, created_at, expires_at, seen_at, address, \
-         agent) values (?, ?, ?, ?, ?, ?, ?, ?)",
+         agent, key_id) values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(new.id)
     .bind(new.jti_hash.as_slice())
@@ -80,6 +82,7 @@ pub async fn insert(
     .bind(now)
     .bind(new.address)
     .bind(new.agent)
+    .bind(new.key_id)
     .execute(&mut *db)
     .await?;
     sqlx::query(

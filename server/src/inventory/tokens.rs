@@ -35,6 +35,8 @@ pub struct NewToken<'a> {
     pub id: &'a str,
     /// The hash of the token's id.
     pub jti_hash: SecretHash,
+    /// The key that signed it.
+    pub key_id: &'a str,
     /// Whose.
     pub person: PrincipalId,
     /// What its owner calls it.
@@ -65,8 +67,8 @@ pub async fn insert(db: &mut SqliteConnection, new: &NewToken<'_>, tokens_max: u
         ));
     }
     sqlx::query(
-        "insert into tokens (id, jti_hash, person, name, scope, created_at, expires_at) \
-         values (?, ?, ?, ?, ?, ?, ?)",
+        "insert into tokens (id, jti_hash, person, name, scope, created_at, expires_at, key_id) \
+         values (?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(new.id)
     .bind(new.jti_hash.as_slice())
@@ -75,6 +77,7 @@ pub async fn insert(db: &mut SqliteConnection, new: &NewToken<'_>, tokens_max: u
     .bind(new.scope)
     .bind(now)
     .bind(new.expires_at)
+    .bind(new.key_id)
     .execute(db)
     .await
     .map_err(|error| match error.as_database_error() {

@@ -7,7 +7,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::app::{App, Used};
 use crate::error::Result;
 use crate::inventory::{audit, events, idempotency, operations, sessions, tokens};
-use crate::service::people;
+use crate::service::{keys, people};
 
 const PERIOD: Duration = Duration::from_secs(30);
 /// Rows are dropped every this many periods.
@@ -67,7 +67,8 @@ async fn prune(app: &App) -> Result<()> {
     operations::prune(db, keep.operations_days, keep.operations_max).await?;
     audit::prune(db, keep.audit_days, keep.audit_max).await?;
     idempotency::prune(db, keep.idempotency_hours).await?;
-    write.commit().await
+    write.commit().await?;
+    keys::forget_ended(app).await
 }
 
 /// Audits requests that were refused. Bounded: a flood of refusals is written in one commit per

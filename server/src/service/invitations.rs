@@ -43,7 +43,8 @@ pub async fn accept(
 }
 
 fn throttled(app: &App, visitor: &Visitor) -> Result<()> {
-    let counted: Vec<_> = visitor.address.map(Counted::address).into_iter().collect();
+    let counted: Vec<_> = visitor.address.and_then(Counted::address).into_iter().collect();
+    sessions::spend(app, visitor, &counted)?;
     match app.throttle.wait_secs(&counted) {
         Some(retry_secs) => Err(Error::TooMany { retry_secs }),
         None => Ok(()),
@@ -51,7 +52,7 @@ fn throttled(app: &App, visitor: &Visitor) -> Result<()> {
 }
 
 fn unknown(app: &App, visitor: &Visitor) -> Error {
-    let counted: Vec<_> = visitor.address.map(Counted::address).into_iter().collect();
+    let counted: Vec<_> = visitor.address.and_then(Counted::address).into_iter().collect();
     app.throttle.count(&counted);
     Error::NotFound("invitation (it was used, replaced, or has ended)")
 }

@@ -108,8 +108,9 @@ pub async fn set(
             format!("credentials for {REGISTRIES_MAX} registries are the most"),
         ));
     }
-    let sealed = seal(app, owner, &registry, password)?;
     let mut write = app.inventory.change(&caller.actor, "registry.credentials.set").await?;
+    // Inside the write, so that a rotation of keys sees the row.
+    let sealed = seal(app, owner, &registry, password)?;
     registries::set(write.db(), owner, &registry, username, &sealed).await?;
     write.subject("registry", &registry, owner);
     write.commit().await?;
@@ -165,15 +166,36 @@ fn context(owner: PrincipalId, registry: &str) -> Vec<u8> {
     format!("{owner} {registry}").into_bytes()
 }
 
-fn cipher(app: &App) -> ChaCha20Poly1305 {
-    ChaCha20Poly1305::new(&Key::from(app.keys.derive("registry-credentials")))
+/// The one that seals first, then those of older keys.
+fn ciphers(app: &App) -> Vec<ChaCha20Poly1305> {
+    let keys = app.keys.derive("registry-credentials");
+    keys.into_iter().map(|key| ChaCha20Poly1305::new(&Key::from(key))).collect()
+}
+
+/// Seals all credentials with the key that signs now, so that no older one is needed for them.
+/// What no key opens is left as it is.
+pub(super) async fn reseal_all(app: &App, db: &mut sqlx::SqliteConnection) -> Result<()> {
+    for (owner, registry, sealed) in registries::all_sealed(db).await? {
+        match unseal(app, owner, &registry, &sealed) {
+            Ok(password) => {
+                let sealed = seal(app, owner, &registry, &password)?;
+                registries::reseal(db, owner, &registry, &sealed).await?;
+            }
+            Err(error) => {
+                tracing::warn!(owner = %owner, registry, error = %error, "not sealed anew")
+            }
+        }
+    }
+    Ok(())
 }
 
 fn seal(app: &App, owner: PrincipalId, registry: &str, password: &str) -> Result<Vec<u8>> {
     let nonce: [u8; 12] = random_bytes()?;
     let aad = context(owner, registry);
     let payload = Payload { msg: password.as_bytes(), aad: &aad };
-    let sealed = cipher(app)
+    let cipher = ciphers(app).into_iter().next();
+    let sealed = cipher
+        .ok_or_else(|| Error::defect("find a key to seal with"))?
         .encrypt(&Nonce::from(nonce), payload)
         .map_err(|_| Error::defect("seal registry credentials"))?;
     Ok([nonce.as_slice(), &sealed].concat())
@@ -193,6 +215,8 @@ fn unseal(app: &App, owner: PrincipalId, registry: &str, sealed: &[u8]) -> Resul
     let nonce: [u8; 12] = nonce.try_into().map_err(|_| broken())?;
     let aad = context(owner, registry);
     let payload = Payload { msg: sealed, aad: &aad };
-    let plain = cipher(app).decrypt(&Nonce::from(nonce), payload).map_err(|_| broken())?;
+    let open =
+        |cipher: ChaCha20Poly1305| cipher.decrypt(&Nonce::from(nonce), Payload { ..payload }).ok();
+    let plain = ciphers(app).into_iter().find_map(open).ok_or_else(broken)?;
     String::from_utf8(plain).map_err(|_| broken())
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use berth_runtime::id::PrincipalId;
 
 use crate::app::App;
+use crate::auth::budget::Spender;
 use crate::auth::keys::{Audience, random_id};
 use crate::auth::throttle::Counted;
 use crate::auth::{Actor, Caller, Role, TokenScope, Via, password};
@@ -22,6 +23,8 @@ const DEVICE_DAYS: u64 = 400;
 pub struct Visitor {
     /// Where the request came from.
     pub address: Option<IpAddr>,
+    /// Whether it came by TLS, to us or to a trusted proxy.
+    pub https: bool,
     /// What the browser says it is.
     pub agent: String,
     /// The request's id.
@@ -45,6 +48,8 @@ pub struct SignedIn {
     pub expires_at: Time,
     /// When the device cookie ends.
     pub device_expires_at: Time,
+    /// Whether the cookies are for TLS only.
+    pub https: bool,
 }
 
 impl Visitor {
@@ -70,6 +75,7 @@ pub async fn sign_in(app: &App, visitor: &Visitor, name: &str, password: &str) -
     }
     let account = people::account(app.inventory.read(), name).await?;
     let counted = counted(app, visitor, name, account.as_ref());
+    spend(app, visitor, &counted)?;
     if let Some(retry_secs) = app.throttle.wait_secs(&counted) {
         return Err(Error::TooMany { retry_secs });
     }
@@ -100,17 +106,25 @@ pub(super) async fn open(
     person: PrincipalId,
 ) -> Result<SignedIn> {
     let expires_at = Time::now().after(app.config.auth.session_life());
-    let (cookie, jti_hash) = app.keys.sign(Audience::Session, person, expires_at)?;
+    let signed = app.keys.sign(Audience::Session, person, expires_at)?;
     let device_life = std::time::Duration::from_secs(DEVICE_DAYS * 86_400);
     let device_expires_at = Time::now().after(device_life);
-    let (device, _) = app.keys.sign(Audience::Device, person, device_expires_at)?;
+    let device = app.keys.sign(Audience::Device, person, device_expires_at)?.token;
     let id = random_id()?;
     let address = visitor.address.map(|address| address.to_string()).unwrap_or_default();
     let agent: String = visitor.agent.chars().filter(|c| !c.is_control()).take(200).collect();
-    let new =
-        NewSession { id: &id, jti_hash, person, expires_at, address: &address, agent: &agent };
+    let new = NewSession {
+        id: &id,
+        jti_hash: signed.id_hash,
+        key_id: &signed.key,
+        person,
+        expires_at,
+        address: &address,
+        agent: &agent,
+    };
     sessions::insert(write.db(), &new, app.config.auth.sessions_max).await?;
-    Ok(SignedIn { person, session: id, cookie, device, expires_at, device_expires_at })
+    let (cookie, https) = (signed.token, visitor.https);
+    Ok(SignedIn { person, session: id, cookie, device, expires_at, device_expires_at, https })
 }
 
 /// Who is behind a session cookie.
@@ -224,6 +238,20 @@ pub async fn change_password(
     Ok(())
 }
 
+/// Spends a try to sign in, right or wrong: checking a password costs much. A browser that its owner
+/// has used before pays for itself, whatever others do from the same address.
+pub(super) fn spend(app: &App, visitor: &Visitor, counted: &[Counted]) -> Result<()> {
+    let device = counted.iter().find_map(|key| match key {
+        Counted::Device(hash) => Some(Spender::DeviceSignIns(*hash)),
+        Counted::Account(_) | Counted::Address(_) => None,
+    });
+    let spender = device.or_else(|| visitor.address.and_then(Spender::sign_ins));
+    match spender.map(|spender| app.budgets.spend(spender)) {
+        Some(Err(budget)) => Err(Error::Limited(budget)),
+        _ => Ok(()),
+    }
+}
+
 /// What a try is counted against: the owner's browser on its own, strangers by account and address.
 fn counted(app: &App, visitor: &Visitor, name: &str, account: Option<&Account>) -> Vec<Counted> {
     let device = visitor.device.as_deref().and_then(|cookie| {
@@ -234,7 +262,7 @@ fn counted(app: &App, visitor: &Visitor, name: &str, account: Option<&Account>) 
         Some(device) => vec![Counted::Device(device)],
         None => {
             let account = Counted::Account(name.to_owned());
-            std::iter::once(account).chain(visitor.address.map(Counted::address)).collect()
+            std::iter::once(account).chain(visitor.address.and_then(Counted::address)).collect()
         }
     }
 }

@@ -44,7 +44,8 @@ pub async fn complete(
     name: &str,
     password: &str,
 ) -> Result<SignedIn> {
-    let counted: Vec<_> = visitor.address.map(Counted::address).into_iter().collect();
+    let counted: Vec<_> = visitor.address.and_then(Counted::address).into_iter().collect();
+    sessions::spend(app, visitor, &counted)?;
     if let Some(retry_secs) = app.throttle.wait_secs(&counted) {
         return Err(Error::TooMany { retry_secs });
     }

@@ -44,10 +44,12 @@ pub async fn make(
         return Err(Error::denied("token.scope", "a token cannot make one with a larger scope"));
     }
     let expires_at = Time::now().after(Duration::from_secs(u64::from(days) * 86_400));
-    let (secret, jti_hash) = app.keys.sign(Audience::Api, person, expires_at)?;
     let id = random_id()?;
     let mut write = app.inventory.change(&caller.actor, "token.make").await?;
-    let new = NewToken { id: &id, jti_hash, person, name, scope, expires_at };
+    // Inside the write, so that a rotation of keys sees the row of whatever it may end.
+    let signed = app.keys.sign(Audience::Api, person, expires_at)?;
+    let (jti_hash, key_id) = (signed.id_hash, signed.key.as_str());
+    let new = NewToken { id: &id, jti_hash, key_id, person, name, scope, expires_at };
     tokens::insert(write.db(), &new, app.config.auth.tokens_max).await?;
     write.subject("token", &id, person);
     write.commit().await?;
@@ -59,7 +61,7 @@ pub async fn make(
         expires_at,
         used_at: None,
     };
-    Ok(Made { token, secret })
+    Ok(Made { token, secret: signed.token })
 }
 
 /// The caller's tokens.

@@ -3,6 +3,7 @@
 pub mod containers;
 pub mod events;
 pub mod images;
+pub mod keys;
 pub mod operations;
 pub mod people;
 pub mod registries;

@@ -117,9 +117,7 @@ async fn end(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> 
     responses((status = 204), (status = 409, body = ProblemBody)))]
 async fn sign_out(State(app): State<App>, caller: Caller) -> Result<Response> {
     sessions::sign_out(&app, &caller).await?;
-    let mut headers = HeaderMap::new();
-    headers.append(SET_COOKIE, cookie(&session_cookie_name(&app), "", Time(0))?);
-    Ok((StatusCode::NO_CONTENT, headers).into_response())
+    Ok((StatusCode::NO_CONTENT, forget_cookie(&app)?).into_response())
 }
 
 /// Tells who is asking.
@@ -170,27 +168,34 @@ pub fn signed_in(app: &App, done: &SignedIn) -> Result<Response> {
 /// When a cookie cannot be written.
 pub fn cookies(app: &App, done: &SignedIn) -> Result<HeaderMap> {
     let mut headers = HeaderMap::new();
-    let session = cookie(&session_cookie_name(app), &done.cookie, done.expires_at)?;
-    let device = cookie(&device_cookie_name(app), &done.device, done.device_expires_at)?;
+    let https = done.https;
+    let name = session_cookie_name(app, https);
+    let session = cookie(&name, &done.cookie, done.expires_at, https)?;
+    let name = device_cookie_name(app, https);
+    let device = cookie(&name, &done.device, done.device_expires_at, https)?;
     headers.append(SET_COOKIE, session);
     headers.append(SET_COOKIE, device);
     Ok(headers)
 }
 
-/// The header that makes a browser forget its session cookie.
+/// The headers that make a browser forget its session cookie, of either kind.
 ///
 /// # Errors
 /// When it cannot be written.
 pub fn forget_cookie(app: &App) -> Result<HeaderMap> {
     let mut headers = HeaderMap::new();
-    headers.append(SET_COOKIE, cookie(&session_cookie_name(app), "", Time(0))?);
+    for https in [false, true] {
+        let name = session_cookie_name(app, https);
+        headers.append(SET_COOKIE, cookie(&name, "", Time(0), https)?);
+    }
     Ok(headers)
 }
 
 /// `Lax`, not `Strict`: a link to a container from a chat must not show the sign-in page. What Lax
 /// lets through is reading a page by a link; the guard refuses all else from other sites.
-fn cookie(name: &str, value: &str, expires_at: Time) -> Result<HeaderValue> {
+fn cookie(name: &str, value: &str, expires_at: Time, https: bool) -> Result<HeaderValue> {
     let age = expires_at.until().as_secs();
-    let text = format!("{name}={value}; Path=/; Max-Age={age}; HttpOnly; SameSite=Lax");
+    let secure = if https { "; Secure" } else { "" };
+    let text = format!("{name}={value}; Path=/; Max-Age={age}; HttpOnly; SameSite=Lax{secure}");
     HeaderValue::try_from(text).map_err(|source| Error::broken("write a cookie", source))
 }

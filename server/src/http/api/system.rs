@@ -15,6 +15,7 @@ use crate::auth::TokenScope;
 use crate::error::Result;
 use crate::http::problem::ProblemBody;
 use crate::http::routes::{Access, Routes};
+use crate::service::network::{self, NetworkState};
 use crate::service::system;
 
 static DOCUMENT: LazyLock<String> =
@@ -27,6 +28,7 @@ pub fn routes(routes: Routes) -> Routes {
         .add(Access::Public, routes!(ready))
         .add(Access::Public, routes!(document))
         .add(Access::SignedIn(TokenScope::Read), routes!(info))
+        .add(Access::Overseer(TokenScope::Read), routes!(reached))
 }
 
 /// A word.
@@ -70,6 +72,13 @@ async fn ready(State(app): State<App>) -> Result<Json<Health>> {
     responses((status = 200, content_type = "application/json", body = String)))]
 async fn document() -> impl IntoResponse {
     ([(CONTENT_TYPE, "application/json")], DOCUMENT.as_str())
+}
+
+/// Tells how this server can be reached, its certificate, and which settings are risky.
+#[utoipa::path(get, path = "/api/v1/system/network", tag = "system",
+    responses((status = 200, body = NetworkState)))]
+async fn reached(State(app): State<App>) -> Json<NetworkState> {
+    Json(network::state(&app))
 }
 
 /// Tells facts of this server.

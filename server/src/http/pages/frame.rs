@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 
 use axum::extract::FromRequestParts;
 use axum::http::StatusCode;
-use axum::http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderValue, LOCATION, SET_COOKIE};
+use axum::http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, SET_COOKIE};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
@@ -20,6 +20,7 @@ use crate::app::App;
 use crate::auth::{Caller, Role};
 use crate::error::{Error, Result};
 use crate::http::guard::cookie;
+use crate::http::reached::Reached;
 use crate::http::routes::Access;
 
 /// How long a notice waits for the page that shows it.
@@ -36,6 +37,7 @@ pub(super) struct Frame {
     flash: Option<Flash>,
     path: String,
     origin: String,
+    https: bool,
 }
 
 impl FromRequestParts<App> for Frame {
@@ -44,14 +46,15 @@ impl FromRequestParts<App> for Frame {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self> {
         let instance = app.config.runtime.instance.clone();
         let headers = &parts.headers;
-        let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
+        let reached = parts.extensions.get::<Reached>();
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
         Ok(Self {
             caller: parts.extensions.get::<Caller>().cloned(),
             theme: Theme::read(cookie(headers, &format!("{instance}_theme")).unwrap_or("")),
             flash: cookie(headers, &format!("{instance}_flash")).and_then(read_flash),
             path: path.to_owned(),
-            origin: format!("http://{host}"),
+            origin: reached.map(Reached::origin).unwrap_or_default(),
+            https: reached.is_some_and(|reached| reached.https),
             instance,
         })
     }
@@ -104,7 +107,7 @@ impl Frame {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
         if self.flash.is_some() {
-            set_cookie(headers, &format!("{}_flash", self.instance), "", 0)?;
+            self.set_cookie(headers, "flash", "", 0)?;
         }
         Ok(response)
     }
@@ -160,12 +163,7 @@ impl Frame {
         }
         let sign = if tone == Tone::Good { '+' } else { '-' };
         let value = URL_SAFE_NO_PAD.encode(format!("{sign}{}", &text[..end]));
-        set_cookie(
-            response.headers_mut(),
-            &format!("{}_flash", self.instance),
-            &value,
-            FLASH_SECS,
-        )?;
+        self.set_cookie(response.headers_mut(), "flash", &value, FLASH_SECS)?;
         Ok(response)
     }
 
@@ -175,9 +173,25 @@ impl Frame {
     /// As [`Frame::on`].
     pub(super) fn themed(&self, theme: Theme, back: &str) -> Result<Response> {
         let mut response = self.on(back)?;
-        let name = format!("{}_theme", self.instance);
-        set_cookie(response.headers_mut(), &name, theme.name(), THEME_SECS)?;
+        self.set_cookie(response.headers_mut(), "theme", theme.name(), THEME_SECS)?;
         Ok(response)
+    }
+
+    fn set_cookie(
+        &self,
+        headers: &mut HeaderMap,
+        what: &str,
+        value: &str,
+        secs: u32,
+    ) -> Result<()> {
+        let name = format!("{}_{what}", self.instance);
+        let secure = if self.https { "; Secure" } else { "" };
+        let text =
+            format!("{name}={value}; Path=/; Max-Age={secs}; HttpOnly; SameSite=Lax{secure}");
+        let value =
+            HeaderValue::try_from(text).map_err(|error| Error::broken("write a cookie", error))?;
+        headers.append(SET_COOKIE, value);
+        Ok(())
     }
 }
 
@@ -233,14 +247,6 @@ fn read_flash(value: &str) -> Option<Flash> {
         ("-", text) => Some(Flash { tone: Tone::Bad, text: text.to_owned() }),
         _ => None,
     }
-}
-
-fn set_cookie(headers: &mut HeaderMap, name: &str, value: &str, secs: u32) -> Result<()> {
-    let text = format!("{name}={value}; Path=/; Max-Age={secs}; HttpOnly; SameSite=Lax");
-    let value =
-        HeaderValue::try_from(text).map_err(|error| Error::broken("write a cookie", error))?;
-    headers.append(SET_COOKIE, value);
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,0 +1,216 @@
+//! Listening: accepting connections, TLS where it is spoken, and serving HTTP/1.1 on each.
+//!
+//! Each connection is bounded: in number, together and of one address; in time, for the handshake
+//! and for each request's head; in bytes. What comes over the root socket is the machine's root only:
+//! the kernel says who connected (SO_PEERCRED, unix(7)).
+
+mod places;
+mod sockets;
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio_rustls::TlsAcceptor;
+use tower::ServiceExt;
+
+use crate::app::App;
+use crate::clock::Seldom;
+use crate::config::ListenAddress;
+use crate::http::guard::{Link, Peer};
+use places::{Place, Places};
+
+pub use sockets::{root, tcp};
+
+/// A request's head must be there within this, and the next one on a kept connection.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// A TLS handshake must be done within this.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Of the handshakes at once, one address may have one in this many.
+const HANDSHAKES_SHARE: usize = 8;
+/// A request's head is at most this large.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Header fields of a request at most.
+const HEADERS_MAX: usize = 64;
+/// Connections on the root socket at once.
+const ROOT_CONNECTIONS_MAX: usize = 32;
+/// After this, connections that have not ended are cut at shutdown.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause after accept(2) failed for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What all listeners share.
+#[derive(Clone)]
+struct Door {
+    app: App,
+    router: Router,
+    connections: Places,
+    handshakes: Places,
+    graceful: Arc<GracefulShutdown>,
+}
+
+/// Serves all sockets until the server is to stop, then lets what is under way end.
+pub async fn serve(
+    app: &App,
+    router: Router,
+    tcp: Vec<(TcpListener, ListenAddress)>,
+    root: UnixListener,
+) {
+    let server = &app.config.server;
+    let handshakes_max = app.config.tls.handshakes_max;
+    let graceful = Arc::new(GracefulShutdown::new());
+    let door = Door {
+        app: app.clone(),
+        router,
+        connections: Places::new(server.connections_max, server.connections_per_address_max),
+        handshakes: Places::new(handshakes_max, handshakes_max.div_ceil(HANDSHAKES_SHARE)),
+        graceful: graceful.clone(),
+    };
+    let mut listeners = tokio::task::JoinSet::new();
+    for (socket, address) in tcp {
+        listeners.spawn(door.clone().accept(socket, address));
+    }
+    listeners.spawn(door.accept_root(root));
+    while listeners.join_next().await.is_some() {}
+    let Some(graceful) = Arc::into_inner(graceful) else {
+        tracing::error!("a listener outlived its end");
+        return;
+    };
+    if tokio::time::timeout(SHUTDOWN_TIMEOUT, graceful.shutdown()).await.is_err() {
+        tracing::warn!("some connections did not end in time and were cut");
+    }
+}
+
+impl Door {
+    async fn accept(self, socket: TcpListener, address: ListenAddress) {
+        let acceptor = match (address.tls, &self.app.tls) {
+            (true, Some(tls)) => Some(tls.acceptor()),
+            (false, _) => None,
+            (true, None) => {
+                // Never plain HTTP in its place.
+                tracing::error!(address = %address.socket, "no certificate, so nothing is served");
+                return;
+            }
+        };
+        loop {
+            let accepted = tokio::select! {
+                () = self.app.stopping.cancelled() => return,
+                accepted = socket.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, remote)) => self.enter(stream, remote, acceptor.clone()),
+                Err(error) => pause(&error).await,
+            }
+        }
+    }
+
+    async fn accept_root(self, socket: UnixListener) {
+        let places = Places::new(ROOT_CONNECTIONS_MAX, ROOT_CONNECTIONS_MAX);
+        loop {
+            let accepted = tokio::select! {
+                () = self.app.stopping.cancelled() => return,
+                accepted = socket.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => match stream.peer_cred() {
+                    Ok(peer) if peer.uid() == 0 => {
+                        let Some(place) = places.take(None) else { continue };
+                        let watcher = self.graceful.watcher();
+                        tokio::spawn(talk(self.router.clone(), Peer::Root, watcher, stream, place));
+                    }
+                    Ok(peer) => tracing::warn!(uid = peer.uid(), "refused on the root socket"),
+                    Err(error) => tracing::warn!(error = %error, "a root socket peer is unknown"),
+                },
+                Err(error) => pause(&error).await,
+            }
+        }
+    }
+
+    /// Takes a connection in. One above a limit is closed at once: better than a queue that nobody
+    /// sees.
+    fn enter(&self, stream: TcpStream, remote: SocketAddr, acceptor: Option<TlsAcceptor>) {
+        // The answer is small and the browser waits for it.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(error = %error, "a connection kept its delay");
+        }
+        let Ok(local) = stream.local_addr() else { return };
+        // Loopback and proxies stand for many people: only the total bounds them.
+        let ip = remote.ip().to_canonical();
+        let shared = ip.is_loopback() || self.app.config.server.is_trusted_proxy(ip);
+        let counted = (!shared).then_some(ip);
+        let Some(place) = self.connections.take(counted) else {
+            full(remote, "connections");
+            return;
+        };
+        let watcher = self.graceful.watcher();
+        let peer = Peer::Tcp(Link { remote, local, tls: acceptor.is_some() });
+        let router = self.router.clone();
+        let Some(acceptor) = acceptor else {
+            tokio::spawn(talk(router, peer, watcher, stream, place));
+            return;
+        };
+        let Some(handshake) = self.handshakes.take(counted) else {
+            full(remote, "TLS handshakes");
+            return;
+        };
+        let stopping = self.app.stopping.clone();
+        tokio::spawn(async move {
+            let done = tokio::select! {
+                () = stopping.cancelled() => return,
+                done = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)) => done,
+            };
+            drop(handshake);
+            match done {
+                Ok(Ok(stream)) => talk(router, peer, watcher, stream, place).await,
+                Ok(Err(error)) => tracing::debug!(error = %error, "a TLS handshake failed"),
+                Err(_) => tracing::debug!(address = %remote, "a TLS handshake took too long"),
+            }
+        });
+    }
+}
+
+/// Says that connections are turned away; a flood of them is said once.
+fn full(remote: SocketAddr, what: &str) {
+    static SAID: Seldom = Seldom::new(60);
+    if SAID.now() {
+        tracing::warn!(address = %remote.ip(), what, "too many at once, so some are refused");
+    }
+}
+
+async fn pause(error: &std::io::Error) {
+    tracing::warn!(error = %error, "a connection could not be accepted");
+    tokio::time::sleep(ACCEPT_PAUSE).await;
+}
+
+/// Serves one connection to its end.
+async fn talk<S>(router: Router, peer: Peer, watcher: Watcher, stream: S, place: Place)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        let answer = router.clone().oneshot(request);
+        async move {
+            let response = answer.await;
+            Ok::<_, Infallible>(response.unwrap_or_else(|never| match never {}))
+        }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .max_headers(HEADERS_MAX)
+        .serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = watcher.watch(connection).await {
+        tracing::debug!(error = %error, "a connection ended with an error");
+    }
+    drop(place);
+}
