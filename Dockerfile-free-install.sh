@@ -5,6 +5,9 @@
 #
 #   (no option)       install or upgrade, start, and launch a limited container as proof
 #   --from DIR        take the programs berth and berth-runtime from DIR instead of building them
+#   --listen ADDRESS  listen on this address and port as well, such as 192.0.2.10:7443 or 0.0.0.0:443;
+#                     all but loopback is TLS. May be given again. Written into the configuration
+#   --configure       build nothing: take the configuration as it is now, with --listen, and restart
 #   --check           say what this host has and lacks and what would be done; change nothing
 #   --uninstall       stop containers, remove programs and services; data and configuration stay
 #   --purge           with --uninstall: remove data, configuration, logs and the user as well
@@ -14,7 +17,6 @@
 #   --prefix DIR      put programs, configuration, data and logs below DIR; implies --no-systemd
 #   --config FILE     the configuration file (default: PREFIX/etc/berth/berth.toml)
 #   --instance NAME   with a new configuration: name of the instance (default: berth)
-#   --listen ADDRESS  with a new configuration: where the server listens (default: 127.0.0.1:7777)
 #   --user NAME       with a new configuration: the server's user (default: berth)
 #   --no-systemd      run in the background with pid files even where systemd runs
 #
@@ -30,12 +32,15 @@ RUN_PACKAGES="ca-certificates curl jq nftables iproute2 busybox-static util-linu
 BUILD_PACKAGES="gcc libc6-dev pkg-config"
 READY_SECS_MAX=${BERTH_READY_SECS_MAX:-60}
 UNIT_DIR=/etc/systemd/system
+APPARMOR_FILE=/etc/apparmor.d/berth-container
+APPARMOR_PROFILE=berth-container
 UNITS="berth-supervisor.service berth.socket berth.service"
 PROOF_NAME=berth-proof
 STARTER_TAG=berth/starter:latest
 
-action=install from='' prefix='' config='' instance=berth listen=127.0.0.1:7777 user=berth
-purge='' systemd=yes
+action=install from='' prefix='' config='' instance=berth user=berth
+purge='' systemd=yes configure=''
+listen=() listen_more=()
 
 usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$SELF"; }
 say() { printf '%s\n' "$*"; }
@@ -52,7 +57,8 @@ parse_arguments() {
             --prefix) mkdir -p "${2:?--prefix needs a folder}"; prefix=$(realpath "$2"); systemd=; shift ;;
             --config) config=$(realpath -m "${2:?--config needs a file}"); shift ;;
             --instance) instance=${2:?--instance needs a name}; shift ;;
-            --listen) listen=${2:?--listen needs an address}; shift ;;
+            --listen) listen_more+=("${2:?--listen needs an address}"); shift ;;
+            --configure) configure=yes ;;
             --user) user=${2:?--user needs a name}; shift ;;
             --no-systemd) systemd= ;;
             --print-config) action=print_config ;;
@@ -62,6 +68,7 @@ parse_arguments() {
         shift
     done
     [ -z "$purge" ] || [ "$action" = uninstall ] || die "--purge goes with --uninstall"
+    [ -z "$configure" ] || [ "$action" = install ] || die "--configure goes with no other action"
     [ -d /run/systemd/system ] || systemd=
     [[ $instance =~ ^[a-z0-9]{1,8}$ ]] || die "--instance: 1 to 8 lower-case letters and digits"
 }
@@ -81,6 +88,45 @@ toml_get() {
     printf '%s' "${value:-$3}"
 }
 
+# toml_list SECTION KEY: the items of a list, or the one value, one a line.
+toml_list() {
+    [ -e "$config" ] || return 0
+    awk -v section="$1" -v key="$2" '
+        function clean(line) { sub(/#.*/, "", line); return line }
+        found { text = text clean($0) }
+        !found && /^[ \t]*\[/ { name = $0; gsub(/[][ \t]/, "", name); next }
+        !found && name == section && $0 ~ "^[ \t]*" key "[ \t]*=" {
+            found = 1; line = $0; sub(/^[^=]*=/, "", line); text = clean(line)
+        }
+        found && (text !~ /\[/ || text ~ /\]/) {
+            gsub(/[][" \t]/, "", text); count = split(text, item, ",")
+            for (i = 1; i <= count; i++) if (item[i] != "") print item[i]
+            exit
+        }' "$config"
+}
+
+is_loopback() { [[ ${1#*://} == 127.* || ${1#*://} == \[::1\]:* ]] && [[ $1 != https://* ]]; }
+
+# Where to listen: what the file says and what was asked for. Loopback stays, beside any other.
+settle_listen() {
+    local address loopback=''
+    mapfile -t listen < <(toml_list server listen)
+    for address in "${listen_more[@]}"; do
+        [[ " ${listen[*]} " == *" $address "* ]] || listen+=("$address")
+    done
+    for address in "${listen[@]}"; do ! is_loopback "$address" || loopback=yes; done
+    if [ ! -e "$config" ] && [ -z "$loopback" ]; then listen=(127.0.0.1:7777 "${listen[@]}"); fi
+    [ ${#listen[@]} -gt 0 ] || listen=(127.0.0.1:7777)
+}
+
+# The addresses as the configuration writes them.
+listen_toml() {
+    local items
+    if [ ${#listen[@]} = 1 ]; then printf '"%s"' "${listen[0]}"; return; fi
+    items=$(printf '"%s", ' "${listen[@]}")
+    printf '[%s]' "${items%, }"
+}
+
 # The configuration file is the truth of where an installed instance lies.
 locate() {
     bin_dir=$prefix/usr/local/bin
@@ -88,7 +134,7 @@ locate() {
     config=${config:-$prefix/etc/berth/berth.toml}
     config_dir=$(dirname "$config")
     instance=$(toml_get runtime instance "$instance")
-    listen=$(toml_get server listen "$listen")
+    settle_listen
     user=$(toml_get runtime server_user "$user")
     data_dir=$(toml_get runtime data_dir "$prefix/var/lib/berth")
     run_dir=$(toml_get runtime run_dir "$prefix/run/berth")
@@ -107,16 +153,46 @@ print_config() {
 # its name and line. Environment variables and flags go over this file: see 'berth serve --help'.
 
 [server]
-# Where the dashboard and the API listen; loopback only. The socket unit is written from this line.
-listen = "$listen"
-# Host names, besides loopback ones, by which browsers reach this server; without port.
+# Where the dashboard and the API listen: an address and port, or a list of them. Plain HTTP on
+# loopback, TLS on all others ("https://" in front asks for TLS on loopback too). The socket unit is
+# written from this line: run the installer with --configure after a change.
+listen = $(listen_toml)
+# Host names by which browsers reach this server; without port. Addresses, loopback names and the
+# certificate's own names are taken anyway.
 #hosts = []
-# Connections at once; requests being answered at once; event and log streams of one person at once.
+# Proxies, as addresses or networks, that are believed who their client is; nobody else is. They must
+# set these headers themselves: "x-forwarded" (X-Forwarded-For, -Proto, -Host) or "forwarded" (RFC 7239).
+#trusted_proxies = []
+#proxy_headers = "x-forwarded"
+# Connections at once, and of one address; requests being answered at once; event and log streams of
+# one person at once.
 #connections_max = 1024
+#connections_per_address_max = 256
 #requests_max = 256
 #streams_max = 64
 # What is logged, such as "info,berth=debug".
 #log = "info"
+
+[tls]
+# The certificate chain and its key in PEM, which the server's user must be allowed to read; taken anew
+# when they change. Empty for a certificate that Berth makes ('berth certificate' shows its fingerprint).
+#certificate = ""
+#key = ""
+# Whether browsers are told to use nothing but TLS with this name, on all its ports: "auto" (with a
+# certificate of your own, or behind a trusted proxy with TLS), "always", "never".
+#hsts = "auto"
+# TLS handshakes at once.
+#handshakes_max = 128
+
+[rates]
+# Requests per minute, at most one minute's at once: of an address before anybody has signed in, and
+# tries to sign in from it (loopback is not counted); of a person, their changes, and what costs much
+# (pulls, imports, exports).
+#address_per_min = 1200
+#sign_ins_per_min = 60
+#person_per_min = 6000
+#changes_per_min = 3000
+#costly_per_min = 120
 
 [auth]
 # A session ends this long after sign-in; sessions of one person at once.
@@ -199,6 +275,8 @@ server_user = "$user"
 #layer_bytes_max = 68719476736
 #layer_entries_max = 2000000
 #unpackers_max = 4
+# Whether containers enter the AppArmor profile berth-container where it is loaded.
+#apparmor = true
 
 # The most that one container may ever be given; the supervisor refuses more.
 #[runtime.ceilings]
@@ -216,7 +294,8 @@ installed() { [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = i
 
 missing_packages() {
     local package wanted=$RUN_PACKAGES
-    [ -n "$from" ] || wanted="$wanted $BUILD_PACKAGES"
+    [ -n "$from$configure" ] || wanted="$wanted $BUILD_PACKAGES"
+    ! apparmor_is_on || wanted="$wanted apparmor"
     command -v dpkg-query >/dev/null || return 0
     for package in $wanted; do installed "$package" || printf '%s ' "$package"; done
 }
@@ -239,7 +318,7 @@ install_packages() {
         command -v $command >/dev/null || lacking+=("$command")
     done
     [ ${#lacking[@]} = 0 ] || die "these programs are needed and could not be installed: ${lacking[*]}"
-    [ -n "$from" ] || command -v cc >/dev/null || die "a C compiler (cc) is needed to build"
+    [ -n "$from$configure" ] || command -v cc >/dev/null || die "a C compiler (cc) is needed to build"
 }
 
 new_enough() {
@@ -349,9 +428,37 @@ install_config() {
         chmod 644 "$config.tmp"
         mv -f "$config.tmp" "$config"
         (cd "$config_dir" && sha256sum "$(basename "$config")" >"$mark")
+    elif [ ${#listen_more[@]} -gt 0 ]; then
+        edit_listen
     else
         say "edited: left as it is"
     fi
+}
+
+# Changes the line of a file that somebody has edited, and nothing else; a file that would not be good
+# is thrown away.
+edit_listen() {
+    local new=$config.tmp
+    awk -v line="listen = $(listen_toml)" '
+        skipping { if (/\]/) skipping = 0; next }
+        /^[ \t]*\[/ {
+            if (name == "server" && !done) { print line; done = 1 }
+            name = $0; gsub(/[][ \t]/, "", name)
+        }
+        name == "server" && !done && /^[ \t]*listen[ \t]*=/ {
+            print line; done = 1
+            if (/\[/ && !/\]/) skipping = 1
+            next
+        }
+        { print }
+        END { if (!done) { if (name != "server") print "\n[server]"; print line } }' "$config" >"$new"
+    if ! "$bin_dir/berth" config --check --config "$new" >/dev/null; then
+        rm -f "$new"
+        die "$config was left as it is"
+    fi
+    chmod --reference="$config" "$new"
+    mv -f "$new" "$config"
+    say "listen = $(listen_toml)"
 }
 
 # ---- services -------------------------------------------------------------------------------------
@@ -371,6 +478,7 @@ StartLimitIntervalSec=0
 [Service]
 Type=notify
 NotifyAccess=main
+ExecStartPre=-/usr/sbin/apparmor_parser --replace --skip-cache $APPARMOR_FILE
 ExecStart=$bin_dir/berth-runtime supervise --config $config
 ExecStop=$bin_dir/berth-runtime stop-all --config $config
 TimeoutStopSec=630
@@ -393,15 +501,23 @@ WantedBy=multi-user.target
 UNIT
 }
 
+# Every address of the configuration. Where it is none of loopback's, the socket is made before the
+# address is there; one of IPv6 is for IPv6 alone, as the server makes its own.
 socket_unit() {
+    local addresses address lines='' free='' v6=''
+    addresses=$("$bin_dir/berth" config --sockets --config "$config") || die "see above"
+    for address in $addresses; do
+        lines+="ListenStream=$address"$'\n'
+        is_loopback "$address" || free=$'FreeBind=yes\n'
+        [[ $address != \[* ]] || v6=$'BindIPv6Only=ipv6-only\n'
+    done
     cat <<UNIT
 [Unit]
 Description=Berth dashboard and API
 Documentation=file://$config
 
 [Socket]
-ListenStream=$listen
-Backlog=1024
+$lines$free${v6}Backlog=1024
 NoDelay=yes
 
 [Install]
@@ -423,6 +539,7 @@ StartLimitIntervalSec=0
 Type=notify
 NotifyAccess=main
 ExecStart=$bin_dir/berth serve --config $config
+ExecReload=/bin/kill -HUP \$MAINPID
 User=$user
 Group=$user
 Restart=always
@@ -735,6 +852,76 @@ setup_secret() {
     say "    $secret"
 }
 
+# ---- AppArmor -------------------------------------------------------------------------------------
+
+# Only for the host's own installation: the kernel has one list of profiles.
+apparmor_is_on() {
+    [ -z "$prefix" ] && [ "$(cat /sys/module/apparmor/parameters/enabled 2>/dev/null)" = Y ]
+}
+
+# What a container may do, beside what namespaces, capabilities and seccomp leave it: everything inside,
+# but no mount, and no look at what /proc and /sys tell of the host. It may trace and signal its own kind
+# only, and is entered with no_new_privs on.
+apparmor_profile() {
+    cat <<'PROFILE'
+# Berth's containers; written by its installer, see apparmor.d(5).
+profile berth-container flags=(attach_disconnected,mediate_deleted) {
+  network,
+  capability,
+  file,
+
+  signal (receive) peer=unconfined,
+  signal (send, receive) peer=berth-container,
+  ptrace (trace, read, tracedby, readby) peer=berth-container,
+
+  deny mount,
+  deny remount,
+  deny pivot_root,
+
+  deny /proc/*  w,
+  deny /proc/[0-9]*/attr/** w,
+  deny /proc/sys/** wkl,
+  deny /proc/{acpi,bus,fs,irq,scsi}{,/**} wkl,
+  deny /proc/{kcore,kallsyms,kmsg,modules,iomem,ioports,slabinfo,vmallocinfo,config.gz} rwkl,
+  deny /proc/{kpagecgroup,kpagecount,kpageflags,timer_list,sched_debug,latency_stats} rwkl,
+  deny /proc/sysrq-trigger rwkl,
+
+  deny /sys/** wkl,
+  deny /sys/kernel/{security,debug,tracing}{,/**} rwkl,
+  deny /sys/firmware{,/**} rwkl,
+}
+PROFILE
+}
+
+load_apparmor() {
+    apparmor_is_on || return 0
+    step "AppArmor profile $APPARMOR_PROFILE"
+    if ! command -v apparmor_parser >/dev/null; then
+        say "apparmor_parser is not there: containers run without the profile"
+        return 0
+    fi
+    install -d -m 755 /etc/apparmor.d
+    apparmor_profile | write $APPARMOR_FILE || true
+    apparmor_parser --replace --skip-cache $APPARMOR_FILE ||
+        say "the profile could not be loaded: containers run without it"
+}
+
+unload_apparmor() {
+    [ -z "$prefix" ] && [ -e $APPARMOR_FILE ] || return 0
+    apparmor_parser --remove $APPARMOR_FILE 2>/dev/null || true
+    rm -f $APPARMOR_FILE
+}
+
+# Every address as one opens it, and what to compare when the browser warns.
+addresses() {
+    local name
+    name=$(hostname)
+    "$bin_dir/berth" config --urls --config "$config" | sed "s,//0\.0\.0\.0:,//$name:,;s,//\[::\]:,//$name:," | sort -u
+    case $("$bin_dir/berth" config --urls --config "$config") in
+        *https:*) "$bin_dir/berth" certificate --config "$config" ;;
+    esac
+}
+
 doctor() {
     step "Doctor"
     "$bin_dir/berth" doctor --config "$config"
@@ -743,17 +930,23 @@ doctor() {
 install_all() {
     [ "$(id -u)" = 0 ] || die "run this as root (sudo)"
     install_packages
-    [ -n "$from" ] || build
-    install_programs
+    if [ -n "$configure" ]; then
+        [ -x "$bin_dir/berth" ] || die "$bin_dir/berth is not there: install first, without --configure"
+    else
+        [ -n "$from" ] || build
+        install_programs
+    fi
     install_config
     install_user
+    "$bin_dir/berth" config --check --config "$config" || die "mend it, then run this again"
     install_folders
+    load_apparmor
     if [ -n "$systemd" ]; then start_units; else start_in_background; fi
     wait_for "the server" ready
     doctor || die "Berth cannot run on this host: see above"
     prove
     step "Ready"
-    say "http://$listen/"
+    addresses
     setup_secret
 }
 
@@ -779,7 +972,7 @@ check() {
     done
     if [ -e "$config" ]; then say "keep $config"; else say "write $config"; fi
     getent passwd "$user" >/dev/null || say "create the user $user"
-    say "keep data in $data_dir, listen on $listen"
+    say "keep data in $data_dir, listen on ${listen[*]}"
     if [ -n "$systemd" ]; then say "run as systemd units: $UNITS"; else say "run in the background (no systemd)"; fi
     for program in "$from" "$bin_dir" "$HERE/target/release"; do
         if [ -z "$program" ] || [ ! -x "$program/berth" ]; then continue; fi
@@ -812,6 +1005,7 @@ uninstall() {
     fi
     stop_background supervisor
     remove_cgroups
+    unload_apparmor
     rm -f "$bin_dir/berth" "$bin_dir/berth-runtime"
     rm -rf "$run_dir"
     if [ -n "$purge" ]; then
