@@ -63,7 +63,10 @@ struct Serving {
 
 /// What tells two versions of the files apart without reading them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Stamps(Vec<Option<(u64, u64, i64, i64, u64)>>);
+struct Stamps([Option<Stamp>; 2]);
+
+/// Device, inode, time of change in seconds and nanoseconds, size.
+type Stamp = (u64, u64, i64, i64, u64);
 
 impl Tls {
     /// Reads the operator's pair, or the generated one, which is made when there is none that does.
@@ -229,7 +232,7 @@ impl Source {
             let found = std::fs::metadata(path).ok()?;
             Some((found.dev(), found.ino(), found.mtime(), found.mtime_nsec(), found.size()))
         };
-        Stamps(self.files().into_iter().map(stamp).collect())
+        Stamps(self.files().map(stamp))
     }
 
     fn load(&self) -> Result<Serving> {
