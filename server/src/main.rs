@@ -83,6 +83,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    berth_runtime::give_back_freed_memory();
     let arguments = Arguments::parse();
     if let Command::Doctor(args) = &arguments.command {
         return doctor::run(args, arguments.config.as_deref());
