@@ -21,9 +21,10 @@ mod risks;
 mod runtime_client;
 mod serve;
 mod service;
+mod timing;
 mod tls;
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -105,7 +106,11 @@ fn run(arguments: Arguments) -> Result<()> {
             let flag = listen.map(|listen| ("BERTH_SERVER__LISTEN".to_owned(), listen));
             let config = load(arguments.config, flag)?.config;
             let filter = EnvFilter::try_new(&config.server.log).context("read server.log")?;
-            tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+            tracing_subscriber::fmt()
+                .with_env_filter(filter)
+                .with_ansi(std::io::stderr().is_terminal())
+                .with_writer(std::io::stderr)
+                .init();
             serve::run(config)
         }
         Command::Doctor(_) => Ok(()),
