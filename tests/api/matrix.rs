@@ -324,6 +324,7 @@ const ROWS: &[Row] = &[
         "manage",
         "present_password=wrong&password=also+quite+wrong",
     ),
+    row("GET /home", Who::SignedIn, "read"),
     row("GET /containers", Who::SignedIn, "read"),
     sends("POST /containers/bulk/start", Who::Member, "operate", "back=/containers"),
     sends("POST /containers/bulk/stop", Who::Member, "operate", "back=/containers"),
