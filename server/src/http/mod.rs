@@ -48,7 +48,6 @@ use axum::Router;
 use utoipa::openapi::OpenApi;
 
 use crate::app::App;
-use crate::error::Error;
 use routes::{RouteRow, Routes};
 
 /// Every route, with its rule.
@@ -79,7 +78,7 @@ pub fn describe() -> (Vec<RouteRow>, OpenApi) {
 pub fn router(app: &App) -> Router {
     let (router, _, _) = routes().into_parts();
     let router = router
-        .fallback(|| async { Error::NotFound("page") })
+        .fallback(guard::nowhere)
         .method_not_allowed_fallback(|| async { problem::MethodNotAllowed })
         .with_state(app.clone());
     guard::around(app, router)
