@@ -165,7 +165,13 @@ async fn furnish(server: &TestServer) -> Seen {
     let token = json!({"name": LONG, "scope": "read", "days": 1});
     olga.post("/api/v1/tokens", &token).await.expect_status(201);
     let images = olga.get("/api/v1/images").await.expect_status(200).json();
-    Seen { container, ended, image: first_id(&images) }
+    Seen {
+        container,
+        ended,
+        image: first_id(&images),
+        person: kim["person"]["id"].to_string(),
+        operation: first_id(&operations),
+    }
 }
 
 fn first_id(list: &Value) -> String {
