@@ -21,16 +21,18 @@ mod risks;
 mod runtime_client;
 mod serve;
 mod service;
-mod timing;
 mod tls;
+mod warnings;
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// Containers on one machine, shared by many people.
 #[derive(Parser)]
@@ -84,7 +86,6 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    berth_runtime::give_back_freed_memory();
     let arguments = Arguments::parse();
     if let Command::Doctor(args) = &arguments.command {
         return doctor::run(args, arguments.config.as_deref());
@@ -106,10 +107,10 @@ fn run(arguments: Arguments) -> Result<()> {
             let flag = listen.map(|listen| ("BERTH_SERVER__LISTEN".to_owned(), listen));
             let config = load(arguments.config, flag)?.config;
             let filter = EnvFilter::try_new(&config.server.log).context("read server.log")?;
-            tracing_subscriber::fmt()
-                .with_env_filter(filter)
-                .with_ansi(std::io::stderr().is_terminal())
-                .with_writer(std::io::stderr)
+            tracing_subscriber::registry()
+                .with(filter)
+                .with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr))
+                .with(warnings::Keep)
                 .init();
             serve::run(config)
         }

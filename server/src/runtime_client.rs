@@ -12,8 +12,8 @@ use berth_runtime::digest::Digest;
 use berth_runtime::id::{ContainerId, PrincipalId};
 use berth_runtime::record::{ContainerRecord, Failure, FailureClass, LimitState};
 use berth_runtime::wire::{
-    Answer, Compression, Envelope, Hello, LayerFacts, Limits, MESSAGE_BYTES_MAX, PROTOCOL_VERSION,
-    PersonRange, ProcessInfo, Request, StartRequest,
+    Answer, Compression, DoctorReport, Envelope, Hello, LayerFacts, Limits, MESSAGE_BYTES_MAX,
+    PROTOCOL_VERSION, PersonRange, ProcessInfo, Request, StartRequest,
 };
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
@@ -123,6 +123,15 @@ impl RuntimeClient {
         let terms = self.quick("hello");
         match self.call(&terms, Request::Hello {}, None).await?.0 {
             Answer::Hello(hello) => Ok(hello),
+            other => Err(unexpected(&terms, &other)),
+        }
+    }
+
+    /// What the host has and lacks.
+    pub(crate) async fn doctor(&self) -> Result<DoctorReport, RuntimeError> {
+        let terms = Terms { name: "doctor", limit: SLOW_LIMIT, slots: &self.quick };
+        match self.call(&terms, Request::Doctor {}, None).await?.0 {
+            Answer::Doctor(report) => Ok(report),
             other => Err(unexpected(&terms, &other)),
         }
     }

@@ -12,7 +12,7 @@ use crate::inventory::{Inventory, KEY_FILE};
 use crate::notify::notify;
 use crate::risks::{self, Severity};
 use crate::service::images::{self, Images};
-use crate::service::{housekeeping, operations, reconcile};
+use crate::service::{housekeeping, operations, reconcile, system};
 use crate::tls::Tls;
 use crate::{http, listen};
 
@@ -42,6 +42,7 @@ pub fn run(config: Config) -> Result<()> {
 }
 
 async fn serve(config: Config) -> Result<()> {
+    system::note_start();
     let mut terminate = signal(SignalKind::terminate()).context("watch for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("watch for SIGINT")?;
     let mut hangup = signal(SignalKind::hangup()).context("watch for SIGHUP")?;

@@ -12,6 +12,7 @@ mod edits;
 mod idempotency;
 mod keys;
 mod matrix;
+mod oversight;
 mod proxies;
 mod rates;
 mod requests;

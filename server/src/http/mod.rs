@@ -32,6 +32,7 @@
 //! new file embedded.
 
 pub mod api;
+pub mod export;
 pub mod extract;
 pub mod guard;
 pub mod host;
@@ -48,6 +49,7 @@ use axum::Router;
 use utoipa::openapi::OpenApi;
 
 use crate::app::App;
+use crate::error::Error;
 use routes::{RouteRow, Routes};
 
 /// Every route, with its rule.
@@ -78,7 +80,7 @@ pub fn describe() -> (Vec<RouteRow>, OpenApi) {
 pub fn router(app: &App) -> Router {
     let (router, _, _) = routes().into_parts();
     let router = router
-        .fallback(guard::nowhere)
+        .fallback(|| async { Error::NotFound("page") })
         .method_not_allowed_fallback(|| async { problem::MethodNotAllowed })
         .with_state(app.clone());
     guard::around(app, router)

@@ -48,6 +48,11 @@ pub struct AuditEntry {
     pub subject_kind: String,
     /// Which.
     pub subject: String,
+    /// Whose; null when it is nobody's or not known.
+    #[schema(value_type = Option<u32>)]
+    pub owner: Option<PrincipalId>,
+    /// Their name, if they are still known.
+    pub owner_name: Option<String>,
     /// `done`, or the problem's code.
     pub outcome: String,
     /// Where the request came from; empty for Unix sockets.
@@ -105,19 +110,74 @@ pub async fn insert(db: &mut SqliteConnection, row: &Row) -> Result<()> {
     Ok(())
 }
 
+/// Which rows.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// By this person: an id or a name.
+    pub actor: Option<String>,
+    /// About this person's objects: an id or a name.
+    pub owner: Option<String>,
+    /// This action; one that ends in `*` stands for all that begin so.
+    pub action: Option<String>,
+    /// About this object.
+    pub subject: Option<String>,
+    /// `done`, `refused` for all others, or a problem's code.
+    pub outcome: Option<String>,
+    /// Not before.
+    pub since: Option<Time>,
+    /// Before.
+    pub until: Option<Time>,
+}
+
+/// What every list is narrowed by; the numbers are those of [`bind_filter`].
+const FILTERED: &str = "(?1 is null or actor_name = ?1 or cast(actor as text) = ?1) \
+     and (?2 is null or cast(owner as text) = ?2 \
+     or owner = (select id from people where people.name = ?2)) \
+     and (?3 is null or action = ?3 or (substr(?3, -1) = '*' \
+     and substr(action, 1, length(?3) - 1) = substr(?3, 1, length(?3) - 1))) \
+     and (?4 is null or subject = ?4) \
+     and (?5 is null or outcome = ?5 or (?5 = 'refused' and outcome <> 'done')) \
+     and (?6 is null or at >= ?6) and (?7 is null or at < ?7) ";
+
+type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
+
+fn bind_filter<'q>(query: Query<'q>, filter: &'q Filter) -> Query<'q> {
+    query
+        .bind(filter.actor.as_deref())
+        .bind(filter.owner.as_deref())
+        .bind(filter.action.as_deref())
+        .bind(filter.subject.as_deref())
+        .bind(filter.outcome.as_deref())
+        .bind(filter.since)
+        .bind(filter.until)
+}
+
+/// How many rows fit, counted to `most` and no further.
+pub async fn count(db: &SqlitePool, filter: &Filter, most: u32) -> Result<u32> {
+    let query = sqlx::query(sqlx::AssertSqlSafe(format!(
+        "select count(*) as count from (select 1 from audit where {FILTERED} limit ?8)"
+    )));
+    let row = bind_filter(query, filter).bind(most).fetch_one(db).await?;
+    Ok(row.try_get("count")?)
+}
+
 /// The newest rows before `before`.
-pub async fn list(db: &SqlitePool, before: Option<i64>, limit: u32) -> Result<Vec<AuditEntry>> {
-    let rows = sqlx::query(
-        "select id, at, actor, actor_name, via, action, subject_kind, subject, outcome, address, \
-         request_id from audit where (?1 is null or id < ?1) order by id desc limit ?2",
-    )
-    .bind(before)
-    .bind(limit)
-    .fetch_all(db)
-    .await?;
+pub async fn list(
+    db: &SqlitePool,
+    filter: &Filter,
+    before: Option<i64>,
+    limit: u32,
+) -> Result<Vec<AuditEntry>> {
+    let query = sqlx::query(sqlx::AssertSqlSafe(format!(
+        "select id, at, actor, actor_name, via, action, subject_kind, subject, owner, \
+         (select name from people where people.id = owner) as owner_name, outcome, address, \
+         request_id from audit where {FILTERED} and (?8 is null or id < ?8) order by id desc limit ?9"
+    )));
+    let rows = bind_filter(query, filter).bind(before).bind(limit).fetch_all(db).await?;
     rows.iter()
         .map(|row| {
             let actor: Option<i64> = row.try_get("actor")?;
+            let owner: Option<i64> = row.try_get("owner")?;
             Ok(AuditEntry {
                 at: row.try_get("at")?,
                 actor: actor.map(super::principal_from).transpose()?,
@@ -126,6 +186,8 @@ pub async fn list(db: &SqlitePool, before: Option<i64>, limit: u32) -> Result<Ve
                 action: row.try_get("action")?,
                 subject_kind: row.try_get("subject_kind")?,
                 subject: row.try_get("subject")?,
+                owner: owner.map(super::principal_from).transpose()?,
+                owner_name: row.try_get("owner_name")?,
                 outcome: row.try_get("outcome")?,
                 address: row.try_get("address")?,
                 request_id: row.try_get("request_id")?,

@@ -38,6 +38,8 @@ pub struct Event {
     /// Whose object.
     #[schema(value_type = u32)]
     pub owner: PrincipalId,
+    /// Their name; null for the system.
+    pub owner_name: Option<String>,
     /// What, such as `container.started`.
     pub kind: String,
     /// What kind of object.
@@ -72,8 +74,8 @@ pub struct Filter {
     pub kinds: Vec<String>,
     /// About this object.
     pub subject: Option<String>,
-    /// About this principal's objects.
-    pub owner: Option<PrincipalId>,
+    /// About this principal's objects: an id or a name.
+    pub owner: Option<String>,
     /// Not before.
     pub since: Option<Time>,
     /// Before.
@@ -107,10 +109,13 @@ const FILTERED: &str = "(?1 is null or owner = ?1) \
      and (?2 is null or exists (select 1 from json_each(?2) as wanted where kind = wanted.value \
      or (substr(wanted.value, -2) = '.*' \
      and substr(kind, 1, length(wanted.value) - 1) = substr(wanted.value, 1, length(wanted.value) - 1)))) \
-     and (?3 is null or subject = ?3) and (?4 is null or owner = ?4) \
+     and (?3 is null or subject = ?3) and (?4 is null or cast(owner as text) = ?4 \
+     or owner = (select id from people where people.name = ?4)) \
      and (?5 is null or at >= ?5) and (?6 is null or at < ?6) ";
 
-const COLUMNS: &str = "select id, at, owner, kind, subject_kind, subject, data from events where ";
+const COLUMNS: &str = "select id, at, owner, \
+     (select name from people where people.id = owner) as owner_name, \
+     kind, subject_kind, subject, data from events where ";
 
 type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
 
@@ -126,7 +131,7 @@ fn bind_filter<'q>(query: Query<'q>, visible: Visibility, filter: &'q Filter) ->
         .bind(visible.owner())
         .bind(kinds)
         .bind(filter.subject.as_deref())
-        .bind(filter.owner.map(|id| i64::from(id.0)))
+        .bind(filter.owner.as_deref())
         .bind(filter.since)
         .bind(filter.until))
 }
@@ -145,6 +150,20 @@ pub async fn list_after(
     let query = bind_filter(query, visible, filter)?;
     let rows = query.bind(after).bind(limit).fetch_all(db).await?;
     rows.iter().map(event).collect()
+}
+
+/// How many events fit, counted to `most` and no further.
+pub async fn count(
+    db: &SqlitePool,
+    visible: Visibility,
+    filter: &Filter,
+    most: u32,
+) -> Result<u32> {
+    let query = sqlx::query(sqlx::AssertSqlSafe(format!(
+        "select count(*) as count from (select 1 from events where {FILTERED} limit ?7)"
+    )));
+    let row = bind_filter(query, visible, filter)?.bind(most).fetch_one(db).await?;
+    Ok(row.try_get("count")?)
 }
 
 /// Events before `before` (the newest without it), newest first.
@@ -180,6 +199,7 @@ fn event(row: &sqlx::sqlite::SqliteRow) -> Result<Event> {
         number: row.try_get("id")?,
         at: row.try_get("at")?,
         owner: super::principal(row, "owner")?,
+        owner_name: row.try_get("owner_name")?,
         kind: row.try_get("kind")?,
         subject_kind: row.try_get("subject_kind")?,
         subject: row.try_get("subject")?,

@@ -73,6 +73,8 @@ pub enum ReferenceValue {
 pub struct Filter {
     /// Part of a name or tag.
     pub reference: Option<String>,
+    /// Whose.
+    pub owner: Option<PrincipalId>,
     /// Only those before (`created_at`, `id`), newest first.
     pub before: Option<(Time, String)>,
 }
@@ -282,7 +284,7 @@ pub async fn list(
         "{COLUMNS} where (?1 is null or owner = ?1 or owner = 1) \
          and (?2 is null or exists (select 1 from image_references r where r.image = images.id \
          and instr(r.name || ':' || r.value, ?2) > 0)) \
-         and (?3 is null or (created_at, id) < (?3, ?4)) \
+         and (?3 is null or (created_at, id) < (?3, ?4)) and (?6 is null or owner = ?6) \
          order by created_at desc, id desc limit ?5"
     )))
     .bind(visible.owner())
@@ -290,6 +292,7 @@ pub async fn list(
     .bind(before)
     .bind(before_id)
     .bind(limit)
+    .bind(filter.owner.map(|id| i64::from(id.0)))
     .fetch_all(db)
     .await?;
     rows.iter().map(image).collect()

@@ -200,6 +200,41 @@ pub async fn update_disabled(
     Ok(())
 }
 
+/// How many ways in a person has now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = PersonAccess)]
+pub struct Access {
+    /// Browsers that they are signed in with.
+    pub sessions: u32,
+    /// Personal tokens that are good.
+    pub tokens: u32,
+    /// When any of them was last used; within half a minute.
+    pub used_at: Option<Time>,
+    /// Registries that they have credentials for; which, and what they are, is theirs alone.
+    pub registry_logins: u32,
+}
+
+/// How many ways in a person has.
+pub async fn access(db: &SqlitePool, id: PrincipalId) -> Result<Access> {
+    let row = sqlx::query(
+        "select (select count(*) from sessions where person = ?1 and expires_at > ?2) as sessions, \
+         (select count(*) from tokens where person = ?1 and expires_at > ?2) as tokens, \
+         (select max(at) from (select max(seen_at) as at from sessions where person = ?1 \
+         union all select max(used_at) from tokens where person = ?1)) as used_at, \
+         (select count(*) from registry_credentials where owner = ?1) as registry_logins",
+    )
+    .bind(i64::from(id.0))
+    .bind(Time::now())
+    .fetch_one(db)
+    .await?;
+    Ok(Access {
+        sessions: row.try_get("sessions")?,
+        tokens: row.try_get("tokens")?,
+        used_at: row.try_get("used_at")?,
+        registry_logins: row.try_get("registry_logins")?,
+    })
+}
+
 /// How many operators may sign in.
 pub async fn count_operators(db: &mut SqliteConnection) -> Result<i64> {
     Ok(sqlx::query_scalar(

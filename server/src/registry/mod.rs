@@ -12,6 +12,7 @@ mod gateway;
 pub mod manifest;
 mod outbound;
 pub mod policy;
+pub mod probe;
 pub mod reference;
 
 pub use client::{Credentials, Registry, Session};

@@ -1,5 +1,6 @@
 //! What has happened to the objects that a caller sees, and who did what.
 
+use futures_util::Stream;
 use serde::Serialize;
 
 use super::{Listed, Page};
@@ -9,10 +10,14 @@ use crate::error::{Error, Result};
 use crate::inventory::audit::{self, AuditEntry};
 use crate::inventory::events::{self, Event};
 
+pub use crate::inventory::audit::Filter as AuditFilter;
 pub use crate::inventory::events::Filter;
 
 /// Events that one read of a stream takes at most.
 const BATCH: u32 = 256;
+/// Rows in one export at most, and read at once.
+pub const EXPORT_ROWS_MAX: u32 = 50_000;
+const EXPORT_BATCH: u32 = 1000;
 /// Kinds in one filter at most, and their length.
 const KINDS_MAX: usize = 32;
 const KIND_BYTES_MAX: usize = 64;
@@ -116,10 +121,66 @@ pub fn appended(app: &App) -> tokio::sync::watch::Receiver<u64> {
 }
 
 /// Who did what, newest first; for operators and auditors.
-pub async fn audit(app: &App, page: &Page) -> Result<Listed<AuditEntry>> {
+pub async fn audit(app: &App, filter: &AuditFilter, page: &Page) -> Result<Listed<AuditEntry>> {
     let before = number(page.after.as_deref())?;
-    let rows = audit::list(app.inventory.read(), before, page.rows()).await?;
+    let rows = audit::list(app.inventory.read(), filter, before, page.rows()).await?;
     Ok(page.cut(rows, |entry| entry.id.to_string()))
+}
+
+/// All rows that fit, newest first, in batches.
+///
+/// # Errors
+/// When more fit than are given out at once.
+pub async fn audit_export(
+    app: &App,
+    filter: AuditFilter,
+) -> Result<impl Stream<Item = Result<Vec<AuditEntry>>> + Send + 'static + use<>> {
+    if audit::count(app.inventory.read(), &filter, EXPORT_ROWS_MAX + 1).await? > EXPORT_ROWS_MAX {
+        return Err(too_many());
+    }
+    let app = app.clone();
+    Ok(async_stream::try_stream! {
+        let mut before = None;
+        loop {
+            let rows = audit::list(app.inventory.read(), &filter, before, EXPORT_BATCH).await?;
+            let Some(last) = rows.last() else { break };
+            before = Some(last.id);
+            yield rows;
+        }
+    })
+}
+
+/// All events that fit, newest first, in batches.
+///
+/// # Errors
+/// When more fit than are given out at once.
+pub async fn export(
+    app: &App,
+    caller: &Caller,
+    filter: Filter,
+) -> Result<impl Stream<Item = Result<Vec<Event>>> + Send + 'static + use<>> {
+    let db = app.inventory.read();
+    if events::count(db, caller.sees(), &filter, EXPORT_ROWS_MAX + 1).await? > EXPORT_ROWS_MAX {
+        return Err(too_many());
+    }
+    let (app, sees) = (app.clone(), caller.sees());
+    Ok(async_stream::try_stream! {
+        let mut before = None;
+        loop {
+            let db = app.inventory.read();
+            let rows = events::list_before(db, sees, &filter, before, EXPORT_BATCH).await?;
+            let Some(last) = rows.last() else { break };
+            before = Some(last.number);
+            yield rows;
+        }
+    })
+}
+
+fn too_many() -> Error {
+    Error::invalid(
+        "export.too-large",
+        format!("more than {EXPORT_ROWS_MAX} rows fit; narrow it by time or by a filter"),
+    )
 }
 
 fn number(text: Option<&str>) -> Result<Option<i64>> {

@@ -8,7 +8,7 @@ use crate::app::App;
 use crate::auth::{Caller, Role};
 use crate::clock::Time;
 use crate::error::{Error, Result};
-use crate::inventory::people::{self, Person};
+use crate::inventory::people::{self, Access, Person};
 use crate::inventory::{sessions, tokens};
 
 /// A one-time link's secret; shown once.
@@ -108,6 +108,24 @@ pub async fn invite(app: &App, caller: &Caller, id: PrincipalId) -> Result<Invit
     write.subject("person", id, id);
     write.commit().await?;
     Ok(Invitation { secret, expires_at })
+}
+
+/// How many sessions, tokens and registry logins a person has; never which.
+pub async fn access(app: &App, caller: &Caller, id: PrincipalId) -> Result<Access> {
+    people::find(app.inventory.read(), caller.sees(), id).await?;
+    people::access(app.inventory.read(), id).await
+}
+
+/// Ends all sessions and tokens of a person at once, open streams too. They may sign in again.
+pub async fn end_access(app: &App, caller: &Caller, id: PrincipalId) -> Result<()> {
+    people::find(app.inventory.read(), caller.changes(), id).await?;
+    let mut write = app.inventory.change(&caller.actor, "person.end-access").await?;
+    write.subject("person", id, id);
+    sessions::delete_all(write.db(), id, None).await?;
+    tokens::delete_all(write.db(), id).await?;
+    write.commit().await?;
+    app.credentials_changed();
+    Ok(())
 }
 
 /// One person: people see themselves, operators and auditors everybody.

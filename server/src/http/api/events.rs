@@ -17,14 +17,15 @@ use crate::app::App;
 use crate::auth::TokenScope;
 use crate::clock::Time;
 use crate::error::{Error, Result};
-use crate::http::extract::{Caller, Items, PageParams, PageQuery, Query, page};
+use crate::http::export::{self, Cells, Format};
+use crate::http::extract::{Caller, Items, PageParams, Query, page};
 use crate::http::problem::ProblemBody;
 use crate::http::routes::{Access, Routes};
 use crate::http::stream;
 use crate::inventory::audit::AuditEntry;
 use crate::inventory::events::Event;
 use crate::service::Listed;
-use crate::service::events::{self, Begin, Filter, Gap};
+use crate::service::events::{self, AuditFilter, Begin, Filter, Gap};
 
 /// A stream that has nothing to say says so after this.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -34,7 +35,9 @@ pub fn routes(routes: Routes) -> Routes {
     routes
         .add(Access::SignedIn(TokenScope::Read), routes!(list))
         .add(Access::SignedIn(TokenScope::Read), routes!(follow))
+        .add(Access::SignedIn(TokenScope::Read), routes!(export))
         .add(Access::Overseer(TokenScope::Read), routes!(audit))
+        .add(Access::Overseer(TokenScope::Read), routes!(audit_export))
 }
 
 /// Which events.
@@ -50,8 +53,77 @@ struct EventQuery {
     subject: Option<String>,
     /// Only those of these kinds, separated by commas; `image.*` stands for all of images.
     kind: Option<String>,
-    /// Only those of this person's objects.
-    owner: Option<u32>,
+    /// Only those of this person's objects: an id or a name.
+    owner: Option<String>,
+    /// Nothing older: a time (RFC 3339) or seconds since 1970.
+    since: Option<String>,
+    /// Only older: a time (RFC 3339) or seconds since 1970.
+    until: Option<String>,
+}
+
+/// Which events go into a file.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct EventExportQuery {
+    /// How the file is written: `csv` (the default) or `json`, one object a line.
+    #[serde(default)]
+    format: Format,
+    /// Only those of this object.
+    subject: Option<String>,
+    /// Only those of these kinds, separated by commas; `image.*` stands for all of images.
+    kind: Option<String>,
+    /// Only those of this person's objects: an id or a name.
+    owner: Option<String>,
+    /// Nothing older: a time (RFC 3339) or seconds since 1970.
+    since: Option<String>,
+    /// Only older: a time (RFC 3339) or seconds since 1970.
+    until: Option<String>,
+}
+
+/// Which rows of the audit.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct AuditQuery {
+    /// Items at most, 1 to 500.
+    limit: Option<u32>,
+    /// The `next` of the page before.
+    after: Option<String>,
+    /// Only what this person did: an id or a name.
+    actor: Option<String>,
+    /// Only what was done to this person's objects: an id or a name.
+    owner: Option<String>,
+    /// Only this action; `container.*` stands for all of containers.
+    action: Option<String>,
+    /// Only what was done to this object.
+    subject: Option<String>,
+    /// `done`, `refused`, or a problem's code.
+    outcome: Option<String>,
+    /// Nothing older: a time (RFC 3339) or seconds since 1970.
+    since: Option<String>,
+    /// Only older: a time (RFC 3339) or seconds since 1970.
+    until: Option<String>,
+}
+
+/// Which rows of the audit go into a file.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct AuditExportQuery {
+    /// How the file is written: `csv` (the default) or `json`, one object a line.
+    #[serde(default)]
+    format: Format,
+    /// Only what this person did: an id or a name.
+    actor: Option<String>,
+    /// Only what was done to this person's objects: an id or a name.
+    owner: Option<String>,
+    /// Only this action; `container.*` stands for all of containers.
+    action: Option<String>,
+    /// Only what was done to this object.
+    subject: Option<String>,
+    /// `done`, `refused`, or a problem's code.
+    outcome: Option<String>,
     /// Nothing older: a time (RFC 3339) or seconds since 1970.
     since: Option<String>,
     /// Only older: a time (RFC 3339) or seconds since 1970.
@@ -70,8 +142,8 @@ struct FollowQuery {
     subject: Option<String>,
     /// Only those of these kinds, separated by commas; `image.*` stands for all of images.
     kind: Option<String>,
-    /// Only those of this person's objects.
-    owner: Option<u32>,
+    /// Only those of this person's objects: an id or a name.
+    owner: Option<String>,
 }
 
 /// An event with its place.
@@ -99,15 +171,8 @@ async fn list(
     caller: Caller,
     Query(query): Query<EventQuery>,
 ) -> Result<Json<Items<EventView>>> {
-    let page = page(&app, &PageParams { limit: query.limit, after: query.after })?;
-    let filter = Filter {
-        kinds: query.kind.as_deref().map(events::parse_kinds).transpose()?.unwrap_or_default(),
-        subject: query.subject,
-        owner: query.owner.map(PrincipalId),
-        since: query.since.as_deref().map(|text| time("?since", text)).transpose()?,
-        until: query.until.as_deref().map(|text| time("?until", text)).transpose()?,
-    };
-    let listed = events::list(&app, &caller, &filter, &page).await?;
+    let page = page(&app, &PageParams { limit: query.limit, after: query.after.clone() })?;
+    let listed = events::list(&app, &caller, &filter(query)?, &page).await?;
     let placed = |event: Event| Ok(EventView { id: place(&app, event.number)?, event });
     let items = listed.items.into_iter().map(placed).collect::<Result<_>>()?;
     Ok(Json(Items::seal(&app, Listed { items, next: listed.next })?))
@@ -133,7 +198,7 @@ async fn follow(
     let filter = Filter {
         kinds: query.kind.as_deref().map(events::parse_kinds).transpose()?.unwrap_or_default(),
         subject: query.subject,
-        owner: query.owner.map(PrincipalId),
+        owner: query.owner,
         ..Filter::default()
     };
     let number = |id: &str| -> Option<i64> { app.keys.unseal(id)?.parse().ok() };
@@ -213,12 +278,121 @@ fn time(pointer: &'static str, text: &str) -> Result<Time> {
     Time::parse(text).ok_or_else(wrong)
 }
 
+/// Gives all events that fit as a file; at most 50,000.
+#[utoipa::path(get, path = "/api/v1/events/export", tag = "events", params(EventExportQuery),
+    responses(
+        (status = 200, content_type = "text/csv", body = String),
+        (status = 422, body = ProblemBody)))]
+async fn export(
+    State(app): State<App>,
+    caller: Caller,
+    Query(query): Query<EventExportQuery>,
+) -> Result<Response> {
+    let EventExportQuery { format, subject, kind, owner, since, until } = query;
+    let query = EventQuery { limit: None, after: None, subject, kind, owner, since, until };
+    let events = events::export(&app, &caller, filter(query)?).await?;
+    export::file(&app, &caller, ("events", format), events)
+}
+
 /// Lists who did what, newest first.
-#[utoipa::path(get, path = "/api/v1/audit", tag = "events", params(PageParams),
-    responses((status = 200, body = Items<AuditEntry>)))]
+#[utoipa::path(get, path = "/api/v1/audit", tag = "events", params(AuditQuery),
+    responses((status = 200, body = Items<AuditEntry>), (status = 422, body = ProblemBody)))]
 async fn audit(
     State(app): State<App>,
-    PageQuery(page): PageQuery,
+    Query(query): Query<AuditQuery>,
 ) -> Result<Json<Items<AuditEntry>>> {
-    Ok(Json(Items::seal(&app, events::audit(&app, &page).await?)?))
+    let page = page(&app, &PageParams { limit: query.limit, after: query.after.clone() })?;
+    let listed = events::audit(&app, &audit_filter(query)?, &page).await?;
+    Ok(Json(Items::seal(&app, listed)?))
+}
+
+/// Gives all rows that fit as a file; at most 50,000.
+#[utoipa::path(get, path = "/api/v1/audit/export", tag = "events", params(AuditExportQuery),
+    responses(
+        (status = 200, content_type = "text/csv", body = String),
+        (status = 422, body = ProblemBody)))]
+async fn audit_export(
+    State(app): State<App>,
+    caller: Caller,
+    Query(query): Query<AuditExportQuery>,
+) -> Result<Response> {
+    let AuditExportQuery { format, actor, owner, action, subject, outcome, since, until } = query;
+    let (limit, after) = (None, None);
+    let query = AuditQuery { limit, after, actor, owner, action, subject, outcome, since, until };
+    let rows = events::audit_export(&app, audit_filter(query)?).await?;
+    export::file(&app, &caller, ("audit", format), rows)
+}
+
+fn filter(query: EventQuery) -> Result<Filter> {
+    Ok(Filter {
+        kinds: query.kind.as_deref().map(events::parse_kinds).transpose()?.unwrap_or_default(),
+        subject: query.subject,
+        owner: query.owner,
+        since: query.since.as_deref().map(|text| time("?since", text)).transpose()?,
+        until: query.until.as_deref().map(|text| time("?until", text)).transpose()?,
+    })
+}
+
+fn audit_filter(query: AuditQuery) -> Result<AuditFilter> {
+    Ok(AuditFilter {
+        actor: query.actor,
+        owner: query.owner,
+        action: query.action,
+        subject: query.subject,
+        outcome: query.outcome,
+        since: query.since.as_deref().map(|text| time("?since", text)).transpose()?,
+        until: query.until.as_deref().map(|text| time("?until", text)).transpose()?,
+    })
+}
+
+impl Cells for Event {
+    const NAMES: &'static [&'static str] =
+        &["at", "owner", "owner_name", "kind", "subject_kind", "subject", "data"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.at.to_string(),
+            self.owner.to_string(),
+            self.owner_name.clone().unwrap_or_default(),
+            self.kind.clone(),
+            self.subject_kind.clone(),
+            self.subject.clone(),
+            self.data.to_string(),
+        ]
+    }
+}
+
+impl Cells for AuditEntry {
+    const NAMES: &'static [&'static str] = &[
+        "at",
+        "actor",
+        "actor_name",
+        "via",
+        "action",
+        "subject_kind",
+        "subject",
+        "owner",
+        "owner_name",
+        "outcome",
+        "address",
+        "request_id",
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        let id = |id: Option<PrincipalId>| id.map(|id| id.to_string()).unwrap_or_default();
+        vec![
+            self.at.to_string(),
+            id(self.actor),
+            self.actor_name.clone(),
+            self.via.clone(),
+            self.action.clone(),
+            self.subject_kind.clone(),
+            self.subject.clone(),
+            id(self.owner),
+            self.owner_name.clone().unwrap_or_default(),
+            self.outcome.clone(),
+            self.address.clone(),
+            self.request_id.clone(),
+        ]
+    }
 }

@@ -140,6 +140,8 @@ struct ImageQuery {
     after: Option<String>,
     /// Only those with this in a name or tag.
     reference: Option<String>,
+    /// Only this person's; 1 for the system's.
+    owner: Option<u32>,
 }
 
 /// What to pull.
@@ -185,7 +187,8 @@ async fn list(
     Query(query): Query<ImageQuery>,
 ) -> Result<Json<Items<ImageView>>> {
     let page = page(&app, &PageParams { limit: query.limit, after: query.after })?;
-    let listed = images::list(&app, &caller, query.reference, &page).await?;
+    let wanted = images::Wanted { reference: query.reference, owner: query.owner.map(PrincipalId) };
+    let listed = images::list(&app, &caller, wanted, &page).await?;
     Ok(Json(Items::seal(&app, listed)?))
 }
 

@@ -18,7 +18,7 @@ use crate::http::extract::{Caller, Items, JsonBody, PageParams, PageQuery, Path,
 use crate::http::precondition::{Precondition, Tagged};
 use crate::http::problem::ProblemBody;
 use crate::http::routes::{Access, Routes};
-use crate::inventory::people::Person;
+use crate::inventory::people::{Access as PersonAccess, Person};
 use crate::service::invitations;
 use crate::service::people::{self, Invitation};
 
@@ -30,6 +30,8 @@ pub fn routes(routes: Routes) -> Routes {
         .add(Access::SignedIn(TokenScope::Read), routes!(show))
         .add(Access::Operator(TokenScope::Manage), routes!(change))
         .add(Access::Operator(TokenScope::Manage), routes!(invite))
+        .add(Access::SignedIn(TokenScope::Read), routes!(access))
+        .add(Access::Operator(TokenScope::Manage), routes!(end_access))
         .add(Access::Public, routes!(look))
         .add(Access::Public, routes!(accept))
 }
@@ -184,6 +186,32 @@ async fn invite(
 ) -> Result<(StatusCode, Json<InvitationBody>)> {
     let invitation = people::invite(&app, &caller, PrincipalId(id)).await?;
     Ok((StatusCode::CREATED, Json(invitation.into())))
+}
+
+/// Counts a person's sessions, tokens and registry logins, oneself's or for operators and auditors
+/// anybody's.
+#[utoipa::path(get, path = "/api/v1/people/{id}/access", tag = "people",
+    params(("id" = u32, Path, description = "The person")),
+    responses((status = 200, body = PersonAccess), (status = 404, body = ProblemBody)))]
+async fn access(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<u32>,
+) -> Result<Json<PersonAccess>> {
+    Ok(Json(people::access(&app, &caller, PrincipalId(id)).await?))
+}
+
+/// Ends all sessions and tokens of a person.
+#[utoipa::path(delete, path = "/api/v1/people/{id}/access", tag = "people",
+    params(("id" = u32, Path, description = "The person")),
+    responses((status = 204), (status = 404, body = ProblemBody)))]
+async fn end_access(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<u32>,
+) -> Result<StatusCode> {
+    people::end_access(&app, &caller, PrincipalId(id)).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Tells whose link this is, without using it up.

@@ -107,16 +107,32 @@ impl Images {
     }
 }
 
+/// Which images are listed.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// With this in a name or tag.
+    pub reference: Option<String>,
+    /// This principal's.
+    pub owner: Option<PrincipalId>,
+}
+
+impl From<Option<String>> for Wanted {
+    fn from(reference: Option<String>) -> Self {
+        Self { reference, owner: None }
+    }
+}
+
 /// Images that the caller sees: their own and the system's; everybody's to operators and auditors.
 pub async fn list(
     app: &App,
     caller: &Caller,
-    reference: Option<String>,
+    wanted: impl Into<Wanted>,
     page: &Page,
 ) -> Result<Listed<Image>> {
     let before = page.after.as_deref().map(position).transpose()?;
     let db = app.inventory.read();
-    let filter = Filter { reference, before };
+    let wanted = wanted.into();
+    let filter = Filter { reference: wanted.reference, owner: wanted.owner, before };
     let rows = images::list(db, caller.sees(), &filter, page.rows()).await?;
     let listed = page.cut(rows, |row| format!("{} {}", row.created_at.0, row.id));
     let mut items = Vec::new();
