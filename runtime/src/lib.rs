@@ -9,8 +9,6 @@
 mod activation;
 pub mod config;
 pub mod digest;
-#[path = "sys/heap.rs"]
-mod heap;
 pub mod id;
 #[path = "sys/passing.rs"]
 mod passing;
@@ -18,5 +16,4 @@ pub mod record;
 pub mod wire;
 
 pub use activation::take_listeners;
-pub use heap::give_back_freed_memory;
 pub use passing::{receive_message, send_message};

@@ -39,7 +39,6 @@ mod spec;
 mod state;
 mod supervise;
 mod sys;
-mod timing;
 mod undo;
 
 use std::ffi::OsString;

@@ -3,11 +3,9 @@
 //!
 //! After every story the browser's own log must be empty: no refused content, no script error.
 
-mod axe;
 mod browser;
-mod every;
-mod hands;
 mod image;
+mod machine;
 
 use std::time::Duration;
 
@@ -128,7 +126,7 @@ async fn story(script: Script) {
     person.fill("password", PASSWORD).await;
     person.fill("again", PASSWORD).await;
     person.press("Open my account").await;
-    person.sees("First steps").await;
+    person.sees("Nothing is moored here yet").await;
     pull(&person, &registry, script).await;
     launch(&person, &registry, script).await;
     look_inside(&person, script).await;
@@ -157,7 +155,7 @@ async fn first_operator(operator: &Browser, server: &TestServer) -> String {
     operator.fill("secret", &server.setup_secret().await).await;
     operator.fill("password", PASSWORD).await;
     operator.press("Become the operator").await;
-    operator.sees("First steps").await;
+    operator.sees("Images").await;
     operator.press("Sign out").await;
     operator.sees("You are signed out.").await;
     operator.sees("For people who trust one another").await;
@@ -270,12 +268,7 @@ async fn change_and_end(person: &Browser, script: Script) {
 }
 
 /// A browser in which this person has signed in.
-pub(crate) async fn signed_in(
-    driver: &Driver,
-    server: &TestServer,
-    name: &str,
-    script: Script,
-) -> Browser {
+async fn signed_in(driver: &Driver, server: &TestServer, name: &str, script: Script) -> Browser {
     let browser = driver.browser(name, server.anonymous().base(), script).await;
     browser.open("/sign-in").await;
     browser.fill("name", name).await;
@@ -304,7 +297,7 @@ async fn import(person: &Client) -> String {
 }
 
 /// Launches a container by the API; answers its id.
-pub(crate) async fn launched(person: &Client, name: &str, command: &[&str]) -> String {
+async fn launched(person: &Client, name: &str, command: &[&str]) -> String {
     let image = import(person).await;
     let body = json!({"name": name, "image": image, "command": command, "start": true});
     let made = person.post("/api/v1/containers", &body).await.expect_status(201).json();

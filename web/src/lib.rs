@@ -10,12 +10,14 @@
 pub mod assets;
 pub mod containers;
 pub mod entry;
+pub mod events;
 pub mod format;
 pub mod home;
 pub mod images;
 pub mod parts;
 pub mod people;
 pub mod shell;
+pub mod system;
 
 pub use askama::{Error, Template};
 

@@ -3,7 +3,7 @@
 use askama::Template;
 
 use crate::format::Moment;
-use crate::parts::{Act, Badge, Field};
+use crate::parts::{Act, Badge, Fact, FactKind, Field, Meter};
 use crate::shell::Shell;
 
 /// Everyone.
@@ -52,10 +52,101 @@ pub struct Row {
     pub role: String,
     /// Active, invited or disabled.
     pub state: Badge,
+    /// How many of their containers run, `2 of 5`.
+    pub containers: String,
+    /// Memory in use; empty when nothing runs.
+    pub memory: String,
     /// When they were added.
     pub added: Option<Moment>,
     /// What can be done.
     pub acts: Vec<Act>,
+}
+
+/// One person, for those who oversee people.
+#[derive(Debug, Clone, Template)]
+#[template(path = "people/person.html")]
+pub struct PersonPage {
+    /// The frame.
+    pub shell: Shell,
+    /// The id.
+    pub id: u32,
+    /// The name.
+    pub name: String,
+    /// Whether this is the viewer.
+    pub own: bool,
+    /// Active, invited or disabled.
+    pub state: Badge,
+    /// What can be done.
+    pub acts: Vec<Act>,
+    /// A link made just now; it is shown this once.
+    pub invitation: Option<Invitation>,
+    /// Why a change was refused; may be empty.
+    pub error: String,
+    /// Whether the viewer may give another role.
+    pub manages: bool,
+    /// The role, as chosen.
+    pub role: Field,
+    /// What the form was made from.
+    pub etag: String,
+    /// What they use.
+    pub gauges: Vec<Meter>,
+    /// Who they are and how they get in.
+    pub facts: Vec<Fact>,
+    /// Their containers' state.
+    pub containers: Vec<ContainerRow>,
+    /// All of them, when there are more.
+    pub all_containers: Option<String>,
+    /// Their images.
+    pub images: Vec<ImageRow>,
+    /// All of them, when there are more.
+    pub all_images: Option<String>,
+    /// The newest of what they did and what was done to what is theirs.
+    pub activity: Vec<ActivityRow>,
+    /// All of it.
+    pub all_activity: String,
+}
+
+/// A container of a person's.
+#[derive(Debug, Clone)]
+pub struct ContainerRow {
+    /// The id.
+    pub id: String,
+    /// The name.
+    pub name: String,
+    /// The state with its reason.
+    pub state: Badge,
+    /// The image's reference.
+    pub image: String,
+    /// What it may use, in words.
+    pub limits: String,
+    /// Since when it is so.
+    pub since: Option<Moment>,
+}
+
+/// An image of a person's.
+#[derive(Debug, Clone)]
+pub struct ImageRow {
+    /// The id.
+    pub id: String,
+    /// What it is called.
+    pub name: String,
+    /// Its size as unpacked.
+    pub size: String,
+    /// Since when it is here.
+    pub since: Moment,
+}
+
+/// One act.
+#[derive(Debug, Clone)]
+pub struct ActivityRow {
+    /// When.
+    pub at: Moment,
+    /// Who.
+    pub actor: String,
+    /// What.
+    pub action: String,
+    /// With what result.
+    pub outcome: Badge,
 }
 
 /// One's own account.

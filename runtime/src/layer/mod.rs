@@ -51,9 +51,6 @@ pub(crate) struct Place {
     pub(crate) first_id: u32,
     pub(crate) bytes_max: u64,
     pub(crate) entries_max: u64,
-    /// Whether to say how long each phase took.
-    #[serde(default)]
-    pub(crate) timing: bool,
 }
 
 impl Place {
@@ -64,7 +61,6 @@ impl Place {
             first_id,
             bytes_max: config.layer_bytes_max,
             entries_max: config.layer_entries_max,
-            timing: config.timing,
         }
     }
 }

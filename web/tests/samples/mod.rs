@@ -1,13 +1,14 @@
 //! Sample pages.
 
 mod home;
+mod machine;
 
 use berth_web::Template;
 use berth_web::containers::{
     Ceilings, ConfirmPage, Head, LaunchForm, LaunchPage, LimitRow, ListPage, LogLine, LogsPage,
     OverviewPage, ProcessRow, ProcessesPage, Row, SettingsPage, Tab,
 };
-use berth_web::entry::{InvitationPage, ProblemInFrame, ProblemPage, SetupPage, SignInPage};
+use berth_web::entry::{InvitationPage, ProblemPage, SetupPage, SignInPage};
 use berth_web::format::{Moment, bytes_of, cores_used, percent};
 use berth_web::images::{self, HistoryRow, LayerRow, Pull, PullLayer};
 use berth_web::parts::{Act, Badge, Fact, Field, Meter, Scope};
@@ -53,6 +54,22 @@ pub(crate) fn all(hostile: &str) -> Vec<(String, String)> {
     add("people", people_page("tom", None).render());
     add("people-link", people_page("tom", Some("tom")).render());
     add("hostile-people", people_page(hostile, Some(hostile)).render());
+    add("person", machine::person("tom", false).render());
+    add("person-stale", machine::person(long, true).render());
+    add("hostile-person", machine::person(hostile, false).render());
+    add("events-empty", machine::events("", 0).render());
+    add("events", machine::events("tom", 100).render());
+    add("hostile-events", machine::events(hostile, 3).render());
+    add("audit", machine::audit(long, 100).render());
+    add("hostile-audit", machine::audit(hostile, 3).render());
+    add("system", machine::system(long).render());
+    add("hostile-system", machine::system(hostile).render());
+    add("doctor", machine::doctor(false).render());
+    add("doctor-away", machine::doctor(true).render());
+    add("warnings", machine::warnings("", 0).render());
+    add("hostile-warnings", machine::warnings(hostile, 3).render());
+    add("registries", machine::registries("registry.lab:5000").render());
+    add("hostile-registries", machine::registries(hostile).render());
     add("account", account().render());
     add("setup", setup("").render());
     add("setup-errors", setup("That is not the setup secret.").render());
@@ -62,8 +79,6 @@ pub(crate) fn all(hostile: &str) -> Vec<(String, String)> {
     add("hostile-invitation", invitation(hostile).render());
     add("problem-404", problem(404).render());
     add("problem-503", problem(503).render());
-    let inside = ProblemInFrame { shell: shell("Not found", Section::None), problem: problem(404) };
-    add("problem-inside", inside.render());
     out
 }
 
@@ -514,6 +529,8 @@ fn people_page(name: &str, fresh: Option<&str>) -> people::ListPage {
         role: role.into(),
         state,
         added: Some(Moment::new(NOW - 900_000_000, NOW)),
+        containers: "2 of 5".into(),
+        memory: "3.1 GiB".into(),
         acts: vec![act("Disable", "off")],
     };
     people::ListPage {
@@ -608,7 +625,6 @@ fn problem(status: u16) -> ProblemPage {
         what: what.into(),
         detail: detail.into(),
         advice: advice.into(),
-        again: if status == 503 { "/containers".into() } else { String::new() },
         request_id: "01JD7Q8ZK3".into(),
     }
 }

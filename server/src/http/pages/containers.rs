@@ -125,8 +125,7 @@ async fn everything(app: &App, caller: &Caller) -> Result<Vec<ContainerView>> {
     Ok(all)
 }
 
-/// One container's row.
-pub(super) fn row(caller: &Caller, view: &ContainerView, used: Option<&Use>) -> Row {
+fn row(caller: &Caller, view: &ContainerView, used: Option<&Use>) -> Row {
     let now = Time::now().0;
     let since = match &view.exit {
         Some(exit) if !shown::is_live(view) => Some(exit.ended_at),

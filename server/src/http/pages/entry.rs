@@ -46,12 +46,12 @@ struct Next {
 }
 
 async fn start(State(app): State<App>, frame: Frame) -> Result<Response> {
-    if setup::needed(&app).await? { frame.on("/setup") } else { frame.on("/home") }
+    if setup::needed(&app).await? { frame.on("/setup") } else { frame.on("/containers") }
 }
 
 async fn show_setup(State(app): State<App>, frame: Frame) -> Result<Response> {
     if !setup::needed(&app).await? {
-        return frame.on("/home");
+        return frame.on("/containers");
     }
     frame.page(&setup_page(&frame, &Posted::default(), Wrong::default(), String::new()))
 }
@@ -65,7 +65,7 @@ async fn complete_setup(
     let posted = Posted::new(pairs);
     let (secret, name) = (posted.text("secret"), posted.text("name"));
     match setup::complete(&app, &visitor, secret, name, posted.exact("password")).await {
-        Ok(done) => enter(&app, &frame, &done, "/home"),
+        Ok(done) => enter(&app, &frame, &done, "/images"),
         Err(error) => {
             let (status, wrong, text) = refusal(error)?;
             frame.page_with(status, &setup_page(&frame, &posted, wrong, text))
@@ -147,7 +147,7 @@ async fn accept_invitation(
         Err(Error::field("/password", "the two passwords are not the same"))
     };
     match result {
-        Ok(done) => enter(&app, &frame, &done, "/home"),
+        Ok(done) => enter(&app, &frame, &done, "/containers"),
         Err(error) => {
             let (status, mut wrong, text) = refusal(error)?;
             let text = if text.is_empty() { sentence(&wrong.take("")) } else { text };

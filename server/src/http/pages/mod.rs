@@ -6,50 +6,42 @@ mod account;
 mod container;
 mod containers;
 mod entry;
+mod events;
 mod form;
 mod frame;
-mod happened;
-mod home;
 mod images;
 mod launch;
-mod machine;
 mod people;
+mod person;
+mod registries;
 mod request;
 mod shown;
+mod system;
+mod used;
 
 use axum::extract::Path;
 use axum::http::Method;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use berth_web::assets;
-use berth_web::shell::{Shell, Theme};
 
 use super::routes::{Access, Routes};
-use crate::app::App;
-use crate::auth::Caller;
 use crate::error::{Error, Result};
 
 /// Adds the routes of all pages.
 pub(super) fn routes(routes: Routes) -> Routes {
     let routes = routes.page(Access::Public, Method::GET, "/assets/{name}", asset);
     let routes = entry::routes(routes);
-    let routes = home::routes(routes);
     let routes = account::routes(routes);
     let routes = people::routes(routes);
+    let routes = person::routes(routes);
+    let routes = events::routes(routes);
+    let routes = registries::routes(routes);
+    let routes = system::routes(routes);
     let routes = containers::routes(routes);
     let routes = container::routes(routes);
     let routes = launch::routes(routes);
     images::routes(routes)
-}
-
-/// The colours that a browser has chosen.
-pub(super) fn theme(app: &App, headers: &HeaderMap) -> Theme {
-    frame::theme(&app.config.runtime.instance, headers)
-}
-
-/// The frame of a page that no handler makes.
-pub(super) fn shell(caller: Option<&Caller>, theme: Theme, path: &str) -> Shell {
-    frame::shell(caller, theme, path)
 }
 
 async fn asset(Path(name): Path<String>) -> Result<Response> {

@@ -1,11 +1,13 @@
 //! The people page, for operators; auditors look.
 
+use std::collections::HashMap;
+
 use axum::Form;
 use axum::extract::{Path, State};
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use berth_runtime::id::PrincipalId;
-use berth_web::format::Moment;
+use berth_web::format::{Moment, bytes};
 use berth_web::parts::{Act, Badge, Field};
 use berth_web::people::{Invitation, ListPage, Row};
 use berth_web::shell::{ApiCall, Section, Tone};
@@ -13,6 +15,7 @@ use berth_web::shell::{ApiCall, Section, Tone};
 use super::entry::refusal;
 use super::form::{Posted, Wrong};
 use super::frame::{Frame, encoded};
+use super::person;
 use crate::app::App;
 use crate::auth::{Caller, Role, TokenScope};
 use crate::clock::Time;
@@ -22,6 +25,7 @@ use crate::http::routes::{Access, Routes};
 use crate::inventory::people::Person;
 use crate::service::Page;
 use crate::service::people::{self, Change};
+use crate::service::usage::{self, Usage};
 
 /// Adds the routes.
 pub(super) fn routes(routes: Routes) -> Routes {
@@ -87,12 +91,8 @@ async fn invite(
     let id = PrincipalId(id);
     let person = people::find(&app, &caller, id).await?;
     match people::invite(&app, &caller, id).await {
-        Ok(made) => {
-            let invitation = Some(fresh(&frame, &person.name, &made));
-            let shown = Shown { invitation, ..Shown::default() };
-            show(&app, &frame, &caller, StatusCode::CREATED, &first_page(), shown).await
-        }
-        Err(error) => frame.refused("/people", error),
+        Ok(made) => person::show_link(&app, &frame, &caller, &person, &made).await,
+        Err(error) => frame.refused(&format!("/people/{}", id.0), error),
     }
 }
 
@@ -108,7 +108,7 @@ async fn disable(
         Ok(person) => format!("{} is disabled; their sessions and tokens have ended.", person.name),
         Err(_) => String::new(),
     };
-    frame.outcome(result, "/people", &text)
+    frame.outcome(result, &format!("/people/{id}"), &text)
 }
 
 async fn enable(
@@ -123,7 +123,7 @@ async fn enable(
         Ok(person) => format!("{} may sign in again.", person.name),
         Err(_) => String::new(),
     };
-    frame.outcome(result, "/people", &text)
+    frame.outcome(result, &format!("/people/{id}"), &text)
 }
 
 async fn show(
@@ -136,6 +136,9 @@ async fn show(
 ) -> Result<Response> {
     let listed: Items<Person> = Items::seal(app, people::list(app, caller, page).await?)?;
     let manages = caller.role == Role::Operator;
+    let everybody = usage::system(app).await?.people;
+    let usages: HashMap<u32, Usage> =
+        everybody.into_iter().map(|person| (person.person.id, person.usage)).collect();
     let mut shell = frame.shell("People", Section::People);
     shell.path = "/people".to_owned();
     shell.calls = vec![
@@ -155,13 +158,18 @@ async fn show(
         error: if shown.error.is_empty() { shown.wrong.rest() } else { shown.error },
         invitation: shown.invitation,
         manages,
-        rows: listed.items.iter().map(|person| row(person, caller, manages)).collect(),
+        rows: listed
+            .items
+            .iter()
+            .map(|person| row(person, caller, usages.get(&person.id.0)))
+            .collect(),
         next: listed.next.map(|next| format!("/people?after={}", encoded(&next))),
     };
     frame.page_with(status, &view)
 }
 
-fn row(person: &Person, caller: &Caller, manages: bool) -> Row {
+/// Active, invited or disabled.
+pub(super) fn state(person: &Person) -> Badge {
     let now = Time::now().0;
     let (tone, icon, word) = if person.disabled_at.is_some() {
         (Tone::Neutral, "off", "disabled")
@@ -175,19 +183,33 @@ fn row(person: &Person, caller: &Caller, manages: bool) -> Row {
         Some(_) => "link has ended".to_owned(),
         None => String::new(),
     };
+    Badge { tone, icon, word: word.to_owned(), reason }
+}
+
+fn row(person: &Person, caller: &Caller, usage: Option<&Usage>) -> Row {
+    let now = Time::now().0;
     let own = person.id == caller.principal;
+    let manages = caller.role == Role::Operator;
+    let containers = usage.map(|usage| &usage.containers).filter(|count| count.total > 0);
     Row {
         id: person.id.0,
         name: person.name.clone(),
         own,
         role: person.role.as_str().to_owned(),
-        state: Badge { tone, icon, word: word.to_owned(), reason },
+        state: state(person),
+        containers: containers
+            .map(|count| format!("{} of {}", count.running, count.total))
+            .unwrap_or_default(),
+        memory: usage
+            .filter(|usage| usage.containers.running > 0)
+            .map(|usage| bytes(usage.memory.used_bytes))
+            .unwrap_or_default(),
         added: Some(Moment::new(person.created_at.0, now)),
         acts: if manages && !own { acts(person) } else { Vec::new() },
     }
 }
 
-fn acts(person: &Person) -> Vec<Act> {
+pub(super) fn acts(person: &Person) -> Vec<Act> {
     let act = |label, icon, verb: &str, danger| Act {
         label,
         icon,
@@ -203,7 +225,7 @@ fn acts(person: &Person) -> Vec<Act> {
     }
 }
 
-fn fresh(frame: &Frame, name: &str, made: &people::Invitation) -> Invitation {
+pub(super) fn fresh(frame: &Frame, name: &str, made: &people::Invitation) -> Invitation {
     Invitation {
         name: name.to_owned(),
         link: format!("{}/invitation/{}", frame.origin(), made.secret),

@@ -1,0 +1,333 @@
+//! One person, for those who oversee people: state of what is theirs, ways in, activity; never what
+//! is in it. Operators act.
+
+use axum::Form;
+use axum::extract::{Path, State};
+use axum::http::{Method, StatusCode};
+use axum::response::Response;
+use berth_runtime::id::PrincipalId;
+use berth_web::containers::ConfirmPage;
+use berth_web::format::{Moment, bytes, cores};
+use berth_web::parts::{Act, Fact, Field};
+use berth_web::people::{ActivityRow, ContainerRow, ImageRow, Invitation, PersonPage};
+use berth_web::shell::{ApiCall, Section};
+
+use super::entry::refusal;
+use super::form::Posted;
+use super::frame::{Frame, encoded};
+use super::people::{acts, fresh, state};
+use super::{events, shown, used};
+use crate::app::App;
+use crate::auth::{Caller, Role, TokenScope};
+use crate::clock::Time;
+use crate::error::{Error, Result};
+use crate::http::routes::{Access, Routes};
+use crate::inventory::containers::Filter;
+use crate::inventory::people::{Access as WaysIn, Person};
+use crate::service::containers::{self, ContainerView, ListFilter};
+use crate::service::edits::Expected;
+use crate::service::events::AuditFilter;
+use crate::service::images::{self, Image, Wanted};
+use crate::service::people::{self, Change};
+use crate::service::{Page, events as service_events, usage};
+
+/// Containers, images and acts that the page shows.
+const ROWS: u32 = 15;
+
+/// Adds the routes.
+pub(super) fn routes(routes: Routes) -> Routes {
+    let manage = Access::Operator(TokenScope::Manage);
+    routes
+        .page(Access::Overseer(TokenScope::Read), Method::GET, "/people/{id}", person)
+        .page(manage, Method::POST, "/people/{id}/role", give_role)
+        .page(manage, Method::GET, "/people/{id}/end-access", ask_end_access)
+        .page(manage, Method::POST, "/people/{id}/end-access", end_access)
+}
+
+/// What the page shows besides the person.
+#[derive(Default)]
+pub(super) struct Beside {
+    /// A link made just now.
+    pub invitation: Option<Invitation>,
+    /// Why a change was refused.
+    pub error: String,
+    /// The role that was chosen, and what is to be said about it.
+    pub role: Option<Field>,
+}
+
+async fn person(
+    State(app): State<App>,
+    frame: Frame,
+    caller: Caller,
+    Path(id): Path<u32>,
+) -> Result<Response> {
+    show(&app, &frame, &caller, (PrincipalId(id), StatusCode::OK), Beside::default()).await
+}
+
+async fn give_role(
+    State(app): State<App>,
+    frame: Frame,
+    caller: Caller,
+    Path(id): Path<u32>,
+    Form(pairs): Form<Vec<(String, String)>>,
+) -> Result<Response> {
+    let posted = Posted::new(pairs);
+    let role = match posted.text("role") {
+        "operator" => Role::Operator,
+        "auditor" => Role::Auditor,
+        "user" => Role::User,
+        other => return Err(Error::field("/role", format!("{other:?} is no role"))),
+    };
+    let id = PrincipalId(id);
+    let expected = Expected::of(posted.text("etag"));
+    let change = Change { role: Some(role), expected, ..Change::default() };
+    let error = match people::change(&app, &caller, id, change).await {
+        Ok(person) => {
+            let text = format!("{} is {} now.", person.name, with_article(person.role));
+            return frame.done(&format!("/people/{}", id.0), &text);
+        }
+        Err(error) => error,
+    };
+    let beside = match error {
+        Error::Stale { .. } => {
+            let now = people::find(&app, &caller, id).await?;
+            let error = format!(
+                "Somebody has changed {} since you opened this page. Look at how it is now; saving \
+                 again puts your choice over it.",
+                now.name
+            );
+            let said = format!("is {} now; you chose {}", now.role.as_str(), role.as_str());
+            let role = Some(Field { value: role.as_str().to_owned(), error: said });
+            Beside { error, role, invitation: None }
+        }
+        error => {
+            let (status, _, text) = refusal(error)?;
+            let role = Some(Field::new(role.as_str()));
+            let beside = Beside { error: text, role, invitation: None };
+            return show(&app, &frame, &caller, (id, status), beside).await;
+        }
+    };
+    show(&app, &frame, &caller, (id, StatusCode::PRECONDITION_FAILED), beside).await
+}
+
+fn with_article(role: Role) -> &'static str {
+    match role {
+        Role::Operator => "an operator",
+        Role::Auditor => "an auditor",
+        Role::User | Role::System => "a user",
+    }
+}
+
+async fn ask_end_access(
+    State(app): State<App>,
+    frame: Frame,
+    caller: Caller,
+    Path(id): Path<u32>,
+) -> Result<Response> {
+    let id = PrincipalId(id);
+    let person = people::find(&app, &caller, id).await?;
+    let ways = people::access(&app, &caller, id).await?;
+    let page = ConfirmPage {
+        shell: frame.shell(format!("End all sessions of {}", person.name), Section::People),
+        question: format!("End all sessions and tokens of {}?", person.name),
+        losses: vec![
+            format!(
+                "{} and {} end at once.",
+                count(ways.sessions, "session"),
+                count(ways.tokens, "token")
+            ),
+            "Programs that use a token stop working until they get a new one.".to_owned(),
+            format!("{} may sign in again. Containers run on.", person.name),
+        ],
+        verb: "End them",
+        path: format!("/people/{}/end-access", id.0),
+        hidden: Vec::new(),
+        back: format!("/people/{}", id.0),
+    };
+    frame.page(&page)
+}
+
+async fn end_access(
+    State(app): State<App>,
+    frame: Frame,
+    caller: Caller,
+    Path(id): Path<u32>,
+) -> Result<Response> {
+    let result = people::end_access(&app, &caller, PrincipalId(id)).await;
+    frame.outcome(result, &format!("/people/{id}"), "All sessions and tokens have ended.")
+}
+
+/// The page of one person.
+pub(super) async fn show(
+    app: &App,
+    frame: &Frame,
+    caller: &Caller,
+    (id, status): (PrincipalId, StatusCode),
+    beside: Beside,
+) -> Result<Response> {
+    let person = people::find(app, caller, id).await?;
+    let ways = people::access(app, caller, id).await?;
+    let usage = usage::of_person(app, caller, id).await?.usage;
+    let some = Page { limit: ROWS, after: None };
+    let rows = Filter { owner: Some(id), ..Filter::default() };
+    let filter = ListFilter { rows, ..ListFilter::default() };
+    let owned = containers::list(app, caller, &filter, &some).await?;
+    let wanted = Wanted { owner: Some(id), ..Wanted::default() };
+    let images = images::list(app, caller, wanted, &some).await?;
+    let activity = activity(app, &person, &some).await?;
+    let now = Time::now().0;
+    let own = id == caller.principal;
+    let manages = caller.role == Role::Operator;
+    let mut shell = frame.shell(person.name.clone(), Section::People);
+    shell.path = format!("/people/{}", id.0);
+    shell.live_secs = Some(5);
+    shell.calls = calls(id);
+    let whose = encoded(&format!("owner:{}", person.name));
+    let view = PersonPage {
+        shell,
+        id: id.0,
+        name: person.name.clone(),
+        own,
+        state: state(&person),
+        acts: if manages && !own { all_acts(&person) } else { Vec::new() },
+        invitation: beside.invitation,
+        error: beside.error,
+        manages: manages && !own,
+        role: beside.role.unwrap_or_else(|| Field::new(person.role.as_str())),
+        etag: people::version(&person).as_str().to_owned(),
+        gauges: used::gauges(&usage),
+        facts: facts(&person, &ways, now),
+        containers: owned.items.iter().map(|view| container_row(view, now)).collect(),
+        all_containers: owned.next.map(|_| format!("/containers?q={whose}")),
+        images: images.items.iter().map(|image| image_row(image, now)).collect(),
+        all_images: images.next.map(|_| format!("/images?q={whose}")),
+        activity,
+        all_activity: format!("/audit?actor={}", encoded(&person.name)),
+    };
+    frame.page_with(status, &view)
+}
+
+/// What the person did and what was done to what is theirs, newest first.
+async fn activity(app: &App, person: &Person, page: &Page) -> Result<Vec<ActivityRow>> {
+    let id = Some(person.id.to_string());
+    let did = AuditFilter { actor: id.clone(), ..AuditFilter::default() };
+    let met = AuditFilter { owner: id, ..AuditFilter::default() };
+    let mut rows = service_events::audit(app, &did, page).await?.items;
+    rows.extend(service_events::audit(app, &met, page).await?.items);
+    rows.sort_by_key(|row| std::cmp::Reverse(row.id));
+    rows.dedup_by_key(|row| row.id);
+    rows.truncate(ROWS as usize);
+    let now = Time::now().0;
+    Ok(rows
+        .into_iter()
+        .map(|row| ActivityRow {
+            at: Moment::new(row.at.0, now),
+            actor: row.actor_name,
+            action: row.action,
+            outcome: events::outcome(&row.outcome),
+        })
+        .collect())
+}
+
+fn calls(id: PrincipalId) -> Vec<ApiCall> {
+    let path = format!("/api/v1/people/{}", id.0);
+    vec![
+        ApiCall::get("Show the person", path.clone()),
+        ApiCall::get("What they use", format!("{path}/usage")),
+        ApiCall::get("Their ways in", format!("{path}/access")),
+        ApiCall::get("Their containers", format!("/api/v1/containers?owner={}", id.0)),
+        ApiCall::send(
+            "Give another role",
+            "PATCH",
+            path,
+            Some("{\"role\": \"auditor\"}".to_owned()),
+        ),
+    ]
+}
+
+fn all_acts(person: &Person) -> Vec<Act> {
+    let mut all = acts(person);
+    all.push(Act {
+        label: "End all sessions…",
+        icon: "leave",
+        path: format!("/people/{}/end-access", person.id.0),
+        asks: true,
+        danger: true,
+    });
+    all
+}
+
+fn facts(person: &Person, ways: &WaysIn, now: i64) -> Vec<Fact> {
+    let moment = |key, at: Option<Time>| match at {
+        Some(at) => {
+            let at = Moment::new(at.0, now);
+            Fact::text(key, at.words).with_exact(at.exact)
+        }
+        None => Fact::text(key, "never"),
+    };
+    let mut facts = vec![
+        Fact::text("Role", person.role.as_str()),
+        Fact::copy("Id", person.id.to_string(), person.id.to_string()),
+        moment("Added", Some(person.created_at)),
+        moment("Last seen", ways.used_at),
+        Fact::text("Signed in", count(ways.sessions, "browser")),
+        Fact::text("Tokens", ways.tokens.to_string()),
+        Fact::text("Registry logins", ways.registry_logins.to_string())
+            .with_exact("Which ones is theirs alone"),
+        Fact::text("Password", if person.has_password { "set" } else { "not set yet" }),
+    ];
+    if let Some(until) = person.invitation_expires_at {
+        facts.push(moment("Link ends", Some(until)));
+    }
+    if let Some(at) = person.disabled_at {
+        facts.push(moment("Disabled", Some(at)));
+    }
+    facts
+}
+
+fn count(number: u32, of: &str) -> String {
+    if number == 1 { format!("1 {of}") } else { format!("{number} {of}s") }
+}
+
+fn container_row(view: &ContainerView, now: i64) -> ContainerRow {
+    let since = match &view.exit {
+        Some(exit) if !shown::is_live(view) => Some(exit.ended_at),
+        _ => view.started_at.or(Some(view.created_at)),
+    };
+    let limits = &view.limits;
+    ContainerRow {
+        id: view.id.to_string(),
+        name: view.name.clone(),
+        state: shown::badge(view, now),
+        image: view.image.reference.clone(),
+        limits: format!(
+            "{} cores, {}",
+            cores(limits.cpu_millis.into()),
+            bytes(limits.memory_bytes)
+        ),
+        since: since.map(|at| Moment::new(at.0, now)),
+    }
+}
+
+fn image_row(image: &Image, now: i64) -> ImageRow {
+    let name = image.references.first().map(ToString::to_string);
+    ImageRow {
+        id: image.row.id.clone(),
+        name: name.unwrap_or_else(|| image.row.manifest.to_string()),
+        size: bytes(image.row.unpacked_bytes),
+        since: Moment::new(image.row.created_at.0, now),
+    }
+}
+
+/// A new link, shown on the person's page.
+pub(super) async fn show_link(
+    app: &App,
+    frame: &Frame,
+    caller: &Caller,
+    person: &Person,
+    made: &people::Invitation,
+) -> Result<Response> {
+    let invitation = Some(fresh(frame, &person.name, made));
+    let beside = Beside { invitation, ..Beside::default() };
+    show(app, frame, caller, (person.id, StatusCode::CREATED), beside).await
+}

@@ -1,0 +1,71 @@
+//! What is used of what may be, as meters.
+
+use berth_web::format::{bytes, bytes_of, cores, cores_used, count, percent};
+use berth_web::parts::Meter;
+
+use crate::service::usage::Usage;
+
+/// Containers, processor, memory, processes and images of one person.
+pub(super) fn gauges(usage: &Usage) -> Vec<Meter> {
+    let containers = &usage.containers;
+    vec![
+        Meter {
+            key: "running",
+            label: "Running".to_owned(),
+            text: format!("{} of {}", containers.running, containers.total),
+            percent: None,
+            note: format!("{} containers at most", count(containers.max)),
+        },
+        cpu(usage),
+        memory(usage),
+        Meter {
+            key: "pids",
+            label: "Processes".to_owned(),
+            text: format!("{} of {}", count(usage.pids.used), count(usage.pids.limit)),
+            percent: on(usage, percent(usage.pids.used, usage.pids.limit)),
+            note: "of what the running ones may use".to_owned(),
+        },
+        Meter {
+            key: "images",
+            label: "Images".to_owned(),
+            text: bytes(usage.images.bytes),
+            percent: None,
+            note: match usage.images.count {
+                1 => "1 image, each layer counted once".to_owned(),
+                many => format!("{} images, each layer counted once", count(many)),
+            },
+        },
+    ]
+}
+
+/// Processor use.
+pub(super) fn cpu(usage: &Usage) -> Meter {
+    let (used, limit) = (usage.cpu.used_millis, usage.cpu.limit_millis);
+    Meter {
+        key: "cpu",
+        label: "Processor".to_owned(),
+        text: format!("{} of {} cores", cores_used(used), cores(limit)),
+        percent: on(usage, percent(used, limit)),
+        note: "of what the running ones may use".to_owned(),
+    }
+}
+
+/// Memory use.
+pub(super) fn memory(usage: &Usage) -> Meter {
+    let memory = &usage.memory;
+    Meter {
+        key: "memory",
+        label: "Memory".to_owned(),
+        text: bytes_of(memory.used_bytes, memory.limit_bytes),
+        percent: on(usage, percent(memory.used_bytes, memory.limit_bytes)),
+        note: match memory.swap_used_bytes {
+            0 => "of what the running ones may use".to_owned(),
+            swapped => format!("{} swapped out", bytes(swapped)),
+        },
+    }
+}
+
+/// A bar is drawn while something runs.
+fn on(usage: &Usage, percent: u8) -> Option<u8> {
+    (usage.containers.running > 0).then_some(percent)
+}

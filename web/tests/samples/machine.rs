@@ -1,0 +1,216 @@
+//! Sample pages of those who oversee the machine.
+
+use berth_web::events::{AuditPage, AuditRow, EventRow, EventsPage, Exports, Object};
+use berth_web::people::{ActivityRow, ContainerRow, ImageRow, PersonPage};
+use berth_web::system::{
+    CheckRow, DoctorPage, LimitRow, OverviewPage, PersonRow, PressureRow, RegistriesPage,
+    RegistryRow, RiskRow, WarningRow, WarningsPage,
+};
+
+use super::*;
+
+fn at(seconds: i64) -> Moment {
+    Moment::new(NOW - seconds * 1000, NOW)
+}
+
+fn tabs() -> Vec<Scope> {
+    let tab = |label, current| Scope { label, count: None, path: "/".into(), current };
+    vec![tab("Overview", true), tab("Doctor", false)]
+}
+
+fn exports() -> Exports {
+    Exports { csv: "/a?format=csv".into(), json: "/a?format=json".into(), most: 50_000 }
+}
+
+fn done() -> Badge {
+    badge(Tone::Good, "check", "done", "")
+}
+
+pub(crate) fn person(name: &str, refused: bool) -> PersonPage {
+    let said = if refused { "is auditor now; you chose user" } else { "" };
+    PersonPage {
+        shell: shell(name, Section::People),
+        id: 1001,
+        name: name.into(),
+        own: false,
+        state: badge(Tone::Good, "check", "active", ""),
+        acts: vec![act("New link", "link"), act("Disable", "off")],
+        invitation: None,
+        error: if refused { format!("Somebody has changed {name}.") } else { String::new() },
+        manages: true,
+        role: Field { value: "user".into(), error: said.into() },
+        etag: "abc".into(),
+        gauges: gauges(true),
+        facts: vec![Fact::text("Role", "user"), Fact::copy("Id", "1001", "1001")],
+        containers: (0..3)
+            .map(|_| ContainerRow {
+                id: ID.into(),
+                name: name.into(),
+                state: badge(Tone::Bad, "failed", "killed", "out of memory at its limit of 8 GiB"),
+                image: "docker.io/library/alpine:3.22".into(),
+                limits: "2 cores, 8 GiB".into(),
+                since: Some(at(90)),
+            })
+            .collect(),
+        all_containers: Some("/containers?q=owner:x".into()),
+        images: vec![ImageRow {
+            id: ID.into(),
+            name: format!("registry.lab/{name}:1"),
+            size: "1.2 GiB".into(),
+            since: at(90_000),
+        }],
+        all_images: None,
+        activity: vec![ActivityRow {
+            at: at(30),
+            actor: name.into(),
+            action: "container.stop".into(),
+            outcome: done(),
+        }],
+        all_activity: "/audit".into(),
+    }
+}
+
+pub(crate) fn events(name: &str, count: usize) -> EventsPage {
+    let row = EventRow {
+        at: at(7),
+        kind: "container.started".into(),
+        object: Object {
+            kind: "container".into(),
+            id: ID.into(),
+            path: format!("/containers/{ID}"),
+        },
+        owner: name.into(),
+        facts: format!("by {name}, run 2"),
+    };
+    EventsPage {
+        shell: shell("Events", Section::Events),
+        tabs: tabs(),
+        error: String::new(),
+        kind: Field::new(""),
+        owner: Field::new(name),
+        subject: Field::default(),
+        since: Field::default(),
+        until: Field::default(),
+        rows: vec![row; count],
+        exports: exports(),
+        next: (count > 99).then(|| "/events?after=x".to_owned()),
+        filtered: count > 0,
+    }
+}
+
+pub(crate) fn audit(name: &str, count: usize) -> AuditPage {
+    let row = AuditRow {
+        at: at(7),
+        actor: name.into(),
+        via: "by session".into(),
+        action: "PATCH /api/v1/containers/{id}".into(),
+        object: Object { kind: "registry".into(), id: name.into(), path: String::new() },
+        owner: name.into(),
+        outcome: badge(Tone::Attention, "failed", "refused", "not-found"),
+        address: "127.0.0.1".into(),
+        request_id: "Tqn4FOV8HvJo".into(),
+    };
+    AuditPage {
+        shell: shell("Audit", Section::Events),
+        tabs: tabs(),
+        error: String::new(),
+        actor: Field::new(name),
+        owner: Field::default(),
+        action: Field::default(),
+        subject: Field::default(),
+        outcome: Field::new("refused"),
+        since: Field::default(),
+        until: Field::default(),
+        rows: vec![row; count],
+        exports: exports(),
+        next: None,
+        filtered: true,
+    }
+}
+
+pub(crate) fn system(name: &str) -> OverviewPage {
+    let figures = || ["0.1 %".to_owned(), "12.0 %".to_owned(), "3.5 %".to_owned()];
+    let people = (0..3).map(|_| PersonRow {
+        name: name.into(),
+        path: "/people/1001".into(),
+        containers: "2 of 5".into(),
+        cpu: meter("cpu", "Processor", 1200, 4000, ""),
+        memory: meter("memory", "Memory", 3 << 30, 8 << 30, ""),
+        pids: "41".into(),
+        images: "2.1 GiB".into(),
+    });
+    OverviewPage {
+        shell: shell("System", Section::System),
+        tabs: tabs(),
+        gauges: gauges(true),
+        pressure: vec![PressureRow { of: "a disk", some: figures(), full: figures() }],
+        people: people.collect(),
+        more_people: 4,
+        risks: vec![RiskRow {
+            level: badge(Tone::Attention, "attention", "warning", ""),
+            setting: "server.trusted_proxies".into(),
+            what: "Whoever has such an address may claim any other.".into(),
+            cure: "Name the proxies one by one.".into(),
+        }],
+        software: vec![Fact::text("Server", "0.1.0")],
+        host: vec![Fact::code("Kernel", "6.18.0 x86_64")],
+        storage: vec![Fact::code("Data", "/var/lib/berth")],
+        limits: vec![LimitRow {
+            name: "Memory",
+            default: "512 MiB".into(),
+            ceiling: "8 GiB".into(),
+        }],
+        more_limits: vec![Fact::text("Containers", "200 for each person")],
+    }
+}
+
+pub(crate) fn doctor(failed: bool) -> DoctorPage {
+    let check = |state, costs: &str, mend: &str| CheckRow {
+        id: "cgroup.layout".into(),
+        state,
+        found: "version 1, with an empty unified tree".into(),
+        costs: costs.into(),
+        mend: mend.into(),
+    };
+    let lack = badge(Tone::Attention, "attention", "lack", "");
+    DoctorPage {
+        shell: shell("Doctor", Section::System),
+        tabs: tabs(),
+        error: if failed { "The supervisor does not answer.".into() } else { String::new() },
+        at: (!failed).then(|| at(20)),
+        verdict: badge(Tone::Attention, "attention", "1 thing is lacking", ""),
+        rows: match failed {
+            true => Vec::new(),
+            false => vec![
+                check(lack, "Weights are not held.", "Boot with the unified hierarchy."),
+                check(badge(Tone::Good, "check", "ok", ""), "", ""),
+            ],
+        },
+    }
+}
+
+pub(crate) fn warnings(text: &str, count: usize) -> WarningsPage {
+    let row = WarningRow {
+        at: at(60),
+        level: badge(Tone::Bad, "failed", "error", ""),
+        text: text.into(),
+    };
+    WarningsPage { shell: shell("Warnings", Section::System), tabs: tabs(), rows: vec![row; count] }
+}
+
+pub(crate) fn registries(name: &str) -> RegistriesPage {
+    let row = |said| RegistryRow { name: name.into(), rights: vec!["allowed"], said };
+    RegistriesPage {
+        shell: Shell { live_secs: None, ..shell("Registries", Section::Registries) },
+        asks: true,
+        open: false,
+        rows: vec![
+            row(None),
+            row(Some(badge(Tone::Good, "check", "answers", "in 41 ms, wants a sign-in"))),
+            row(Some(badge(Tone::Bad, "failed", "no", "the exchange with it failed: timed out"))),
+        ],
+        forbidden: vec!["10.0.0.0/8".into()],
+        facts: vec![Fact::text("Proxy", "none")],
+        written: format!("[registries]\nallowed = [{name:?}]"),
+    }
+}
