@@ -21,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::inventory::{Inventory, audit};
 use crate::runtime_client::RuntimeClient;
 use crate::service::containers::Containers;
+use crate::service::history::History;
 use crate::service::images::Images;
 use crate::service::operations::Operations;
 use crate::service::rates::Rates;
@@ -53,6 +54,8 @@ pub struct Parts {
     pub budgets: Budgets,
     /// What is known of containers.
     pub containers: Containers,
+    /// What containers have used in the last hour.
+    pub history: History,
     /// What containers used when last looked at.
     pub rates: Rates,
     /// Processor time at the last look, of people and of the machine.
@@ -109,6 +112,7 @@ impl App {
             throttle: Throttle::default(),
             budgets: Budgets::new(&config.rates),
             containers: Containers::default(),
+            history: History::open(config.db_dir().join("history")),
             rates: Rates::default(),
             looks: Looks::default(),
             operations: Operations::default(),

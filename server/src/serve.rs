@@ -12,7 +12,7 @@ use crate::inventory::{Inventory, KEY_FILE};
 use crate::notify::notify;
 use crate::risks::{self, Severity};
 use crate::service::images::{self, Images};
-use crate::service::{housekeeping, operations, reconcile, system};
+use crate::service::{history, housekeeping, operations, reconcile, system};
 use crate::tls::Tls;
 use crate::{http, listen};
 
@@ -65,6 +65,7 @@ async fn serve(config: Config) -> Result<()> {
     }
     let root = listen::root(&app.config.root_socket())?;
     let keeper = tokio::spawn(housekeeping::run(app.clone()));
+    let looks = tokio::spawn(history::run(app.clone()));
     tokio::spawn(images::reconcile(app.clone()));
     tokio::spawn(housekeeping::audit_refusals(app.clone(), refused));
     reconcile::spawn(&app);
@@ -103,6 +104,9 @@ async fn serve(config: Config) -> Result<()> {
 
     app.operations.idle().await;
     if let Err(error) = keeper.await.context("end housekeeping") {
+        tracing::warn!(error = format!("{error:#}"));
+    }
+    if let Err(error) = looks.await.context("end the looks at what containers use") {
         tracing::warn!(error = format!("{error:#}"));
     }
     if let Err(error) = housekeeping::flush(&app).await {

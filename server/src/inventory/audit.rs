@@ -7,7 +7,7 @@ use serde::Serialize;
 use sqlx::{Row as _, SqliteConnection, SqlitePool};
 use utoipa::ToSchema;
 
-use crate::auth::Actor;
+use crate::auth::{Actor, Visibility};
 use crate::clock::Time;
 use crate::error::Result;
 
@@ -174,27 +174,51 @@ pub async fn list(
          request_id from audit where {FILTERED} and (?8 is null or id < ?8) order by id desc limit ?9"
     )));
     let rows = bind_filter(query, filter).bind(before).bind(limit).fetch_all(db).await?;
-    rows.iter()
-        .map(|row| {
-            let actor: Option<i64> = row.try_get("actor")?;
-            let owner: Option<i64> = row.try_get("owner")?;
-            Ok(AuditEntry {
-                at: row.try_get("at")?,
-                actor: actor.map(super::principal_from).transpose()?,
-                actor_name: row.try_get("actor_name")?,
-                via: row.try_get("via")?,
-                action: row.try_get("action")?,
-                subject_kind: row.try_get("subject_kind")?,
-                subject: row.try_get("subject")?,
-                owner: owner.map(super::principal_from).transpose()?,
-                owner_name: row.try_get("owner_name")?,
-                outcome: row.try_get("outcome")?,
-                address: row.try_get("address")?,
-                request_id: row.try_get("request_id")?,
-                id: row.try_get("id")?,
-            })
-        })
-        .collect()
+    rows.iter().map(entry).collect()
+}
+
+/// The newest rows about one container before `before`. Changes are left out: their events know
+/// what was changed.
+pub async fn list_of(
+    db: &SqlitePool,
+    visible: Visibility,
+    subject: &str,
+    before: i64,
+    limit: u32,
+) -> Result<Vec<AuditEntry>> {
+    let rows = sqlx::query(
+        "select id, at, actor, actor_name, via, action, subject_kind, subject, owner, \
+         (select name from people where people.id = owner) as owner_name, outcome, address, \
+         request_id from audit where subject = ?1 and (?2 is null or owner = ?2) and id < ?3 \
+         and action <> 'container.change' order by id desc limit ?4",
+    )
+    .bind(subject)
+    .bind(visible.owner())
+    .bind(before)
+    .bind(limit)
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(entry).collect()
+}
+
+fn entry(row: &sqlx::sqlite::SqliteRow) -> Result<AuditEntry> {
+    let actor: Option<i64> = row.try_get("actor")?;
+    let owner: Option<i64> = row.try_get("owner")?;
+    Ok(AuditEntry {
+        at: row.try_get("at")?,
+        actor: actor.map(super::principal_from).transpose()?,
+        actor_name: row.try_get("actor_name")?,
+        via: row.try_get("via")?,
+        action: row.try_get("action")?,
+        subject_kind: row.try_get("subject_kind")?,
+        subject: row.try_get("subject")?,
+        owner: owner.map(super::principal_from).transpose()?,
+        owner_name: row.try_get("owner_name")?,
+        outcome: row.try_get("outcome")?,
+        address: row.try_get("address")?,
+        request_id: row.try_get("request_id")?,
+        id: row.try_get("id")?,
+    })
 }
 
 /// Drops what is older than `days` or more than `rows_max`.

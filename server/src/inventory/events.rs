@@ -182,6 +182,50 @@ pub async fn list_before(
     rows.iter().map(event).collect()
 }
 
+/// Events of one object since `since`, newest first.
+pub async fn of_subject(
+    db: &SqlitePool,
+    visible: Visibility,
+    subject: &str,
+    since: Time,
+    limit: u32,
+) -> Result<Vec<Event>> {
+    let rows = sqlx::query(
+        "select id, at, owner, kind, subject_kind, subject, data from events \
+         where subject = ?1 and (?2 is null or owner = ?2) and at >= ?3 order by id desc limit ?4",
+    )
+    .bind(subject)
+    .bind(visible.owner())
+    .bind(since)
+    .bind(limit)
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(event).collect()
+}
+
+/// Events of one container before `before` that its audit rows don't tell, newest first.
+pub async fn story_of(
+    db: &SqlitePool,
+    visible: Visibility,
+    subject: &str,
+    before: i64,
+    limit: u32,
+) -> Result<Vec<Event>> {
+    let rows = sqlx::query(
+        "select id, at, owner, kind, subject_kind, subject, data from events \
+         where subject = ?1 and (?2 is null or owner = ?2) and id < ?3 \
+         and kind not in ('container.created', 'container.started', 'container.stopping', \
+         'container.paused', 'container.resumed') order by id desc limit ?4",
+    )
+    .bind(subject)
+    .bind(visible.owner())
+    .bind(before)
+    .bind(limit)
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(event).collect()
+}
+
 /// Drops what is older than `days` or more than `rows_max`.
 pub async fn prune(db: &mut SqliteConnection, days: u32, rows_max: u32) -> Result<()> {
     let oldest = Time::now().before(Duration::from_secs(u64::from(days) * 86_400));

@@ -7,7 +7,9 @@
 //! - An act once begun goes on when the caller hangs up: it runs on a task of its own.
 
 pub mod actions;
+pub mod activity;
 pub mod create;
+pub mod history;
 pub mod output;
 pub mod spec;
 pub mod view;
@@ -77,10 +79,13 @@ impl Containers {
         held(&self.observed).get(id).cloned()
     }
 
-    /// Everything that runs, as last seen.
+    /// Everything that runs, as last seen, in the order of ids.
     pub(crate) fn live(&self) -> Vec<Arc<ContainerRecord>> {
         let observed = held(&self.observed);
-        observed.values().filter(|record| record.live.is_some()).cloned().collect()
+        let live = observed.values().filter(|record| record.live.is_some());
+        let mut live: Vec<_> = live.cloned().collect();
+        live.sort_by(|a, b| a.container.as_str().cmp(b.container.as_str()));
+        live
     }
 
     /// Remembers what was seen. What is older than what is known (an earlier run, or a living one of

@@ -14,7 +14,7 @@ use berth_runtime::id::ContainerId;
 use berth_runtime::record::{ContainerRecord, ExitRecord, Status};
 use serde_json::json;
 
-use super::containers::view::{end_in_words, policy};
+use super::containers::view::{cause_word, end_in_words, policy};
 use super::containers::{actions, create, look};
 use super::restart::{self, Verdict};
 use crate::app::App;
@@ -189,6 +189,7 @@ async fn settle(app: &App, id: &ContainerId) -> Result<()> {
     for _ in 0..8 {
         let Some(row) = containers::find_any(app.inventory.read(), id).await? else {
             app.containers.forget(id);
+            app.history.forget(id);
             return Ok(());
         };
         let record = look(app, id).await?;
@@ -296,7 +297,8 @@ async fn keep_end(app: &App, row: &Container, exit: &ExitRecord) -> Result<()> {
             containers::set_ended_again_at(write.db(), &row.id, exit, again).await?;
         }
     }
-    let data = json!({"run": exit.run, "code": exit.code, "signal": exit.signal, "text": text});
+    let data = json!({"run": exit.run, "code": exit.code, "signal": exit.signal, "text": text,
+        "cause": cause_word(exit.cause)});
     actions::event(&mut write, row, "container.ended", data).await?;
     write.commit().await?;
     app.containers.tell();

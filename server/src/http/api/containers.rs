@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
@@ -18,13 +18,17 @@ use utoipa_axum::routes;
 use crate::app::App;
 use crate::auth::TokenScope;
 use crate::error::{Error, Result};
-use crate::http::extract::{Caller, Create, Items, JsonBody, PageParams, Path, Query, page};
+use crate::http::extract::{
+    Caller, Create, Items, JsonBody, PageParams, PageQuery, Path, Query, page,
+};
 use crate::http::precondition::{Precondition, Tagged};
 use crate::http::problem::ProblemBody;
 use crate::http::routes::{Access, Routes};
 use crate::http::stream;
 use crate::inventory::containers::Filter;
 use crate::service::containers::actions::{self, Change, Force};
+use crate::service::containers::activity::{self, ActivityView};
+use crate::service::containers::history::{self, HistoryView};
 use crate::service::containers::output::{self, LogPart, ProcessesView, StatsView};
 use crate::service::containers::spec::{CreateRequest, LimitsRequest, parse_signal};
 use crate::service::containers::{self, ContainerView, DetailView, ListFilter, create};
@@ -56,6 +60,8 @@ pub fn routes(routes: Routes) -> Routes {
         .add(read, routes!(processes))
         .add(read, routes!(stats))
         .add(read, routes!(follow_stats))
+        .add(read, routes!(stats_history))
+        .add(read, routes!(activity))
 }
 
 /// Which containers.
@@ -477,6 +483,92 @@ async fn follow_stats(
         event.map_err(|source| Error::broken("write figures", source))
     });
     stream::sse(&app, &caller, events)
+}
+
+/// Which part of the history.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct HistoryQuery {
+    /// Nothing older: a time (RFC 3339) or seconds since 1970; an hour ago when left out, 61 minutes
+    /// ago at most.
+    since: Option<String>,
+    /// Seconds that one point stands for, 10 (the default) to 3600.
+    step: Option<u32>,
+    /// `json` (the default), or `csv` for the points alone, as an attachment.
+    #[serde(default)]
+    format: HistoryFormat,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum HistoryFormat {
+    #[default]
+    Json,
+    Csv,
+}
+
+/// Shows what it has used in the last hour, with the limits that held then, its starts, its ends and
+/// what the kernel killed for memory. There are no points for times in which it, or the server, did
+/// not run.
+#[utoipa::path(get, path = "/api/v1/containers/{id}/stats/history", tag = "containers",
+    params(("id" = String, Path, description = "Its id or name"), HistoryQuery),
+    responses(
+        (status = 200, body = HistoryView), (status = 404, body = ProblemBody),
+        (status = 422, body = ProblemBody)))]
+async fn stats_history(
+    State(app): State<App>,
+    caller: Caller,
+    Path(key): Path<String>,
+    Query(query): Query<HistoryQuery>,
+) -> Result<Response> {
+    let since = query.since.as_deref().map(output::parse_time).transpose()?;
+    let view = history::history(&app, &caller, &key, since, query.step).await?;
+    Ok(match query.format {
+        HistoryFormat::Json => Json(view).into_response(),
+        HistoryFormat::Csv => history_csv(&view).into_response(),
+    })
+}
+
+/// One line a point (RFC 4180), with the limits that held then.
+fn history_csv(view: &HistoryView) -> impl IntoResponse + use<> {
+    let mut text = String::from(
+        "time,cpu_millis,cpu_limit_millis,memory_used_bytes,memory_working_set_bytes,\
+         memory_limit_bytes,pids,pids_limit,read_bytes_per_sec,write_bytes_per_sec\r\n",
+    );
+    for point in &view.points {
+        let held = view.limits.iter().rfind(|step| step.from <= point.time);
+        let Some(held) = held.or(view.limits.first()).map(|step| &step.limits) else { continue };
+        text.push_str(&format!(
+            "{},{},{},{},{},{},{},{},{},{}\r\n",
+            point.time,
+            point.cpu_millis,
+            held.cpu_millis,
+            point.memory_used_bytes,
+            point.memory_working_set_bytes,
+            held.memory_bytes,
+            point.pids,
+            held.pids,
+            point.read_bytes_per_sec,
+            point.write_bytes_per_sec,
+        ));
+    }
+    let name = format!("attachment; filename=\"{}-last-hour.csv\"", view.id);
+    ([(CONTENT_TYPE, "text/csv; charset=utf-8".to_owned()), (CONTENT_DISPOSITION, name)], text)
+}
+
+/// Lists who did what to it and what happened to it, newest first.
+#[utoipa::path(get, path = "/api/v1/containers/{id}/activity", tag = "containers",
+    params(("id" = String, Path, description = "Its id or name"), PageParams),
+    responses((status = 200, body = Items<ActivityView>), (status = 404, body = ProblemBody)))]
+async fn activity(
+    State(app): State<App>,
+    caller: Caller,
+    Path(key): Path<String>,
+    PageQuery(page): PageQuery,
+) -> Result<Json<Items<ActivityView>>> {
+    let listed = activity::activity(&app, &caller, &key, &page).await?;
+    Ok(Json(Items::seal(&app, listed)?))
 }
 
 fn selection(query: &LogQuery, last_event: Option<&str>) -> Result<LogSelection> {

@@ -183,9 +183,8 @@ pub async fn change(app: &App, caller: &Caller, key: &str, change: Change) -> Re
     if let Some(limits) = &limits {
         containers::set_limits(write.db(), &row.id, limits).await?;
     }
-    let name = change.name.as_ref().unwrap_or(&row.name);
-    let data = json!({"by": caller.name, "name": name});
-    event(&mut write, &row, "container.changed", data).await?;
+    event(&mut write, &row, "container.changed", what_changed(caller, &row, &change, limits))
+        .await?;
     let live = app.containers.observed(&row.id).is_some_and(|record| record.live.is_some());
     write.commit().await?;
     if let Some(limits) = limits.filter(|_| live) {
@@ -193,6 +192,30 @@ pub async fn change(app: &App, caller: &Caller, key: &str, change: Change) -> Re
         look(app, &row.id).await?;
     }
     inspect_again(app, caller, id.as_str()).await
+}
+
+/// What a change changes, for its event.
+fn what_changed(
+    caller: &Caller,
+    row: &Container,
+    change: &Change,
+    limits: Option<Limits>,
+) -> serde_json::Value {
+    let mut data = json!({
+        "by": caller.name,
+        "name": change.name.as_ref().unwrap_or(&row.name),
+    });
+    if let Some(limits) = limits.filter(|limits| *limits != row.limits) {
+        data["limits"] = json!({"from": row.limits, "to": limits});
+    }
+    if let Some(name) = change.name.as_ref().filter(|name| **name != row.name) {
+        data["renamed"] = json!({"from": row.name, "to": name});
+    }
+    let restart = change.restart.filter(|policy| *policy != super::view::policy(row));
+    if let Some((word, _)) = restart.map(RestartPolicy::columns) {
+        data["restart"] = json!({"from": row.restart_policy, "to": word});
+    }
+    data
 }
 
 /// Has the kernel hold the limits that were committed; what it refuses is taken back. When the
@@ -204,8 +227,11 @@ async fn apply_limits(app: &App, row: &Container, limits: Limits) -> Result<()> 
         _ => None,
     };
     let mut write = app.inventory.observe().await?;
-    if refused.is_some() {
+    if let Some(failure) = &refused {
         containers::set_limits(write.db(), &row.id, &row.limits).await?;
+        let back = json!({"from": limits, "to": row.limits});
+        let data = json!({"limits": back, "refused": failure.message});
+        event(&mut write, row, "container.changed", data).await?;
     }
     containers::set_limits_applied(write.db(), &row.id).await?;
     write.commit().await?;
@@ -282,6 +308,7 @@ pub(crate) async fn finish_removal(app: &App, row: &Container) -> Result<()> {
     event(&mut write, row, "container.removed", json!({"name": row.name})).await?;
     write.commit().await?;
     app.containers.forget(&row.id);
+    app.history.forget(&row.id);
     Ok(())
 }
 

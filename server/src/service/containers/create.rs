@@ -16,6 +16,7 @@ use crate::auth::keys::random_id;
 use crate::auth::{Actor, Caller, Role, TokenScope, Via};
 use crate::error::{Error, Result};
 use crate::inventory::containers::{self, Container, ImagePart, Intent, NewContainer};
+use crate::inventory::events::NewEvent;
 use crate::inventory::idempotency::{self, IdempotencyKey};
 use crate::inventory::operations::OperationState;
 use crate::registry::manifest::RunConfig;
@@ -124,14 +125,13 @@ async fn insert(
     let (subject, owner) = (new.id.as_str(), new.owner);
     let data = json!({"name": new.name, "image": new.image_reference});
     let kind = "container.created";
-    let event = crate::inventory::events::NewEvent {
-        owner,
-        kind,
-        subject_kind: "container",
-        subject,
-        data,
-    };
+    let event = NewEvent { owner, kind, subject_kind: "container", subject, data };
     write.event(event).await?;
+    if new.intent == Intent::Running {
+        let (kind, data) = ("container.started", json!({"run": 1, "by": caller.name}));
+        let started = NewEvent { owner, kind, subject_kind: "container", subject, data };
+        write.event(started).await?;
+    }
     write.commit().await?;
     Ok(None)
 }
@@ -236,6 +236,9 @@ async fn complete(app: &App, row: &Container) -> Result<()> {
         false => None,
     };
     event(&mut write, row, "container.pulled", json!({"image": found.id})).await?;
+    if let Some(run) = run {
+        event(&mut write, row, "container.started", json!({"run": run})).await?;
+    }
     write.commit().await?;
     app.containers.tell();
     if let Some(run) = run {

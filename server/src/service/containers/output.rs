@@ -196,10 +196,15 @@ pub async fn follow_logs(
     })
 }
 
-/// The time that a query's `since` means, as the log writes it: RFC 3339, or seconds since 1970.
+/// The time that a query's `since` means, as the log writes it.
 pub fn parse_since(text: &str) -> Result<String> {
+    Ok(parse_time(text)?.to_string())
+}
+
+/// The time that a query's `since` means: RFC 3339, or seconds since 1970.
+pub fn parse_time(text: &str) -> Result<Time> {
     let wrong = || Error::field("?since", "is neither a time (RFC 3339, UTC with Z) nor seconds");
-    Ok(Time::parse(text).ok_or_else(wrong)?.to_string())
+    Time::parse(text).ok_or_else(wrong)
 }
 
 async fn sample(app: &App, row: &Container) -> Result<StatsView> {

@@ -461,7 +461,7 @@ impl ExitView {
     }
 }
 
-fn cause_word(cause: ExitCause) -> &'static str {
+pub(crate) fn cause_word(cause: ExitCause) -> &'static str {
     match cause {
         ExitCause::Exited => "exited",
         ExitCause::OutOfMemory => "out_of_memory",
