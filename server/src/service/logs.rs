@@ -24,6 +24,8 @@ use crate::runtime_client::LogSegments;
 const CHUNK_BYTES: usize = 64 * 1024;
 /// A record's bytes at most; the monitor splits lines at 16 KiB. More without an end is no record.
 const RECORD_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of a log that one search looks through.
+pub const SEARCH_BYTES_MAX: u64 = 64 << 20;
 /// The greatest `tail`.
 pub(crate) const TAIL_MAX: usize = 100_000;
 
@@ -72,6 +74,9 @@ pub struct LogSelection {
     pub tail: Option<usize>,
     /// From this place on; wins over `tail`.
     pub from: Option<Cursor>,
+    /// Only records with this text, in small or capital letters; looked for in the newest
+    /// [`SEARCH_BYTES_MAX`] alone, unless `from` is given.
+    pub contains: Option<String>,
 }
 
 /// A reader at a place in a log.
@@ -87,16 +92,32 @@ pub struct LogReader {
     since: Option<String>,
     /// Set when segments that should have been read were rotated away.
     gap: bool,
+    /// What is looked for, in small letters.
+    needle: Option<Vec<u8>>,
+    /// Set when there are older records that were not looked through.
+    cut: bool,
 }
 
 impl LogReader {
     /// A reader of `segments` (oldest first) at the place that `selection` names.
     pub fn open(segments: LogSegments, selection: LogSelection) -> io::Result<Self> {
-        let LogSelection { stream, since, tail, from } = selection;
+        let LogSelection { stream, since, tail, from, contains } = selection;
         let segments = segments.into_iter().map(|(number, fd)| (number, File::from(fd))).collect();
         let since = since.map(|time| time.trim_end_matches('Z').to_owned());
-        let mut reader =
-            Self { segments, offset: 0, pending: Vec::new(), stream, since, gap: false };
+        let needle = contains.map(|text| text.to_ascii_lowercase().into_bytes());
+        let mut reader = Self {
+            segments,
+            offset: 0,
+            pending: Vec::new(),
+            stream,
+            since,
+            gap: false,
+            needle: needle.filter(|needle| !needle.is_empty()),
+            cut: false,
+        };
+        if reader.is_search() && from.is_none() {
+            reader.keep_newest(SEARCH_BYTES_MAX)?;
+        }
         match (from, tail) {
             (Some(from), _) => reader.seek(from),
             (None, Some(tail)) => reader.seek_tail(tail.min(TAIL_MAX))?,
@@ -167,6 +188,38 @@ impl LogReader {
         std::mem::take(&mut self.gap)
     }
 
+    /// Whether it looks for a text, which costs more than reading.
+    pub fn is_search(&self) -> bool {
+        self.needle.is_some()
+    }
+
+    /// Whether older records were left out of the search; tells it once.
+    pub fn take_cut(&mut self) -> bool {
+        std::mem::take(&mut self.cut)
+    }
+
+    /// Leaves all but about the newest `bytes_max` out.
+    fn keep_newest(&mut self, bytes_max: u64) -> io::Result<()> {
+        let mut left = bytes_max;
+        for index in (0..self.segments.len()).rev() {
+            let length = self.segments[index].1.metadata()?.len();
+            if length <= left {
+                left -= length;
+                continue;
+            }
+            self.cut = true;
+            self.segments.drain(..index);
+            let from = length - left;
+            // Records begin after a line's end.
+            let mut chunk = vec![0; RECORD_BYTES_MAX];
+            let read = self.segments[0].1.read_at(&mut chunk, from)?;
+            let end = chunk[..read].iter().position(|byte| *byte == b'\n');
+            self.offset = from + end.map_or(read as u64, |end| end as u64 + 1);
+            return Ok(());
+        }
+        Ok(())
+    }
+
     fn seek(&mut self, from: Cursor) {
         while self.segments.len() > 1
             && self.segments.front().is_some_and(|(number, _)| *number < from.segment)
@@ -188,13 +241,14 @@ impl LogReader {
         for index in (0..self.segments.len()).rev() {
             keep_from = index;
             let (_, file) = &self.segments[index];
-            let (starts, end) = self.line_starts(file, wanted)?;
+            let first = if index == 0 { self.offset } else { 0 };
+            let (starts, end) = self.line_starts(file, first, wanted)?;
             if wanted == 0 {
                 offset = end;
                 break;
             }
             wanted -= starts.len();
-            offset = if wanted == 0 { starts.first().copied().unwrap_or(end) } else { 0 };
+            offset = if wanted == 0 { starts.first().copied().unwrap_or(end) } else { first };
             if wanted == 0 {
                 break;
             }
@@ -204,12 +258,13 @@ impl LogReader {
         Ok(())
     }
 
-    /// Where the last lines of `file` begin, at most `wanted`, and where its last record ends.
-    fn line_starts(&self, file: &File, wanted: usize) -> io::Result<(Vec<u64>, u64)> {
+    /// Where the last lines of `file` from `first` on begin, at most `wanted`, and where its last
+    /// record ends.
+    fn line_starts(&self, file: &File, first: u64, wanted: usize) -> io::Result<(Vec<u64>, u64)> {
         let mut starts = VecDeque::new();
         let mut open: [Option<u64>; 2] = [None, None];
-        let mut end = 0;
-        each_record(file, |at, line| {
+        let mut end = first;
+        each_record(file, first, |at, line| {
             end = at + line.len() as u64 + 1;
             let Some(record) = parse(line).filter(|record| self.wants(record)) else { return };
             let begun = &mut open[record.stream as usize];
@@ -254,6 +309,7 @@ impl LogReader {
         let new_enough = |since: &String| record.time.trim_end_matches('Z') >= since.as_str();
         self.stream.is_none_or(|stream| stream == record.stream)
             && self.since.as_ref().is_none_or(new_enough)
+            && self.needle.as_ref().is_none_or(|needle| holds(record.content, needle))
     }
 }
 
@@ -282,11 +338,18 @@ fn parse(line: &[u8]) -> Option<Record<'_>> {
     Some(Record { time, stream, partial, content: parts.next()? })
 }
 
-/// Calls `visit` with the offset and the bytes of each whole line of `file`.
-fn each_record(file: &File, mut visit: impl FnMut(u64, &[u8])) -> io::Result<()> {
+/// Whether `text` holds `needle`, which is in small letters.
+fn holds(text: &[u8], needle: &[u8]) -> bool {
+    let Some(first) = needle.first() else { return true };
+    text.windows(needle.len())
+        .any(|window| window[0].eq_ignore_ascii_case(first) && window.eq_ignore_ascii_case(needle))
+}
+
+/// Calls `visit` with the offset and the bytes of each whole line of `file` from `first` on.
+fn each_record(file: &File, first: u64, mut visit: impl FnMut(u64, &[u8])) -> io::Result<()> {
     let mut chunk = vec![0; CHUNK_BYTES];
     let mut pending: Vec<u8> = Vec::new();
-    let mut offset = 0;
+    let mut offset = first;
     loop {
         let length = file.read_at(&mut chunk, offset + pending.len() as u64)?;
         if length == 0 {
@@ -403,6 +466,32 @@ mod tests {
             }
             all.extend(entries.iter().map(|e| String::from_utf8_lossy(&e.content).into_owned()));
         }
+    }
+
+    #[test]
+    fn a_search_finds_what_fits_and_looks_no_further_back_than_it_may() {
+        let mut log = Log::new("search");
+        log.line("stdout", "F", "Loss=3");
+        log.line("stdout", "F", "accuracy=1");
+        log.rotate(9);
+        log.line("stderr", "F", "loss=2");
+        let contains = |text: &str| LogSelection {
+            contains: Some(text.to_owned()),
+            ..LogSelection::default()
+        };
+        assert_eq!(texts(&mut log.reader(contains("LOSS"))), ["Loss=3", "loss=2"]);
+        let tail = LogSelection { tail: Some(1), ..contains("loss") };
+        assert_eq!(texts(&mut log.reader(tail)), ["loss=2"]);
+        assert_eq!(texts(&mut log.reader(contains("nothing"))), Vec::<String>::new());
+        assert_eq!(texts(&mut log.reader(contains(""))).len(), 3, "no text is no search");
+        // Two lines and a piece of the first: that piece is not taken for a line.
+        let mut short = log.reader(contains("="));
+        short.keep_newest(100).expect("sizes are known");
+        assert!(short.take_cut() && !short.take_cut());
+        assert_eq!(texts(&mut short), ["accuracy=1", "loss=2"]);
+        let mut whole = log.reader(contains("="));
+        assert!(!whole.take_cut());
+        assert_eq!(texts(&mut whole).len(), 3);
     }
 
     #[test]

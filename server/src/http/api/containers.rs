@@ -146,6 +146,12 @@ struct LogQuery {
     tail: Option<usize>,
     /// From this place on: the `next` or the event id of a record.
     from: Option<String>,
+    /// Only records with this text (up to 256 bytes), in small or capital letters. The newest 64 MiB
+    /// are looked through; that older ones were not is said by a record `{"cut":true}`.
+    contains: Option<String>,
+    /// As an attachment, for a browser to save.
+    #[serde(default)]
+    download: bool,
     /// Go on until the container rests.
     #[serde(default)]
     follow: bool,
@@ -414,7 +420,12 @@ async fn logs(
     };
     let headers = [(CONTENT_TYPE, media_type), (X_CONTENT_TYPE_OPTIONS, "nosniff")];
     let body = Body::from_stream(stream::guarded(&app, &caller, chunks)?);
-    Ok((headers, body).into_response())
+    let name =
+        query.download.then_some([(CONTENT_DISPOSITION, "attachment; filename=\"log.txt\"")]);
+    Ok(match name {
+        Some(name) => (headers, name, body).into_response(),
+        None => (headers, body).into_response(),
+    })
 }
 
 /// Follows the log: server-sent events `stdout` and `stderr`, `gap` when older records were rotated
@@ -580,14 +591,20 @@ fn selection(query: &LogQuery, last_event: Option<&str>) -> Result<LogSelection>
         (_, None) => None,
     };
     let since = query.since.as_deref().map(output::parse_since).transpose()?;
-    Ok(LogSelection { stream: query.stream, since, tail: query.tail, from })
+    let contains = query.contains.clone().filter(|text| !text.is_empty());
+    let most = output::SEARCH_TEXT_BYTES_MAX;
+    if contains.as_ref().is_some_and(|text| text.len() > most) {
+        return Err(Error::field("?contains", format!("is longer than {most} bytes")));
+    }
+    Ok(LogSelection { stream: query.stream, since, tail: query.tail, from, contains })
 }
 
 fn chunk(part: LogPart, format: LogFormat, timestamps: bool) -> Bytes {
     let entries = match (part, format) {
         (LogPart::Entries(entries), _) => entries,
         (LogPart::Gap, LogFormat::Json) => return Bytes::from_static(b"{\"gap\":true}\n"),
-        (LogPart::Gap, LogFormat::Text) => return Bytes::new(),
+        (LogPart::Cut, LogFormat::Json) => return Bytes::from_static(b"{\"cut\":true}\n"),
+        (LogPart::Gap | LogPart::Cut, LogFormat::Text) => return Bytes::new(),
     };
     let mut bytes = Vec::new();
     for entry in entries {
@@ -618,6 +635,10 @@ fn log_events(
                 LogPart::Entries(entries) => entries,
                 LogPart::Gap => {
                     yield Event::default().event("gap").data("{}");
+                    continue;
+                }
+                LogPart::Cut => {
+                    yield Event::default().event("cut").data("{}");
                     continue;
                 }
             };

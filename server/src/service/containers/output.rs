@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use serde::Serialize;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use utoipa::ToSchema;
 
 use super::{find, status_of};
@@ -22,6 +23,11 @@ const FOLLOW_PAUSE: Duration = Duration::from_millis(100);
 const QUIET_LOOKS_MAX: u32 = 10;
 /// Between two samples of a stream.
 const SAMPLE_PAUSE: Duration = Duration::from_secs(1);
+
+/// A searched text's bytes at most.
+pub const SEARCH_TEXT_BYTES_MAX: usize = 256;
+/// Searches that work at once, of everybody together: each keeps a processor busy.
+static SEARCHES: Semaphore = Semaphore::const_new(2);
 
 /// A process of a container.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -76,6 +82,8 @@ pub enum LogPart {
     Entries(Vec<LogEntry>),
     /// Older ones were rotated away before they could be read.
     Gap,
+    /// Older ones were not looked through: a search looks at the newest part alone.
+    Cut,
 }
 
 /// The processes now.
@@ -139,6 +147,9 @@ pub async fn logs(
 ) -> Result<impl Stream<Item = Result<LogPart>> + Send + 'static + use<>> {
     let (_, mut reader) = open(app, caller, key, selection).await?;
     Ok(async_stream::try_stream! {
+        if reader.take_cut() {
+            yield LogPart::Cut;
+        }
         loop {
             let (entries, gap);
             (reader, entries, gap) = read(reader).await?;
@@ -165,6 +176,9 @@ pub async fn follow_logs(
     let (app, caller, id) = (app.clone(), caller.clone(), row.id);
     Ok(async_stream::try_stream! {
         let mut quiet = 0;
+        if reader.take_cut() {
+            yield LogPart::Cut;
+        }
         loop {
             // Asked before reading: what was written before it rested is then read below.
             let rests = rests(&app, &find(&app, &caller, id.as_str()).await?);
@@ -241,6 +255,7 @@ async fn open(
         Err(error) if error.is_not_found() => Vec::new(),
         Err(error) => return Err(error.into()),
     };
+    let _turn = turn(selection.contains.is_some()).await;
     let opened = tokio::task::spawn_blocking(move || LogReader::open(segments, selection)).await;
     let reader = opened
         .map_err(|error| Error::broken("read a log", error))?
@@ -249,6 +264,7 @@ async fn open(
 }
 
 async fn read(mut reader: LogReader) -> Result<(LogReader, Vec<LogEntry>, bool)> {
+    let _turn = turn(reader.is_search()).await;
     let read = tokio::task::spawn_blocking(move || {
         let gap = reader.take_gap();
         reader.read().map(|entries| (reader, entries, gap))
@@ -256,6 +272,15 @@ async fn read(mut reader: LogReader) -> Result<(LogReader, Vec<LogEntry>, bool)>
     read.await
         .map_err(|error| Error::broken("read a log", error))?
         .map_err(|error| Error::broken("read a log", error))
+}
+
+/// A place among the searches; held only while one works, never while its reader is slow.
+async fn turn(search: bool) -> Option<SemaphorePermit<'static>> {
+    if !search {
+        return None;
+    }
+    // The semaphore is never closed.
+    SEARCHES.acquire().await.ok()
 }
 
 /// New segments, if the supervisor is there to hand them out; what is open stays good without it.
