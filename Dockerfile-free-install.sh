@@ -223,6 +223,11 @@ listen = $(listen_toml)
 #swap_bytes = 0
 #pids = 512
 
+# Sizes that the launch page offers; small, medium and large if none is here.
+#[[containers.sizes]]
+#name = "small"
+#limits = { cpu_millis = 500, cpu_weight = 100, memory_bytes = 268435456, swap_bytes = 0, pids = 128 }
+
 [images]
 # Bytes of one uploaded archive at most.
 #import_bytes_max = 17179869184

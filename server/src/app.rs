@@ -24,7 +24,6 @@ use crate::service::containers::Containers;
 use crate::service::history::History;
 use crate::service::images::Images;
 use crate::service::operations::Operations;
-use crate::service::rates::Rates;
 use crate::service::usage::Looks;
 use crate::tls::Tls;
 
@@ -56,8 +55,6 @@ pub struct Parts {
     pub containers: Containers,
     /// What containers have used in the last hour.
     pub history: History,
-    /// What containers used when last looked at.
-    pub rates: Rates,
     /// Processor time at the last look, of people and of the machine.
     pub looks: Looks,
     /// Long work going on.
@@ -113,7 +110,6 @@ impl App {
             budgets: Budgets::new(&config.rates),
             containers: Containers::default(),
             history: History::open(config.db_dir().join("history")),
-            rates: Rates::default(),
             looks: Looks::default(),
             operations: Operations::default(),
             stopping: CancellationToken::new(),

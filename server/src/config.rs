@@ -101,6 +101,21 @@ pub struct ContainersConfig {
     pub log_files: u32,
     /// The limits that a container gets when nothing is said.
     pub default_limits: Limits,
+    /// Sizes that the launch page offers, at most [`SIZES_MAX`]; clipped to the ceilings.
+    pub sizes: Vec<SizeConfig>,
+}
+
+/// Sizes that are offered at most.
+pub const SIZES_MAX: usize = 8;
+
+/// `[[containers.sizes]]`: limits with a name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SizeConfig {
+    /// What it is called, 1 to 24 characters.
+    pub name: String,
+    /// The limits.
+    pub limits: Limits,
 }
 
 /// `[retention]`.
@@ -180,6 +195,16 @@ impl Default for ContainersConfig {
                 swap_bytes: 0,
                 pids: 512,
             },
+            sizes: [
+                ("small", 500, 256 << 20, 128),
+                ("medium", 1000, 1 << 30, 512),
+                ("large", 4000, 8 << 30, 2048),
+            ]
+            .map(|(name, cpu_millis, memory_bytes, pids)| SizeConfig {
+                name: name.to_owned(),
+                limits: Limits { cpu_millis, cpu_weight: 100, memory_bytes, swap_bytes: 0, pids },
+            })
+            .into(),
         }
     }
 }
@@ -384,6 +409,11 @@ fn validate_containers(
     containers: &ContainersConfig,
     ceilings: &Limits,
 ) -> Result<(), (&'static str, String)> {
+    let good = |size: &SizeConfig| (1..=24).contains(&size.name.chars().count());
+    if containers.sizes.len() > SIZES_MAX || !containers.sizes.iter().all(good) {
+        let text = format!("at most {SIZES_MAX}, each with a name of 1 to 24 characters");
+        return Err(("containers.sizes", text));
+    }
     let limits = &containers.default_limits;
     let within: [(&'static str, u64, u64, u64); 10] = [
         ("containers.per_person_max", containers.per_person_max.into(), 1, 100_000),

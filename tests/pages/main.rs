@@ -4,6 +4,7 @@
 //! After every story the browser's own log must be empty: no refused content, no script error.
 
 mod browser;
+mod containers;
 mod image;
 mod machine;
 
@@ -62,7 +63,13 @@ async fn two_people_do_not_see_each_other() {
     let operators = signed_in(&driver, &server, "olga", Script::On).await;
     operators.open(&format!("/containers/{id}")).await;
     operators.sees("owned by anna").await;
-    assert_eq!(operators.count(".tabs a").await, 1, "an operator reads no content");
+    assert_eq!(operators.count(".tabs a").await, 3, "an operator reads no content");
+    operators.press("Raw").await;
+    operators.sees("annas-secret-work").await;
+    assert!(!operators.text().await.contains("sleep"), "the command is the owner's alone");
+    // The control: the owner's own raw page has it.
+    annas.open(&format!("/containers/{id}/raw")).await;
+    annas.sees("sleep").await;
     assert_eq!(server.operator().get(&format!("/containers/{id}/logs")).await.status, 403);
     for browser in [toms, annas, operators] {
         assert_eq!(browser.complaints().await, Vec::<String>::new());
@@ -269,7 +276,8 @@ async fn change_and_end(person: &Browser, script: Script) {
 
 /// A browser in which this person has signed in.
 async fn signed_in(driver: &Driver, server: &TestServer, name: &str, script: Script) -> Browser {
-    let browser = driver.browser(name, server.anonymous().base(), script).await;
+    let profile = format!("{name}-{script:?}");
+    let browser = driver.browser(&profile, server.anonymous().base(), script).await;
     browser.open("/sign-in").await;
     browser.fill("name", name).await;
     browser.fill("password", PASSWORD).await;

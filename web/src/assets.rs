@@ -29,6 +29,7 @@ static STYLE: &str = concat!(
     include_str!("../static/home.css"),
     include_str!("../static/containers.css"),
     include_str!("../static/container.css"),
+    include_str!("../static/charts.css"),
     include_str!("../static/launch.css"),
     include_str!("../static/images.css"),
     include_str!("../static/operations.css"),
@@ -44,6 +45,7 @@ static SCRIPT: &str = concat!(
     include_str!("../static/live.js"),
     include_str!("../static/ui.js"),
     include_str!("../static/container.js"),
+    include_str!("../static/launch.js"),
 );
 
 static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| {

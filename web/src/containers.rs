@@ -2,9 +2,10 @@
 
 use askama::Template;
 
+use crate::charts::Charts;
 use crate::format::Moment;
 use crate::parts::{Act, Badge, Fact, FactKind, Field, Meter, Scope};
-use crate::shell::Shell;
+use crate::shell::{Shell, Tone};
 
 /// All containers that the viewer may see.
 #[derive(Debug, Clone, Template)]
@@ -18,16 +19,138 @@ pub struct ListPage {
     pub scopes: Vec<Scope>,
     /// The filter as typed.
     pub query: String,
-    /// What is wrong with the filter; may be empty.
-    pub query_error: String,
-    /// Whether the owner is a column.
-    pub shows_owner: bool,
+    /// The order as the link has it; empty for the usual one.
+    pub sort: String,
+    /// The columns that are shown, in order.
+    pub heads: Vec<ColumnHead>,
+    /// All columns, and whether they are shown.
+    pub choices: Vec<(Column, bool)>,
+    /// Whether somebody has chosen the columns: then none is hidden for want of room.
+    pub chosen: bool,
     /// The rows.
     pub rows: Vec<Row>,
-    /// The next page's address.
-    pub next: Option<String>,
+    /// Where in the whole list the rows are.
+    pub pages: Pages,
     /// Whether there is no container at all, filter or not.
     pub first_use: bool,
+}
+
+/// A column of the list beside the name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Column {
+    /// The name; always shown.
+    Name,
+    /// Whose it is.
+    Owner,
+    /// What it is doing, and why.
+    State,
+    /// What it is made from.
+    Image,
+    /// Processor use beside the limit.
+    Cpu,
+    /// Memory use beside the limit.
+    Memory,
+    /// Processes beside the limit.
+    Pids,
+    /// Where it is on its network.
+    Address,
+    /// What is done when it ends.
+    Restart,
+    /// When it was made.
+    Created,
+    /// Since when it is in its state.
+    Since,
+}
+
+/// All columns that can be chosen, in the order in which they are shown.
+pub const COLUMNS: [Column; 10] = [
+    Column::Owner,
+    Column::State,
+    Column::Image,
+    Column::Cpu,
+    Column::Memory,
+    Column::Pids,
+    Column::Address,
+    Column::Restart,
+    Column::Created,
+    Column::Since,
+];
+
+impl Column {
+    /// The column of this name.
+    pub fn read(name: &str) -> Option<Self> {
+        COLUMNS.into_iter().chain([Self::Name]).find(|column| column.name() == name)
+    }
+
+    /// Its name in links and cookies.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Name => "name",
+            Self::Owner => "owner",
+            Self::State => "state",
+            Self::Image => "image",
+            Self::Cpu => "cpu",
+            Self::Memory => "memory",
+            Self::Pids => "pids",
+            Self::Address => "address",
+            Self::Restart => "restart",
+            Self::Created => "created",
+            Self::Since => "since",
+        }
+    }
+
+    /// Its head.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Name => "Name",
+            Self::Owner => "Owner",
+            Self::State => "State",
+            Self::Image => "Image",
+            Self::Cpu => "Processor",
+            Self::Memory => "Memory",
+            Self::Pids => "Processes",
+            Self::Address => "Address",
+            Self::Restart => "When it ends",
+            Self::Created => "Made",
+            Self::Since => "Since",
+        }
+    }
+
+    /// Whether its order begins with the greatest.
+    pub fn is_figure(self) -> bool {
+        matches!(self, Self::Cpu | Self::Memory | Self::Pids | Self::Created | Self::Since)
+    }
+
+    /// The CSS class of its cells.
+    pub(crate) fn class(self) -> &'static str {
+        match self {
+            Self::Cpu | Self::Memory | Self::Pids => "use",
+            Self::Created => "since",
+            other => other.name(),
+        }
+    }
+}
+
+/// The head of a column.
+#[derive(Debug, Clone)]
+pub struct ColumnHead {
+    /// The column.
+    pub column: Column,
+    /// Where its order leads.
+    pub path: String,
+    /// `ascending`, `descending` or `none`.
+    pub order: &'static str,
+}
+
+/// Where in a long list one is.
+#[derive(Debug, Clone, Default)]
+pub struct Pages {
+    /// `101 to 200 of 1 000`; empty when all is shown.
+    pub words: String,
+    /// The page before.
+    pub before: Option<String>,
+    /// The page after.
+    pub next: Option<String>,
 }
 
 /// One container in the list.
@@ -47,14 +170,59 @@ pub struct Row {
     pub cpu: Meter,
     /// Memory use.
     pub memory: Meter,
+    /// Processes.
+    pub pids: Meter,
     /// The address on the owner's bridge; may be empty.
     pub address: String,
+    /// What is done when it ends.
+    pub restart: &'static str,
+    /// When it was made.
+    pub created: Option<Moment>,
     /// Since when it is in this state.
     pub since: Option<Moment>,
     /// The main thing to do with it.
     pub main: Option<Act>,
     /// The other things.
     pub more: Vec<Act>,
+}
+
+/// What an action on many has come to, one by one.
+#[derive(Debug, Clone, Template)]
+#[template(path = "containers/bulk.html")]
+pub struct BulkPage {
+    /// The frame.
+    pub shell: Shell,
+    /// `Stop: 3 done, 1 not`.
+    pub title: String,
+    /// The results.
+    pub rows: Vec<BulkRow>,
+    /// Back to the list.
+    pub back: String,
+}
+
+/// One result.
+#[derive(Debug, Clone)]
+pub struct BulkRow {
+    /// The container's name.
+    pub name: String,
+    /// Its page, if it has one.
+    pub path: Option<String>,
+    /// Good, busy or bad.
+    pub tone: Tone,
+    /// What it is now, or why not.
+    pub text: String,
+}
+
+impl BulkRow {
+    /// The sign of its tone.
+    pub(crate) fn badge(&self) -> Badge {
+        let (icon, word) = match self.tone {
+            Tone::Bad => ("failed", "not done"),
+            Tone::Busy => ("busy", "under way"),
+            _ => ("check", "done"),
+        };
+        Badge { tone: self.tone, icon, word: word.to_owned(), reason: self.text.clone() }
+    }
 }
 
 /// The form that launches a container.
@@ -71,6 +239,46 @@ pub struct LaunchPage {
     pub images: Vec<String>,
     /// What may be asked for, said beside the fields.
     pub ceilings: Ceilings,
+    /// Limits with a name, to choose from.
+    pub sizes: Vec<Size>,
+    /// What the launch leaves, a sentence each.
+    pub left: Vec<String>,
+    /// The same as JSON and as a command.
+    pub preview: Preview,
+}
+
+/// Limits with a name.
+#[derive(Debug, Clone)]
+pub struct Size {
+    /// The name.
+    pub name: String,
+    /// Cores and memory in words.
+    pub words: String,
+    /// Whether the form holds just these.
+    pub chosen: bool,
+    /// Cores, as the field takes them.
+    pub cpu: String,
+    /// Weight.
+    pub cpu_weight: String,
+    /// Memory.
+    pub memory: String,
+    /// Swap.
+    pub swap: String,
+    /// Processes.
+    pub pids: String,
+}
+
+/// A launch as the API takes it.
+#[derive(Debug, Clone, Default)]
+pub struct Preview {
+    /// The request's body.
+    pub json: String,
+    /// The whole request as a command.
+    pub curl: String,
+    /// What happens to the image first.
+    pub image: String,
+    /// What is missing or wrong; empty when it can be launched.
+    pub not_ready: String,
 }
 
 /// What the launch form holds.
@@ -120,6 +328,8 @@ pub struct LaunchForm {
     pub shm: Field,
     /// `name=soft:hard` lines.
     pub ulimits: Field,
+    /// Names of capabilities.
+    pub capabilities: Field,
     /// Whether the root is read-only.
     pub read_only_root: bool,
 }
@@ -139,6 +349,7 @@ impl LaunchForm {
             &self.tmpfs,
             &self.shm,
             &self.ulimits,
+            &self.capabilities,
             &self.restart_attempts,
         ]
         .iter()
@@ -196,6 +407,10 @@ pub enum Tab {
     Processes,
     /// What can be changed.
     Settings,
+    /// Who did what, and what happened.
+    Activity,
+    /// As the API and the supervisor have it.
+    Raw,
 }
 
 impl Head {
@@ -217,6 +432,8 @@ pub struct OverviewPage {
     pub story: String,
     /// Live figures.
     pub gauges: Vec<Meter>,
+    /// The last hour.
+    pub hour: Charts,
     /// The limits, and whether the kernel holds them.
     pub limits: Vec<LimitRow>,
     /// Everything else.
@@ -257,16 +474,30 @@ pub struct LogsPage {
     pub shell: Shell,
     /// The head.
     pub head: Head,
+    /// The links that choose an output.
+    pub streams: Vec<Scope>,
     /// `all`, `stdout` or `stderr`.
     pub stream: String,
     /// How many lines were asked for.
     pub tail: u32,
-    /// Whether there are more lines than shown.
-    pub truncated: bool,
+    /// What is looked for; may be empty.
+    pub find: String,
+    /// How far back: empty, `15m`, `1h` or `24h`.
+    pub since: String,
+    /// Whether each line begins with its time.
+    pub times: bool,
+    /// Whether long lines are wrapped.
+    pub wrap: bool,
+    /// What was left out, in a sentence; may be empty.
+    pub left_out: String,
+    /// Where more lines are shown; none when there are no more.
+    pub more: Option<String>,
     /// The lines, oldest first.
     pub lines: Vec<LogLine>,
-    /// Where the script follows the log from; none when it must not.
-    pub follow: Option<String>,
+    /// Where the script follows the log from.
+    pub follow: String,
+    /// Whether it runs, so that there is something to follow.
+    pub live: bool,
     /// Where the whole log can be fetched as text.
     pub download: String,
 }
@@ -351,6 +582,8 @@ pub struct SettingsPage {
     pub live: bool,
     /// The use now, beside the limits.
     pub gauges: Vec<Meter>,
+    /// The limits, and the kernel's files that hold them.
+    pub limits: Vec<LimitRow>,
 }
 
 /// The page that asks before something is lost.
@@ -371,4 +604,56 @@ pub struct ConfirmPage {
     pub hidden: Vec<(String, String)>,
     /// Where one goes who decides against it.
     pub back: String,
+}
+
+/// Who did what to a container, and what happened to it.
+#[derive(Debug, Clone, Template)]
+#[template(path = "containers/activity.html")]
+pub struct ActivityPage {
+    /// The frame.
+    pub shell: Shell,
+    /// The head.
+    pub head: Head,
+    /// The story, newest first.
+    pub rows: Vec<ActivityRow>,
+    /// The next page's address.
+    pub next: Option<String>,
+}
+
+/// One line of the story.
+#[derive(Debug, Clone)]
+pub struct ActivityRow {
+    /// When.
+    pub at: Moment,
+    /// Who asked for it; empty when nobody did.
+    pub by: String,
+    /// How they had signed in, in words; may be empty.
+    pub via: &'static str,
+    /// What.
+    pub text: String,
+    /// Whether it is something bad.
+    pub bad: bool,
+}
+
+/// A container as the API and the supervisor have it.
+#[derive(Debug, Clone, Template)]
+#[template(path = "containers/raw.html")]
+pub struct RawPage {
+    /// The frame.
+    pub shell: Shell,
+    /// The head.
+    pub head: Head,
+    /// Blocks of text with their headings.
+    pub blocks: Vec<RawBlock>,
+}
+
+/// One block of text.
+#[derive(Debug, Clone)]
+pub struct RawBlock {
+    /// What it is.
+    pub title: &'static str,
+    /// Where it comes from, in a sentence.
+    pub hint: &'static str,
+    /// The text.
+    pub text: String,
 }

@@ -103,6 +103,13 @@ impl Moment {
     }
 }
 
+impl Moment {
+    /// Hours and minutes of the exact time, in UTC.
+    pub fn clock(&self) -> &str {
+        self.exact.get(11..16).unwrap_or(&self.exact)
+    }
+}
+
 /// One unit is enough for what lies back.
 fn coarse(seconds: u64) -> String {
     match seconds {

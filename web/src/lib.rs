@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod assets;
+pub mod charts;
 pub mod containers;
 pub mod entry;
 pub mod events;

@@ -28,7 +28,7 @@ function morph(from, to) {
   for (const { name, value } of to.attributes) {
     if (from.getAttribute(name) !== value && !kept(from, name)) from.setAttribute(name, value);
   }
-  if (from.matches("input, textarea, select, [data-spark]")) return;
+  if (from.matches("input, textarea, select")) return;
   const wanted = from.matches("tbody:hover, [data-rows]:hover") && [...from.children].every((row) => row.id) ? held(from, to) : [...to.childNodes];
   const byId = new Map();
   for (const child of from.children) if (child.id) byId.set(child.id, child);

@@ -146,7 +146,11 @@ document.addEventListener("click", async (event) => {
   if (asks) {
     event.preventDefault();
     const body = new URLSearchParams(new FormData(asks.form));
+    asks.disabled = true;
     await ask(fetch(asks.formAction, { method: "POST", body, headers: { accept: "text/html" } }), "", asks);
+    asks.disabled = false;
+    live.hurry = 6;
+    await refresh(true);
   }
 });
 
@@ -156,7 +160,9 @@ async function ask(request, fallback, opener) {
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     const body = page.querySelector("[data-dialog-body]");
     if (!body) {
+      const notice = page.getElementById("flash");
       if (!answer.ok) toast(problemText(page), "bad");
+      else if (notice) toast(notice.textContent.trim(), notice.classList.contains("bad") ? "bad" : "good");
       else throw new Error("no question");
       return;
     }

@@ -34,6 +34,8 @@ pub use view::{ContainerView, DetailView};
 
 /// Rows that a list with a filter by state looks through at once.
 const SCAN_ROWS: u32 = 500;
+/// Containers that one page looks through at most.
+pub const GLANCE_ROWS_MAX: u32 = 5000;
 /// The longest wait for an end in one request.
 pub(crate) const WAIT_MAX: Duration = Duration::from_secs(50);
 
@@ -202,10 +204,28 @@ pub async fn list(
     })
 }
 
+/// Everything that the caller sees, newest first and at most [`GLANCE_ROWS_MAX`], without what is in
+/// it: what a list needs to filter, sort and count.
+pub async fn glance(app: &App, caller: &Caller) -> Result<Vec<ContainerView>> {
+    let rows = containers::light(app.inventory.read(), caller.sees(), GLANCE_ROWS_MAX).await?;
+    let view =
+        |row: &Container| ContainerView::summary(row, app.containers.observed(&row.id).as_deref());
+    Ok(rows.iter().map(view).collect())
+}
+
 /// One container with all that is known of it. `key` is its id, or its name among the caller's own.
 pub async fn inspect(app: &App, caller: &Caller, key: &str) -> Result<DetailView> {
     let row = find(app, caller, key).await?;
     detail(app, caller, &row)
+}
+
+/// The request and the image made into one, for the owner alone; none until the image is here.
+pub async fn merged_spec(app: &App, caller: &Caller, key: &str) -> Result<Option<spec::Spec>> {
+    let row = find(app, caller, key).await?;
+    if !caller.sees_content(row.owner) {
+        return Ok(None);
+    }
+    view::spec(&row)
 }
 
 /// Waits until the container rests (has ended and is not about to be started again), or `limit` is

@@ -18,7 +18,6 @@ pub mod machine;
 pub mod network;
 pub mod operations;
 pub mod people;
-pub mod rates;
 pub mod reconcile;
 pub mod registries;
 pub mod restart;

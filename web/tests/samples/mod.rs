@@ -4,9 +4,11 @@ mod home;
 mod machine;
 
 use berth_web::Template;
+use berth_web::charts::{Chart, Charts, FigureRow, Figures, MarkKind, MarkRow, Unit};
 use berth_web::containers::{
-    Ceilings, ConfirmPage, Head, LaunchForm, LaunchPage, LimitRow, ListPage, LogLine, LogsPage,
-    OverviewPage, ProcessRow, ProcessesPage, Row, SettingsPage, Tab,
+    ActivityPage, ActivityRow, BulkPage, BulkRow, COLUMNS, Ceilings, Column, ColumnHead,
+    ConfirmPage, Head, LaunchForm, LaunchPage, LimitRow, ListPage, LogLine, LogsPage, OverviewPage,
+    Pages, Preview, ProcessRow, ProcessesPage, RawBlock, RawPage, Row, SettingsPage, Size, Tab,
 };
 use berth_web::entry::{InvitationPage, ProblemPage, SetupPage, SignInPage};
 use berth_web::format::{Moment, bytes_of, cores_used, percent};
@@ -42,6 +44,16 @@ pub(crate) fn all(hostile: &str) -> Vec<(String, String)> {
     add("overview", overview("train-3", false).render());
     add("overview-ended", overview("train-3", true).render());
     add("hostile-overview", overview(hostile, false).render());
+    add(
+        "overview-new",
+        OverviewPage { hour: Charts::default(), ..overview("train-3", false) }.render(),
+    );
+    add("bulk", bulk("train").render());
+    add("hostile-bulk", bulk(hostile).render());
+    add("activity", activity("train-3", "changed limits: memory 4 GiB → 8 GiB").render());
+    add("hostile-activity", activity(hostile, hostile).render());
+    add("raw", raw("train-3", "{\n  \"id\": \"3f9a6c0d\"\n}").render());
+    add("hostile-raw", raw(hostile, hostile).render());
     add("logs", logs("train-3", "step 1200 loss=0.4312 lr=3.0e-4 tokens/s=18231").render());
     add("hostile-logs", logs(hostile, hostile).render());
     add("processes", processes("train-3").render());
@@ -159,6 +171,9 @@ fn rows(count: u64, name: &str) -> Vec<Row> {
                 } else {
                     idle("–")
                 },
+                pids: idle("–"),
+                restart: "stays stopped",
+                created: Some(Moment::new(NOW - 90_000_000, NOW)),
                 address: if on { format!("10.210.4.{}", 2 + index % 250) } else { String::new() },
                 since: Some(Moment::new(
                     NOW - 61_000 * i64::try_from(index * index + 1).unwrap_or(1),
@@ -211,10 +226,29 @@ fn list(rows: &[Row], first_use: bool) -> ListPage {
             scope("Failed", 1, false),
         ],
         query: String::new(),
-        query_error: String::new(),
-        shows_owner: true,
+        sort: "-memory".into(),
+        heads: [Column::Name]
+            .into_iter()
+            .chain(COLUMNS)
+            .filter(|column| !matches!(column, Column::Pids | Column::Restart | Column::Created))
+            .map(|column| ColumnHead {
+                column,
+                path: format!("/containers?sort={}", column.name()),
+                order: if column == Column::Memory { "descending" } else { "none" },
+            })
+            .collect(),
+        choices: COLUMNS.map(|column| (column, column != Column::Pids)).into(),
+        chosen: false,
         rows: rows.to_vec(),
-        next: (rows.len() > 50).then(|| "/containers?after=x".to_owned()),
+        pages: if rows.len() > 50 {
+            Pages {
+                words: "101 to 200 of 1 000".into(),
+                before: Some("/containers".into()),
+                next: Some("/containers?page=3".into()),
+            }
+        } else {
+            Pages::default()
+        },
         first_use,
     }
 }
@@ -246,6 +280,28 @@ fn launch(mut form: LaunchForm, error: &str) -> LaunchPage {
         form,
         images: vec!["alpine:3.22".into(), "starter:1".into()],
         ceilings: ceilings(),
+        sizes: [("small", "0.5", "256 MiB"), ("medium", "1", "1 GiB"), ("large", "4", "8 GiB")]
+            .map(|(name, cpu, memory)| Size {
+                name: name.into(),
+                words: format!("{cpu} cores · {memory}"),
+                chosen: name == "medium",
+                cpu: cpu.into(),
+                cpu_weight: "100".into(),
+                memory: memory.into(),
+                swap: "0".into(),
+                pids: "512".into(),
+            })
+            .into(),
+        left: vec![
+            "You have 3 of the 200 containers that one person may have.".into(),
+            "With this one, what you run may use 3 cores and 5 GiB together.".into(),
+        ],
+        preview: Preview {
+            json: "{\n  \"image\": \"alpine:3.22\"\n}".into(),
+            curl: "curl -X POST http://127.0.0.1:7777/api/v1/containers".into(),
+            image: "You have this image.".into(),
+            not_ready: String::new(),
+        },
     }
 }
 
@@ -327,6 +383,7 @@ fn overview(name: &str, ended: bool) -> OverviewPage {
             String::new()
         },
         gauges: gauges(!ended),
+        hour: hour(),
         limits: vec![
             row("Processor", "2 cores", "200000 100000", "berth/c3f9a6c0/cpu.max", held()),
             row("Memory", "8 GiB", "8589934592", "berth/c3f9a6c0/memory.max", held()),
@@ -366,11 +423,20 @@ fn logs(name: &str, text: &str) -> LogsPage {
     LogsPage {
         shell: Shell { live_secs: Some(3), ..shell(name, Section::Containers) },
         head: head(name, Tab::Logs, false),
+        streams: ["All", "Output", "Errors"]
+            .map(|label| Scope { label, count: None, path: "/".into(), current: label == "All" })
+            .into(),
         stream: "all".into(),
         tail: 200,
-        truncated: true,
+        find: text.into(),
+        since: "1h".into(),
+        times: true,
+        wrap: true,
+        left_out: "Older lines are left out.".into(),
+        more: Some("/".into()),
         lines: (0..60).map(line).collect(),
-        follow: None,
+        follow: format!("/api/v1/containers/{ID}/logs/events"),
+        live: true,
         download: format!("/api/v1/containers/{ID}/logs"),
     }
 }
@@ -414,6 +480,7 @@ fn settings() -> SettingsPage {
         ceilings: ceilings(),
         live: true,
         gauges: gauges(true),
+        limits: overview("train-3", false).limits,
     }
 }
 
@@ -626,5 +693,126 @@ fn problem(status: u16) -> ProblemPage {
         detail: detail.into(),
         advice: advice.into(),
         request_id: "01JD7Q8ZK3".into(),
+    }
+}
+
+/// An hour with a gap, a limit that was raised and a kill.
+fn hour() -> Charts {
+    let since = NOW - 3_600_000;
+    let points = |high: u64| -> Vec<(i64, u64)> {
+        let all = (0..360_u64).filter(|n| !(120..150).contains(n));
+        let value = |n: u64| high / 4 + high * (n * n * 7919 % 97) / 200 + n * high / 2000;
+        all.map(|n| (since + i64::try_from(n).unwrap_or(0) * 10_000, value(n))).collect()
+    };
+    let figures = |key, title, unit, lines, limit: Vec<(i64, u64)>| {
+        Chart::draw(&Figures {
+            key,
+            title,
+            unit,
+            since,
+            until: NOW,
+            step: 10_000,
+            lines,
+            limit,
+            marks: vec![
+                (since + 1_200_000, MarkKind::OutOfMemory),
+                (since + 1_500_000, MarkKind::Start),
+                (since + 2_400_000, MarkKind::Limits),
+            ],
+        })
+    };
+    let mark = |kind, minutes: i64, text: &str| MarkRow {
+        kind,
+        at: Moment::new(since + minutes * 60_000, NOW),
+        text: text.into(),
+    };
+    let (gib, cut) = (1 << 30, since + 2_400_000);
+    Charts {
+        charts: vec![
+            figures("cpu", "Processor", Unit::Cores, vec![("", points(1600))], vec![(since, 2000)]),
+            figures(
+                "memory",
+                "Memory",
+                Unit::Bytes,
+                vec![("all", points(4 * gib)), ("without file cache", points(2 * gib))],
+                vec![(since, 4 * gib), (cut, 8 * gib)],
+            ),
+            figures("pids", "Processes", Unit::Count, vec![("", points(12))], vec![(since, 512)]),
+            figures(
+                "disk",
+                "Disk traffic",
+                Unit::Rate,
+                vec![("read", points(40 << 20)), ("written", points(9 << 20))],
+                vec![],
+            ),
+        ],
+        axis: ["60 min ago", "45", "30", "15", "now"].map(str::to_owned).into(),
+        marks: vec![
+            mark(MarkKind::Limits, 40, "memory 4 GiB → 8 GiB"),
+            mark(MarkKind::Start, 25, "started again by its policy (start 4)"),
+            mark(MarkKind::OutOfMemory, 20, "killed: out of memory at its limit of 4 GiB"),
+        ],
+        more_marks: 2,
+        columns: vec!["Processor", "Memory", "Processes", "Read", "Written"],
+        rows: (0..60)
+            .map(|minute| FigureRow {
+                at: Moment::new(NOW - minute * 60_000, NOW),
+                cells: ["0.42 cores", "3.1 GiB", "12", "0 B/s", "4 KiB/s"]
+                    .map(str::to_owned)
+                    .into(),
+            })
+            .collect(),
+        csv: format!("/api/v1/containers/{ID}/stats/history?format=csv"),
+    }
+}
+
+fn activity(name: &str, text: &str) -> ActivityPage {
+    let row = |minutes: i64, by: &str, text: &str, bad| ActivityRow {
+        at: Moment::new(NOW - minutes * 60_000, NOW),
+        by: by.into(),
+        via: if by.is_empty() { "" } else { "by a token" },
+        text: text.into(),
+        bad,
+    };
+    ActivityPage {
+        shell: shell(name, Section::Containers),
+        head: head(name, Tab::Activity, false),
+        rows: vec![
+            row(1, "anna", text, false),
+            row(30, "", "killed: out of memory at its limit of 4 GiB", true),
+            row(90, "anna", "started it", false),
+        ],
+        next: Some("/containers".into()),
+    }
+}
+
+fn raw(name: &str, text: &str) -> RawPage {
+    RawPage {
+        shell: shell(name, Section::Containers),
+        head: head(name, Tab::Raw, false),
+        blocks: vec![RawBlock {
+            title: "As the API gives it",
+            hint: "The answer to GET /api/v1/containers/{id}.",
+            text: text.into(),
+        }],
+    }
+}
+
+fn bulk(name: &str) -> BulkPage {
+    let row = |number, tone, text: &str| BulkRow {
+        name: format!("{name}-{number}"),
+        path: Some(format!("/containers/{ID}")),
+        tone,
+        text: text.into(),
+    };
+    BulkPage {
+        shell: Shell { live_secs: None, ..shell("Stop", Section::Containers) },
+        title: "Stop: 2 done, 1 not".into(),
+        rows: vec![
+            row(1, Tone::Good, "exited"),
+            row(2, Tone::Busy, "being worked on: stop goes on"),
+            row(3, Tone::Bad, "It does not run: it is created."),
+        ],
+        back: "/containers".into(),
     }
 }

@@ -1,26 +1,24 @@
-//! The pages of one container: overview, log, processes, settings.
+//! The pages of one container: overview, processes, settings. Its log is in [`super::log`], its story
+//! in [`super::story`].
 
 use std::fmt::Write;
 
 use axum::Form;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use berth_web::containers::{
-    Ceilings, LimitRow, LogLine, LogsPage, OverviewPage, ProcessRow, ProcessesPage, SettingsPage,
-    Tab,
+    Ceilings, LimitRow, OverviewPage, ProcessRow, ProcessesPage, SettingsPage, Tab,
 };
 use berth_web::format::{Moment, bytes, cores, short, span};
 use berth_web::parts::{Badge, Fact, Field};
 use berth_web::shell::{ApiCall, Section, Shell, Tone};
-use futures_util::StreamExt;
-use serde::Deserialize;
 
 use super::entry::refusal;
 use super::form::{Posted, Wrong, join_words};
 use super::frame::{Frame, sentence};
 use super::request::settings_request;
-use super::shown;
+use super::{hour, shown};
 use crate::app::App;
 use crate::auth::{Caller, TokenScope};
 use crate::clock::Time;
@@ -28,16 +26,12 @@ use crate::error::{Error, Result};
 use crate::http::routes::{Access, Routes};
 use crate::service::containers;
 use crate::service::containers::actions::{self, Change};
-use crate::service::containers::output::{self, LogPart};
+use crate::service::containers::history;
+use crate::service::containers::output;
 use crate::service::containers::view::{ContainerView, DetailView, HeldLimit};
 use crate::service::edits::Expected;
-use crate::service::logs::{LogEntry, LogSelection, LogStream};
-use crate::service::rates::{self, Use};
+use crate::service::history::Used;
 use crate::service::restart::RestartPolicy;
-
-/// Lines shown when nothing is said, and at most.
-const TAIL: u32 = 200;
-const TAIL_MAX: u32 = 5000;
 
 /// Adds the routes.
 pub(super) fn routes(routes: Routes) -> Routes {
@@ -45,14 +39,13 @@ pub(super) fn routes(routes: Routes) -> Routes {
     let act = Access::Member(TokenScope::Operate);
     routes
         .page(read, Method::GET, "/containers/{id}", overview)
-        .page(read, Method::GET, "/containers/{id}/logs", logs)
         .page(read, Method::GET, "/containers/{id}/processes", processes)
         .page(act, Method::GET, "/containers/{id}/settings", settings)
         .page(act, Method::POST, "/containers/{id}/settings", change_settings)
 }
 
 /// The frame of a page of this container.
-fn shell(frame: &Frame, view: &ContainerView, calls: Vec<ApiCall>) -> Shell {
+pub(super) fn shell(frame: &Frame, view: &ContainerView, calls: Vec<ApiCall>) -> Shell {
     let mut shell =
         frame.shell(format!("{} {}", view.name, view.status.as_str()), Section::Containers);
     shell.mark = shown::mark(view);
@@ -61,12 +54,10 @@ fn shell(frame: &Frame, view: &ContainerView, calls: Vec<ApiCall>) -> Shell {
     shell
 }
 
-async fn used(app: &App, caller: &Caller, view: &ContainerView) -> Option<Use> {
-    if !shown::is_live(view) {
-        return None;
-    }
-    let id = view.id.to_string();
-    rates::of(app, caller, std::slice::from_ref(&id)).await.remove(&id)
+/// What it uses by the newest look, which is not far back while somebody watches.
+fn used(app: &App, view: &ContainerView) -> Option<Used> {
+    app.history.watch();
+    app.history.latest(&view.id).filter(|used| shown::is_live(view) && used.run == view.run)
 }
 
 async fn overview(
@@ -77,10 +68,12 @@ async fn overview(
 ) -> Result<Response> {
     let detail = containers::inspect(&app, &caller, &id).await?;
     let view = &detail.container;
-    let used = used(&app, &caller, view).await;
+    let used = used(&app, view);
+    let hour = history::history(&app, &caller, &id, None, None).await?;
     let path = format!("/api/v1/containers/{}", view.id);
     let calls = vec![
         ApiCall::get("Show this container", path.clone()),
+        ApiCall::get("What it used in the last hour", format!("{path}/stats/history")),
         ApiCall::get("Follow what it uses", format!("{path}/stats/events")),
         ApiCall::send("Stop it", "POST", format!("{path}/stop"), None),
     ];
@@ -91,6 +84,7 @@ async fn overview(
         head: shown::head(&caller, view, Tab::Overview),
         story: shown::story(view, Time::now().0),
         gauges: shown::gauges(view, used.as_ref()),
+        hour: hour::charts(&hour),
         limits: limits(&detail),
         facts: facts(&detail),
         env: content.and_then(|content| content.env.clone()).unwrap_or_default(),
@@ -192,124 +186,6 @@ fn restart_in_words(view: &ContainerView) -> String {
     text
 }
 
-#[derive(Debug, Default, Deserialize)]
-struct LogsQuery {
-    #[serde(default)]
-    stream: String,
-    #[serde(default)]
-    tail: String,
-}
-
-async fn logs(
-    State(app): State<App>,
-    frame: Frame,
-    caller: Caller,
-    Path(id): Path<String>,
-    Query(query): Query<LogsQuery>,
-) -> Result<Response> {
-    let detail = containers::inspect(&app, &caller, &id).await?;
-    let view = &detail.container;
-    let tail = query.tail.parse().unwrap_or(TAIL).clamp(1, TAIL_MAX);
-    let (stream, word) = match query.stream.as_str() {
-        "stdout" => (Some(LogStream::Stdout), "stdout"),
-        "stderr" => (Some(LogStream::Stderr), "stderr"),
-        _ => (None, "all"),
-    };
-    let selection =
-        LogSelection { stream, tail: usize::try_from(tail + 1).ok(), ..LogSelection::default() };
-    let entries = read_log(&app, &caller, &id, selection).await?;
-    let path = format!("/api/v1/containers/{}/logs", view.id);
-    let only = stream.map(|_| format!("stream={word}")).unwrap_or_default();
-    let from = entries.last().map(|entry| format!("from={}", entry.next)).unwrap_or_default();
-    let lines = lines(entries);
-    let skipped = lines.len().saturating_sub(tail as usize);
-    let follow = [only.as_str(), from.as_str()].into_iter().filter(|part| !part.is_empty());
-    let calls = vec![
-        ApiCall::get("Its last lines", format!("{path}?tail={tail}")),
-        ApiCall::get("Follow it", format!("{path}?follow=true&tail={tail}")),
-    ];
-    let page = LogsPage {
-        shell: shell(&frame, view, calls),
-        head: shown::head(&caller, view, Tab::Logs),
-        stream: word.to_owned(),
-        tail,
-        truncated: skipped > 0,
-        lines: lines.into_iter().skip(skipped).collect(),
-        follow: shown::is_live(view)
-            .then(|| format!("{path}/events?{}", follow.collect::<Vec<_>>().join("&"))),
-        download: format!("{path}?timestamps=true"),
-    };
-    frame.page(&page)
-}
-
-async fn read_log(
-    app: &App,
-    caller: &Caller,
-    id: &str,
-    selection: LogSelection,
-) -> Result<Vec<LogEntry>> {
-    let parts = output::logs(app, caller, id, selection).await?;
-    futures_util::pin_mut!(parts);
-    let mut entries = Vec::new();
-    while let Some(part) = parts.next().await {
-        if let LogPart::Entries(more) = part? {
-            entries.extend(more);
-        }
-    }
-    Ok(entries)
-}
-
-/// Records made into lines; what was split for its length is put together again.
-fn lines(entries: Vec<LogEntry>) -> Vec<LogLine> {
-    let mut lines: Vec<LogLine> = Vec::new();
-    let mut open: [Option<usize>; 2] = [None, None];
-    for entry in entries {
-        let stderr = entry.stream == LogStream::Stderr;
-        let text = visible(&String::from_utf8_lossy(&entry.content));
-        let open = &mut open[usize::from(stderr)];
-        match open.and_then(|index| lines.get_mut(index)) {
-            Some(line) => line.text.push_str(&text),
-            None => {
-                *open = Some(lines.len());
-                let clock = entry.time.get(11..23).unwrap_or(&entry.time).to_owned();
-                lines.push(LogLine { clock, exact: entry.time, stderr, text });
-            }
-        }
-        if !entry.partial {
-            *open = None;
-        }
-    }
-    lines
-}
-
-/// Control characters drawn instead of obeyed; colour sequences of terminals are left out, and so
-/// are marks that turn the direction of text around.
-fn visible(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text.chars();
-    while let Some(c) = rest.next() {
-        match c {
-            '\u{1b}' if rest.as_str().starts_with('[') => {
-                let after = rest.as_str();
-                let end =
-                    after.find(|c: char| !(c == '[' || c == ';' || c == ':' || c.is_ascii_digit()));
-                match end.filter(|&end| after[end..].starts_with('m')) {
-                    Some(end) => rest = after[end + 1..].chars(),
-                    None => out.push('␛'),
-                }
-            }
-            '\t' => out.push(c),
-            '\u{7f}' => out.push('␡'),
-            '\0'..='\u{1f}' => out.push(char::from_u32(0x2400 + u32::from(c)).unwrap_or('�')),
-            '\u{80}'..='\u{9f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
-                out.push('�')
-            }
-            c => out.push(c),
-        }
-    }
-    out
-}
-
 async fn processes(
     State(app): State<App>,
     frame: Frame,
@@ -354,7 +230,7 @@ fn process(process: output::ProcessView) -> ProcessRow {
         },
         memory: bytes(process.memory_bytes),
         age: span(process.age_seconds),
-        command: visible(&process.command.unwrap_or_default()),
+        command: super::log::visible(&process.command.unwrap_or_default()),
     }
 }
 
@@ -364,10 +240,10 @@ async fn settings(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Response> {
-    let view = containers::inspect(&app, &caller, &id).await?.container;
-    let posted = Posted::new(as_typed(&view));
+    let detail = containers::inspect(&app, &caller, &id).await?;
+    let posted = Posted::new(as_typed(&detail.container));
     let page =
-        settings_page(&app, &frame, &caller, &view, &posted, Wrong::default(), String::new()).await;
+        settings_page(&app, &frame, &caller, &detail, &posted, Wrong::default(), String::new());
     frame.page(&page)
 }
 
@@ -379,7 +255,8 @@ async fn change_settings(
     Form(pairs): Form<Vec<(String, String)>>,
 ) -> Result<Response> {
     let posted = Posted::new(pairs);
-    let view = containers::inspect(&app, &caller, &id).await?.container;
+    let detail = containers::inspect(&app, &caller, &id).await?;
+    let view = &detail.container;
     let result = match settings_request(&posted) {
         Ok((limits, restart)) => {
             let name = Some(posted.text("name").to_owned()).filter(|name| *name != view.name);
@@ -397,7 +274,7 @@ async fn change_settings(
         Ok(_) => frame.done(&format!("/containers/{id}/settings"), "Saved."),
         Err(error) => {
             let (status, wrong, text): (StatusCode, _, _) = refusal(error)?;
-            let page = settings_page(&app, &frame, &caller, &view, &posted, wrong, text).await;
+            let page = settings_page(&app, &frame, &caller, &detail, &posted, wrong, text);
             frame.page_with(status, &page)
         }
     }
@@ -426,16 +303,17 @@ fn as_typed(view: &ContainerView) -> Vec<(String, String)> {
     .into()
 }
 
-async fn settings_page(
+fn settings_page(
     app: &App,
     frame: &Frame,
     caller: &Caller,
-    view: &ContainerView,
+    detail: &DetailView,
     posted: &Posted,
     mut wrong: Wrong,
     error: String,
 ) -> SettingsPage {
-    let used = used(app, caller, view).await;
+    let view = &detail.container;
+    let used = used(app, view);
     let path = format!("/api/v1/containers/{}", view.id);
     let body = "{\"limits\": {\"memory_bytes\": 536870912}}".to_owned();
     let calls = vec![ApiCall::send("Change the memory limit", "PATCH", path, Some(body))];
@@ -461,6 +339,7 @@ async fn settings_page(
         ceilings: ceilings(app),
         live: shown::is_live(view),
         gauges: shown::gauges(view, used.as_ref()),
+        limits: limits(detail),
         error: if error.is_empty() { wrong.rest() } else { error },
     }
 }
@@ -473,19 +352,5 @@ pub(super) fn ceilings(app: &App) -> Ceilings {
         memory: bytes(most.memory_bytes),
         swap: bytes(most.swap_bytes),
         pids: most.pids.to_string(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::visible;
-
-    #[test]
-    fn log_text_is_shown_and_not_obeyed() {
-        assert_eq!(visible("a\u{1b}[1;31mred\u{1b}[0m b"), "ared b");
-        assert_eq!(visible("\u{1b}]52;c;aGk=\u{7}"), "␛]52;c;aGk=␇");
-        assert_eq!(visible("\u{1b}["), "␛[");
-        assert_eq!(visible("x\u{202e}y\0\r\t"), "x�y␀␍\t");
-        assert_eq!(visible("<b>&amp;"), "<b>&amp;");
     }
 }

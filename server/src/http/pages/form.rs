@@ -21,6 +21,11 @@ impl Posted {
         Self(pairs.into_iter().collect())
     }
 
+    /// Puts a text into a field.
+    pub(super) fn set(&mut self, name: &str, value: String) {
+        self.0.insert(name.to_owned(), value);
+    }
+
     /// A field's text, without the space around it.
     pub(super) fn text(&self, name: &str) -> &str {
         self.0.get(name).map_or("", |value| value.trim())

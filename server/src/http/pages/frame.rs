@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 
 use axum::extract::FromRequestParts;
 use axum::http::StatusCode;
-use axum::http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, SET_COOKIE};
+use axum::http::header::{CONTENT_TYPE, COOKIE, HeaderMap, HeaderValue, LOCATION, SET_COOKIE};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
@@ -25,7 +25,8 @@ use crate::http::routes::Access;
 
 /// How long a notice waits for the page that shows it.
 const FLASH_SECS: u32 = 30;
-const THEME_SECS: u32 = 400 * 86_400;
+/// A choice is kept for as long as browsers let it be.
+const KEPT_SECS: u32 = 400 * 86_400;
 /// A notice's bytes at most; a cookie has room for 4096.
 const FLASH_BYTES_MAX: usize = 1500;
 
@@ -38,6 +39,8 @@ pub(super) struct Frame {
     path: String,
     origin: String,
     https: bool,
+    /// The request's `Cookie` headers alone.
+    cookies: HeaderMap,
 }
 
 impl FromRequestParts<App> for Frame {
@@ -55,6 +58,7 @@ impl FromRequestParts<App> for Frame {
             path: path.to_owned(),
             origin: reached.map(Reached::origin).unwrap_or_default(),
             https: reached.is_some_and(|reached| reached.https),
+            cookies: headers.get_all(COOKIE).iter().map(|value| (COOKIE, value.clone())).collect(),
             instance,
         })
     }
@@ -167,13 +171,30 @@ impl Frame {
         Ok(response)
     }
 
+    /// What this browser keeps under `name`, from [`Frame::kept`].
+    pub(super) fn cookie(&self, name: &str) -> Option<String> {
+        let value = cookie(&self.cookies, &format!("{}_{name}", self.instance))?;
+        (!value.is_empty()).then(|| value.to_owned())
+    }
+
+    /// On to another page, and this browser keeps `value` from now on; nothing with `None`.
+    ///
+    /// # Errors
+    /// As [`Frame::on`].
+    pub(super) fn kept(&self, name: &str, value: Option<&str>, path: &str) -> Result<Response> {
+        let mut response = self.on(path)?;
+        let secs = if value.is_some() { KEPT_SECS } else { 0 };
+        self.set_cookie(response.headers_mut(), name, value.unwrap_or(""), secs)?;
+        Ok(response)
+    }
+
     /// Back to where the colours were chosen, in the chosen ones.
     ///
     /// # Errors
     /// As [`Frame::on`].
     pub(super) fn themed(&self, theme: Theme, back: &str) -> Result<Response> {
         let mut response = self.on(back)?;
-        self.set_cookie(response.headers_mut(), "theme", theme.name(), THEME_SECS)?;
+        self.set_cookie(response.headers_mut(), "theme", theme.name(), KEPT_SECS)?;
         Ok(response)
     }
 

@@ -3,19 +3,24 @@
 //! comes back with what was typed and what is wrong.
 
 mod account;
+mod bulk;
 mod container;
 mod containers;
 mod entry;
 mod events;
+mod filter;
 mod form;
 mod frame;
+mod hour;
 mod images;
 mod launch;
+mod log;
 mod people;
 mod person;
 mod registries;
 mod request;
 mod shown;
+mod story;
 mod system;
 mod used;
 
@@ -39,7 +44,10 @@ pub(super) fn routes(routes: Routes) -> Routes {
     let routes = registries::routes(routes);
     let routes = system::routes(routes);
     let routes = containers::routes(routes);
+    let routes = bulk::routes(routes);
     let routes = container::routes(routes);
+    let routes = log::routes(routes);
+    let routes = story::routes(routes);
     let routes = launch::routes(routes);
     images::routes(routes)
 }

@@ -35,10 +35,10 @@ pub(super) fn launch_request(posted: &Posted) -> Result<CreateRequest, Wrong> {
         tmpfs: tmpfs(&mut wrong, posted.text("tmpfs")),
         shm_bytes: wrong.size(posted, "shm", "/shm_bytes"),
         ulimits: ulimits(&mut wrong, posted.text("ulimits")),
-        capabilities_dropped: Vec::new(),
+        capabilities_dropped: capabilities(posted.text("capabilities")),
         network: if posted.text("network") == "none" { Network::None } else { Network::Private },
         limits: limits(&mut wrong, posted),
-        start: true,
+        start: posted.text("start") != "no",
     };
     if wrong.is_empty() { Ok(request) } else { Err(wrong) }
 }
@@ -82,6 +82,7 @@ pub(super) fn launch_form(posted: &Posted, wrong: &mut Wrong) -> LaunchForm {
         tmpfs: field("tmpfs", "/tmpfs"),
         shm: field("shm", "/shm_bytes"),
         ulimits: field("ulimits", "/ulimits"),
+        capabilities: field("capabilities", "/capabilities_dropped"),
         read_only_root: posted.text("read_only_root") == "true",
     }
 }
@@ -149,6 +150,12 @@ fn ulimits(wrong: &mut Wrong, text: &str) -> BTreeMap<String, UlimitPair> {
     out
 }
 
+/// Names divided by spaces or commas.
+fn capabilities(text: &str) -> Vec<String> {
+    let names = text.split(|c: char| c.is_whitespace() || c == ',');
+    names.filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
 fn lines(text: &str) -> impl Iterator<Item = &str> {
     text.lines().map(|line| line.trim_end_matches('\r').trim()).filter(|line| !line.is_empty())
 }
@@ -185,6 +192,7 @@ mod tests {
             ("tmpfs", "/tmp=1 MiB"),
             ("ulimits", "nofile=64:128"),
             ("network", "none"),
+            ("capabilities", "chown, SETUID"),
         ]);
         let request = launch_request(&form).expect("a good form");
         assert_eq!(request.image, "alpine:3.22");
@@ -196,6 +204,7 @@ mod tests {
         assert_eq!(request.tmpfs[0].size_bytes, 1 << 20);
         assert_eq!(request.ulimits["nofile"].hard, 128);
         assert_eq!(request.network, Network::None);
+        assert_eq!(request.capabilities_dropped, ["chown", "SETUID"]);
         assert!(request.name.is_none() && request.start);
     }
 

@@ -9,8 +9,9 @@ use berth_web::shell::{Mark, Tone};
 use crate::auth::{Caller, Role};
 use crate::clock::Time;
 use crate::service::containers::view::ContainerView;
+use crate::service::history::Used;
 use crate::service::lifecycle::Status;
-use crate::service::rates::Use;
+use crate::service::restart::RestartPolicy;
 
 /// What a state means for the person who looks at the list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +83,24 @@ pub(super) fn story(view: &ContainerView, now: i64) -> String {
     }
 }
 
+/// Since when it is as it is.
+pub(super) fn since(view: &ContainerView) -> Option<Time> {
+    match &view.exit {
+        Some(exit) if !is_live(view) => Some(exit.ended_at),
+        _ => view.started_at.or(Some(view.created_at)),
+    }
+}
+
+/// What is done when it ends, in a word or two.
+pub(super) fn restart_word(view: &ContainerView) -> &'static str {
+    match view.restart.policy {
+        RestartPolicy::No => "stays stopped",
+        RestartPolicy::OnFailure { .. } => "again on failure",
+        RestartPolicy::Always => "again always",
+        RestartPolicy::UnlessStopped => "again unless stopped",
+    }
+}
+
 /// What title and favicon say of one container.
 pub(super) fn mark(view: &ContainerView) -> Mark {
     match class(view) {
@@ -92,22 +111,25 @@ pub(super) fn mark(view: &ContainerView) -> Mark {
 }
 
 /// Processor, memory and processes beside their limits.
-pub(super) fn gauges(view: &ContainerView, used: Option<&Use>) -> Vec<Meter> {
+pub(super) fn gauges(view: &ContainerView, used: Option<&Used>) -> Vec<Meter> {
     vec![cpu(view, used), memory(view, used), pids(view, used)]
 }
 
 /// Processor use.
-pub(super) fn cpu(view: &ContainerView, used: Option<&Use>) -> Meter {
+pub(super) fn cpu(view: &ContainerView, used: Option<&Used>) -> Meter {
     let limit = u64::from(view.limits.cpu_millis);
     let of = cores(limit);
     let word = if limit == 1000 { "core" } else { "cores" };
-    let Some(used) = used else { return idle("cpu", "Processor", format!("{of} {word}")) };
-    let held_back = used.seen.sample.cpu.throttled_usec / 1000;
+    let Some(used) = used else { return idle(view, "cpu", "Processor", format!("{of} {word}")) };
+    let Some(cpu_millis) = used.cpu_millis else {
+        return idle(view, "cpu", "Processor", format!("{of} {word}"));
+    };
+    let held_back = used.sample.cpu.throttled_usec / 1000;
     Meter {
         key: "cpu",
         label: "Processor".into(),
-        text: format!("{} of {of} {word}", cores_used(used.cpu_millis)),
-        percent: Some(percent(used.cpu_millis, limit)),
+        text: format!("{} of {of} {word}", cores_used(cpu_millis)),
+        percent: Some(percent(cpu_millis, limit)),
         note: match held_back {
             0 => "never held back".into(),
             millis => {
@@ -118,10 +140,10 @@ pub(super) fn cpu(view: &ContainerView, used: Option<&Use>) -> Meter {
 }
 
 /// Memory use.
-pub(super) fn memory(view: &ContainerView, used: Option<&Use>) -> Meter {
+pub(super) fn memory(view: &ContainerView, used: Option<&Used>) -> Meter {
     let limit = view.limits.memory_bytes;
-    let Some(used) = used else { return idle("memory", "Memory", bytes(limit)) };
-    let memory = &used.seen.sample.memory;
+    let Some(used) = used else { return idle(view, "memory", "Memory", bytes(limit)) };
+    let memory = &used.sample.memory;
     let mut note = format!("{} of it file cache", bytes(memory.cache_bytes));
     if let Some(swap) = memory.swap_bytes.filter(|&swap| swap > 0) {
         note.push_str(&format!(", {} swapped", bytes(swap)));
@@ -135,10 +157,11 @@ pub(super) fn memory(view: &ContainerView, used: Option<&Use>) -> Meter {
     }
 }
 
-fn pids(view: &ContainerView, used: Option<&Use>) -> Meter {
+/// Processes.
+pub(super) fn pids(view: &ContainerView, used: Option<&Used>) -> Meter {
     let limit = view.limits.pids;
-    let Some(used) = used else { return idle("pids", "Processes", limit.to_string()) };
-    let now = used.seen.sample.pids;
+    let Some(used) = used else { return idle(view, "pids", "Processes", limit.to_string()) };
+    let now = used.sample.pids;
     Meter {
         key: "pids",
         label: "Processes".into(),
@@ -148,13 +171,13 @@ fn pids(view: &ContainerView, used: Option<&Use>) -> Meter {
     }
 }
 
-fn idle(key: &'static str, label: &str, of: String) -> Meter {
+fn idle(view: &ContainerView, key: &'static str, label: &str, of: String) -> Meter {
     Meter {
         key,
         label: label.into(),
         text: format!("– of {of}"),
         percent: None,
-        note: "not running".into(),
+        note: if is_live(view) { "being measured" } else { "not running" }.into(),
     }
 }
 

@@ -67,6 +67,8 @@ pub struct DetailView {
     pub limits_held: Vec<HeldLimit>,
     /// Its first process on the host, while it runs.
     pub pid: Option<i32>,
+    /// Where the kernel shows its use, while it runs.
+    pub cgroup: Option<CgroupView>,
     /// Processes that the kernel has killed for memory in this run.
     pub oom_kills: u64,
     /// Its network.
@@ -77,6 +79,22 @@ pub struct DetailView {
     pub stop_signal: Option<String>,
     /// Seconds until it is killed after that.
     pub stop_grace_secs: Option<u32>,
+}
+
+/// Directories of the kernel's cgroup file systems; the same one for all on v2.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = ContainerCgroup)]
+pub struct CgroupView {
+    /// `v1` or `v2`.
+    pub version: &'static str,
+    /// Processor limits and time.
+    pub cpu: String,
+    /// Memory.
+    pub memory: String,
+    /// Processes.
+    pub pids: String,
+    /// Block devices.
+    pub io: String,
 }
 
 /// Whose something is.
@@ -285,13 +303,18 @@ impl ContainerView {
         row: &Container,
         observed: Option<&ContainerRecord>,
     ) -> Result<Self> {
+        let content =
+            if caller.sees_content(row.owner) { Some(ContentView::new(row)?) } else { None };
+        Ok(Self { content, ..Self::summary(row, observed) })
+    }
+
+    /// The same without its content: for long lists, which need none and whose rows hold none.
+    pub(crate) fn summary(row: &Container, observed: Option<&ContainerRecord>) -> Self {
         let status = status(row, observed);
         let exit = newest_exit(row, observed).map(|exit| ExitView::new(exit, row));
         let live = observed.and_then(|record| record.live.as_ref());
         let started_at = live.map(|live| Time(live.started_ms)).or(row.started_at);
-        let content =
-            if caller.sees_content(row.owner) { Some(ContentView::new(row)?) } else { None };
-        Ok(Self {
+        Self {
             id: row.id.clone(),
             name: row.name.clone(),
             owner: OwnerView { id: row.owner.0, name: row.owner_name.clone() },
@@ -310,8 +333,8 @@ impl ContainerView {
             },
             exit,
             operation: row.operation.clone(),
-            content,
-        })
+            content: None,
+        }
     }
 }
 
@@ -344,12 +367,25 @@ impl DetailView {
             container: ContainerView::new(caller, row, observed)?,
             limits_held: live.map(|live| held(&live.limits)).unwrap_or_default(),
             pid: live.map(|live| live.pid),
+            cgroup: live.map(|live| CgroupView::from(&live.cgroup)),
             oom_kills: live.map_or(0, |live| live.oom_kills),
             network: spec.as_ref().map(network),
             read_only_root: spec.as_ref().map(|spec| spec.read_only_root),
             stop_signal: spec.as_ref().map(|spec| signal_name(spec.stop.signal)),
             stop_grace_secs: spec.as_ref().map(|spec| spec.stop.grace_secs),
         })
+    }
+}
+
+impl From<&record::CgroupPaths> for CgroupView {
+    fn from(paths: &record::CgroupPaths) -> Self {
+        let version = match paths.version {
+            record::CgroupVersion::V1 => "v1",
+            record::CgroupVersion::V2 => "v2",
+        };
+        let [cpu, memory, pids, io] =
+            [&paths.cpu, &paths.memory, &paths.pids, &paths.io].map(Clone::clone);
+        Self { version, cpu, memory, pids, io }
     }
 }
 

@@ -1,0 +1,281 @@
+//! The list and one container in a browser: charts read by keys, a log that loses its connection, many
+//! done at once with a result each, columns that stay, and a thousand rows.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use fantoccini::Locator;
+use fantoccini::key::Key;
+use serde_json::json;
+use system_tests::{Client, TestServer, requires_root};
+
+use crate::browser::{Browser, Driver, LIMIT, Script};
+use crate::{import, launched, signed_in};
+
+/// Two points of the history are 20 seconds apart from the first look.
+const POINTS_LIMIT: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn charts_are_drawn_by_the_server_and_read_by_keys() {
+    requires_root!();
+    let server = TestServer::start().await;
+    let driver = Driver::start().await;
+    let anna = server.person("anna", "user").await;
+    let id = launched(&anna, "charted", &["sh", "-c", "while :; do :; done"]).await;
+    let scripted = signed_in(&driver, &server, "anna", Script::On).await;
+    let path = format!("/containers/{id}");
+    scripted.open(&path).await;
+    let line = "#chart-cpu path.line[d*=\"L\"]";
+    let deadline = Instant::now() + POINTS_LIMIT;
+    while scripted.count(line).await == 0 {
+        assert!(Instant::now() < deadline, "no line comes: {}", scripted.text().await);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert_eq!(scripted.count("#hour figure.chart").await, 4);
+    scripted.sees("started (start 1)").await;
+    let plot = scripted.client.find(Locator::Css("#chart-cpu .plot")).await.expect("a chart");
+    plot.send_keys(&format!("{}{}", Key::End, Key::Left)).await.expect("press keys on it");
+    let readout = Locator::Css("#chart-cpu [data-readout]");
+    let said = scripted.client.find(readout).await.expect("a readout").text().await.expect("text");
+    assert!(said.contains(" cores of "), "a moment, the use and the limit then: {said:?}");
+    // Without script the same figures are a table, and a file.
+    let plain = signed_in(&driver, &server, "anna", Script::Off).await;
+    plain.open(&path).await;
+    assert!(plain.count("#hour details table tbody tr").await >= 1);
+    let csv = anna.get(&format!("/api/v1/containers/{id}/stats/history?format=csv")).await;
+    assert!(csv.text.lines().count() >= 3, "{}", csv.text);
+    for tab in ["Activity", "Raw"] {
+        plain.press(tab).await;
+        plain.sees(if tab == "Raw" { "limits_held" } else { "made it" }).await;
+    }
+    for browser in [scripted, plain] {
+        assert_eq!(browser.complaints().await, Vec::<String>::new());
+        browser.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_lost_log_comes_back_without_losing_or_repeating_a_line() {
+    requires_root!();
+    let server = TestServer::start().await;
+    let driver = Driver::start().await;
+    let anna = server.person("anna", "user").await;
+    let script = "n=0; while :; do n=$((n+1)); echo count $n.; sleep 0.2; done";
+    let id = launched(&anna, "counting", &["sh", "-c", script]).await;
+    let browser = signed_in(&driver, &server, "anna", Script::On).await;
+    browser.open(&format!("/containers/{id}/logs")).await;
+    browser.sees("following").await;
+    wait_for_lines(&browser, 5).await;
+    server.stop_server();
+    browser.sees("connection lost").await;
+    // The container goes on meanwhile: what it says then must be there afterwards.
+    let before = logged_bytes(&server.data_dir());
+    let deadline = Instant::now() + LIMIT;
+    while logged_bytes(&server.data_dir()) < before + 400 {
+        assert!(Instant::now() < deadline, "the container says nothing while the server is down");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    server.start_server().await;
+    browser.sees("following again").await;
+    let before = numbers(&browser).await.len();
+    wait_for_lines(&browser, before + 5).await;
+    let seen = numbers(&browser).await;
+    let whole: Vec<u64> = (1..=seen.len() as u64).collect();
+    assert_eq!(seen, whole, "every number once and in order");
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn a_log_is_searched_by_the_server() {
+    requires_root!();
+    let server = TestServer::start().await;
+    let driver = Driver::start().await;
+    let anna = server.person("anna", "user").await;
+    let script = "for n in $(seq 1 3000); do echo step $n; done; echo Found-It here >&2; sleep 600";
+    let id = launched(&anna, "long", &["sh", "-c", script]).await;
+    for script in [Script::On, Script::Off] {
+        let browser = signed_in(&driver, &server, "anna", script).await;
+        browser.open(&format!("/containers/{id}/logs?tail=10&find=step+17&wrap=yes&set=yes")).await;
+        // 17 and 170 to 179, 1700 to 1799: more than ten, and none of the last lines of all.
+        browser.sees("step 1799").await;
+        browser.sees("Older lines are left out.").await;
+        assert_eq!(browser.count("#log .line").await, 10);
+        assert_eq!(browser.count("#log.times").await, 0, "times were not asked for");
+        browser.open(&format!("/containers/{id}/logs?find=found-it")).await;
+        browser.sees("Found-It here").await;
+        assert_eq!(browser.count("#log .line.err").await, 1);
+        browser.open(&format!("/containers/{id}/logs?find=nowhere")).await;
+        browser.sees("No line fits.").await;
+        assert_eq!(browser.complaints().await, Vec::<String>::new());
+        browser.close().await;
+    }
+    let saved =
+        anna.get(&format!("/api/v1/containers/{id}/logs?download=true&contains=found")).await;
+    assert_eq!(saved.text, "Found-It here\n");
+    let long = "x".repeat(257);
+    let refused = anna.get(&format!("/api/v1/containers/{id}/logs?contains={long}")).await;
+    assert_eq!(refused.status, 422, "{}", refused.text);
+}
+
+#[tokio::test]
+async fn many_are_done_at_once_with_a_result_each() {
+    requires_root!();
+    let server = TestServer::start().await;
+    let driver = Driver::start().await;
+    let anna = server.person("anna", "user").await;
+    launched(&anna, "one", &["sh", "-c", "exec sleep 600"]).await;
+    made(&anna, "two").await;
+    for script in [Script::On, Script::Off] {
+        let browser = signed_in(&driver, &server, "anna", script).await;
+        browser.open("/containers?sort=name").await;
+        for row in 1..=2 {
+            pick(&browser, row).await;
+        }
+        press_bulk(&browser, "pause").await;
+        browser.sees("Pause: 1 done, 1 not").await;
+        browser.sees("not done").await;
+        browser.press("Back to the list").await;
+        match script {
+            Script::On => browser.sees("paused").await,
+            Script::Off => browser.sees_after_reloading("paused").await,
+        }
+        pick(&browser, 1).await;
+        press_bulk(&browser, "resume").await;
+        browser.sees("1 done").await;
+        assert_eq!(browser.complaints().await, Vec::<String>::new());
+        browser.close().await;
+    }
+}
+
+#[tokio::test]
+async fn columns_order_and_pages_of_a_long_list() {
+    requires_root!();
+    let server = TestServer::start().await;
+    let driver = Driver::start().await;
+    let anna = server.person("anna", "user").await;
+    let image = import(&anna).await;
+    for number in 0..105 {
+        let body = json!({"image": image, "name": format!("c-{number:03}")});
+        anna.post("/api/v1/containers", &body).await.expect_status(201);
+    }
+    let browser = signed_in(&driver, &server, "anna", Script::Off).await;
+    browser.open("/containers?sort=name").await;
+    browser.sees("1 to 100 of 105").await;
+    assert_eq!(browser.count("#rows tbody tr").await, 100);
+    browser.press("Next page").await;
+    browser.sees("c-104").await;
+    assert_eq!(browser.count("#rows tbody tr").await, 5);
+    browser.press("Name").await;
+    browser.sees("c-104").await;
+    assert_eq!(browser.count("th[aria-sort=descending]").await, 1);
+    browser.press("Columns").await;
+    for name in ["image", "since", "memory"] {
+        let selector = format!(".column-choice input[value={name}]");
+        let box_ = browser.client.find(Locator::Css(&selector)).await.expect("a column's box");
+        box_.click().await.expect("leave a column out");
+    }
+    browser.press("Show these").await;
+    browser.sees("c-104").await;
+    assert_eq!(browser.count("#rows th.image").await, 0);
+    assert_eq!(browser.count("#rows th.state").await, 1);
+    // It is kept, and a filter in the address narrows.
+    browser.open("/containers?q=c-00").await;
+    assert_eq!(browser.count("#rows tbody tr").await, 10);
+    assert_eq!(browser.count("#rows th.image").await, 0);
+    assert_eq!(browser.complaints().await, Vec::<String>::new());
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn a_launch_shows_what_it_sends_and_what_it_leaves() {
+    requires_root!();
+    let server = TestServer::start().await;
+    let driver = Driver::start().await;
+    let anna = server.person("anna", "user").await;
+    let image = import(&anna).await;
+    for (script, name) in [(Script::Off, "by-forms"), (Script::On, "by-script")] {
+        let browser = signed_in(&driver, &server, "anna", script).await;
+        browser.open("/launch").await;
+        browser.fill("image", &image).await;
+        browser.fill("name", name).await;
+        browser.press("small 0.5 cores · 256 MiB").await;
+        browser.sees("You have this image.").await;
+        browser.sees("what you run may use 0.5 cores and 256 MiB together").await;
+        browser.sees("\"memory_bytes\": 268435456").await;
+        browser.sees("curl -H").await;
+        // Exact limits beside a size; what is wrong is said where it is typed.
+        browser.fill("memory", "1 TiBi").await;
+        browser.press("Preview").await;
+        browser.sees("is no size").await;
+        browser.fill("memory", "48 MiB").await;
+        browser.press("Make it without starting").await;
+        browser.sees(&format!("{name} is created.")).await;
+        assert_eq!(browser.complaints().await, Vec::<String>::new());
+        browser.close().await;
+        let made = anna.get(&format!("/api/v1/containers/{name}")).await.expect_status(200).json();
+        assert_eq!(made["limits"]["memory_bytes"], 48 << 20, "{made}");
+        assert_eq!((&made["limits"]["pids"], &made["run"]), (&json!(128), &json!(0)), "{made}");
+    }
+}
+
+/// Bytes in all log segments below a folder.
+fn logged_bytes(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let size = |entry: std::fs::DirEntry| {
+        let path = entry.path();
+        let kind = entry.file_type().ok();
+        if kind.is_some_and(|kind| kind.is_dir()) {
+            return logged_bytes(&path);
+        }
+        let is_log = path.extension().is_some_and(|extension| extension == "log");
+        entry.metadata().map_or(0, |found| if is_log { found.len() } else { 0 })
+    };
+    entries.map(size).sum()
+}
+
+/// The numbers that the log shows, in order.
+async fn numbers(browser: &Browser) -> Vec<u64> {
+    let lines = browser.client.find(Locator::Css("#log")).await.expect("a log");
+    let text = lines.text().await.expect("its text");
+    let numbers = text.lines().filter_map(|line| line.rsplit_once("count ")?.1.strip_suffix('.'));
+    numbers.map(|number| number.parse().expect("a number")).collect()
+}
+
+async fn wait_for_lines(browser: &Browser, count: usize) {
+    let deadline = Instant::now() + LIMIT;
+    while browser.count("#log .line").await < count {
+        assert!(Instant::now() < deadline, "the log does not grow:\n{}", browser.text().await);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Selects a row; the list may be brought up to date meanwhile.
+async fn pick(browser: &Browser, row: usize) {
+    let selector = format!("#rows tbody tr:nth-child({row}) td.pick input");
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        if let Ok(found) = browser.client.find(Locator::Css(&selector)).await {
+            match found.is_selected().await {
+                Ok(true) => return,
+                Ok(false) => drop(found.click().await),
+                Err(_) => {}
+            }
+        }
+        assert!(Instant::now() < deadline, "row {row} cannot be selected");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Presses a button under the list; rows have buttons of the same names.
+async fn press_bulk(browser: &Browser, verb: &str) {
+    let selector = format!(".bulk button[formaction$=\"/{verb}\"]");
+    let button = browser.client.find(Locator::Css(&selector)).await.expect("a button");
+    button.click().await.expect("press it");
+}
+
+/// A container that is not started.
+async fn made(person: &Client, name: &str) {
+    let image = import(person).await;
+    let body = json!({"image": image, "name": name});
+    person.post("/api/v1/containers", &body).await.expect_status(201);
+}
