@@ -286,7 +286,7 @@ mod tests {
         for (text, code) in [
             ("[registries]\ninsecure = [\"registry.lab:5000\"]", "registry.plain"),
             ("[server]\nhosts = [\"berth.lab\"]", "proxy.untold"),
-            ("[server]\ntrusted_proxies = [\"10.0.0.0/8\"]", "proxies.wide"),
+            ("[server]\ntrusted_proxies = [\"172.16.0.0/12\"]", "proxies.wide"),
             ("[server]\ntrusted_proxies = [\"10.201.0.5\"]", "proxies.containers"),
             ("[server]\nlog = \"trace\"", "log.verbose"),
             ("[server]\nlisten = \"192.0.2.1:443\"\n[tls]\nhsts = \"always\"", "tls.hsts"),

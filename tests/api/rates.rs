@@ -93,6 +93,8 @@ async fn an_address_is_limited_and_never_those_who_have_signed_in_there() {
     // Tokens that are no good are a stranger's requests.
     let forged = nobody.with_bearer("forged");
     assert_eq!(send(from(&forged, lab, "/api/v1/me")).await.status, 429);
+    // Where nothing is, it is the same.
+    assert_eq!(send(from(&nobody, lab, "/no-such-page")).await.status, 429);
     // Who has signed in is not hindered there, nor is another address.
     send(from(&anna, lab, "/api/v1/me")).await.expect_status(200);
     assert_eq!(send(from(&nobody, "198.51.100.8", "/healthz")).await.status, 200);

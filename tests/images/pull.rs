@@ -143,6 +143,28 @@ async fn a_stored_layer_is_given_to_those_only_whom_its_registry_gives_it_to() {
 }
 
 #[tokio::test]
+async fn credentials_outlive_the_key_that_sealed_them() {
+    requires_root!();
+    let Some(registry) = DockerRegistry::start(Some(("anna", "secret-of-anna"))) else { return };
+    let server = server_for(registry.section()).await;
+    let anna = server.person("anna", "user").await;
+    let credentials = json!({"registry": registry.address, "username": "anna",
+        "password": "secret-of-anna"});
+    anna.put("/api/v1/registries", &credentials).await.expect_status(200);
+    let old = server.root().get("/api/v1/keys").await.json()["items"][0]["id"].clone();
+    server.root().post("/api/v1/keys", &Value::Null).await.expect_status(201);
+    // Signed by the new key, so that it outlives the old one, which is gone for good.
+    let anna = anna.token("operate").await;
+    let path = format!("/api/v1/keys/{}", old.as_str().expect("a key"));
+    server.root().delete(&path).await.expect_status(204);
+    server.stop_server();
+    server.start_server().await;
+    registry.push(&Image::small("private"), "private/app", "v1");
+    let reference = format!("{}/private/app:v1", registry.address);
+    assert_succeeded(&pull(&anna, &reference).await);
+}
+
+#[tokio::test]
 async fn one_blob_pulled_by_two_at_once_is_stored_once() {
     requires_root!();
     let Some(registry) = DockerRegistry::start(None) else { return };

@@ -101,7 +101,11 @@ async fn outer(State(app): State<App>, mut request: Request, next: Next) -> Resp
     };
     let pending = response.extensions().get::<Pending>().cloned();
     let route = seen.route();
-    if let (Some(Pending(error)), false) = (&pending, method.is_safe()) {
+    if let Some(Pending(error)) = &pending
+        && let Error::Limited(budget) = error.as_ref()
+    {
+        rate::tell(budget, reached.client);
+    } else if let (Some(Pending(error)), false) = (&pending, method.is_safe()) {
         let actor = seen.actor().unwrap_or_else(|| visitor.actor(None, ""));
         let action = format!("{method} {route}");
         let row = AuditRow::refused(&actor, &action, error.code());

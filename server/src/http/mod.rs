@@ -49,7 +49,6 @@ use axum::Router;
 use utoipa::openapi::OpenApi;
 
 use crate::app::App;
-use crate::error::Error;
 use routes::{RouteRow, Routes};
 
 /// Every route, with its rule.
@@ -80,7 +79,7 @@ pub fn describe() -> (Vec<RouteRow>, OpenApi) {
 pub fn router(app: &App) -> Router {
     let (router, _, _) = routes().into_parts();
     let router = router
-        .fallback(|| async { Error::NotFound("page") })
+        .fallback(rate::nothing_here)
         .method_not_allowed_fallback(|| async { problem::MethodNotAllowed })
         .with_state(app.clone());
     guard::around(app, router)

@@ -2,6 +2,7 @@
 //! (draft-ietf-httpapi-ratelimit-headers): `RateLimit-Policy` with quota and window, `RateLimit` with
 //! what remains and the seconds until all of it is back.
 
+use axum::extract::{Request, State};
 use axum::http::header::{HeaderMap, HeaderName, HeaderValue};
 use axum::http::request::Parts;
 
@@ -9,6 +10,7 @@ use super::reached::Reached;
 use crate::app::App;
 use crate::auth::budget::{Budget, Spender};
 use crate::auth::{Caller, Role};
+use crate::clock::Seldom;
 use crate::error::{Error, Result};
 
 /// What remains.
@@ -60,6 +62,29 @@ pub(super) fn charge(
 
 fn is_costly(request: &Parts, route: &str) -> bool {
     route.ends_with(COSTLY_END) || !request.method.is_safe() && COSTLY.contains(&route)
+}
+
+/// What answers where no route is. Nobody is looked up for it, so its address pays.
+pub(super) async fn nothing_here(State(app): State<App>, request: Request) -> Error {
+    let (parts, _) = request.into_parts();
+    match charge(&app, None, &parts, "") {
+        Ok(_) => Error::NotFound("page"),
+        Err(error) => error,
+    }
+}
+
+/// Says that somebody is held back. Not one audit row each: whoever floods would push out what others
+/// did.
+pub(super) fn tell(budget: &Budget, client: Option<std::net::IpAddr>) {
+    static SAID: Seldom = Seldom::new(60);
+    if SAID.now() {
+        let address = client.map(|client| client.to_string()).unwrap_or_default();
+        tracing::warn!(
+            address,
+            budget = budget.name,
+            "too many requests, so some are refused (said once a minute)"
+        );
+    }
 }
 
 /// Writes what is allowed and what is left.

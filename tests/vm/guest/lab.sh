@@ -1,0 +1,123 @@
+#!/usr/bin/env bash
+# On a fresh machine with systemd and AppArmor: installs, adds an address of the lab's network, brings a
+# certificate of its own, and looks at what the AppArmor profile alone denies.
+set -uo pipefail
+cd "$(dirname "$0")/../../.." || exit 1
+. tests/vm/guest/lib.sh
+ADDRESS=192.0.2.10
+ip link add lab0 type dummy && ip address add $ADDRESS/24 dev lab0 && ip link set lab0 up
+
+log=$(mktemp)
+install() { ./Dockerfile-free-install.sh "$@" >"$log" 2>&1 || { cat "$log"; return 1; }; }
+expect "the installer ends with status 0" install --from /opt/berth
+cat "$log"
+
+# ---- AppArmor ----
+if [ "$(cat /sys/module/apparmor/parameters/enabled 2>/dev/null)" != Y ] ||
+    ! command -v apparmor_parser >/dev/null; then
+    echo "skip - apparmor: no AppArmor or no apparmor_parser in this machine"
+else
+    profile_of() { cat "/proc/$(pid_in "$1")/attr/apparmor/current"; }
+    expect "the profile is loaded and enforced" grep -qx 'berth-container (enforce)' \
+        /sys/kernel/security/apparmor/profiles
+    expect "doctor says so" sh -c '/usr/local/bin/berth doctor | grep apparmor | grep -q "^✓"'
+    look='cat /proc/modules >/dev/null 2>&1 && echo modules read || echo modules denied; sleep 600'
+    create fenced "$look"
+    expect_equal "a container is in the profile" 'berth-container (enforce)' "$(profile_of fenced)"
+    expect_equal "it gains no privilege" 1 "$(sed -n 's/^NoNewPrivs:\t//p' "/proc/$(pid_in fenced)/status")"
+    expect "it cannot read /proc/modules" until_true 60 logged fenced 'modules denied'
+    # The control: the same container without the profile, all else as before.
+    sed -i 's/^#apparmor = true/apparmor = false/' /etc/berth/berth.toml
+    systemctl restart berth-supervisor.service
+    expect "Berth is back" until_true 90 ready
+    create open "$look"
+    expect_equal "the control is in no profile" unconfined "$(profile_of open)"
+    expect "the control reads /proc/modules" until_true 60 logged open 'modules read'
+    expect_equal "who was in the profile stays in it" 'berth-container (enforce)' "$(profile_of fenced)"
+    sed -i 's/^apparmor = false/#apparmor = true/' /etc/berth/berth.toml
+    systemctl restart berth-supervisor.service
+    for name in fenced open; do api DELETE "/api/v1/containers/$name?force=true" >/dev/null; done
+    expect "Berth is back again" until_true 90 ready
+fi
+
+# ---- a second address ----
+expect "an address is added without a build" install --configure --listen $ADDRESS:7443
+cat "$log"
+expect "the installer prints the fingerprint" grep -q "^SHA-256" "$log"
+expect_equal "the file says both" 'listen = ["127.0.0.1:7777", "192.0.2.10:7443"]' \
+    "$(grep '^listen' /etc/berth/berth.toml)"
+expect_equal "so does the socket unit" "ListenStream=127.0.0.1:7777 ListenStream=192.0.2.10:7443" \
+    "$(grep ListenStream /etc/systemd/system/berth.socket | tr '\n' ' ' | sed 's/ $//')"
+generated=/var/lib/berth/db/tls-generated.pem
+expect_equal "the generated key is the server's only" "600 berth" "$(stat -c '%a %U' $generated)"
+openssl x509 -in $generated -out /tmp/ca.pem
+get() { curl -s --max-time 60 --cacert /tmp/ca.pem -o /dev/null -w '%{http_code}' "$@"; }
+expect_equal "the address answers with TLS" 200 "$(get https://$ADDRESS:7443/healthz)"
+expect_equal "it is the certificate that was printed" \
+    "$(openssl x509 -in $generated -noout -fingerprint -sha256 | sed 's/.*=//')" \
+    "$(sed -n 's/^SHA-256 *//p' "$log")"
+expect "plain HTTP there is none" sh -c "! curl -s --max-time 20 http://$ADDRESS:7443/healthz"
+expect_equal "loopback is as it was" 200 "$(get http://127.0.0.1:7777/healthz)"
+expect_equal "a foreign name is refused" 421 "$(get -H 'Host: evil.example' https://$ADDRESS:7443/healthz)"
+plain_refused() {
+    ! /usr/local/bin/berth serve --listen http://$ADDRESS:80 2>&1 | tee /tmp/plain | grep -q ready &&
+        grep -q 'not a loopback address' /tmp/plain
+}
+expect "plain HTTP on it is refused at start, with words" plain_refused
+
+# ---- an upgrade refuses nobody, on either address ----
+refused=$(mktemp)
+(while [ -e "$refused" ]; do
+    curl -s -o /dev/null --max-time 60 --cacert /tmp/ca.pem https://$ADDRESS:7443/healthz || echo $? >>"$refused"
+    sleep 0.2
+done) &
+poller=$!
+expect "the installer upgrades" install --from /opt/berth
+expect_equal "no TLS connection was refused meanwhile" "" "$(cat "$refused")"
+rm -f "$refused"
+wait $poller
+expect_equal "the certificate is the same" 200 "$(get https://$ADDRESS:7443/healthz)"
+
+# ---- inherited sockets that differ ----
+sed -i 's/192.0.2.10:7443/192.0.2.10:7444/' /etc/berth/berth.toml
+systemctl restart berth.service 2>/dev/null
+differs() { journalctl -u berth.service -n 40 --no-pager | grep -q 'the service manager passed sockets on'; }
+expect "a socket unit that differs is refused, with words" until_true 90 differs
+sed -i 's/192.0.2.10:7444/192.0.2.10:7443/' /etc/berth/berth.toml
+systemctl reset-failed berth.service berth.socket
+systemctl restart berth.socket berth.service
+expect "the control: the same ones are taken" until_true 90 ready
+
+# ---- a certificate of the operator's ----
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=berth.lab \
+    -addext "subjectAltName=DNS:berth.lab,IP:$ADDRESS" -addext basicConstraints=CA:FALSE \
+    -keyout /etc/berth/key.pem -out /etc/berth/chain.pem 2>/dev/null
+chgrp berth /etc/berth/key.pem && chmod 640 /etc/berth/key.pem
+sed -i -e 's,^#certificate = "",certificate = "/etc/berth/chain.pem",' \
+    -e 's,^#key = "",key = "/etc/berth/key.pem",' /etc/berth/berth.toml
+expect "the operator's own is taken" install --configure
+cp /etc/berth/chain.pem /tmp/ca.pem
+named() { get --resolve berth.lab:7443:$ADDRESS https://berth.lab:7443/healthz; }
+expect_equal "it answers by its name" 200 "$(named)"
+server=$(main_pid berth.service)
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=berth.lab \
+    -addext "subjectAltName=DNS:berth.lab" -addext basicConstraints=CA:FALSE \
+    -keyout /etc/berth/key.new -out /tmp/ca.pem 2>/dev/null
+chgrp berth /etc/berth/key.new && chmod 640 /etc/berth/key.new
+mv /etc/berth/key.new /etc/berth/key.pem && cp /tmp/ca.pem /etc/berth/chain.pem
+expect "systemctl reload works" systemctl reload berth.service
+new_is_shown() { [ "$(named)" = 200 ]; }
+expect "the new one is shown" until_true 60 new_is_shown
+expect_equal "by the same process" "$server" "$(main_pid berth.service)"
+chmod 644 /etc/berth/key.pem
+expect "a key that all can read is said" \
+    sh -c '/usr/local/bin/berth config --check | grep -q "every user of this machine can read it"'
+
+# ---- signing keys ----
+expect "a rotation as root" /usr/local/bin/berth keys rotate
+expect_equal "the old key is kept" 2 "$(/usr/local/bin/berth keys list | wc -l)"
+expect_equal "the file stays the server's" "600 berth" "$(stat -c '%a %U' /var/lib/berth/db/token.key)"
+
+./Dockerfile-free-install.sh --uninstall --purge >"$log" 2>&1 || not_ok "purge ends with status 0" "$(cat "$log")"
+expect "the profile's file is gone" test ! -e /etc/apparmor.d/berth-container
+expect "the profile is not loaded any more" sh -c '! grep -q berth-container /sys/kernel/security/apparmor/profiles'
