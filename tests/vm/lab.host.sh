@@ -8,4 +8,4 @@ programs=$(mktemp -d)
 trap 'rm -rf "$programs"' EXIT
 strip -o "$programs/berth" "${BERTH_BIN:-target/debug/berth}"
 strip -o "$programs/berth-runtime" "${BERTH_RUNTIME_BIN:-target/debug/berth-runtime}"
-"$BERTH_VM" run --timeout 850 --with "$programs:/opt/berth" -- tests/vm/guest/lab.sh
+"$BERTH_VM" run --timeout 1500 --with "$programs:/opt/berth" -- tests/vm/guest/lab.sh
