@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 
 use crate::app::App;
 use crate::auth::keys::Keys;
@@ -102,6 +103,12 @@ async fn serve(config: Config) -> Result<()> {
     });
     listen::serve(&app, router, tcp, root).await;
 
+    wind_down(&app, keeper, looks).await;
+    Ok(())
+}
+
+/// What is left to do when no request is answered any more.
+async fn wind_down(app: &App, keeper: JoinHandle<()>, looks: JoinHandle<()>) {
     app.operations.idle().await;
     if let Err(error) = keeper.await.context("end housekeeping") {
         tracing::warn!(error = format!("{error:#}"));
@@ -109,9 +116,8 @@ async fn serve(config: Config) -> Result<()> {
     if let Err(error) = looks.await.context("end the looks at what containers use") {
         tracing::warn!(error = format!("{error:#}"));
     }
-    if let Err(error) = housekeeping::flush(&app).await {
+    if let Err(error) = housekeeping::flush(app).await {
         tracing::warn!(error = %error, "last uses were not written down");
     }
     app.inventory.close().await;
-    Ok(())
 }

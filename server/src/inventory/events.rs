@@ -190,10 +190,10 @@ pub async fn of_subject(
     since: Time,
     limit: u32,
 ) -> Result<Vec<Event>> {
-    let rows = sqlx::query(
-        "select id, at, owner, kind, subject_kind, subject, data from events \
-         where subject = ?1 and (?2 is null or owner = ?2) and at >= ?3 order by id desc limit ?4",
-    )
+    let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
+        "{COLUMNS} subject = ?1 and (?2 is null or owner = ?2) and at >= ?3 \
+         order by id desc limit ?4"
+    )))
     .bind(subject)
     .bind(visible.owner())
     .bind(since)
@@ -211,12 +211,11 @@ pub async fn story_of(
     before: i64,
     limit: u32,
 ) -> Result<Vec<Event>> {
-    let rows = sqlx::query(
-        "select id, at, owner, kind, subject_kind, subject, data from events \
-         where subject = ?1 and (?2 is null or owner = ?2) and id < ?3 \
+    let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
+        "{COLUMNS} subject = ?1 and (?2 is null or owner = ?2) and id < ?3 \
          and kind not in ('container.created', 'container.started', 'container.stopping', \
-         'container.paused', 'container.resumed') order by id desc limit ?4",
-    )
+         'container.paused', 'container.resumed') order by id desc limit ?4"
+    )))
     .bind(subject)
     .bind(visible.owner())
     .bind(before)

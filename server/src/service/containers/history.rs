@@ -270,6 +270,7 @@ mod tests {
             number: at,
             at: Time(at),
             owner: PrincipalId(5000),
+            owner_name: None,
             kind: kind.to_owned(),
             subject_kind: "container".to_owned(),
             subject: String::new(),
