@@ -48,6 +48,8 @@ pub struct RuntimeConfig {
     pub unpackers_max: u32,
     /// Whether containers enter the AppArmor profile where the host has loaded it.
     pub apparmor: bool,
+    /// A line in the journal for each phase of a start and of an unpacking.
+    pub timing: bool,
 }
 
 /// Why the configuration cannot be used.
@@ -166,6 +168,7 @@ impl Default for RuntimeConfig {
             layer_entries_max: 2_000_000,
             unpackers_max: 4,
             apparmor: true,
+            timing: false,
         }
     }
 }

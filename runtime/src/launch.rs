@@ -33,6 +33,7 @@ use crate::rootfs::target::{Kind, Target};
 use crate::sys::clone3::{CloneFlags, Forked, clone3};
 use crate::sys::mount_api::{Change, clone_tree, set_attributes};
 use crate::sys::process;
+use crate::timing;
 
 /// All that a container is launched with.
 pub struct Launch<'a> {
@@ -144,7 +145,9 @@ pub fn create(launch: Launch<'_>) -> Result<Created, Failure> {
     let stdio = stdio.map(above_stdio);
     let [input, output, error] = stdio;
     let wiring = Wiring { parent: theirs, gate, stdio: [input?, output?, error?] };
+    timing::done("plan");
     let (root, staging) = prepare_root(root, &plan, &files)?;
+    timing::done("layers in a private mount namespace");
     let flags = CloneFlags {
         namespaces: plan.namespaces,
         cgroup: cgroup.unified.as_ref().map(AsFd::as_fd),
@@ -157,12 +160,14 @@ pub fn create(launch: Launch<'_>) -> Result<Created, Failure> {
     if let Some(staging) = staging {
         staging.leave()?;
     }
+    timing::done("clone3 into all namespaces");
     let (pid, pidfd) = match forked.map_err(|errno| system("clone into new namespaces", errno))? {
         Forked::Parent { child, pidfd } => (child, pidfd),
         Forked::Child => return Err(broken("a child came back from its own life")),
     };
     let mut birth = Birth { pid, pidfd: Some(pidfd), ours, words };
     birth.lead(&plan.process, plan.id_maps.as_ref(), &cgroup)?;
+    timing::done("child: overlay, mounts, masks");
     birth.into_created()
 }
 
@@ -196,6 +201,7 @@ impl Birth {
             write(procs, pid.to_string().as_bytes())
                 .map_err(|errno| system("write to cgroup.procs", errno))?;
         }
+        timing::done("into the v1 cgroups");
         if let Some(value) = process.oom_score_adj {
             let path = format!("/proc/{pid}/oom_score_adj");
             std::fs::write(&path, value.to_string())

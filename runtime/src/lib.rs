@@ -9,6 +9,8 @@
 mod activation;
 pub mod config;
 pub mod digest;
+#[path = "sys/heap.rs"]
+mod heap;
 pub mod id;
 #[path = "sys/passing.rs"]
 mod passing;
@@ -16,4 +18,5 @@ pub mod record;
 pub mod wire;
 
 pub use activation::take_listeners;
+pub use heap::give_back_freed_memory;
 pub use passing::{receive_message, send_message};

@@ -39,6 +39,7 @@ mod spec;
 mod state;
 mod supervise;
 mod sys;
+mod timing;
 mod undo;
 
 use std::ffi::OsString;

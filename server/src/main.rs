@@ -21,10 +21,11 @@ mod risks;
 mod runtime_client;
 mod serve;
 mod service;
+mod timing;
 mod tls;
 mod warnings;
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -86,6 +87,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    berth_runtime::give_back_freed_memory();
     let arguments = Arguments::parse();
     if let Command::Doctor(args) = &arguments.command {
         return doctor::run(args, arguments.config.as_deref());
@@ -107,9 +109,11 @@ fn run(arguments: Arguments) -> Result<()> {
             let flag = listen.map(|listen| ("BERTH_SERVER__LISTEN".to_owned(), listen));
             let config = load(arguments.config, flag)?.config;
             let filter = EnvFilter::try_new(&config.server.log).context("read server.log")?;
+            let ansi = std::io::stderr().is_terminal();
+            let lines = tracing_subscriber::fmt::layer();
             tracing_subscriber::registry()
                 .with(filter)
-                .with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr))
+                .with(lines.with_ansi(ansi).with_writer(std::io::stderr))
                 .with(warnings::Keep)
                 .init();
             serve::run(config)

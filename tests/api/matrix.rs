@@ -358,6 +358,7 @@ const ROWS: &[Row] = &[
         "manage",
         "present_password=wrong&password=also+quite+wrong",
     ),
+    row("GET /home", Who::SignedIn, "read"),
     row("GET /containers", Who::SignedIn, "read"),
     sends("POST /launch/preview", Who::Member, "operate", "image=No+Reference"),
     sends("POST /containers/columns", Who::SignedIn, "read", "back=/containers&column=cpu"),

@@ -214,6 +214,20 @@ impl Browser {
             .collect()
     }
 
+    /// A command of the browser's own protocol for developers.
+    pub(crate) async fn devtools(&self, command: &str, params: Value) {
+        let path = format!("session/{}/goog/cdp/execute", self.session);
+        let url = format!("http://127.0.0.1:{}/{path}", self.driver_port);
+        let http = system_tests::client::builder().build().expect("build a client");
+        let request = http.post(url).json(&json!({"cmd": command, "params": params}));
+        let answer = request.send().await.expect("ask the browser");
+        assert!(
+            answer.status().is_success(),
+            "{command}: {}",
+            answer.text().await.unwrap_or_default()
+        );
+    }
+
     /// Ends it.
     pub(crate) async fn close(self) {
         self.client.close().await.expect("close a browser");

@@ -3,8 +3,11 @@
 //!
 //! After every story the browser's own log must be empty: no refused content, no script error.
 
+mod axe;
 mod browser;
 mod containers;
+mod every;
+mod hands;
 mod image;
 mod machine;
 
@@ -133,7 +136,7 @@ async fn story(script: Script) {
     person.fill("password", PASSWORD).await;
     person.fill("again", PASSWORD).await;
     person.press("Open my account").await;
-    person.sees("Nothing is moored here yet").await;
+    person.sees("First steps").await;
     pull(&person, &registry, script).await;
     launch(&person, &registry, script).await;
     look_inside(&person, script).await;
@@ -162,7 +165,7 @@ async fn first_operator(operator: &Browser, server: &TestServer) -> String {
     operator.fill("secret", &server.setup_secret().await).await;
     operator.fill("password", PASSWORD).await;
     operator.press("Become the operator").await;
-    operator.sees("Images").await;
+    operator.sees("First steps").await;
     operator.press("Sign out").await;
     operator.sees("You are signed out.").await;
     operator.sees("For people who trust one another").await;
@@ -275,7 +278,12 @@ async fn change_and_end(person: &Browser, script: Script) {
 }
 
 /// A browser in which this person has signed in.
-async fn signed_in(driver: &Driver, server: &TestServer, name: &str, script: Script) -> Browser {
+pub(crate) async fn signed_in(
+    driver: &Driver,
+    server: &TestServer,
+    name: &str,
+    script: Script,
+) -> Browser {
     let profile = format!("{name}-{script:?}");
     let browser = driver.browser(&profile, server.anonymous().base(), script).await;
     browser.open("/sign-in").await;
@@ -305,7 +313,7 @@ async fn import(person: &Client) -> String {
 }
 
 /// Launches a container by the API; answers its id.
-async fn launched(person: &Client, name: &str, command: &[&str]) -> String {
+pub(crate) async fn launched(person: &Client, name: &str, command: &[&str]) -> String {
     let image = import(person).await;
     let body = json!({"name": name, "image": image, "command": command, "start": true});
     let made = person.post("/api/v1/containers", &body).await.expect_status(201).json();

@@ -35,8 +35,12 @@ pub struct Options {
     pub server: String,
     /// Addresses to listen on besides the first, as the configuration writes them.
     pub listen_too: Vec<String>,
+    /// What the server logs, in place of its own steps.
+    pub log: Option<String>,
     /// Lines for `[runtime]`.
     pub runtime: String,
+    /// Lines on the network, in place of those that let many instances run side by side.
+    pub network: Option<String>,
     /// Whole sections.
     pub sections: String,
     /// Leave the appliance without a first operator.
@@ -209,6 +213,11 @@ impl TestServer {
         self.server.lock().expect("not poisoned").as_ref().map(Child::id)
     }
 
+    /// The supervisor's process id.
+    pub fn supervisor_pid(&self) -> Option<u32> {
+        self.supervisor.lock().expect("not poisoned").as_ref().map(Child::id)
+    }
+
     /// The server's log until now.
     pub fn server_log(&self) -> String {
         fs::read_to_string(self.dir.join("server.log")).unwrap_or_default()
@@ -233,20 +242,37 @@ impl TestServer {
         let id_first = 2_000_224_256 + (seed % 140) * 16 * 65_536;
         let [.., high, low] = seed.to_be_bytes();
         let pool = Ipv4Addr::new(10, 64 + high % 64, low, 0);
+        let network = format!("network_pool = \"{pool}/24\"\nnetwork_prefix = 28");
         format!(
-            "[server]\nlisten = {listen:?}\nlog = \"info,berth=debug\"\n{server}\n\
-             [runtime]\ninstance = \"{instance}\"\ndata_dir = \"{data}\"\nrun_dir = \"{run}\"\n\
-             server_user = \"{user}\"\nid_first = {id_first}\nid_last = {id_last}\n\
-             network_pool = \"{pool}/24\"\nnetwork_prefix = 28\n{runtime}\n{sections}\n",
+            "[server]
+listen = {listen:?}
+log = \"{log}\"
+{server}
+\
+             [runtime]
+instance = \"{instance}\"
+data_dir = \"{data}\"
+run_dir = \"{run}\"
+\
+             server_user = \"{user}\"
+id_first = {id_first}
+id_last = {id_last}
+\
+             {network}
+{runtime}
+{sections}
+",
             listen = std::iter::once(self.address.to_string())
                 .chain(options.listen_too.iter().cloned())
                 .collect::<Vec<_>>(),
+            log = options.log.as_deref().unwrap_or("info,berth=debug"),
             server = options.server,
             instance = self.instance,
             data = self.data_dir().display(),
             run = self.run_dir().display(),
             user = SERVER_USER.0,
             id_last = id_first + 16 * 65_536 - 1,
+            network = options.network.as_ref().unwrap_or(&network),
             runtime = options.runtime,
             sections = options.sections,
         )

@@ -65,6 +65,18 @@ pub struct ProblemPage {
     pub detail: String,
     /// What to do about it.
     pub advice: String,
+    /// Where the same is asked again; empty where that would not help.
+    pub again: String,
     /// The request's id, which the log bears too.
     pub request_id: String,
+}
+
+/// The same for somebody who has signed in: the way to everything else stays.
+#[derive(Debug, Clone, Template)]
+#[template(path = "problem.html")]
+pub struct ProblemInFrame {
+    /// The frame.
+    pub shell: Shell,
+    /// What went wrong.
+    pub problem: ProblemPage,
 }

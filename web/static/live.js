@@ -29,16 +29,21 @@ function morph(from, to) {
     if (from.getAttribute(name) !== value && !kept(from, name)) from.setAttribute(name, value);
   }
   if (from.matches("input, textarea, select")) return;
-  const wanted = from.matches("tbody:hover, [data-rows]:hover") && [...from.children].every((row) => row.id) ? held(from, to) : [...to.childNodes];
+  const wanted = from.matches("tbody:hover, [data-rows]:hover") && [...from.children].every(idOf) ? held(from, to) : [...to.childNodes];
   const byId = new Map();
-  for (const child of from.children) if (child.id) byId.set(child.id, child);
+  for (const child of from.children) if (idOf(child)) byId.set(idOf(child), child);
   let at = from.firstChild;
   for (const next of wanted) {
     let match = null;
     if (next === at) match = at;
-    else if (next.id && byId.has(next.id)) match = byId.get(next.id);
-    else if (at && !at.id && !next.id && alike(at, next)) match = at;
+    else if (idOf(next)) match = byId.get(idOf(next)) || null;
+    else match = nextAlike(at, next);
     if (match) {
+      while (at && at !== match && !idOf(at) && !idOf(match)) {
+        const passed = at;
+        at = at.nextSibling;
+        passed.remove();
+      }
       if (match === at) at = at.nextSibling;
       else from.insertBefore(match, at);
       if (match !== next) morph(match, next);
@@ -64,8 +69,18 @@ function held(from, to) {
   return [...order, ...rows.values()];
 }
 
-function alike(a, b) {
-  return a.nodeType === b.nodeType && a.nodeName === b.nodeName;
+/** The id of a node. A form's own property would be its field of that name. */
+function idOf(node) {
+  return (node.nodeType === Node.ELEMENT_NODE && node.getAttribute("id")) || "";
+}
+
+/** The nearest node from `at` on, before one with an id, that can become `next`. */
+function nextAlike(at, next) {
+  for (let node = at; node && !idOf(node); node = node.nextSibling) {
+    if (node.nodeType === next.nodeType && node.nodeName === next.nodeName) return node;
+    if (next.nodeType === Node.TEXT_NODE) return null;
+  }
+  return null;
 }
 
 /** What belongs to the person and not to the server. */

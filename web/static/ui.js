@@ -78,7 +78,7 @@ document.addEventListener("submit", async (event) => {
   const form = event.target;
   if (!form.matches("form[data-quick]") || event.defaultPrevented) return;
   const button = event.submitter;
-  if (!button || button.matches("[data-dialog-post]")) return;
+  if (!button || button.matches("[data-dialog-post], [formmethod=get]")) return;
   event.preventDefault();
   await act(form, button);
 });
@@ -317,6 +317,13 @@ document.addEventListener("keydown", (event) => {
     return;
   }
   if (target.matches("input:not([type=checkbox], [type=radio]), textarea, select")) return;
+  if (event.key === "Enter" && target.matches(".pick input")) {
+    // It would press the form's first button, whichever row that is of.
+    event.preventDefault();
+    const link = target.closest("tr") && target.closest("tr").querySelector("th a");
+    if (link) link.click();
+    return;
+  }
   if (Date.now() - leading < 1200) {
     leading = 0;
     const link = document.querySelector(`[data-key="${CSS.escape(event.key)}"]`);
@@ -337,7 +344,7 @@ document.addEventListener("keydown", (event) => {
     const next = rows[here < 0 ? 0 : Math.min(rows.length - 1, Math.max(0, here + (event.key === "j" ? 1 : -1)))];
     if (!next) return;
     // The focus itself moves, so that Enter opens and a screen reader follows.
-    const there = next.querySelector("th a, .name a, a, button, input") || next;
+    const there = next.querySelector("th a, .name a") || next.querySelector("a, button, input") || next;
     if (there === next) next.tabIndex = -1;
     there.focus();
     next.scrollIntoView({ block: "nearest" });

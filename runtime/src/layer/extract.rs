@@ -19,7 +19,7 @@ use nix::unistd::{Gid, Uid, fchown, fchownat, ftruncate, linkat, symlinkat};
 
 use super::archive::{Archive, Entry, Kind, Segment};
 use super::fault::{invalid, os, shown, too_large};
-use super::source::Source;
+use super::source::{Meter, Source, Times};
 use super::store::remove_tree;
 use super::tree::{Place, Tree, is_whiteout, mark_opaque, stat, type_of};
 use crate::sys;
@@ -46,6 +46,8 @@ pub(super) struct Extracted {
     pub(super) entries: u64,
     pub(super) bytes: u64,
     pub(super) devices_skipped: u64,
+    /// For the journal; all zero unless asked for.
+    pub(super) times: Times,
 }
 
 /// Extracts the archive in `source` below `root`.
@@ -53,6 +55,7 @@ pub(super) fn extract(
     source: Source<impl Read>,
     root: OwnedFd,
     caps: Caps,
+    meter: &Meter,
 ) -> Result<Extracted, Failure> {
     let mut archive = Archive::new(source);
     let mut writer = Writer {
@@ -73,6 +76,7 @@ pub(super) fn extract(
         entries: writer.entries,
         bytes: writer.bytes,
         devices_skipped: writer.devices_skipped,
+        times: meter.times(),
     })
 }
 

@@ -51,6 +51,9 @@ pub(crate) struct Place {
     pub(crate) first_id: u32,
     pub(crate) bytes_max: u64,
     pub(crate) entries_max: u64,
+    /// Whether to say how long each phase took.
+    #[serde(default)]
+    pub(crate) timing: bool,
 }
 
 impl Place {
@@ -61,6 +64,7 @@ impl Place {
             first_id,
             bytes_max: config.layer_bytes_max,
             entries_max: config.layer_entries_max,
+            timing: config.timing,
         }
     }
 }

@@ -1,6 +1,9 @@
 //! The inflated byte stream of a layer: hashed (its diff_id) and counted as it passes.
 
+use std::cell::Cell;
 use std::io::{self, BufRead, BufReader, Read};
+use std::rc::Rc;
+use std::time::Instant;
 
 use berth_runtime::digest::Digest;
 use berth_runtime::record::Failure;
@@ -24,6 +27,61 @@ pub(super) struct Source<R> {
     hash: Sha256,
     read_bytes: u64,
     bytes_max: u64,
+    meter: Meter,
+}
+
+/// Where the time of a stream goes, when that is asked for; for a line in the journal only.
+#[derive(Debug, Clone, Copy, Default, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Times {
+    /// Waiting for the next bytes, which others fetch and hash.
+    pub(super) wait_micros: u64,
+    /// Inflating.
+    pub(super) inflate_micros: u64,
+    /// Hashing what was inflated.
+    pub(super) hash_micros: u64,
+}
+
+/// Adds up the parts of [`Times`]; shared by the two ends of a stream.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Meter {
+    on: bool,
+    times: Rc<Cell<Times>>,
+}
+
+impl Meter {
+    pub(super) fn new(on: bool) -> Self {
+        Self { on, times: Rc::default() }
+    }
+
+    pub(super) fn times(&self) -> Times {
+        self.times.get()
+    }
+
+    fn measure<T>(&self, work: impl FnOnce() -> T, add: impl FnOnce(&mut Times, u64)) -> T {
+        if !self.on {
+            return work();
+        }
+        let begun = Instant::now();
+        let result = work();
+        let mut times = self.times.get();
+        add(&mut times, u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX));
+        self.times.set(times);
+        result
+    }
+}
+
+/// The input, with the waiting for it measured.
+struct Metered<R> {
+    input: R,
+    meter: Meter,
+}
+
+impl<R: Read> Read for Metered<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let input = &mut self.input;
+        self.meter.measure(|| input.read(buffer), |times, took| times.wait_micros += took)
+    }
 }
 
 /// Undoes `compression`. Several gzip members or zstd frames are one stream (RFC 1952, 2.2); bytes
@@ -31,7 +89,9 @@ pub(super) struct Source<R> {
 pub(super) fn inflate<'a>(
     input: impl Read + 'a,
     compression: Compression,
+    meter: &Meter,
 ) -> io::Result<Box<dyn Read + 'a>> {
+    let input = Metered { input, meter: meter.clone() };
     let input = BufReader::with_capacity(BUFFER_BYTES, input);
     Ok(match compression {
         Compression::None => Box::new(input),
@@ -48,15 +108,19 @@ fn zstd_decoder<B: BufRead>(input: B) -> io::Result<zstd::stream::read::Decoder<
 
 impl<R: Read> Source<R> {
     /// A stream that fails after `bytes_max` bytes.
-    pub(super) fn new(inner: R, bytes_max: u64) -> Self {
+    pub(super) fn new(inner: R, bytes_max: u64, meter: Meter) -> Self {
         let buffer = vec![0; BUFFER_BYTES].into_boxed_slice();
-        Self { inner, buffer, start: 0, end: 0, hash: Sha256::new(), read_bytes: 0, bytes_max }
+        let hash = Sha256::new();
+        Self { inner, buffer, start: 0, end: 0, hash, read_bytes: 0, bytes_max, meter }
     }
 
     /// What is at hand, at least one byte; empty at the end.
     pub(super) fn fill(&mut self) -> Result<&[u8], Failure> {
         while self.start == self.end {
-            let count = match self.inner.read(&mut self.buffer) {
+            let (inner, buffer) = (&mut self.inner, &mut self.buffer);
+            let read = || inner.read(buffer);
+            // The waiting is measured inside of this.
+            let count = match self.meter.measure(read, |times, took| times.inflate_micros += took) {
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(invalid(format!("inflate the layer: {error}"))),
@@ -64,7 +128,8 @@ impl<R: Read> Source<R> {
             if count == 0 {
                 return Ok(&[]);
             }
-            self.hash.update(&self.buffer[..count]);
+            let (hash, bytes) = (&mut self.hash, &self.buffer[..count]);
+            self.meter.measure(|| hash.update(bytes), |times, took| times.hash_micros += took);
             self.read_bytes = self.read_bytes.saturating_add(count as u64);
             if self.read_bytes > self.bytes_max {
                 let max = self.bytes_max;

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use berth_runtime::digest::Digest;
 use berth_runtime::record::Failure;
@@ -23,12 +24,13 @@ use sha2::{Digest as _, Sha256};
 use super::confine::{confine, explain_clone, namespaces};
 use super::extract::{Caps, Extracted, extract};
 use super::fault::{broken, cancelled, invalid, os};
-use super::source::{Source, inflate};
+use super::source::{Meter, Source, Times, inflate};
 use super::store::{Staging, Store, StoredFacts};
 use super::tree::errno_of;
 use super::{ANSWER_BYTES_MAX, Job, Place, Task};
 use crate::sys::clone3::{CloneFlags, Forked, clone3};
 use crate::sys::process::exit_now;
+use crate::timing;
 
 /// Bytes moved at a time, and asked for as the pipes' capacity.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -95,6 +97,7 @@ fn unpack(store: &Store, place: &Place, wanted: &Wanted<'_>) -> Result<LayerFact
     if let Some(stored) = store.find(wanted.blob)? {
         return facts_of(wanted, &stored);
     }
+    timing::begin(place.timing, "layer", &wanted.blob.hex()[..12]);
     let staging = store.stage(wanted.blob, place.first_id)?;
     match fill(&staging, place, wanted) {
         Ok(found) => {
@@ -108,6 +111,7 @@ fn unpack(store: &Store, place: &Place, wanted: &Wanted<'_>) -> Result<LayerFact
                 store.discard(&staging)?;
                 return Err(failure);
             }
+            timing::done("sync and name");
             facts_of(wanted, &facts)
         }
         Err(failure) => {
@@ -140,12 +144,15 @@ fn fill(staging: &Staging, place: &Place, wanted: &Wanted<'_>) -> Result<Extract
     // The child finds the staging directory as its working directory, see `enter_root`.
     fchdir(staging.fd()).map_err(|errno| os("enter the staging directory", errno))?;
     let mut child = Child::start(place, wanted.compression)?;
-    let forwarded = forward(&mut child);
+    timing::done("start the confined child");
+    let forwarded = forward(&mut child, place.timing);
+    timing::done("hand every byte on");
     let said = match &forwarded {
         Ok(_) => child.answer(),
         Err(failure) => Err(failure.clone()),
     };
     child.end();
+    timing::done("wait for the child's end");
     nix::unistd::chdir("/").map_err(|errno| os("leave the staging directory", errno))?;
     let found = said?;
     let Forwarded::All(blob) = forwarded? else {
@@ -156,6 +163,11 @@ fn fill(staging: &Staging, place: &Place, wanted: &Wanted<'_>) -> Result<Extract
         return Err(invalid(format!("the layer's bytes are {blob}, not {wanted}")));
     }
     check_diff_id(wanted, &found.diff_id)?;
+    let micros = |micros| Duration::from_micros(micros);
+    let Times { wait_micros, inflate_micros, hash_micros } = found.times;
+    timing::note("child: wait for bytes", micros(wait_micros));
+    timing::note("child: inflate", micros(inflate_micros.saturating_sub(wait_micros)));
+    timing::note("child: sha256 of the archive", micros(hash_micros));
     Ok(found)
 }
 
@@ -167,20 +179,26 @@ enum Forwarded {
 }
 
 /// Copies standard input to the child, hashing.
-fn forward(child: &mut Child) -> Result<Forwarded, Failure> {
+fn forward(child: &mut Child, timing: bool) -> Result<Forwarded, Failure> {
     let Some(to) = child.input.take() else { return Err(broken("the child has no input")) };
     let stdin = io::stdin();
     let mut buffer = vec![0; CHUNK_BYTES];
     let mut hash = Sha256::new();
+    let mut hashing = Duration::ZERO;
     loop {
         wait_for(stdin.as_fd(), PollFlags::POLLIN)?;
         let count = match read(stdin.as_fd(), &mut buffer) {
-            Ok(0) => return Ok(Forwarded::All(Digest::from_hash(&hash.finalize().into()))),
+            Ok(0) => {
+                timing::note("sha256 of the blob", hashing);
+                return Ok(Forwarded::All(Digest::from_hash(&hash.finalize().into())));
+            }
             Ok(count) => count,
             Err(Errno::EINTR | Errno::EAGAIN) => continue,
             Err(errno) => return Err(os("read the layer", errno)),
         };
+        let begun = timing.then(Instant::now);
         hash.update(&buffer[..count]);
+        hashing += begun.map_or(Duration::ZERO, |begun| begun.elapsed());
         let mut rest = &buffer[..count];
         while !rest.is_empty() {
             wait_for(to.as_fd(), PollFlags::POLLOUT)?;
@@ -324,10 +342,11 @@ fn child_main(ends: ChildEnds, place: &Place, compression: Compression) -> i32 {
         let root = confine(place.bytes_max)?;
         let overhead = place.entries_max.saturating_mul(ENTRY_OVERHEAD_BYTES);
         let stream_max = place.bytes_max.saturating_add(overhead);
-        let inflated = inflate(File::from(input), compression)
+        let meter = Meter::new(place.timing);
+        let inflated = inflate(File::from(input), compression, &meter)
             .map_err(|error| broken(format!("begin to inflate: {error}")))?;
         let caps = Caps { bytes_max: place.bytes_max, entries_max: place.entries_max };
-        extract(Source::new(inflated, stream_max), root, caps)
+        extract(Source::new(inflated, stream_max, meter.clone()), root, caps, &meter)
     });
     let written = serde_json::to_vec(&found)
         .map_err(io::Error::from)

@@ -23,6 +23,7 @@ use crate::places::Places;
 use crate::process::{self, ProcessKey};
 use crate::profile::{self, ProfileHost};
 use crate::sys::socket;
+use crate::timing;
 
 /// The name of a monitor's socket in the run directory.
 pub(crate) const SOCKET: &str = "monitor.sock";
@@ -50,7 +51,9 @@ pub(super) fn build(job: &Job, places: &Places) -> Result<Parts, Failure> {
     let mut record = LiveRecord { version: ledger::VERSION, run: start.run, monitor, live: None };
     record.write(&run).map_err(file)?;
     let (tree, logs) = places.make_tree(&job.person, &start.container).map_err(file)?;
+    timing::done("records and directories");
     let (cgroup, limits) = make_cgroup(job)?;
+    timing::done("cgroup, limits, devices");
     let listener = socket::listen_in(run.as_fd(), SOCKET, BACKLOG)
         .map_err(FileError::os("listen on", SOCKET))
         .map_err(file)?;
@@ -60,8 +63,10 @@ pub(super) fn build(job: &Job, places: &Places) -> Result<Parts, Failure> {
             .attach(created.network_namespace.as_fd(), &place.attachment())?,
         None => network::loopback_only(created.network_namespace.as_fd())?,
     }
+    timing::done("network");
     let out_of_memory = cgroup.oom_notifier()?;
     created.start()?;
+    timing::done("release: capabilities, seccomp, execve");
     let live = Live {
         pid: created.pid.as_raw(),
         start_ticks: process::start_ticks(created.pid.as_raw()).map_err(file)?,
@@ -73,6 +78,7 @@ pub(super) fn build(job: &Job, places: &Places) -> Result<Parts, Failure> {
     };
     record.live = Some(live.clone());
     record.write(&run).map_err(file)?;
+    timing::done("record of what runs");
     close_standard_streams().map_err(file)?;
     Ok(Parts {
         live,

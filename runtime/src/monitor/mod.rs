@@ -29,6 +29,7 @@ use crate::places::Places;
 use crate::process;
 use crate::supervise::receive_job;
 use crate::sys::spawn;
+use crate::timing;
 
 pub(crate) use build::SOCKET;
 
@@ -75,7 +76,10 @@ fn run(channel: OwnedFd) -> ExitCode {
     // fail for a group's leader, which has that already.
     let session = nix::unistd::setsid();
     debug_assert!(session.is_ok());
+    let began = std::time::Instant::now();
     let Ok((job, lock)) = receive(&channel) else { return ExitCode::from(2) };
+    timing::begin(job.config.timing, "monitor", job.start.container.short());
+    timing::note("wait for the job", began.elapsed());
     let (live, watch) = match start(&job) {
         Ok(started) => started,
         Err(failure) => {
@@ -106,6 +110,7 @@ fn start(job: &Job) -> Result<(Live, watch::Watch), Failure> {
     let parts = build::build(job, &places)?;
     let live = parts.live.clone();
     privilege::drop_all(job.person.monitor_uid).map_err(|error| broken(&error))?;
+    timing::begin(false, "", "");
     Ok((live, watch::Watch::new(job, parts)))
 }
 

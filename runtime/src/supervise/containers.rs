@@ -30,6 +30,7 @@ use crate::process::{self, ProcessKey};
 use crate::profile::{self, ProfileHost};
 use crate::sys::lock::try_lock;
 use crate::sys::{socket, spawn};
+use crate::timing;
 
 /// How long a monitor may build.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -161,6 +162,7 @@ impl Supervisor {
     }
 
     fn begin(&mut self, token: Token, request: StartRequest) -> Result<(), Failure> {
+        timing::begin(self.config.timing, "supervisor", request.container.short());
         validate::start(&request, &self.config)?;
         let person = self.people.get(request.person).ok_or_else(|| {
             let message = format!("person {} is not known to the supervisor", request.person);
@@ -188,6 +190,7 @@ impl Supervisor {
             stop: request.stop,
             place: self.choose_place(&person, request.network)?,
         };
+        timing::done("check the request");
         let container = request.container.clone();
         let monitor = self.spawn_monitor(token, &person, request, &start)?;
         let fresh = || Entry::new(person.person, None);
@@ -254,6 +257,7 @@ impl Supervisor {
             return Err(failure(FailureClass::Conflict, "container.running", message));
         }
         start.write(&record).map_err(file)?;
+        timing::done("records");
         let monitors = self.scope.monitors(person.group, person.person)?;
         monitors.create()?;
         let born = monitors.entry()?;
@@ -278,11 +282,14 @@ impl Supervisor {
         )
         .map_err(FileError::os("start", "the monitor"))
         .map_err(file)?;
+        timing::done("start the monitor");
         if !born.procs.is_empty() {
             // v1. It waits for its job, so it has no child yet that could be left outside.
             monitors.join(spawned.pid.as_raw())?;
         }
+        timing::done("monitor into the v1 cgroups");
         super::tasks::hand_over(&ours, &job, &[lock.as_fd()]).map_err(file)?;
+        timing::done("give it its job");
         // The lock is the open file's, which the monitor has open from here on.
         Ok(Monitor {
             pidfd: spawned.pidfd,

@@ -20,6 +20,7 @@ use axum::response::{IntoResponse, Response};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::host;
+use super::pages;
 use super::problem::{self, Asked, Pending};
 use super::rate;
 use super::reached::Reached;
@@ -87,6 +88,7 @@ async fn outer(State(app): State<App>, mut request: Request, next: Next) -> Resp
             true => Surface::Api,
             false => Surface::Page,
         };
+    let theme = pages::theme(&app, request.headers());
     let reached = Reached::of(&app.config.server, peer, request.headers());
     let visitor = visitor(&app, request.headers(), &reached, &request_id);
     request.extensions_mut().insert(visitor.clone());
@@ -113,7 +115,7 @@ async fn outer(State(app): State<App>, mut request: Request, next: Next) -> Resp
             tracing::warn!(request_id, "a refused request was not audited: too many at once");
         }
     }
-    let asked = Asked { method: &method, uri: &uri, surface, request_id: &request_id };
+    let asked = Asked { method: &method, uri: &uri, surface, request_id: &request_id, theme };
     response = problem::finish(&asked, response);
     add_headers(response.headers_mut(), surface, &request_id);
     if host::wants_hsts(&app, &reached) {
@@ -144,13 +146,13 @@ pub async fn enforce(State(rule): State<Rule>, request: Request, next: Next) -> 
         Ok(found) => found,
         Err((caller, error)) => {
             seen.set_actor(caller.as_deref());
-            return error.into_response();
+            return told(error.into_response(), caller.map(|caller| *caller));
         }
     };
-    if let Some(caller) = caller {
-        seen.set_actor(Some(&caller));
+    if let Some(caller) = &caller {
+        seen.set_actor(Some(caller));
         app.note_used(&caller.actor.via);
-        parts.extensions.insert(caller);
+        parts.extensions.insert(caller.clone());
     }
     let request = Request::from_parts(parts, body);
     let mut response = in_time(&rule, request, next).await;
@@ -158,7 +160,7 @@ pub async fn enforce(State(rule): State<Rule>, request: Request, next: Next) -> 
     if let Some(budget) = budget.filter(|_| !response.headers().contains_key(rate::LIMIT)) {
         rate::add_headers(response.headers_mut(), &budget);
     }
-    response
+    told(response, caller)
 }
 
 async fn in_time(rule: &Rule, request: Request, next: Next) -> Response {
@@ -168,6 +170,24 @@ async fn in_time(rule: &Rule, request: Request, next: Next) -> Response {
         Err(_) => Error::unavailable("request.timeout", format!("no answer within {secs} s"))
             .into_response(),
     }
+}
+
+/// The answer to a path that there is none of. Its address pays before anybody is looked up for it.
+pub async fn nowhere(State(app): State<App>, request: Request) -> Response {
+    let (parts, _) = request.into_parts();
+    if let Err(error) = rate::charge(&app, None, &parts, "") {
+        return error.into_response();
+    }
+    let caller = authenticate(&app, &parts).await.ok().flatten();
+    told(Error::NotFound("page").into_response(), caller)
+}
+
+/// A refusal with the one who is told, for the frame of its page.
+fn told(mut response: Response, caller: Option<Caller>) -> Response {
+    if let (Some(caller), true) = (caller, response.extensions().get::<Pending>().is_some()) {
+        response.extensions_mut().insert(caller);
+    }
+    response
 }
 
 type Judged = Result<(Option<Caller>, Option<Budget>), (Option<Box<Caller>>, Error)>;

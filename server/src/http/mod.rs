@@ -79,7 +79,7 @@ pub fn describe() -> (Vec<RouteRow>, OpenApi) {
 pub fn router(app: &App) -> Router {
     let (router, _, _) = routes().into_parts();
     let router = router
-        .fallback(rate::nothing_here)
+        .fallback(guard::nowhere)
         .method_not_allowed_fallback(|| async { problem::MethodNotAllowed })
         .with_state(app.clone());
     guard::around(app, router)

@@ -12,14 +12,16 @@ use axum::http::header::{
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use berth_web::Template;
-use berth_web::entry::ProblemPage;
-use berth_web::shell::Shell;
+use berth_web::entry::{ProblemInFrame, ProblemPage};
+use berth_web::shell::Theme;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::pages;
 use super::precondition;
 use super::rate;
 use super::routes::Surface;
+use crate::auth::Caller;
 use crate::error::{Error, FieldError, Refusal};
 
 /// Problem details (RFC 9457).
@@ -120,11 +122,14 @@ pub struct Asked<'a> {
     pub surface: Surface,
     /// The request's id.
     pub request_id: &'a str,
+    /// The colours of a page.
+    pub theme: Theme,
 }
 
 /// Gives a failed response its body.
 pub fn finish(asked: &Asked<'_>, mut response: Response) -> Response {
     let status = response.status();
+    let caller = response.extensions_mut().remove::<Caller>();
     let pending = response.extensions_mut().remove::<Pending>();
     let Some(Pending(error)) = pending else {
         if !status.is_client_error() && !status.is_server_error()
@@ -136,7 +141,7 @@ pub fn finish(asked: &Asked<'_>, mut response: Response) -> Response {
         let code = format!("http-{}", status.as_u16());
         let detail = status.canonical_reason().unwrap_or("refused").to_lowercase();
         let error = Error::Invalid { refusal: Refusal::new(code, detail), fields: Vec::new() };
-        return render(asked, response, &error);
+        return render(asked, response, &error, caller.as_ref());
     };
     if let Error::Broken { context, source } = error.as_ref() {
         let mut text = context.clone();
@@ -147,10 +152,15 @@ pub fn finish(asked: &Asked<'_>, mut response: Response) -> Response {
         }
         tracing::error!(request_id = asked.request_id, error = text, "a request failed");
     }
-    render(asked, response, &error)
+    render(asked, response, &error, caller.as_ref())
 }
 
-fn render(asked: &Asked<'_>, response: Response, error: &Error) -> Response {
+fn render(
+    asked: &Asked<'_>,
+    response: Response,
+    error: &Error,
+    caller: Option<&Caller>,
+) -> Response {
     if asked.surface == Surface::Page
         && matches!(error, Error::Unauthenticated)
         && asked.method == Method::GET
@@ -179,7 +189,7 @@ fn render(asked: &Asked<'_>, response: Response, error: &Error) -> Response {
         Surface::Api => {
             ("application/problem+json", serde_json::to_string(&problem).unwrap_or_default())
         }
-        Surface::Page => ("text/html; charset=utf-8", page(&problem)),
+        Surface::Page => ("text/html; charset=utf-8", page(asked, &problem, caller)),
     };
     let mut rendered = (status, body).into_response();
     rendered.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
@@ -201,8 +211,8 @@ fn to_sign_in(uri: &Uri) -> Response {
     response
 }
 
-/// The error page. Nobody is named on it: it is made without knowing who asks.
-fn page(problem: &ProblemBody) -> String {
+/// The error page: in the frame of whoever has signed in, else by itself.
+fn page(asked: &Asked<'_>, problem: &ProblemBody, caller: Option<&Caller>) -> String {
     let code = problem.kind.trim_start_matches("/problems/");
     let advice = match problem.status {
         403 if code == "request.cross-site" => "Open the page here and try again.",
@@ -211,18 +221,29 @@ fn page(problem: &ProblemBody) -> String {
         409 | 412 => "Look at how it stands now, then decide again.",
         429 | 503 => "Nothing was changed. Running containers are not touched.",
         500 => "Running containers are not touched. Give the operator the request’s id.",
+        507 => "Remove what you no longer need, or ask an operator for more.",
         _ => "",
     };
     let mut detail = problem.detail.clone();
     detail.get_mut(..1).map(str::make_ascii_uppercase);
+    let path = asked.uri.path_and_query().map_or("/", |path| path.as_str());
+    let again = *asked.method == Method::GET && matches!(problem.status, 429 | 500 | 503);
+    // Without the path: what is not there and what is not yours are the same page to the byte.
+    let mut shell = pages::shell(caller, asked.theme, "/");
+    shell.title.clone_from(&problem.title);
     let view = ProblemPage {
-        shell: Shell { title: problem.title.clone(), ..Shell::default() },
+        shell,
         status: problem.status,
         code: code.to_owned(),
         what: problem.title.clone(),
         detail: format!("{detail}."),
         advice: advice.to_owned(),
+        again: if again { path.to_owned() } else { String::new() },
         request_id: problem.request_id.clone(),
     };
-    view.render().unwrap_or_default()
+    match caller {
+        Some(_) => ProblemInFrame { shell: view.shell.clone(), problem: view }.render(),
+        None => view.render(),
+    }
+    .unwrap_or_default()
 }

@@ -64,15 +64,6 @@ fn is_costly(request: &Parts, route: &str) -> bool {
     route.ends_with(COSTLY_END) || !request.method.is_safe() && COSTLY.contains(&route)
 }
 
-/// What answers where no route is. Nobody is looked up for it, so its address pays.
-pub(super) async fn nothing_here(State(app): State<App>, request: Request) -> Error {
-    let (parts, _) = request.into_parts();
-    match charge(&app, None, &parts, "") {
-        Ok(_) => Error::NotFound("page"),
-        Err(error) => error,
-    }
-}
-
 /// Says that somebody is held back. Not one audit row each: whoever floods would push out what others
 /// did.
 pub(super) fn tell(budget: &Budget, client: Option<std::net::IpAddr>) {

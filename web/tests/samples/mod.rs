@@ -10,7 +10,7 @@ use berth_web::containers::{
     ConfirmPage, Head, LaunchForm, LaunchPage, LimitRow, ListPage, LogLine, LogsPage, OverviewPage,
     Pages, Preview, ProcessRow, ProcessesPage, RawBlock, RawPage, Row, SettingsPage, Size, Tab,
 };
-use berth_web::entry::{InvitationPage, ProblemPage, SetupPage, SignInPage};
+use berth_web::entry::{InvitationPage, ProblemInFrame, ProblemPage, SetupPage, SignInPage};
 use berth_web::format::{Moment, bytes_of, cores_used, percent};
 use berth_web::images::{self, HistoryRow, LayerRow, Pull, PullLayer};
 use berth_web::parts::{Act, Badge, Fact, Field, Meter, Scope};
@@ -91,6 +91,8 @@ pub(crate) fn all(hostile: &str) -> Vec<(String, String)> {
     add("hostile-invitation", invitation(hostile).render());
     add("problem-404", problem(404).render());
     add("problem-503", problem(503).render());
+    let inside = ProblemInFrame { shell: shell("Not found", Section::None), problem: problem(404) };
+    add("problem-inside", inside.render());
     out
 }
 
@@ -692,6 +694,7 @@ fn problem(status: u16) -> ProblemPage {
         what: what.into(),
         detail: detail.into(),
         advice: advice.into(),
+        again: if status == 503 { "/containers".into() } else { String::new() },
         request_id: "01JD7Q8ZK3".into(),
     }
 }

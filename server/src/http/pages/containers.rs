@@ -186,7 +186,8 @@ fn pages(query: &ListQuery, total: usize, page: usize) -> Pages {
     }
 }
 
-fn row(caller: &Caller, view: &ContainerView, used: Option<&Used>) -> Row {
+/// One container's row.
+pub(super) fn row(caller: &Caller, view: &ContainerView, used: Option<&Used>) -> Row {
     let now = Time::now().0;
     let (main, acts, more) = shown::acts(caller, view);
     Row {

@@ -46,12 +46,12 @@ struct Next {
 }
 
 async fn start(State(app): State<App>, frame: Frame) -> Result<Response> {
-    if setup::needed(&app).await? { frame.on("/setup") } else { frame.on("/containers") }
+    if setup::needed(&app).await? { frame.on("/setup") } else { frame.on("/home") }
 }
 
 async fn show_setup(State(app): State<App>, frame: Frame) -> Result<Response> {
     if !setup::needed(&app).await? {
-        return frame.on("/containers");
+        return frame.on("/home");
     }
     frame.page(&setup_page(&frame, &Posted::default(), Wrong::default(), String::new()))
 }
@@ -65,7 +65,7 @@ async fn complete_setup(
     let posted = Posted::new(pairs);
     let (secret, name) = (posted.text("secret"), posted.text("name"));
     match setup::complete(&app, &visitor, secret, name, posted.exact("password")).await {
-        Ok(done) => enter(&app, &frame, &done, "/images"),
+        Ok(done) => enter(&app, &frame, &done, "/home"),
         Err(error) => {
             let (status, wrong, text) = refusal(error)?;
             frame.page_with(status, &setup_page(&frame, &posted, wrong, text))
@@ -147,7 +147,7 @@ async fn accept_invitation(
         Err(Error::field("/password", "the two passwords are not the same"))
     };
     match result {
-        Ok(done) => enter(&app, &frame, &done, "/containers"),
+        Ok(done) => enter(&app, &frame, &done, "/home"),
         Err(error) => {
             let (status, mut wrong, text) = refusal(error)?;
             let text = if text.is_empty() { sentence(&wrong.take("")) } else { text };

@@ -4,6 +4,7 @@
 //! The notice travels in a cookie of half a minute that the next page reads and ends; it is text,
 //! escaped like any other.
 
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use axum::extract::FromRequestParts;
@@ -53,7 +54,7 @@ impl FromRequestParts<App> for Frame {
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
         Ok(Self {
             caller: parts.extensions.get::<Caller>().cloned(),
-            theme: Theme::read(cookie(headers, &format!("{instance}_theme")).unwrap_or("")),
+            theme: theme(&instance, headers),
             flash: cookie(headers, &format!("{instance}_flash")).and_then(read_flash),
             path: path.to_owned(),
             origin: reached.map(Reached::origin).unwrap_or_default(),
@@ -83,13 +84,9 @@ impl Frame {
         Shell {
             title: title.into(),
             section,
-            viewer: self.caller.as_ref().map(viewer),
-            entries: self.caller.as_ref().map(entries).unwrap_or_default(),
-            theme: self.theme,
             flash: self.flash.clone(),
-            path: self.path.clone(),
             origin: self.origin.clone(),
-            ..Shell::default()
+            ..shell(self.caller.as_ref(), self.theme, &self.path)
         }
     }
 
@@ -238,19 +235,36 @@ pub(super) fn encoded(text: &str) -> String {
     url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }
 
-/// The entries of the navigation whose pages let the caller in: the route table decides, so that no
+/// The frame around a page for `caller`.
+pub(super) fn shell(caller: Option<&Caller>, theme: Theme, path: &str) -> Shell {
+    Shell {
+        viewer: caller.map(viewer),
+        entries: caller.map(entries).unwrap_or_default(),
+        theme,
+        path: path.to_owned(),
+        ..Shell::default()
+    }
+}
+
+/// The colours that a browser has chosen.
+pub(super) fn theme(instance: &str, headers: &HeaderMap) -> Theme {
+    Theme::read(cookie(headers, &format!("{instance}_theme")).unwrap_or(""))
+}
+
+/// The path, if there is a page there that lets the caller in: the route table decides, so that no
 /// link leads to a refusal or to nowhere.
-fn entries(caller: &Caller) -> Vec<&'static Entry> {
-    static OPEN_TO: LazyLock<Vec<(&Entry, Access)>> = LazyLock::new(|| {
+pub(super) fn leads(path: &'static str, caller: Option<&Caller>) -> Option<&'static str> {
+    static PAGES: LazyLock<HashMap<String, Access>> = LazyLock::new(|| {
         let (table, _) = crate::http::describe();
-        let rule = |entry: &'static Entry| {
-            let row = table.iter().find(|row| row.method == "GET" && row.path == entry.path)?;
-            Some((entry, row.access))
-        };
-        ENTRIES.iter().filter_map(rule).collect()
+        let pages = table.into_iter().filter(|row| row.method == "GET");
+        pages.map(|row| (row.path, row.access)).collect()
     });
-    let open = OPEN_TO.iter().filter(|(_, access)| access.allows(Some(caller)).is_ok());
-    open.map(|(entry, _)| *entry).collect()
+    PAGES.get(path).is_some_and(|access| access.allows(caller).is_ok()).then_some(path)
+}
+
+/// The entries of the navigation that lead somewhere for the caller.
+fn entries(caller: &Caller) -> Vec<&'static Entry> {
+    ENTRIES.iter().filter(|entry| leads(entry.path, Some(caller)).is_some()).collect()
 }
 
 fn viewer(caller: &Caller) -> Viewer {

@@ -11,10 +11,13 @@ mod events;
 mod filter;
 mod form;
 mod frame;
+mod happened;
+mod home;
 mod hour;
 mod images;
 mod launch;
 mod log;
+mod machine;
 mod people;
 mod person;
 mod registries;
@@ -26,17 +29,21 @@ mod used;
 
 use axum::extract::Path;
 use axum::http::Method;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap};
 use axum::response::{IntoResponse, Response};
 use berth_web::assets;
+use berth_web::shell::{Shell, Theme};
 
 use super::routes::{Access, Routes};
+use crate::app::App;
+use crate::auth::Caller;
 use crate::error::{Error, Result};
 
 /// Adds the routes of all pages.
 pub(super) fn routes(routes: Routes) -> Routes {
     let routes = routes.page(Access::Public, Method::GET, "/assets/{name}", asset);
     let routes = entry::routes(routes);
+    let routes = home::routes(routes);
     let routes = account::routes(routes);
     let routes = people::routes(routes);
     let routes = person::routes(routes);
@@ -50,6 +57,16 @@ pub(super) fn routes(routes: Routes) -> Routes {
     let routes = story::routes(routes);
     let routes = launch::routes(routes);
     images::routes(routes)
+}
+
+/// The colours that a browser has chosen.
+pub(super) fn theme(app: &App, headers: &HeaderMap) -> Theme {
+    frame::theme(&app.config.runtime.instance, headers)
+}
+
+/// The frame of a page that no handler makes.
+pub(super) fn shell(caller: Option<&Caller>, theme: Theme, path: &str) -> Shell {
+    frame::shell(caller, theme, path)
 }
 
 async fn asset(Path(name): Path<String>) -> Result<Response> {

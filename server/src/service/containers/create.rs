@@ -22,6 +22,7 @@ use crate::inventory::operations::OperationState;
 use crate::registry::manifest::RunConfig;
 use crate::service::images::{self, ImageForStart};
 use crate::service::operations;
+use crate::timing::Phases;
 
 /// Makes a container; the same key makes it once.
 pub async fn create(
@@ -46,8 +47,9 @@ async fn create_whole(
     request: &CreateRequest,
     key: Option<&IdempotencyKey>,
 ) -> Result<ContainerId> {
-    let found = find_image(app, caller.principal, &request.image).await?;
     let id = new_id()?;
+    let mut phases = Phases::begin("create", id.short());
+    let found = find_image(app, caller.principal, &request.image).await?;
     let name = request.name.clone().unwrap_or_else(|| made_up_name(&request.image, &id));
     let image = match &found {
         Some(found) => {
@@ -80,14 +82,17 @@ async fn create_whole(
         image,
     };
     let _lock = app.containers.lock(&id).await;
+    phases.done("find the image, merge, check");
     if let Some(known) = insert(app, caller, &new, key).await? {
         return Ok(known);
     }
+    phases.done("commit container, intent, audit, event");
     let row = row(app, &id).await?;
     match found {
         None => begin_pull(app, caller, &row).await?,
         Some(found) if request.start => {
             launch_wished(app, &row, row.run, found.layers).await?;
+            phases.done("supervisor and monitor: from request to answer");
         }
         Some(_) => {}
     }

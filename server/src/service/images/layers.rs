@@ -18,6 +18,7 @@ use crate::inventory::images;
 use crate::registry::client::mismatch;
 use crate::registry::manifest::LayerBlob;
 use crate::registry::{ImageReference, Session};
+use crate::timing::Phases;
 
 /// A transfer that breaks off is taken up again this often at most.
 const ATTEMPTS_MAX: u32 = 5;
@@ -111,6 +112,7 @@ async fn download_and_unpack(
 ) -> Result<LayerFacts> {
     let content = &app.images.content;
     let digest = &wanted.layer.blob.digest;
+    let mut phases = Phases::begin("layer", &digest.hex()[..12]);
     let mut incoming = content.receive().await?;
     let (sender, receiver) = pipe::pipe().map_err(disk("make a pipe"))?;
     // Where the host's limit for unprivileged pipes is lower, the default does.
@@ -126,7 +128,9 @@ async fn download_and_unpack(
     };
     let fetch = download(source, wanted, &mut incoming, Some(sender));
     let ((), facts) = tokio::try_join!(fetch, unpack)?;
+    phases.done("fetch, hash, store and unpack");
     incoming.commit(content, digest).await?;
+    phases.done("sync and name the blob");
     Ok(facts)
 }
 

@@ -24,6 +24,7 @@ use crate::inventory::operations::{NewOperation, Operation};
 use crate::registry::manifest::{self, CONFIG_BYTES_MAX, Document, ImageConfig, ImageManifest};
 use crate::registry::{ImageReference, Session};
 use crate::service::{operations, registries};
+use crate::timing::Phases;
 
 /// Layers of one pull that come at once.
 const LAYERS_AT_ONCE: usize = 3;
@@ -81,6 +82,7 @@ async fn run(
     reference: &ImageReference,
     progress: &Progress,
 ) -> Result<Value> {
+    let mut phases = Phases::begin("pull", reference);
     let credentials = registries::credentials(app, owner, &reference.registry).await?;
     let signed_in = credentials.is_some();
     let session = app.images.registry.session(reference, credentials)?;
@@ -89,6 +91,7 @@ async fn run(
         note_login(app, owner, &reference.registry, resolved.as_ref().err()).await?;
     }
     let resolved = resolved?;
+    phases.done("manifest and configuration");
     let source = Source { session: &session, reference, owner };
     let (wanted, positions) = wanted(app, &resolved);
     progress.set_layers(wanted.iter().map(|layer| Arc::clone(&layer.progress)).collect());
@@ -98,6 +101,7 @@ async fn run(
     }
     let brought = futures_util::stream::iter(jobs).buffer_unordered(LAYERS_AT_ONCE);
     let mut brought: Vec<_> = brought.try_collect().await?;
+    phases.done("layers, from the first request to the last name");
     brought.sort_by_key(|(place, _)| *place);
     let layers: Vec<LayerRow> = positions
         .iter()
@@ -123,6 +127,7 @@ async fn run(
         source: "pull",
     };
     let id = commit(app, &image).await?;
+    phases.done("commit the image");
     let digest = resolved.index_digest.as_ref().unwrap_or(&resolved.manifest_digest);
     Ok(json!({ "image": id, "reference": reference.to_string(), "digest": digest }))
 }
