@@ -15,7 +15,8 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use berth_web::Template;
-use berth_web::shell::{ENTRIES, Entry, Flash, Section, Shell, Theme, Tone, Viewer};
+use berth_web::format::bytes;
+use berth_web::shell::{ENTRIES, Entry, Flash, Section, Shell, Strip, Theme, Tone, Viewer};
 
 use crate::app::App;
 use crate::auth::{Caller, Role};
@@ -23,11 +24,14 @@ use crate::error::{Error, Result};
 use crate::http::guard::cookie;
 use crate::http::reached::Reached;
 use crate::http::routes::Access;
+use crate::service::machine::{self, Disk};
 
 /// How long a notice waits for the page that shows it.
 const FLASH_SECS: u32 = 30;
 /// A choice is kept for as long as browsers let it be.
 const KEPT_SECS: u32 = 400 * 86_400;
+/// Below this share of the disk everyone is told.
+const DISK_LOW_PERCENT: u64 = 5;
 /// A notice's bytes at most; a cookie has room for 4096.
 const FLASH_BYTES_MAX: usize = 1500;
 
@@ -42,6 +46,7 @@ pub(super) struct Frame {
     https: bool,
     /// The request's `Cookie` headers alone.
     cookies: HeaderMap,
+    strips: Vec<Strip>,
 }
 
 impl FromRequestParts<App> for Frame {
@@ -52,8 +57,12 @@ impl FromRequestParts<App> for Frame {
         let headers = &parts.headers;
         let reached = parts.extensions.get::<Reached>();
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+        let caller = parts.extensions.get::<Caller>().cloned();
+        // One call of the kernel; a file system that cannot be asked is no news for everyone.
+        let disk = caller.as_ref().and_then(|_| machine::disk(&app.config.store_dir()).ok());
         Ok(Self {
-            caller: parts.extensions.get::<Caller>().cloned(),
+            caller,
+            strips: disk.as_ref().and_then(disk_strip).into_iter().collect(),
             theme: theme(&instance, headers),
             flash: cookie(headers, &format!("{instance}_flash")).and_then(read_flash),
             path: path.to_owned(),
@@ -86,6 +95,7 @@ impl Frame {
             section,
             flash: self.flash.clone(),
             origin: self.origin.clone(),
+            strips: self.strips.clone(),
             ..shell(self.caller.as_ref(), self.theme, &self.path)
         }
     }
@@ -235,6 +245,20 @@ pub(super) fn encoded(text: &str) -> String {
     url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }
 
+/// Says that the disk is nearly full, which concerns whoever pulls or writes.
+fn disk_strip(disk: &Disk) -> Option<Strip> {
+    let left = disk.available_bytes;
+    if left > disk.total_bytes / 100 * DISK_LOW_PERCENT {
+        return None;
+    }
+    let share = format!("{} of {}", bytes(left), bytes(disk.total_bytes));
+    Some(Strip {
+        tone: if left > disk.total_bytes / 100 { Tone::Attention } else { Tone::Bad },
+        text: format!("The disk for images and files is nearly full: {share} left."),
+        link: Some(("See your images", "/images".to_owned())),
+    })
+}
+
 /// The frame around a page for `caller`.
 pub(super) fn shell(caller: Option<&Caller>, theme: Theme, path: &str) -> Shell {
     Shell {
@@ -294,6 +318,14 @@ mod tests {
         for path in ["//evil", "https://evil", "", "evil", "/\\evil", "/a\r\nb", "/\tevil"] {
             assert_eq!(local(path), "/", "{path:?}");
         }
+    }
+
+    #[test]
+    fn a_disk_is_said_to_be_full_before_it_is() {
+        let of = |available_bytes| Disk { total_bytes: 1000, available_bytes, files_available: 9 };
+        assert!(disk_strip(&of(51)).is_none());
+        assert_eq!(disk_strip(&of(50)).map(|strip| strip.tone), Some(Tone::Attention));
+        assert_eq!(disk_strip(&of(10)).map(|strip| strip.tone), Some(Tone::Bad));
     }
 
     #[test]
