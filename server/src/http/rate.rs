@@ -2,7 +2,6 @@
 //! (draft-ietf-httpapi-ratelimit-headers): `RateLimit-Policy` with quota and window, `RateLimit` with
 //! what remains and the seconds until all of it is back.
 
-use axum::extract::{Request, State};
 use axum::http::header::{HeaderMap, HeaderName, HeaderValue};
 use axum::http::request::Parts;
 
