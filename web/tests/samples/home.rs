@@ -1,11 +1,21 @@
 //! Samples of the home page.
 
+use berth_web::Template;
 use berth_web::format::Moment;
 use berth_web::home::{FirstSteps, Happened, HomePage, MachineNow, Need, PersonShare, Stack, Task};
 use berth_web::parts::{Act, Badge, Meter};
 use berth_web::shell::{Section, Tone};
 
 use super::{ID, NOW, rows, shell};
+
+/// The pages of this file with their names.
+pub(super) fn all(hostile: &str, long: &str, add: &mut impl FnMut(&str, super::Rendered)) {
+    add("home", page("train", true).render());
+    add("home-user", page("train", false).render());
+    add("home-first", first(false).render());
+    add("home-long", page(long, true).render());
+    add("hostile-home", page(hostile, true).render());
+}
 
 /// The home page; an overseer sees the machine.
 pub(super) fn page(name: &str, overseer: bool) -> HomePage {

@@ -9,6 +9,26 @@ use berth_web::system::{
 
 use super::*;
 
+/// The pages of this file with their names.
+pub(super) fn all(hostile: &str, long: &str, add: &mut impl FnMut(&str, super::Rendered)) {
+    add("person", person("tom", false).render());
+    add("person-stale", person(long, true).render());
+    add("hostile-person", person(hostile, false).render());
+    add("events-empty", events("", 0).render());
+    add("events", events("tom", 100).render());
+    add("hostile-events", events(hostile, 3).render());
+    add("audit", audit(long, 100).render());
+    add("hostile-audit", audit(hostile, 3).render());
+    add("system", system(long).render());
+    add("hostile-system", system(hostile).render());
+    add("doctor", doctor(false).render());
+    add("doctor-away", doctor(true).render());
+    add("warnings", warnings("", 0).render());
+    add("hostile-warnings", warnings(hostile, 3).render());
+    add("registries", registries("registry.lab:5000").render());
+    add("hostile-registries", registries(hostile).render());
+}
+
 fn at(seconds: i64) -> Moment {
     Moment::new(NOW - seconds * 1000, NOW)
 }

@@ -20,18 +20,17 @@ use berth_web::shell::{ApiCall, ENTRIES, Flash, Mark, Section, Shell, Theme, Ton
 const NOW: i64 = 1_795_224_225_000;
 const ID: &str = "3f9a6c0d51e84b7c9a2e6f1d0c8b7a65";
 
+/// A page, or why it is none.
+type Rendered = Result<String, berth_web::Error>;
+
 /// Every page with its name; `hostile` stands wherever people can put text.
 pub(crate) fn all(hostile: &str) -> Vec<(String, String)> {
     let long = "a-very-long-name-that-somebody-gave-to-a-container-because-they-could-63";
     let mut out = Vec::new();
-    let mut add = |name: &str, html: Result<String, berth_web::Error>| {
+    let mut add = |name: &str, html: Rendered| {
         out.push((name.to_owned(), html.expect("the page renders")));
     };
-    add("home", home::page("train", true).render());
-    add("home-user", home::page("train", false).render());
-    add("home-first", home::first(false).render());
-    add("home-long", home::page(long, true).render());
-    add("hostile-home", home::page(hostile, true).render());
+    home::all(hostile, long, &mut add);
     add("containers-empty", list(&[], true).render());
     add("containers-three", list(&rows(3, "train"), false).render());
     add("containers-dark", dark(list(&rows(7, "train"), false)).render());
@@ -66,22 +65,7 @@ pub(crate) fn all(hostile: &str) -> Vec<(String, String)> {
     add("people", people_page("tom", None).render());
     add("people-link", people_page("tom", Some("tom")).render());
     add("hostile-people", people_page(hostile, Some(hostile)).render());
-    add("person", machine::person("tom", false).render());
-    add("person-stale", machine::person(long, true).render());
-    add("hostile-person", machine::person(hostile, false).render());
-    add("events-empty", machine::events("", 0).render());
-    add("events", machine::events("tom", 100).render());
-    add("hostile-events", machine::events(hostile, 3).render());
-    add("audit", machine::audit(long, 100).render());
-    add("hostile-audit", machine::audit(hostile, 3).render());
-    add("system", machine::system(long).render());
-    add("hostile-system", machine::system(hostile).render());
-    add("doctor", machine::doctor(false).render());
-    add("doctor-away", machine::doctor(true).render());
-    add("warnings", machine::warnings("", 0).render());
-    add("hostile-warnings", machine::warnings(hostile, 3).render());
-    add("registries", machine::registries("registry.lab:5000").render());
-    add("hostile-registries", machine::registries(hostile).render());
+    machine::all(hostile, long, &mut add);
     add("account", account().render());
     add("setup", setup("").render());
     add("setup-errors", setup("That is not the setup secret.").render());
