@@ -1,9 +1,10 @@
 //! Connections: one request each, one answer each, a time limit and a cap.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::sys::socket::{Shutdown, shutdown};
 
 use berth_runtime::record::{Failure, FailureClass};
 use berth_runtime::wire::{Answer, Envelope, MESSAGE_BYTES_MAX, PROTOCOL_VERSION, Request};
@@ -15,6 +16,9 @@ use crate::sys::socket;
 pub(super) const CONNECTIONS_MAX: usize = 512;
 /// How long a connection may be without its request.
 const REQUEST_LIMIT: Duration = Duration::from_secs(5);
+
+/// Messages that are looked for in a connection that is turned away.
+const QUEUE_MAX: u32 = 1024;
 
 /// Names a connection for as long as it lasts; never used again.
 pub(super) type Token = u64;
@@ -67,8 +71,26 @@ impl Connection {
             return Some(connection);
         }
         let message = "only root and the server's user may ask the supervisor";
+        // A socket that is closed with something unread in it loses what was sent to the other end
+        // (unix(7)): nothing more is taken, and what has come is dropped.
+        connection.take_no_more();
         connection.send(Failure::new(FailureClass::Denied, "peer.denied", message).into());
         None
+    }
+
+    /// Lets the other end send nothing more, and drops what it has sent.
+    fn take_no_more(&self) {
+        if shutdown(self.socket.as_raw_fd(), Shutdown::Read).is_err() {
+            return;
+        }
+        // The queue is short, and now nobody adds to it; a message that is too long goes, too.
+        for _ in 0..QUEUE_MAX {
+            match receive_message(&self.socket) {
+                Ok((bytes, _)) if bytes.is_empty() => return,
+                Ok(_) | Err(Errno::EINTR | Errno::EMSGSIZE) => {}
+                Err(_) => return,
+            }
+        }
     }
 
     /// Its descriptor, for poll(2).
