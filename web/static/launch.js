@@ -1,5 +1,6 @@
 // The launch form: sizes fill the fields, and what the server makes of the form is shown while it is
-// filled in. Without this script the same buttons ask the server for the form again.
+// filled in. Without this script the size buttons, too, ask the server for the form again, as the
+// preview always does: its answer says beside each field what is wrong with it.
 
 const launchForm = document.querySelector("form[data-launch]");
 if (launchForm) previewLaunch(launchForm);
@@ -31,15 +32,11 @@ function previewLaunch(form) {
   form.addEventListener("change", soon);
   form.addEventListener("click", (event) => {
     const size = event.target.closest("[data-size]");
-    const preview = event.target.closest("[data-preview]");
-    if (!size && !preview) return;
+    if (!size) return;
     event.preventDefault();
-    if (size) {
-      const { cpu, weight, memory, swap, pids } = size.dataset;
-      const values = { cpu, cpu_weight: weight, memory, swap, pids };
-      for (const [name, value] of Object.entries(values)) form.elements[name].value = value;
-    }
-    if (preview) document.getElementById("preview").scrollIntoView({ block: "center" });
+    const { cpu, weight, memory, swap, pids } = size.dataset;
+    const values = { cpu, cpu_weight: weight, memory, swap, pids };
+    for (const [name, value] of Object.entries(values)) form.elements[name].value = value;
     ask();
   });
 }

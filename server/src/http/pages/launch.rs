@@ -224,8 +224,7 @@ fn shown_preview(frame: &Frame, request: &Result<CreateRequest>, here: bool) -> 
     let request = match request {
         Ok(request) => request,
         Err(error) => {
-            let reason = sentence(&error.to_string());
-            return Ok(Preview { not_ready: reason, ..Preview::default() });
+            return Ok(Preview { not_ready: reason(error), ..Preview::default() });
         }
     };
     let json = serde_json::to_string_pretty(&said(request)?)
@@ -240,6 +239,17 @@ fn shown_preview(frame: &Frame, request: &Result<CreateRequest>, here: bool) -> 
         image: image.to_owned(),
         not_ready: String::new(),
     })
+}
+
+/// Why a request cannot be launched: field by field, where that is known.
+fn reason(error: &Error) -> String {
+    match error {
+        Error::Invalid { fields, .. } if !fields.is_empty() => {
+            let details: Vec<&str> = fields.iter().map(|field| field.detail.as_str()).collect();
+            sentence(&details.join("; "))
+        }
+        other => sentence(&other.to_string()),
+    }
 }
 
 /// What a launch leaves, in sentences. There are no quotas: what is left is the machine's, and
