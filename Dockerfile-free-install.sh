@@ -223,10 +223,16 @@ listen = $(listen_toml)
 #swap_bytes = 0
 #pids = 512
 
-# Sizes that the launch page offers; small, medium and large if none is here.
+# Sizes that the launch page offers; these if none is here.
 #[[containers.sizes]]
 #name = "small"
 #limits = { cpu_millis = 500, cpu_weight = 100, memory_bytes = 268435456, swap_bytes = 0, pids = 128 }
+#[[containers.sizes]]
+#name = "medium"
+#limits = { cpu_millis = 1000, cpu_weight = 100, memory_bytes = 1073741824, swap_bytes = 0, pids = 512 }
+#[[containers.sizes]]
+#name = "large"
+#limits = { cpu_millis = 4000, cpu_weight = 100, memory_bytes = 8589934592, swap_bytes = 0, pids = 2048 }
 
 [images]
 # Bytes of one uploaded archive at most.
@@ -243,10 +249,11 @@ listen = $(listen_toml)
 # Networks that nothing is fetched from, beside those that are never public.
 #forbidden_networks = []
 # Authorities (PEM) that are trusted beside the system's; the lab's proxy for public registries, and
-# a file with user:password for it. Both files must be readable by the user berth.
-#ca_file = "/etc/berth/ca.pem"
-#proxy = "http://proxy.lab:3128"
-#proxy_credentials_file = "/etc/berth/proxy-credentials"
+# a file with user:password for it. Both files must be readable by the user berth. None of the three
+# is set by default:
+# ca_file = "/etc/berth/ca.pem"
+# proxy = "http://proxy.lab:3128"
+# proxy_credentials_file = "/etc/berth/proxy-credentials"
 
 [retention]
 # Records older or more than this are dropped.
@@ -282,6 +289,8 @@ server_user = "$user"
 #unpackers_max = 4
 # Whether containers enter the AppArmor profile berth-container where it is loaded.
 #apparmor = true
+# Whether the log says how long each phase of a start takes.
+#timing = false
 
 # The most that one container may ever be given; the supervisor refuses more.
 #[runtime.ceilings]
