@@ -160,13 +160,13 @@ fn memory_is_bounded_and_the_end_says_so() {
     let hog = "exec dd if=/dev/zero of=/dev/null bs=64M count=1";
     let mut start = Start::script(1000, hog);
     start.limits.memory_bytes = 32 * MIB;
-    let (container, _) = supervised.run(start);
+    let (container, _) = supervised.start_container(start);
     let record = supervised.wait(&container);
     let exit = record.exit.expect("an exit record");
     assert_eq!((exit.signal, exit.cause), (Some(9), ExitCause::OutOfMemory), "{exit:?}");
     assert_eq!((exit.oom_kills, exit.memory_bytes_max), (1, 32 * MIB));
     // The control: with enough it ends well.
-    let (container, _) = supervised.run(Start::script(1000, hog));
+    let (container, _) = supervised.start_container(Start::script(1000, hog));
     let exit = supervised.wait(&container).exit.expect("an exit record");
     assert_eq!((exit.code, exit.cause), (Some(0), ExitCause::Exited), "{exit:?}");
 }

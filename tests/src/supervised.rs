@@ -103,8 +103,14 @@ impl Supervised {
         }
     }
 
-    /// Starts a container and gives its id and what is known of it.
+    /// Starts a container whose program lives on; its id and what is known of it.
     pub fn run(&self, start: Start) -> (ContainerId, Live) {
+        let (container, record) = self.start_container(start);
+        (container, record.live.expect("a started container lives"))
+    }
+
+    /// Starts a container; its id and its record, without `live` when its program has ended by then.
+    pub fn start_container(&self, start: Start) -> (ContainerId, ContainerRecord) {
         let group = PrincipalId::DEFAULT_GROUP;
         self.ask(Request::PersonAdd { person: start.person, group }).expect("the person is added");
         let container = new_id();
@@ -131,10 +137,7 @@ impl Supervised {
             stop: StopOptions { signal: 15, grace_secs: 1 },
         };
         match self.ask(Request::ContainerStart(Box::new(request))) {
-            Ok(Answer::Started(record)) => {
-                let live = record.live.expect("a started container lives");
-                (container, live)
-            }
+            Ok(Answer::Started(record)) => (container, *record),
             Ok(other) => panic!("to a start came {other:?}"),
             Err(failure) => panic!("{failure:?}\n{}", self.supervisor.log()),
         }
