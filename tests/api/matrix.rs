@@ -308,6 +308,13 @@ const ROWS: &[Row] = &[
         body: "",
     },
     Row {
+        route: "GET /api/v1/images/{id}/export",
+        who: Who::SignedIn,
+        scope: "read",
+        object: Object::Made(image, Reach::Content),
+        body: "",
+    },
+    Row {
         route: "DELETE /api/v1/images/{id}",
         who: Who::Member,
         scope: "operate",

@@ -2,11 +2,14 @@
 //! importing archives. Rows of the security bar carry their names (I01, I03, …) in the tests'.
 
 mod breakout;
+mod export;
 mod formats;
 mod hostile;
 mod import;
 mod outbound;
 mod pull;
 mod registry;
+mod resume;
+mod sharing;
 mod support;
 mod unpack;

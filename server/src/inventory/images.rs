@@ -306,16 +306,7 @@ pub async fn references(db: &SqlitePool, image: &str) -> Result<Vec<ReferenceRow
     .bind(image)
     .fetch_all(db)
     .await?;
-    rows.iter()
-        .map(|row| {
-            let (kind, value): (String, String) = (row.try_get("kind")?, row.try_get("value")?);
-            let value = match kind.as_str() {
-                "digest" => ReferenceValue::Digest(digest(&value)?),
-                _ => ReferenceValue::Tag(value),
-            };
-            Ok(ReferenceRow { name: row.try_get("name")?, value })
-        })
-        .collect()
+    rows.iter().map(reference).collect()
 }
 
 /// An image's layers, lowest first.
@@ -420,11 +411,21 @@ fn image(row: &SqliteRow) -> Result<ImageRow> {
     })
 }
 
-fn digest(text: &str) -> Result<Digest> {
+/// A reference out of `name`, `kind` and `value`.
+pub(super) fn reference(row: &SqliteRow) -> Result<ReferenceRow> {
+    let (kind, value): (String, String) = (row.try_get("kind")?, row.try_get("value")?);
+    let value = match kind.as_str() {
+        "digest" => ReferenceValue::Digest(digest(&value)?),
+        _ => ReferenceValue::Tag(value),
+    };
+    Ok(ReferenceRow { name: row.try_get("name")?, value })
+}
+
+pub(super) fn digest(text: &str) -> Result<Digest> {
     text.parse().map_err(|source: berth_runtime::id::BadId| Error::broken("read a digest", source))
 }
 
-fn bytes(row: &SqliteRow, column: &str) -> Result<u64> {
+pub(super) fn bytes(row: &SqliteRow, column: &str) -> Result<u64> {
     let value: i64 = row.try_get(column)?;
     u64::try_from(value).map_err(|source| Error::broken("read a size", source))
 }

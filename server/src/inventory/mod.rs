@@ -13,6 +13,7 @@ pub mod audit;
 pub mod containers;
 pub mod events;
 pub mod idempotency;
+pub mod image_shares;
 pub mod images;
 pub mod keys;
 pub mod operations;

@@ -1,9 +1,11 @@
-//! `/api/v1/images`: pull, import, list, inspect, tag, remove.
+//! `/api/v1/images`: pull, import, export, list, inspect, tag, remove.
 
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::http::header::{CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE};
+use axum::response::{IntoResponse, Response};
 use berth_runtime::digest::Digest;
 use berth_runtime::id::PrincipalId;
 use serde::{Deserialize, Serialize};
@@ -18,15 +20,18 @@ use crate::http::extract::{Caller, Create, Items, JsonBody, PageParams, Path, Qu
 use crate::http::precondition::{Precondition, Tagged};
 use crate::http::problem::ProblemBody;
 use crate::http::routes::{Access, Routes};
+use crate::http::stream;
+use crate::inventory::image_shares::Holder;
 use crate::inventory::images::ReferenceValue;
 use crate::inventory::operations::Operation;
-use crate::service::images::{self, Image, Inspected, Upload};
+use crate::service::images::{self, Image, Inspected, Layer, Upload};
 
 /// Adds the routes.
 pub fn routes(routes: Routes) -> Routes {
     routes
         .add(Access::SignedIn(TokenScope::Read), routes!(list))
         .add(Access::SignedIn(TokenScope::Read), routes!(show))
+        .add(Access::SignedIn(TokenScope::Read), routes!(export))
         .add(Access::Member(TokenScope::Operate), routes!(remove))
         .add(Access::Member(TokenScope::Operate), routes!(pull))
         .add(Access::Member(TokenScope::Operate), routes!(tag, untag))
@@ -54,6 +59,15 @@ struct ImageView {
     compressed_bytes: u64,
     /// Its layers as unpacked.
     unpacked_bytes: u64,
+    /// Bytes of layers, each counted once and as unpacked, that no other image of its owner has:
+    /// what its removal frees at most.
+    unique_bytes: u64,
+    /// Bytes of layers that other images of its owner have too.
+    shared_bytes: u64,
+    /// Containers that use it, of those that one sees.
+    containers: u64,
+    /// When one of those was last started.
+    last_used_at: Option<Time>,
     /// `pull` or `import`.
     source: String,
     /// When it came here.
@@ -75,6 +89,26 @@ struct ImageDetail {
     layers: Vec<LayerView>,
     /// How it came to be, oldest step first; empty for those who may not read what is in it.
     history: Vec<HistoryView>,
+    /// What holds it, among what its owner has and one sees.
+    held_by: HeldByView,
+}
+
+/// What holds an image or its layers; at most 100 of each kind.
+#[derive(Debug, Serialize, ToSchema)]
+struct HeldByView {
+    /// Containers that use it: while there are any, it cannot be removed.
+    containers: Vec<HolderView>,
+    /// Other images of its owner with a layer of it: those layers stay when it goes.
+    images: Vec<HolderView>,
+}
+
+/// Something that holds an image or a layer.
+#[derive(Debug, Serialize, ToSchema)]
+struct HolderView {
+    /// Its id.
+    id: String,
+    /// What it is called; null for an image without a name.
+    name: Option<String>,
 }
 
 /// How a container of an image runs.
@@ -114,6 +148,8 @@ struct LayerView {
     compressed_bytes: u64,
     /// Its files' size.
     unpacked_bytes: u64,
+    /// Other images of the image's owner that have it too; at most 100.
+    shared_with: Vec<HolderView>,
 }
 
 /// A step of an image's history.
@@ -294,9 +330,31 @@ async fn import(
     Ok((StatusCode::ACCEPTED, Json(operation)))
 }
 
+/// Downloads an image as a tar archive: an OCI image layout, named by its tags, that `docker load`
+/// takes too. Images of others only their owner may download; the system's everyone.
+#[utoipa::path(get, path = "/api/v1/images/{id}/export", tag = "images",
+    params(("id" = String, Path, description = "The image")),
+    responses(
+        (status = 200, content_type = "application/x-tar", body = Vec<u8>),
+        (status = 403, body = ProblemBody), (status = 404, body = ProblemBody)))]
+async fn export(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Response> {
+    let export = images::export(&app, &caller, &id).await?;
+    let headers = [
+        (CONTENT_TYPE, "application/x-tar".to_owned()),
+        (CONTENT_LENGTH, export.bytes.to_string()),
+        (CONTENT_DISPOSITION, format!("attachment; filename=\"{}\"", export.file_name)),
+    ];
+    let body = Body::from_stream(stream::guarded(&app, &caller, export.read())?);
+    Ok((headers, body).into_response())
+}
+
 impl From<Image> for ImageView {
     fn from(image: Image) -> Self {
-        let Image { row, references } = image;
+        let Image { row, references, share } = image;
         let PrincipalId(owner) = row.owner;
         let is_tag = |value: &ReferenceValue| matches!(value, ReferenceValue::Tag(_));
         let (tags, digests): (Vec<_>, Vec<_>) =
@@ -311,6 +369,10 @@ impl From<Image> for ImageView {
             platform: row.platform,
             compressed_bytes: row.compressed_bytes,
             unpacked_bytes: row.unpacked_bytes,
+            unique_bytes: share.unique_bytes,
+            shared_bytes: share.shared_bytes,
+            containers: share.containers,
+            last_used_at: share.last_used_at,
             source: row.source,
             created_at: row.created_at,
             id: row.id,
@@ -320,7 +382,7 @@ impl From<Image> for ImageView {
 
 impl From<Inspected> for ImageDetail {
     fn from(inspected: Inspected) -> Self {
-        let Inspected { image, config, layers } = inspected;
+        let Inspected { image, config, layers, containers, images } = inspected;
         let run = config.config;
         Self {
             image: image.into(),
@@ -337,16 +399,7 @@ impl From<Inspected> for ImageDetail {
                 exposed_ports: run.exposed_ports.into_keys().collect(),
                 volumes: run.volumes.into_keys().collect(),
             },
-            layers: layers
-                .into_iter()
-                .map(|layer| LayerView {
-                    digest: layer.blob.as_str().to_owned(),
-                    diff_id: layer.diff_id.as_str().to_owned(),
-                    compression: layer.compression,
-                    compressed_bytes: layer.compressed_bytes,
-                    unpacked_bytes: layer.unpacked_bytes,
-                })
-                .collect(),
+            layers: layers.into_iter().map(Into::into).collect(),
             history: config
                 .history
                 .into_iter()
@@ -357,6 +410,29 @@ impl From<Inspected> for ImageDetail {
                     empty_layer: step.empty_layer,
                 })
                 .collect(),
+            held_by: HeldByView { containers: holders(containers), images: holders(images) },
         }
     }
+}
+
+impl From<Layer> for LayerView {
+    fn from(layer: Layer) -> Self {
+        let Layer { row, shared_with } = layer;
+        Self {
+            digest: row.blob.as_str().to_owned(),
+            diff_id: row.diff_id.as_str().to_owned(),
+            compression: row.compression,
+            compressed_bytes: row.compressed_bytes,
+            unpacked_bytes: row.unpacked_bytes,
+            shared_with: holders(shared_with),
+        }
+    }
+}
+
+fn holders(list: Vec<Holder>) -> Vec<HolderView> {
+    let view = |holder: Holder| {
+        let Holder { id, name } = holder;
+        HolderView { id, name: Some(name).filter(|name| !name.is_empty()) }
+    };
+    list.into_iter().map(view).collect()
 }

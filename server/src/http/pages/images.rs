@@ -338,7 +338,8 @@ async fn detail(
     frame.page(&view)
 }
 
-fn layer_row(layer: &crate::inventory::images::LayerRow) -> LayerRow {
+fn layer_row(layer: &images::Layer) -> LayerRow {
+    let layer = &layer.row;
     LayerRow {
         digest: layer.blob.as_str().to_owned(),
         size: bytes(layer.unpacked_bytes),

@@ -19,6 +19,8 @@ use crate::registry::manifest::{
 const FILES_MAX: usize = 10_000;
 /// Images in an archive at most.
 const IMAGES_MAX: usize = 16;
+/// Entries of an index at most: an image has one for each of its names.
+const ENTRIES_MAX: usize = 128;
 /// Bytes of a name at most.
 const NAME_BYTES_MAX: usize = 512;
 
@@ -122,10 +124,11 @@ impl Archive {
 
     /// The images in it.
     pub fn images(&mut self) -> Result<Vec<Found>> {
-        let images = if self.parts.contains_key("manifest.json") {
-            self.saved_images()?
-        } else if self.parts.contains_key("oci-layout") {
+        // What is both is read as a layout: it has the manifest that the image was made with.
+        let images = if self.parts.contains_key("oci-layout") {
             self.layout_images()?
+        } else if self.parts.contains_key("manifest.json") {
+            self.saved_images()?
         } else {
             return Err(wrong("it has neither manifest.json (docker save) nor oci-layout"));
         };
@@ -185,30 +188,40 @@ impl Archive {
             return Err(wrong("its oci-layout has another version than 1.0.0"));
         }
         let index: LayoutIndex = self.json("index.json")?;
-        if index.manifests.len() > IMAGES_MAX {
-            return Err(wrong("it holds too many images"));
+        if index.manifests.len() > ENTRIES_MAX {
+            return Err(wrong("its index has too many entries"));
         }
-        let mut images = Vec::new();
+        let mut images: Vec<Found> = Vec::new();
         for entry in index.manifests {
-            let mut digest: Digest =
-                entry.digest.parse().map_err(|error| wrong(format!("{error}")))?;
-            let mut bytes = self.blob(&digest, MANIFEST_BYTES_MAX)?;
-            let manifest = match manifest::parse(&bytes, None)? {
-                Document::Image(manifest) => manifest,
-                Document::Index(entries) => {
-                    digest = manifest::choose(&entries)?.digest.clone();
-                    bytes = self.blob(&digest, MANIFEST_BYTES_MAX)?;
-                    match manifest::parse(&bytes, None)? {
-                        Document::Image(manifest) => manifest,
-                        Document::Index(_) => return Err(wrong("an index holds an index")),
-                    }
-                }
-            };
             let names = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];
-            let names = names.iter().find_map(|key| entry.annotations.get(*key)).cloned();
-            images.push(self.layout_image(names.into_iter().collect(), bytes, &manifest)?);
+            let name = names.iter().find_map(|key| entry.annotations.get(*key)).cloned();
+            let (bytes, manifest) = self.layout_manifest(&entry)?;
+            if let Some(known) = images.iter_mut().find(|known| known.manifest == bytes) {
+                known.names.extend(name);
+                continue;
+            }
+            if images.len() >= IMAGES_MAX {
+                return Err(wrong("it holds too many images"));
+            }
+            images.push(self.layout_image(name.into_iter().collect(), bytes, &manifest)?);
         }
         Ok(images)
+    }
+
+    /// The manifest that an entry of the index stands for, for this machine.
+    fn layout_manifest(&mut self, entry: &LayoutEntry) -> Result<(Vec<u8>, ImageManifest)> {
+        let digest: Digest = entry.digest.parse().map_err(|error| wrong(format!("{error}")))?;
+        let bytes = self.blob(&digest, MANIFEST_BYTES_MAX)?;
+        let entries = match manifest::parse(&bytes, None)? {
+            Document::Image(manifest) => return Ok((bytes, manifest)),
+            Document::Index(entries) => entries,
+        };
+        let digest = manifest::choose(&entries)?.digest.clone();
+        let bytes = self.blob(&digest, MANIFEST_BYTES_MAX)?;
+        match manifest::parse(&bytes, None)? {
+            Document::Image(manifest) => Ok((bytes, manifest)),
+            Document::Index(_) => Err(wrong("an index holds an index")),
+        }
     }
 
     fn layout_image(

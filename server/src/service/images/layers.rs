@@ -20,8 +20,12 @@ use crate::registry::manifest::LayerBlob;
 use crate::registry::{ImageReference, Session};
 use crate::timing::Phases;
 
-/// A transfer that breaks off is taken up again this often at most.
+/// A transfer that breaks off is begun this often at most.
 const ATTEMPTS_MAX: u32 = 5;
+/// Those that brought this much do not count: a large layer may break off more often.
+const ATTEMPT_BYTES: u64 = 64 << 20;
+/// Before the second attempt; each further one waits twice as long.
+const PAUSE: Duration = Duration::from_millis(250);
 /// A transfer must bring this much in each such time, or it has failed.
 const PACE_BYTES: u64 = 64 << 10;
 const PACE_TIME: Duration = Duration::from_secs(60);
@@ -134,7 +138,8 @@ async fn download_and_unpack(
     Ok(facts)
 }
 
-/// Fetches and verifies all bytes, taking up a broken transfer where it ended.
+/// Fetches and verifies all bytes. A transfer that breaks off goes on from the byte that it had come
+/// to: what was hashed, stored and unpacked stays so.
 async fn download(
     source: &Source<'_>,
     wanted: &Wanted,
@@ -143,21 +148,31 @@ async fn download(
 ) -> Result<()> {
     let blob = &wanted.layer.blob;
     let mut attempts = 0;
-    while incoming.bytes() < blob.bytes || attempts == 0 {
-        attempts += 1;
+    loop {
         let before = incoming.bytes();
-        match transfer(source, wanted, incoming, &mut unpacker).await {
-            Ok(()) => {}
-            // Only a transfer that had begun is worth another try.
-            Err(Error::Unavailable(_)) if incoming.bytes() > before && attempts < ATTEMPTS_MAX => {}
-            Err(error) => return Err(error),
+        let result = transfer(source, wanted, incoming, &mut unpacker).await;
+        if result.is_ok() && incoming.bytes() >= blob.bytes {
+            break;
         }
-        if attempts >= ATTEMPTS_MAX && incoming.bytes() < blob.bytes {
+        attempts = if incoming.bytes() - before >= ATTEMPT_BYTES { 1 } else { attempts + 1 };
+        let why = match result {
+            Ok(()) => "it ended before its end".to_owned(),
+            // Only a transfer that had begun is worth another try.
+            Err(Error::Unavailable(refusal)) if incoming.bytes() > 0 => refusal.detail,
+            Err(error) => return Err(error),
+        };
+        if attempts >= ATTEMPTS_MAX {
+            let (have, whole) = (incoming.bytes(), blob.bytes);
             return Err(Error::unavailable(
                 "registry.broken",
-                "the registry keeps breaking off in the middle of a layer",
+                format!(
+                    "the registry keeps breaking off in the middle of a layer ({have} of {whole} \
+                     bytes came in {attempts} attempts); the last time: {why}"
+                ),
             ));
         }
+        tracing::info!(layer = %blob.digest, bytes = incoming.bytes(), why, "taken up again");
+        tokio::time::sleep(PAUSE * 2u32.pow(attempts - 1)).await;
     }
     if incoming.bytes() != blob.bytes || incoming.digest() != blob.digest {
         return Err(mismatch("a layer"));

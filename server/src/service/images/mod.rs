@@ -5,6 +5,7 @@
 //! [`reconcile`].
 
 mod archive;
+mod export;
 mod import;
 mod layers;
 mod progress;
@@ -28,10 +29,12 @@ use crate::clock::Time;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::inventory::events::NewEvent;
+use crate::inventory::image_shares::{self, Holder, Share};
 use crate::inventory::images::{self, Filter, ImageRow, LayerRow, ReferenceRow, ReferenceValue};
 use crate::registry::manifest::{ImageConfig, RunConfig};
 use crate::registry::{ImageReference, Registry};
 
+pub use export::open as export;
 pub use import::{Upload, receive as import};
 pub use pull::start as pull;
 
@@ -57,6 +60,8 @@ pub struct Image {
     pub row: ImageRow,
     /// What it is called, tags first.
     pub references: Vec<ReferenceRow>,
+    /// What of it is its alone, and how it is used.
+    pub share: Share,
 }
 
 /// The version of what can be edited of an image: its names.
@@ -74,7 +79,20 @@ pub struct Inspected {
     /// Its config.
     pub config: ImageConfig,
     /// Its layers, lowest first.
-    pub layers: Vec<LayerRow>,
+    pub layers: Vec<Layer>,
+    /// Containers that use it, of those that the caller sees.
+    pub containers: Vec<Holder>,
+    /// Other images of its owner that have a layer of it.
+    pub images: Vec<Holder>,
+}
+
+/// A layer of an image.
+#[derive(Debug, Clone)]
+pub struct Layer {
+    /// The row.
+    pub row: LayerRow,
+    /// Other images of the image's owner that have it too.
+    pub shared_with: Vec<Holder>,
 }
 
 /// All that a container needs of an image.
@@ -135,12 +153,28 @@ pub async fn list(
     let filter = Filter { reference: wanted.reference, owner: wanted.owner, before };
     let rows = images::list(db, caller.sees(), &filter, page.rows()).await?;
     let listed = page.cut(rows, |row| format!("{} {}", row.created_at.0, row.id));
-    let mut items = Vec::new();
-    for row in listed.items {
-        let references = images::references(db, &row.id).await?;
-        items.push(Image { row, references });
-    }
+    let items = with_shares(app, caller, listed.items).await?;
     Ok(Listed { items, next: listed.next })
+}
+
+/// Images with what is known of them, however many, by two questions.
+async fn with_shares(app: &App, caller: &Caller, rows: Vec<ImageRow>) -> Result<Vec<Image>> {
+    let db = app.inventory.read();
+    let ids: Vec<&str> = rows.iter().map(|row| row.id.as_str()).collect();
+    let mut references = image_shares::references_of(db, &ids).await?;
+    let mut shares = image_shares::of_images(db, caller.sees(), &ids).await?;
+    let images = rows.into_iter().map(|row| Image {
+        references: references.remove(&row.id).unwrap_or_default(),
+        share: shares.remove(&row.id).unwrap_or_default(),
+        row,
+    });
+    Ok(images.collect())
+}
+
+/// One image with what is known of it.
+async fn with_share(app: &App, caller: &Caller, row: ImageRow) -> Result<Image> {
+    let found = with_shares(app, caller, vec![row]).await?.pop();
+    found.ok_or_else(|| Error::defect("find an image's share"))
 }
 
 /// One image in detail.
@@ -156,9 +190,21 @@ pub async fn inspect(app: &App, caller: &Caller, id: &str) -> Result<Inspected> 
         config.config = RunConfig::default();
         config.history.clear();
     }
-    let references = images::references(db, id).await?;
-    let layers = images::layers(db, id).await?;
-    Ok(Inspected { image: Image { row, references }, config, layers })
+    let containers = image_shares::containers(db, caller.sees(), id).await?;
+    let sharers = image_shares::sharers(db, id).await?;
+    let mut images: Vec<Holder> = Vec::new();
+    for (_, holder) in &sharers {
+        if images.len() < image_shares::HOLDERS_MAX as usize && !images.contains(holder) {
+            images.push(holder.clone());
+        }
+    }
+    let layers = images::layers(db, id).await?.into_iter().map(|row| {
+        let with = sharers.iter().filter(|(blob, _)| *blob == row.blob);
+        Layer { shared_with: with.map(|(_, holder)| holder.clone()).collect(), row }
+    });
+    let layers = layers.collect();
+    let image = with_share(app, caller, row).await?;
+    Ok(Inspected { image, config, layers, containers, images })
 }
 
 /// Gives an image of the caller's own one more name; a tag moves from the image that bore it.
@@ -195,8 +241,7 @@ pub async fn tag(
     };
     write.event(event).await?;
     write.commit().await?;
-    let references = images::references(app.inventory.read(), id).await?;
-    Ok(Image { row, references })
+    with_share(app, caller, row).await
 }
 
 /// Takes a name from an image; the image stays.
@@ -247,13 +292,7 @@ pub async fn remove(app: &App, caller: &Caller, id: &str, expected: &Expected) -
     let mut digests: Vec<Digest> = layers.into_iter().map(|layer| layer.blob).collect();
     digests.extend([row.manifest, row.config_digest]);
     let app = app.clone();
-    tokio::spawn(async move {
-        for digest in digests {
-            if let Err(error) = collect(&app, &digest).await {
-                tracing::warn!(%digest, error = %error, "content stays until the next start");
-            }
-        }
-    });
+    tokio::spawn(async move { collect_all(&app, digests).await });
     Ok(())
 }
 
@@ -318,6 +357,15 @@ async fn reconcile_once(app: &App) -> Result<u64> {
         removed += u64::from(collect(app, &digest).await?);
     }
     Ok(removed)
+}
+
+/// Removes what of this nobody holds.
+async fn collect_all(app: &App, digests: Vec<Digest>) {
+    for digest in digests {
+        if let Err(error) = collect(app, &digest).await {
+            tracing::warn!(%digest, error = %error, "content stays until the next start");
+        }
+    }
 }
 
 /// Removes a blob and its unpacked layer if nobody holds them; whether it has.

@@ -84,6 +84,12 @@ impl Content {
         std::fs::File::open(self.path(digest)).map(OwnedFd::from).map_err(disk("open a blob"))
     }
 
+    /// The stored blob's size.
+    pub fn size(&self, digest: &Digest) -> Result<u64> {
+        let meta = std::fs::metadata(self.path(digest)).map_err(disk("look at a blob"))?;
+        Ok(meta.len())
+    }
+
     /// Begins to receive a blob.
     pub async fn receive(&self) -> Result<Incoming> {
         let path = self.temporary.join(random_id()?);
