@@ -210,8 +210,25 @@ impl From<RuntimeError> for Error {
     }
 }
 
+/// The supervisor's codes that are about its conversation with us, never about a caller's request.
+fn is_ours(code: &str) -> bool {
+    code.starts_with("wire.") || code.starts_with("peer.")
+}
+
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
+        match failure.code.as_str() {
+            "wire.version" => {
+                let text = "the supervisor is of another version than the server";
+                return Self::unavailable("supervisor.version", text);
+            }
+            code if is_ours(code) => return Self::broken("ask the supervisor", failure),
+            // One code for people, whichever field it is: the sentence names it.
+            code if code.starts_with("start.") => {
+                return Self::invalid("container.start-refused", failure.message);
+            }
+            _ => {}
+        }
         let refusal = Refusal::new(failure.code.clone(), failure.message.clone());
         match failure.class {
             // Which object it was only the calling service knows; it maps `NotFound` before this.

@@ -13,6 +13,7 @@ mod idempotency;
 mod keys;
 mod matrix;
 mod oversight;
+mod problems;
 mod proxies;
 mod rates;
 mod requests;

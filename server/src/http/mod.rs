@@ -32,6 +32,7 @@
 //! new file embedded.
 
 pub mod api;
+pub mod catalogue;
 pub mod export;
 pub mod extract;
 pub mod guard;
@@ -66,6 +67,7 @@ pub fn routes() -> Routes {
     let routes = api::events::routes(routes);
     let routes = api::keys::routes(routes);
     let routes = api::system::routes(routes);
+    let routes = api::problems::routes(routes);
     pages::routes(routes)
 }
 

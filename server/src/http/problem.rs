@@ -17,21 +17,23 @@ use berth_web::shell::Theme;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::catalogue;
 use super::pages;
 use super::precondition;
 use super::rate;
 use super::routes::Surface;
 use crate::auth::Caller;
-use crate::error::{Error, FieldError, Refusal};
+use crate::error::{Error, FieldError};
 
 /// Problem details (RFC 9457).
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Problem)]
 pub struct ProblemBody {
-    /// `/problems/<code>`; stable.
+    /// `/problems/<code>`; stable. The page there says why it comes and what to do;
+    /// `GET /api/v1/problems` lists all.
     #[serde(rename = "type")]
     pub kind: String,
-    /// The status in words.
+    /// What the type means, in a few words; the same for all problems of a type.
     pub title: String,
     /// The status.
     pub status: u16,
@@ -81,8 +83,7 @@ impl IntoResponse for Error {
 
 impl IntoResponse for MethodNotAllowed {
     fn into_response(self) -> Response {
-        let refusal = Refusal::new("method-not-allowed", "this path does not know this method");
-        let error = Error::Invalid { refusal, fields: Vec::new() };
+        let error = Error::invalid("method-not-allowed", "this path does not know this method");
         let mut response = StatusCode::METHOD_NOT_ALLOWED.into_response();
         response.extensions_mut().insert(Pending(Arc::new(error)));
         response
@@ -97,12 +98,9 @@ pub fn status(error: &Error) -> StatusCode {
         Error::Denied(_) => StatusCode::FORBIDDEN,
         Error::Conflict(_) => StatusCode::CONFLICT,
         Error::Stale { .. } => StatusCode::PRECONDITION_FAILED,
-        Error::Invalid { refusal, .. } => match refusal.code.as_ref() {
-            "request.malformed" => StatusCode::BAD_REQUEST,
-            "request.media-type" => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "host.unknown" => StatusCode::MISDIRECTED_REQUEST,
-            _ => StatusCode::UNPROCESSABLE_ENTITY,
-        },
+        Error::Invalid { refusal, .. } => catalogue::find(&refusal.code)
+            .and_then(|known| StatusCode::from_u16(known.status).ok())
+            .unwrap_or(StatusCode::UNPROCESSABLE_ENTITY),
         Error::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         Error::Exhausted(_) => StatusCode::INSUFFICIENT_STORAGE,
         Error::TooMany { .. } | Error::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
@@ -138,9 +136,8 @@ pub fn finish(asked: &Asked<'_>, mut response: Response) -> Response {
             return response;
         }
         // A refusal that some layer made without our error: the status is all that is known.
-        let code = format!("http-{}", status.as_u16());
         let detail = status.canonical_reason().unwrap_or("refused").to_lowercase();
-        let error = Error::Invalid { refusal: Refusal::new(code, detail), fields: Vec::new() };
+        let error = Error::invalid("request.refused", detail);
         return render(asked, response, &error, caller.as_ref());
     };
     if let Error::Broken { context, source } = error.as_ref() {
@@ -176,7 +173,11 @@ fn render(
     };
     let problem = ProblemBody {
         kind: format!("/problems/{}", error.code()),
-        title: status.canonical_reason().unwrap_or("Error").to_owned(),
+        title: match catalogue::find(error.code()) {
+            Some(known) => known.title,
+            None => status.canonical_reason().unwrap_or("Error"),
+        }
+        .to_owned(),
         status: status.as_u16(),
         detail,
         fields: match error {
@@ -214,16 +215,7 @@ fn to_sign_in(uri: &Uri) -> Response {
 /// The error page: in the frame of whoever has signed in, else by itself.
 fn page(asked: &Asked<'_>, problem: &ProblemBody, caller: Option<&Caller>) -> String {
     let code = problem.kind.trim_start_matches("/problems/");
-    let advice = match problem.status {
-        403 if code == "request.cross-site" => "Open the page here and try again.",
-        403 => "An operator of this machine can lift this.",
-        404 => "Look for it in your lists; it may have been removed.",
-        409 | 412 => "Look at how it stands now, then decide again.",
-        429 | 503 => "Nothing was changed. Running containers are not touched.",
-        500 => "Running containers are not touched. Give the operator the request’s id.",
-        507 => "Remove what you no longer need, or ask an operator for more.",
-        _ => "",
-    };
+    let advice = catalogue::find(code).map_or("", |known| known.cure);
     let mut detail = problem.detail.clone();
     detail.get_mut(..1).map(str::make_ascii_uppercase);
     let path = asked.uri.path_and_query().map_or("/", |path| path.as_str());

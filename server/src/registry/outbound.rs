@@ -112,16 +112,17 @@ impl Outbound {
 
 /// The lab's proxy, with its credentials from a file so that the configuration can be shown.
 fn proxy(address: &str, credentials: Option<&Path>) -> Result<Proxy> {
-    let mut proxy = Proxy::all(address).map_err(|_| {
-        Error::invalid("registries.proxy", format!("{address:?} is no proxy's address"))
-    })?;
+    // The configuration's check has read the address before.
+    let mut proxy =
+        Proxy::all(address).map_err(|error| Error::broken("read registries.proxy", error))?;
     if let Some(path) = credentials {
         let bytes = read(path)?;
         let text = String::from_utf8_lossy(&bytes);
         let pair = text.trim_end_matches(['\r', '\n']).split_once(':');
         let (user, password) = pair.ok_or_else(|| {
-            let what = format!("{} does not hold user:password", path.display());
-            Error::invalid("registries.proxy_credentials_file", what)
+            let path = path.display();
+            let key = "registries.proxy_credentials_file";
+            Error::defect(format!("use {key}: {path} does not hold user:password"))
         })?;
         proxy = proxy.basic_auth(user, password);
     }
@@ -130,9 +131,9 @@ fn proxy(address: &str, credentials: Option<&Path>) -> Result<Proxy> {
 
 /// The authorities that the operator trusts beside the system's.
 fn certificates(path: &Path) -> Result<Vec<Certificate>> {
-    let wrong = |why: String| {
-        Error::invalid("registries.ca_file", format!("{} holds {why}", path.display()))
-    };
+    let path_shown = path.display();
+    let wrong =
+        |why: String| Error::defect(format!("use registries.ca_file: {path_shown} holds {why}"));
     let found = Certificate::from_pem_bundle(&read(path)?)
         .map_err(|error| wrong(format!("no certificates in PEM form: {error}")))?;
     if found.is_empty() { Err(wrong("no certificate".into())) } else { Ok(found) }

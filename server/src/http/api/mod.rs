@@ -6,6 +6,7 @@ pub mod images;
 pub mod keys;
 pub mod operations;
 pub mod people;
+pub mod problems;
 pub mod registries;
 pub mod sessions;
 pub mod setup;

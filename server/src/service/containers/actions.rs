@@ -527,7 +527,7 @@ async fn wait_ended(app: &App, id: &ContainerId, run: u64, limit: Duration) -> R
                 return Ok(());
             }
             let text = "the container has not ended in time; it is still being stopped";
-            return Err(Error::unavailable("container.stopping", text));
+            return Err(Error::unavailable("container.still-stopping", text));
         }
     }
 }

@@ -1,0 +1,138 @@
+//! Codes about signing in, roles, people, tokens, set-up and signing keys.
+
+use super::{Known, known};
+
+pub(super) const KNOWN: &[Known] = &[
+    known(
+        "unauthenticated",
+        401,
+        "Sign in first",
+        "No session or token came, or it has ended, was revoked, or its person was disabled.",
+        "Sign in again, or make a new token under Account.",
+    ),
+    known(
+        "session.refused",
+        403,
+        "Name or password is wrong",
+        "There is no such person with this password. Which of the two is wrong is told to nobody.",
+        "Try again with care. An operator can make a one-time link that sets a new password.",
+    ),
+    known(
+        "too-many-attempts",
+        429,
+        "Too many failed attempts",
+        "Wrong passwords were tried for this name or from this address. Each further one waits longer, up \
+         to five minutes.",
+        "Wait for as long as is said. From a browser that has signed in before, the attempts of others do \
+         not count.",
+    ),
+    known(
+        "sign-in.busy",
+        503,
+        "Too many people are signing in",
+        "Passwords are checked one at a time, and the queue is full.",
+        "Try again in a moment.",
+    ),
+    known(
+        "session.none",
+        409,
+        "Not signed in with a session",
+        "What was asked for is about the present session, but a token or the root socket was used.",
+        "Sign in with name and password. A token is ended under its own id.",
+    ),
+    known(
+        "role.denied",
+        403,
+        "Your role does not allow this",
+        "Users make and change what is theirs, auditors look, operators run the machine; a few things are \
+         for the machine’s root alone.",
+        "Ask an operator to do it, or to give you the role.",
+    ),
+    known(
+        "token.scope",
+        403,
+        "The token’s scope is too small",
+        "A token carries a part of your rights: `read` looks, `operate` also makes and changes, `manage` \
+         also handles tokens, sessions and credentials. A token cannot make one with a larger scope.",
+        "Make a token with the scope that is named, under Account.",
+    ),
+    known(
+        "content.owner-only",
+        403,
+        "Only its owner may read this",
+        "Logs, environment, command and files of a container are its owner’s, not an operator’s and not \
+         an auditor’s.",
+        "Ask the owner.",
+    ),
+    known(
+        "person.none",
+        403,
+        "The root socket has no account",
+        "The request came on the root socket, which acts as the system and owns no tokens, sessions or \
+         credentials.",
+        "Sign in as a person.",
+    ),
+    known(
+        "person.name-taken",
+        409,
+        "There is a person of this name",
+        "Names of people are unique on a machine.",
+        "Choose another name.",
+    ),
+    known(
+        "person.disabled",
+        409,
+        "The person is disabled",
+        "A disabled person cannot be sent a link.",
+        "Enable the person first.",
+    ),
+    known(
+        "person.last-operator",
+        409,
+        "The last operator",
+        "It would leave nobody who can operate the machine.",
+        "Make another person an operator first.",
+    ),
+    known(
+        "token.name-taken",
+        409,
+        "You have a token of this name",
+        "Names of your tokens are unique, so that you know which one to revoke.",
+        "Choose another name, or revoke the old token.",
+    ),
+    known(
+        "token.too-many",
+        507,
+        "Too many tokens",
+        "You have as many tokens as one person may.",
+        "Revoke those that are not used any more, under Account.",
+    ),
+    known(
+        "setup.done",
+        409,
+        "The machine is set up already",
+        "The setup secret works once, for the first operator.",
+        "Sign in. Another account is made by an operator, under People.",
+    ),
+    known(
+        "setup.wrong-secret",
+        403,
+        "Not the setup secret",
+        "The secret is another one than the installer printed, or a newer one has been made.",
+        "Copy it from `/etc/berth/setup-secret`, which root can read.",
+    ),
+    known(
+        "key.signs",
+        409,
+        "The key is in use",
+        "It is the key that signs new sessions and tokens.",
+        "Rotate first (`berth keys rotate`), then retire the old key.",
+    ),
+    known(
+        "key.too-many",
+        507,
+        "Too many signing keys",
+        "Old keys verify what they have signed until that ends, and as many are kept as can be.",
+        "Retire an old one: `berth keys list`, then `berth keys retire ID`.",
+    ),
+];
