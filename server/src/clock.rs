@@ -82,6 +82,7 @@ impl utoipa::PartialSchema for Time {
         ObjectBuilder::new()
             .schema_type(Type::String)
             .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
+            .description(Some("A time as RFC 3339 has it, in UTC."))
             .into()
     }
 }

@@ -208,7 +208,7 @@ fn guarded(rule: Rule, methods: MethodRouter<App>) -> MethodRouter<App> {
     methods.route_layer(from_fn_with_state(rule, guard::enforce))
 }
 
-fn operations(item: &mut PathItem) -> impl Iterator<Item = (Method, &mut Operation)> {
+pub(super) fn operations(item: &mut PathItem) -> impl Iterator<Item = (Method, &mut Operation)> {
     [
         (Method::GET, &mut item.get),
         (Method::PUT, &mut item.put),

@@ -160,6 +160,7 @@ struct LogQuery {
     timestamps: bool,
     /// `text` (the default), or `json` for one record a line.
     #[serde(default)]
+    #[param(inline)]
     format: LogFormat,
 }
 
@@ -398,7 +399,8 @@ async fn wait(
 #[utoipa::path(get, path = "/api/v1/containers/{id}/logs", tag = "containers",
     params(("id" = String, Path, description = "Its id or name"), LogQuery),
     responses(
-        (status = 200, content_type = "text/plain", body = String),
+        (status = 200, content(
+            (String = "text/plain"), (LogBody = "application/x-ndjson"))),
         (status = 403, body = ProblemBody), (status = 404, body = ProblemBody)))]
 async fn logs(
     State(app): State<App>,
@@ -508,6 +510,7 @@ struct HistoryQuery {
     step: Option<u32>,
     /// `json` (the default), or `csv` for the points alone, as an attachment.
     #[serde(default)]
+    #[param(inline)]
     format: HistoryFormat,
 }
 
@@ -525,7 +528,8 @@ enum HistoryFormat {
 #[utoipa::path(get, path = "/api/v1/containers/{id}/stats/history", tag = "containers",
     params(("id" = String, Path, description = "Its id or name"), HistoryQuery),
     responses(
-        (status = 200, body = HistoryView), (status = 404, body = ProblemBody),
+        (status = 200, content((HistoryView = "application/json"), (String = "text/csv"))),
+        (status = 404, body = ProblemBody),
         (status = 422, body = ProblemBody)))]
 async fn stats_history(
     State(app): State<App>,

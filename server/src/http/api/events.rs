@@ -68,6 +68,7 @@ struct EventQuery {
 struct EventExportQuery {
     /// How the file is written: `csv` (the default) or `json`, one object a line.
     #[serde(default)]
+    #[param(inline)]
     format: Format,
     /// Only those of this object.
     subject: Option<String>,
@@ -113,6 +114,7 @@ struct AuditQuery {
 struct AuditExportQuery {
     /// How the file is written: `csv` (the default) or `json`, one object a line.
     #[serde(default)]
+    #[param(inline)]
     format: Format,
     /// Only what this person did: an id or a name.
     actor: Option<String>,
@@ -187,7 +189,7 @@ async fn list(
         FollowQuery,
         ("Last-Event-ID" = Option<String>, Header, description = "The last id received")),
     responses(
-        (status = 200, content_type = "text/event-stream", body = String),
+        (status = 200, content_type = "text/event-stream", body = EventView),
         (status = 422, body = ProblemBody)))]
 async fn follow(
     State(app): State<App>,
@@ -281,7 +283,7 @@ fn time(pointer: &'static str, text: &str) -> Result<Time> {
 /// Gives all events that fit as a file; at most 50,000.
 #[utoipa::path(get, path = "/api/v1/events/export", tag = "events", params(EventExportQuery),
     responses(
-        (status = 200, content_type = "text/csv", body = String),
+        (status = 200, content((String = "text/csv"), (Event = "application/x-ndjson"))),
         (status = 422, body = ProblemBody)))]
 async fn export(
     State(app): State<App>,
@@ -309,7 +311,7 @@ async fn audit(
 /// Gives all rows that fit as a file; at most 50,000.
 #[utoipa::path(get, path = "/api/v1/audit/export", tag = "events", params(AuditExportQuery),
     responses(
-        (status = 200, content_type = "text/csv", body = String),
+        (status = 200, content((String = "text/csv"), (AuditEntry = "application/x-ndjson"))),
         (status = 422, body = ProblemBody)))]
 async fn audit_export(
     State(app): State<App>,

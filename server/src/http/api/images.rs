@@ -74,6 +74,12 @@ struct ImageView {
     created_at: Time,
 }
 
+/// The bytes of an archive.
+#[derive(ToSchema)]
+#[schema(value_type = String, format = Binary)]
+#[expect(dead_code, reason = "only its description is used: the body is a stream")]
+struct Archive(Vec<u8>);
+
 /// An image in detail.
 #[derive(Debug, Serialize, ToSchema)]
 struct ImageDetail {
@@ -265,6 +271,7 @@ async fn remove(
 /// (`waiting`, `downloading`, `unpacking`, `done`, `present`), `downloaded_bytes`, `total_bytes`;
 /// its result has `image`.
 #[utoipa::path(post, path = "/api/v1/images/pull", tag = "images", request_body = PullRequest,
+    params(("Idempotency-Key" = Option<String>, Header, description = "Begins it once")),
     responses((status = 202, body = Operation), (status = 403, body = ProblemBody),
         (status = 422, body = ProblemBody)))]
 async fn pull(
@@ -316,7 +323,8 @@ async fn untag(
 /// Imports the images of an archive (`docker save` or OCI layout), sent as the body. The
 /// operation's result has `images`.
 #[utoipa::path(post, path = "/api/v1/images/import", tag = "images", params(ImportQuery),
-    request_body(content = Vec<u8>, content_type = "application/x-tar"),
+    request_body(content = Archive, content_type = "application/octet-stream",
+        description = "The archive itself; its media type is not looked at"),
     responses((status = 202, body = Operation), (status = 413, body = ProblemBody),
         (status = 422, body = ProblemBody)))]
 async fn import(

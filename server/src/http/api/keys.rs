@@ -18,14 +18,14 @@ pub fn routes(routes: Routes) -> Routes {
 }
 
 /// Lists the signing keys, the one that signs first. Root socket only.
-#[utoipa::path(get, path = "/api/v1/keys", tag = "system",
+#[utoipa::path(get, path = "/api/v1/keys", tag = "keys",
     responses((status = 200, body = Items<SigningKey>)))]
 async fn list(State(app): State<App>) -> Result<Json<Items<SigningKey>>> {
     Ok(Json(Items::whole(keys::list(&app).await?)))
 }
 
 /// Makes a new key that signs; old ones verify until what they signed has ended. Root socket only.
-#[utoipa::path(post, path = "/api/v1/keys", tag = "system",
+#[utoipa::path(post, path = "/api/v1/keys", tag = "keys",
     responses((status = 201, body = Items<SigningKey>), (status = 507, body = ProblemBody)))]
 async fn rotate(
     State(app): State<App>,
@@ -36,7 +36,7 @@ async fn rotate(
 }
 
 /// Forgets an old key at once: its sessions and tokens end. Root socket only.
-#[utoipa::path(delete, path = "/api/v1/keys/{id}", tag = "system",
+#[utoipa::path(delete, path = "/api/v1/keys/{id}", tag = "keys",
     params(("id" = String, Path, description = "The key")),
     responses((status = 204), (status = 404, body = ProblemBody),
         (status = 409, body = ProblemBody)))]

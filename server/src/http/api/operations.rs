@@ -76,7 +76,7 @@ async fn show(
 #[utoipa::path(get, path = "/api/v1/operations/{id}/events", tag = "operations",
     params(("id" = String, Path, description = "The operation")),
     responses(
-        (status = 200, content_type = "text/event-stream", body = String),
+        (status = 200, content_type = "text/event-stream", body = Operation),
         (status = 404, body = ProblemBody)))]
 async fn follow(
     State(app): State<App>,

@@ -72,7 +72,7 @@ struct CredentialQuery {
 }
 
 /// Lists the registries that one has credentials for.
-#[utoipa::path(get, path = "/api/v1/registries", tag = "images",
+#[utoipa::path(get, path = "/api/v1/registries", tag = "registries",
     responses((status = 200, body = Items<CredentialView>)))]
 async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Items<CredentialView>>> {
     let rows = registries::list(&app, &caller).await?;
@@ -80,7 +80,7 @@ async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Items<Crede
 }
 
 /// Sets or replaces one's credentials for a registry.
-#[utoipa::path(put, path = "/api/v1/registries", tag = "images", request_body = CredentialRequest,
+#[utoipa::path(put, path = "/api/v1/registries", tag = "registries", request_body = CredentialRequest,
     responses((status = 200, body = CredentialView), (status = 422, body = ProblemBody)))]
 async fn set(
     State(app): State<App>,
@@ -93,7 +93,7 @@ async fn set(
 }
 
 /// Forgets one's credentials for a registry.
-#[utoipa::path(delete, path = "/api/v1/registries", tag = "images", params(CredentialQuery),
+#[utoipa::path(delete, path = "/api/v1/registries", tag = "registries", params(CredentialQuery),
     responses((status = 204), (status = 404, body = ProblemBody)))]
 async fn remove(
     State(app): State<App>,
