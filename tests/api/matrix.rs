@@ -78,6 +78,7 @@ const ROWS: &[Row] = &[
     row("GET /healthz", Who::Public, ""),
     row("GET /readyz", Who::Public, ""),
     row("GET /api/v1/openapi.json", Who::Public, ""),
+    row("GET /api/v1/problems", Who::Public, ""),
     row("GET /api/v1/setup", Who::Public, ""),
     sends("POST /api/v1/setup", Who::Public, "", r#"{"secret":"x","name":"x","password":"x"}"#),
     row("POST /api/v1/setup/secret", Who::Root, ""),
@@ -415,6 +416,12 @@ const ROWS: &[Row] = &[
     row("GET /system", Who::Overseer, "read"),
     row("GET /system/doctor", Who::Overseer, "read"),
     row("GET /system/warnings", Who::Operator, "read"),
+    row("GET /help", Who::Public, ""),
+    row("GET /help/{topic}", Who::Public, ""),
+    row("GET /help/api", Who::Public, ""),
+    row("GET /help/api/{resource}", Who::Public, ""),
+    row("GET /help/problems", Who::Public, ""),
+    row("GET /problems/{code}", Who::Public, ""),
 ];
 
 fn session<'a>(_: &'a TestServer, owner: &'a Client) -> Making<'a> {

@@ -18,6 +18,9 @@ const SCHEMES: [&str; 2] = ["light", "dark"];
 /// As long as a name may be.
 const LONG: &str = "a-name-as-long-as-any-that-somebody-may-give-to-a-container-123";
 
+/// The parts of the manual.
+const TOPICS: [&str; 6] = ["start", "containers", "images", "scripts", "operators", "keys"];
+
 /// Routes that are no page to look at.
 const NOT_LOOKED_AT: [&str; 2] = ["/", "/assets/{name}"];
 
@@ -63,7 +66,9 @@ async fn every_page_is_open_to_everybody_and_refuses_nothing() {
     browser.close().await;
     let stranger = driver.browser("stranger", server.anonymous().base(), Script::On).await;
     watch(&stranger).await;
-    for path in ["/sign-in", "/invitation/none", "/nothing/here"] {
+    for path in
+        ["/sign-in", "/invitation/none", "/nothing/here", "/help/start", "/problems/not-found"]
+    {
         wrong.extend(look(&stranger, path, &axe).await);
     }
     stranger.close().await;
@@ -106,8 +111,10 @@ fn visits(seen: &Seen) -> BTreeMap<&'static str, Vec<String>> {
         ("/invitation/{secret}", one("/invitation/none")),
         ("/account", one("/account")),
         ("/help", one("/help")),
+        ("/help/{topic}", TOPICS.map(|topic| format!("/help/{topic}")).into()),
         ("/help/api", one("/help/api")),
-        ("/problems", one("/problems")),
+        ("/help/api/{resource}", vec!["/help/api/containers".into(), "/help/api/keys".into()]),
+        ("/help/problems", one("/help/problems")),
         ("/problems/{code}", one("/problems/not-found")),
         ("/people", one("/people")),
         ("/people/{id}", vec![format!("/people/{}", seen.person)]),

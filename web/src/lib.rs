@@ -13,6 +13,7 @@ pub mod containers;
 pub mod entry;
 pub mod events;
 pub mod format;
+pub mod help;
 pub mod home;
 pub mod images;
 pub mod parts;

@@ -1,5 +1,6 @@
 //! Sample pages.
 
+mod help;
 mod home;
 mod machine;
 
@@ -31,6 +32,7 @@ pub(crate) fn all(hostile: &str) -> Vec<(String, String)> {
         out.push((name.to_owned(), html.expect("the page renders")));
     };
     home::all(hostile, long, &mut add);
+    help::all(hostile, &mut add);
     add("containers-empty", list(&[], true).render());
     add("containers-three", list(&rows(3, "train"), false).render());
     add("containers-dark", dark(list(&rows(7, "train"), false)).render());
