@@ -343,7 +343,7 @@ async fn import(
 #[utoipa::path(get, path = "/api/v1/images/{id}/export", tag = "images",
     params(("id" = String, Path, description = "The image")),
     responses(
-        (status = 200, content_type = "application/x-tar", body = Vec<u8>),
+        (status = 200, content_type = "application/x-tar", body = Archive),
         (status = 403, body = ProblemBody), (status = 404, body = ProblemBody)))]
 async fn export(
     State(app): State<App>,

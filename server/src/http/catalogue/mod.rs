@@ -83,7 +83,8 @@ mod tests {
             assert!((400..=599).contains(&known.status), "{code}");
             assert!(!known.title.is_empty() && !known.title.ends_with('.'), "{code}");
             for text in [known.cause, known.cure] {
-                let begins = text.starts_with(|letter: char| letter.is_uppercase() || letter == '`');
+                let begins =
+                    text.starts_with(|letter: char| letter.is_uppercase() || letter == '`');
                 assert!(begins && text.ends_with('.'), "{code}: {text:?}");
             }
         }
