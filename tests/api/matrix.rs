@@ -354,6 +354,16 @@ const ROWS: &[Row] = &[
         body: "",
     },
     Row {
+        route: "GET /account/tokens/{id}/revoke",
+        who: Who::SignedIn,
+        scope: "manage",
+        object: Object::Made(token, Reach::Own),
+        body: "",
+    },
+    sends("POST /account/registries", Who::Member, "manage", "registry=No+Host&username=a"),
+    row("GET /account/registries/remove", Who::Member, "manage"),
+    sends("POST /account/registries/remove", Who::Member, "manage", "registry=none.lab"),
+    Row {
         route: "POST /account/sessions/{id}/end",
         who: Who::SignedIn,
         scope: "manage",
@@ -399,7 +409,24 @@ const ROWS: &[Row] = &[
     row("GET /images/{id}", Who::SignedIn, "read"),
     row("GET /images/{id}/remove", Who::Member, "operate"),
     row("POST /images/{id}/remove", Who::Member, "operate"),
-    row("POST /operations/{id}/cancel", Who::Member, "operate"),
+    row("POST /images/{id}/tag", Who::Member, "operate"),
+    Row {
+        route: "GET /images/{id}/untag",
+        who: Who::Member,
+        scope: "operate",
+        object: Object::Made(image, Reach::Changes),
+        body: "",
+    },
+    sends("POST /images/{id}/untag", Who::Member, "operate", "reference=a:b"),
+    row("GET /operations", Who::SignedIn, "read"),
+    Row {
+        route: "GET /operations/{id}",
+        who: Who::SignedIn,
+        scope: "read",
+        object: Object::Made(operation, Reach::Sees),
+        body: "",
+    },
+    sends("POST /operations/{id}/cancel", Who::Member, "operate", "back=/images"),
     row("GET /people", Who::Overseer, "read"),
     sends("POST /people", Who::Operator, "manage", "name=olga&role=user"),
     row("POST /people/{id}/invite", Who::Operator, "manage"),
@@ -471,6 +498,15 @@ fn image<'a>(_: &'a TestServer, owner: &'a Client) -> Making<'a> {
         let content = format!("{:?}", std::time::Instant::now());
         let archive = image::archive("lab/app:v1", &[("content", 0o644, content.as_bytes())]);
         image::import(owner, archive).await
+    })
+}
+
+/// An operation that has ended.
+fn operation<'a>(server: &'a TestServer, owner: &'a Client) -> Making<'a> {
+    Box::pin(async move {
+        image(server, owner).await;
+        let list = owner.get("/api/v1/operations").await.expect_status(200).json();
+        list["items"][0]["id"].as_str().expect("an operation has an id").to_owned()
     })
 }
 

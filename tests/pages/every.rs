@@ -21,6 +21,9 @@ const LONG: &str = "a-name-as-long-as-any-that-somebody-may-give-to-a-container-
 /// The parts of the manual.
 const TOPICS: [&str; 6] = ["start", "containers", "images", "scripts", "operators", "keys"];
 
+/// What the image that is looked at is called.
+const BUSYBOX: &str = "docker.io/tools/busybox:1";
+
 /// Routes that are no page to look at.
 const NOT_LOOKED_AT: [&str; 2] = ["/", "/assets/{name}"];
 
@@ -31,6 +34,7 @@ struct Seen {
     image: String,
     person: String,
     operation: String,
+    token: String,
 }
 
 #[tokio::test]
@@ -93,7 +97,8 @@ async fn an_empty_machine_is_open_to_everybody_too() {
     browser.fill("password", system_tests::instance::PASSWORD).await;
     browser.press("Sign in").await;
     browser.sees("First steps").await;
-    for path in ["/home", "/containers", "/images", "/launch", "/people"] {
+    for path in ["/home", "/containers", "/images", "/operations", "/account", "/launch", "/people"]
+    {
         wrong.extend(look(&browser, path, &axe).await);
     }
     browser.close().await;
@@ -138,6 +143,12 @@ fn visits(seen: &Seen) -> BTreeMap<&'static str, Vec<String>> {
         ("/launch", one("/launch")),
         ("/images", one("/images")),
         ("/images/{id}", vec![format!("/images/{}", seen.image)]),
+        ("/images/{id}/untag", vec![format!("/images/{}/untag?reference={BUSYBOX}", seen.image)]),
+        ("/account/tokens/{id}/revoke", vec![format!("/account/tokens/{}/revoke", seen.token)]),
+        (
+            "/account/registries/remove",
+            one("/account/registries/remove?registry=registry.lab:5000"),
+        ),
         ("/images/{id}/remove", vec![format!("/images/{}/remove", seen.image)]),
     ])
 }
@@ -170,7 +181,9 @@ async fn furnish(server: &TestServer) -> Seen {
     let kim = olga.post("/api/v1/people", &body).await.expect_status(201).json();
     let operations = olga.get("/api/v1/operations").await.expect_status(200).json();
     let token = json!({"name": LONG, "scope": "read", "days": 1});
-    olga.post("/api/v1/tokens", &token).await.expect_status(201);
+    let token = olga.post("/api/v1/tokens", &token).await.expect_status(201).json();
+    let login = json!({"registry": "registry.lab:5000", "username": LONG, "password": "secret"});
+    olga.put("/api/v1/registries", &login).await.expect_status(200);
     let images = olga.get("/api/v1/images").await.expect_status(200).json();
     Seen {
         container,
@@ -178,6 +191,7 @@ async fn furnish(server: &TestServer) -> Seen {
         image: first_id(&images),
         person: kim["person"]["id"].to_string(),
         operation: first_id(&operations),
+        token: text(&token["token"], "id").to_owned(),
     }
 }
 

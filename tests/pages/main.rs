@@ -9,6 +9,7 @@ mod containers;
 mod every;
 mod hands;
 mod image;
+mod images;
 mod machine;
 
 use std::time::Duration;

@@ -3,7 +3,8 @@
 use askama::Template;
 
 use crate::format::Moment;
-use crate::parts::{Act, Badge, Fact, FactKind, Field};
+use crate::operations::Work;
+use crate::parts::{Act, Fact, FactKind, Field, Scope};
 use crate::shell::Shell;
 
 /// The images that the viewer has.
@@ -19,9 +20,13 @@ pub struct ListPage {
     /// The most bytes an upload may have, in words; may be empty.
     pub import_limit: String,
     /// Pulls and imports under way or just ended.
-    pub pulls: Vec<Pull>,
+    pub pulls: Vec<Work>,
+    /// Narrower lists.
+    pub scopes: Vec<Scope>,
     /// The filter as typed.
     pub query: String,
+    /// Whether the viewer sees other people's.
+    pub oversees: bool,
     /// The images.
     pub rows: Vec<Row>,
     /// The next page's address.
@@ -30,38 +35,13 @@ pub struct ListPage {
     pub first_use: bool,
 }
 
-/// A pull or an import.
-#[derive(Debug, Clone, Default)]
-pub struct Pull {
-    /// The operation's id.
-    pub id: String,
-    /// What is pulled.
-    pub reference: String,
-    /// How it stands.
-    pub state: Badge,
-    /// `38 of 120 MiB`.
-    pub text: String,
-    /// 0 to 100.
-    pub percent: u8,
-    /// Its layers.
-    pub layers: Vec<PullLayer>,
-    /// Where it is cancelled; none when it has ended.
-    pub cancel: Option<String>,
-}
-
-/// One layer of a pull.
-#[derive(Debug, Clone, Default)]
-pub struct PullLayer {
-    /// The first digits of its digest.
-    pub digest: String,
-    /// What is done with it, `unpacking`.
-    pub phase: String,
-    /// `12.1 of 30 MiB`.
-    pub text: String,
-    /// 0 to 100.
-    pub percent: u8,
-    /// Whether it is there.
-    pub done: bool,
+/// What an image is called.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Name {
+    /// Registry and repository.
+    pub repository: String,
+    /// The tag with its colon, or a digest's beginning with its sign; may be empty.
+    pub end: String,
 }
 
 /// One image.
@@ -69,20 +49,24 @@ pub struct PullLayer {
 pub struct Row {
     /// The id that its page is found by.
     pub id: String,
-    /// Registry and repository.
-    pub repository: String,
-    /// The tag; may be empty.
-    pub tag: String,
+    /// What it is called.
+    pub name: Name,
+    /// What else it is called, in one line; may be empty.
+    pub also: String,
     /// The whole digest.
     pub digest: String,
     /// Whether it is the system's, visible to all.
     pub system: bool,
     /// The owner's name, to those who see other people's.
-    pub owner: Option<String>,
-    /// Its size.
-    pub size: String,
-    /// Its platform.
-    pub platform: String,
+    pub owner: String,
+    /// Bytes that no other image of its owner has.
+    pub unique: String,
+    /// Bytes that others have too; empty when there are none.
+    pub shared: String,
+    /// Containers that use it, in words; empty when there are none.
+    pub used_by: String,
+    /// When one was last started.
+    pub used: Option<Moment>,
     /// When it came.
     pub pulled: Option<Moment>,
     /// Where it is launched from; none for those who may not.
@@ -97,20 +81,60 @@ pub struct Row {
 pub struct DetailPage {
     /// The frame.
     pub shell: Shell,
-    /// Its reference.
-    pub reference: String,
+    /// The id.
+    pub id: String,
+    /// What it is called first.
+    pub name: Name,
+    /// Whether it is the system's, visible to all.
+    pub system: bool,
+    /// The owner's name, when that is not the viewer.
+    pub owner: String,
     /// Where it is launched from.
     pub launch: Option<String>,
+    /// Where it is downloaded from; none for those who may not.
+    pub download: Option<String>,
+    /// How large that is at least, in words.
+    pub download_size: String,
     /// The other things to do with it.
     pub acts: Vec<Act>,
     /// What is known of it.
     pub facts: Vec<Fact>,
+    /// How a container of it runs.
+    pub config: Vec<Fact>,
+    /// Whether that is the viewer's to see.
+    pub content: bool,
     /// The environment it sets.
     pub env: Vec<String>,
+    /// Its names.
+    pub names: Vec<NameRow>,
+    /// A further name, as typed; none for those who may not give one.
+    pub tag: Option<Field>,
+    /// Containers that use it.
+    pub containers: Vec<Link>,
+    /// Other images of its owner with a layer of it.
+    pub images: Vec<Link>,
     /// Its layers, lowest first.
     pub layers: Vec<LayerRow>,
     /// How it was made, oldest first.
     pub history: Vec<HistoryRow>,
+}
+
+/// One name of an image.
+#[derive(Debug, Clone)]
+pub struct NameRow {
+    /// In full.
+    pub name: String,
+    /// Where it is taken away; none for digests and for those who may not.
+    pub untag: Option<String>,
+}
+
+/// Something with a page.
+#[derive(Debug, Clone)]
+pub struct Link {
+    /// What it is called.
+    pub label: String,
+    /// Its page.
+    pub path: String,
 }
 
 /// One layer.
@@ -118,10 +142,14 @@ pub struct DetailPage {
 pub struct LayerRow {
     /// The whole digest of the blob.
     pub digest: String,
-    /// Its size as stored.
+    /// Its size as unpacked.
     pub size: String,
-    /// Its media type, shortened.
+    /// Its kind with its size as stored.
     pub media_type: String,
+    /// The first of the other images that have it too.
+    pub shared_with: Option<Link>,
+    /// How many more have it.
+    pub more: usize,
 }
 
 /// One step of an image's history.

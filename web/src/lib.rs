@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod account;
 pub mod assets;
 pub mod charts;
 pub mod containers;
@@ -16,6 +17,7 @@ pub mod format;
 pub mod help;
 pub mod home;
 pub mod images;
+pub mod operations;
 pub mod parts;
 pub mod people;
 pub mod shell;

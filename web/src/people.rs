@@ -1,4 +1,4 @@
-//! Pages of people, for operators; and one's own account.
+//! Pages of people, for operators.
 
 use askama::Template;
 
@@ -147,54 +147,4 @@ pub struct ActivityRow {
     pub action: String,
     /// With what result.
     pub outcome: Badge,
-}
-
-/// One's own account.
-#[derive(Debug, Clone, Template)]
-#[template(path = "account.html")]
-pub struct AccountPage {
-    /// The frame.
-    pub shell: Shell,
-    /// What is wrong with a new password.
-    pub password_error: String,
-    /// What is wrong with a new token.
-    pub token_error: String,
-    /// The new token's name, as typed.
-    pub token_name: Field,
-    /// A token made just now; it is shown this once.
-    pub fresh_token: Option<String>,
-    /// The personal tokens.
-    pub tokens: Vec<TokenRow>,
-    /// Where the viewer is signed in.
-    pub sessions: Vec<SessionRow>,
-}
-
-/// A personal token.
-#[derive(Debug, Clone)]
-pub struct TokenRow {
-    /// Its name.
-    pub name: String,
-    /// What it may do.
-    pub scopes: String,
-    /// When it ends.
-    pub expires: Option<Moment>,
-    /// When it was last used.
-    pub used: Option<Moment>,
-    /// Where it is revoked.
-    pub revoke: String,
-}
-
-/// A place where the viewer is signed in.
-#[derive(Debug, Clone)]
-pub struct SessionRow {
-    /// The browser, as it called itself.
-    pub agent: String,
-    /// From where.
-    pub address: String,
-    /// Since when.
-    pub since: Moment,
-    /// Whether it is this one.
-    pub own: bool,
-    /// Where it is ended.
-    pub revoke: String,
 }

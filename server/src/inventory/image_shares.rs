@@ -14,7 +14,7 @@ use crate::error::Result;
 /// Holders that are named at most: of an image, and of each layer.
 pub const HOLDERS_MAX: u32 = 100;
 
-/// What of an image is its alone, and how it is used.
+/// What of an image is its alone, how it is used, and whose it is.
 #[derive(Debug, Clone, Default)]
 pub struct Share {
     /// Bytes of layers that no other image of its owner has; each layer once, as unpacked.
@@ -25,6 +25,8 @@ pub struct Share {
     pub containers: u64,
     /// When one of those was last started.
     pub last_used_at: Option<Time>,
+    /// Its owner's name; none for the system's.
+    pub owner_name: Option<String>,
 }
 
 /// Something that holds an image or a layer.
@@ -56,7 +58,8 @@ pub async fn of_images(
          (select count(*) from containers c where c.image_id = w.id \
          and (?2 is null or c.owner = ?2)) as containers, \
          (select max(c.started_at) from containers c where c.image_id = w.id \
-         and (?2 is null or c.owner = ?2)) as last_used_at \
+         and (?2 is null or c.owner = ?2)) as last_used_at, \
+         (select name from people p where p.id = w.owner) as owner_name \
          from wanted w left join layers l on l.id = w.id \
          left join held h on h.owner = l.owner and h.blob = l.blob group by w.id",
     )
@@ -72,6 +75,7 @@ pub async fn of_images(
                 shared_bytes: images::bytes(row, "shared_bytes")?,
                 containers: u64::try_from(containers).unwrap_or(0),
                 last_used_at: row.try_get("last_used_at")?,
+                owner_name: row.try_get("owner_name")?,
             };
             Ok((row.try_get("id")?, share))
         })

@@ -75,6 +75,8 @@ pub struct Filter {
     pub reference: Option<String>,
     /// Whose.
     pub owner: Option<PrincipalId>,
+    /// This person's, by name.
+    pub owner_name: Option<String>,
     /// Only those before (`created_at`, `id`), newest first.
     pub before: Option<(Time, String)>,
 }
@@ -285,6 +287,7 @@ pub async fn list(
          and (?2 is null or exists (select 1 from image_references r where r.image = images.id \
          and instr(r.name || ':' || r.value, ?2) > 0)) \
          and (?3 is null or (created_at, id) < (?3, ?4)) and (?6 is null or owner = ?6) \
+         and (?7 is null or owner = (select p.id from people p where p.name = ?7)) \
          order by created_at desc, id desc limit ?5"
     )))
     .bind(visible.owner())
@@ -293,6 +296,7 @@ pub async fn list(
     .bind(before_id)
     .bind(limit)
     .bind(filter.owner.map(|id| i64::from(id.0)))
+    .bind(filter.owner_name.as_deref())
     .fetch_all(db)
     .await?;
     rows.iter().map(image).collect()

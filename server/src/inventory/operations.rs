@@ -37,6 +37,8 @@ pub struct Operation {
     /// Whose.
     #[schema(value_type = u32)]
     pub owner: PrincipalId,
+    /// Their name; null for the system's.
+    pub owner_name: Option<String>,
     /// What, such as `image.pull`.
     pub kind: String,
     /// What kind of object it is about.
@@ -94,12 +96,17 @@ pub struct Filter {
     pub kind: Option<String>,
     /// Only those about this object.
     pub subject: Option<String>,
+    /// Only this person's, by name.
+    pub owner: Option<String>,
+    /// Only those with this in what they are about.
+    pub words: Option<String>,
     /// Only those before (`created_at`, `id`), newest first.
     pub before: Option<(Time, String)>,
 }
 
-const COLUMNS: &str = "select id, owner, kind, subject_kind, subject, state, progress, result, \
-                       failure, created_at, ended_at from operations ";
+const COLUMNS: &str = "select id, owner, (select name from people where people.id = owner) \
+    as owner_name, kind, subject_kind, subject, state, progress, result, failure, created_at, \
+    ended_at from operations ";
 
 /// Writes down that it begins.
 pub async fn insert(db: &mut SqliteConnection, new: &NewOperation<'_>) -> Result<()> {
@@ -173,6 +180,8 @@ pub async fn list(
         "{COLUMNS} where (?1 is null or owner = ?1) and (?2 is null or state = ?2) \
          and (?3 is null or kind = ?3) and (?4 is null or subject = ?4) \
          and (?5 is null or (created_at, id) < (?5, ?6)) \
+         and (?8 is null or owner = (select id from people where name = ?8)) \
+         and (?9 is null or instr(lower(subject), lower(?9)) > 0) \
          order by created_at desc, id desc limit ?7"
     )))
     .bind(visible.owner())
@@ -182,6 +191,8 @@ pub async fn list(
     .bind(before)
     .bind(before_id)
     .bind(limit)
+    .bind(filter.owner.as_deref())
+    .bind(filter.words.as_deref())
     .fetch_all(db)
     .await?;
     rows.iter().map(operation).collect()
@@ -209,6 +220,7 @@ fn operation(row: &sqlx::sqlite::SqliteRow) -> Result<Operation> {
     Ok(Operation {
         id: row.try_get("id")?,
         owner: super::principal(row, "owner")?,
+        owner_name: row.try_get("owner_name")?,
         kind: row.try_get("kind")?,
         subject_kind: row.try_get("subject_kind")?,
         subject: row.try_get("subject")?,

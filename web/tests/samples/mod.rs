@@ -2,6 +2,7 @@
 
 mod help;
 mod home;
+mod images;
 mod machine;
 
 use berth_web::Template;
@@ -13,9 +14,8 @@ use berth_web::containers::{
 };
 use berth_web::entry::{InvitationPage, ProblemInFrame, ProblemPage, SetupPage, SignInPage};
 use berth_web::format::{Moment, bytes_of, cores_used, percent};
-use berth_web::images::{self, HistoryRow, LayerRow, Pull, PullLayer};
 use berth_web::parts::{Act, Badge, Fact, Field, Meter, Scope};
-use berth_web::people::{self, AccountPage, Invitation, SessionRow, TokenRow};
+use berth_web::people::{self, Invitation};
 use berth_web::shell::{ApiCall, ENTRIES, Flash, Mark, Section, Shell, Theme, Tone, Viewer};
 
 const NOW: i64 = 1_795_224_225_000;
@@ -61,14 +61,11 @@ pub(crate) fn all(hostile: &str) -> Vec<(String, String)> {
     add("settings", settings().render());
     add("confirm", confirm("train-3").render());
     add("hostile-confirm", confirm(hostile).render());
-    add("images-empty", image_list(0, Vec::new()).render());
-    add("images", image_list(4, pulls()).render());
-    add("image", image().render());
+    images::all(hostile, long, &mut add);
     add("people", people_page("tom", None).render());
     add("people-link", people_page("tom", Some("tom")).render());
     add("hostile-people", people_page(hostile, Some(hostile)).render());
     machine::all(hostile, long, &mut add);
-    add("account", account().render());
     add("setup", setup("").render());
     add("setup-errors", setup("That is not the setup secret.").render());
     add("sign-in", sign_in("").render());
@@ -487,95 +484,6 @@ fn confirm(name: &str) -> ConfirmPage {
     }
 }
 
-fn pulls() -> Vec<Pull> {
-    let layer = |digest: &str, phase: &str, text: &str, percent, done| PullLayer {
-        digest: digest.into(),
-        phase: phase.into(),
-        text: text.into(),
-        percent,
-        done,
-    };
-    vec![Pull {
-        id: "7".into(),
-        reference: "docker.io/pytorch/pytorch:2.9-cuda12".into(),
-        state: badge(Tone::Busy, "busy", "pulling", "2 of 4 layers"),
-        text: "1.4 of 3.1 GiB".into(),
-        percent: 45,
-        layers: vec![
-            layer("a1b2c3d4e5f6", "here", "28.2 MiB", 100, true),
-            layer("0f1e2d3c4b5a", "downloading", "1.1 of 2.6 GiB", 42, false),
-            layer("778899aabbcc", "unpacking", "310 of 410 MiB", 76, false),
-            layer("deadbeef0123", "waiting", "", 0, false),
-        ],
-        cancel: Some("/operations/7/cancel".into()),
-    }]
-}
-
-fn image_list(count: usize, pulls: Vec<Pull>) -> images::ListPage {
-    let names = [
-        "docker.io/library/alpine",
-        "localhost/starter",
-        "registry.lab:5000/vision/train",
-        "quay.io/jupyter/scipy-notebook",
-    ];
-    images::ListPage {
-        shell: shell("Images", Section::Images),
-        reference: Field::default(),
-        import_error: String::new(),
-        import_limit: "20 GiB".into(),
-        pulls,
-        query: String::new(),
-        rows: names
-            .iter()
-            .take(count)
-            .enumerate()
-            .map(|(index, name)| images::Row {
-                id: index.to_string(),
-                repository: (*name).into(),
-                tag: "3.22".into(),
-                digest: "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
-                    .into(),
-                system: index == 1,
-                owner: None,
-                size: "8.2 MiB".into(),
-                platform: "linux/amd64".into(),
-                pulled: Some(Moment::new(NOW - 9_000_000, NOW)),
-                launch: Some("/launch?image=x".into()),
-                more: vec![act("Remove", "remove")],
-            })
-            .collect(),
-        next: None,
-        first_use: count == 0,
-    }
-}
-
-fn image() -> images::DetailPage {
-    images::DetailPage {
-        shell: shell("alpine:3.22", Section::Images),
-        reference: "docker.io/library/alpine:3.22".into(),
-        launch: Some("/launch?image=x".into()),
-        acts: vec![act("Remove", "remove")],
-        facts: vec![
-            Fact::copy("Digest", "9f86d081884c", "sha256:9f86d081884c7d65"),
-            Fact::text("Size", "8.2 MiB"),
-            Fact::code("Command", "/bin/sh"),
-        ],
-        env: vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into()],
-        layers: vec![LayerRow {
-            digest: "sha256:9f86d081884c7d659a2feaa0c55ad015".into(),
-            size: "3.6 MiB".into(),
-            media_type: "tar+gzip".into(),
-        }],
-        history: vec![
-            HistoryRow {
-                created_by: "ADD alpine-minirootfs.tar.gz / # buildkit".into(),
-                empty: false,
-            },
-            HistoryRow { created_by: "CMD [\"/bin/sh\"]".into(), empty: true },
-        ],
-    }
-}
-
 fn people_page(name: &str, fresh: Option<&str>) -> people::ListPage {
     let row = |id, name: &str, role: &str, state, own| people::Row {
         id,
@@ -605,30 +513,6 @@ fn people_page(name: &str, fresh: Option<&str>) -> people::ListPage {
             row(1002, "kim", "auditor", badge(Tone::Neutral, "off", "disabled", ""), false),
         ],
         next: None,
-    }
-}
-
-fn account() -> AccountPage {
-    AccountPage {
-        shell: Shell { live_secs: None, ..shell("Account", Section::Account) },
-        password_error: String::new(),
-        token_error: String::new(),
-        token_name: Field::default(),
-        fresh_token: Some("eyJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJiZXJ0aCJ9.c2lnbmF0dXJl".into()),
-        tokens: vec![TokenRow {
-            name: "nightly sweep".into(),
-            scopes: "read, operate".into(),
-            expires: Some(Moment::new(NOW + 2_592_000_000, NOW)),
-            used: None,
-            revoke: "/account/tokens/1/revoke".into(),
-        }],
-        sessions: vec![SessionRow {
-            agent: "Firefox on Linux".into(),
-            address: "127.0.0.1".into(),
-            since: Moment::new(NOW - 60_000, NOW),
-            own: true,
-            revoke: "/account/sessions/1/end".into(),
-        }],
     }
 }
 

@@ -45,6 +45,8 @@ struct ImageView {
     id: String,
     /// Whose; 1 is the system, whose images everyone may use.
     owner: u32,
+    /// Their name; null for the system's.
+    owner_name: Option<String>,
     /// Names with a tag, such as `docker.io/library/busybox:latest`.
     tags: Vec<String>,
     /// Names with a digest by which it was pulled.
@@ -229,7 +231,11 @@ async fn list(
     Query(query): Query<ImageQuery>,
 ) -> Result<Json<Items<ImageView>>> {
     let page = page(&app, &PageParams { limit: query.limit, after: query.after })?;
-    let wanted = images::Wanted { reference: query.reference, owner: query.owner.map(PrincipalId) };
+    let wanted = images::Wanted {
+        reference: query.reference,
+        owner: query.owner.map(PrincipalId),
+        owner_name: None,
+    };
     let listed = images::list(&app, &caller, wanted, &page).await?;
     Ok(Json(Items::seal(&app, listed)?))
 }
@@ -381,6 +387,7 @@ impl From<Image> for ImageView {
             shared_bytes: share.shared_bytes,
             containers: share.containers,
             last_used_at: share.last_used_at,
+            owner_name: share.owner_name,
             source: row.source,
             created_at: row.created_at,
             id: row.id,

@@ -43,6 +43,10 @@ struct OperationQuery {
     kind: Option<String>,
     /// Only those about this object.
     subject: Option<String>,
+    /// Only this person's, by name.
+    owner: Option<String>,
+    /// Only those with this in what they are about.
+    q: Option<String>,
 }
 
 /// Lists operations, newest first.
@@ -54,8 +58,8 @@ async fn list(
     Query(query): Query<OperationQuery>,
 ) -> Result<Json<Items<Operation>>> {
     let page = page(&app, &PageParams { limit: query.limit, after: query.after })?;
-    let (state, kind, subject) = (query.state, query.kind, query.subject);
-    let filter = Filter { state, kind, subject, before: None };
+    let OperationQuery { state, kind, subject, owner, q: words, .. } = query;
+    let filter = Filter { state, kind, subject, owner, words, before: None };
     let listed = operations::list(&app, &caller, filter, &page).await?;
     Ok(Json(Items::seal(&app, listed)?))
 }

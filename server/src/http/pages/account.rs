@@ -1,32 +1,41 @@
-//! One's own account: tokens, sessions, password.
+//! One's own account: tokens, logins for registries, sessions, password.
 
 use axum::Form;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
+use berth_web::account::{AccountPage, LoginRow, Logins, SessionRow, TokenRow};
+use berth_web::containers::ConfirmPage;
 use berth_web::format::Moment;
-use berth_web::parts::Field;
-use berth_web::people::{AccountPage, SessionRow, TokenRow};
-use berth_web::shell::{ApiCall, Section};
+use berth_web::parts::{Badge, Field};
+use berth_web::shell::{ApiCall, Section, Tone};
+use serde::Deserialize;
 
 use super::entry::refusal;
 use super::form::Posted;
-use super::frame::{Frame, sentence};
+use super::frame::{Frame, encoded, sentence};
 use crate::app::App;
-use crate::auth::{Caller, TokenScope};
+use crate::auth::{Caller, Role, TokenScope};
 use crate::clock::Time;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::http::extract::Visitor;
 use crate::http::routes::{Access, Routes};
+use crate::registry::Credentials;
+use crate::service::registries::{self, Login, LoginState};
 use crate::service::{sessions, tokens};
 
 /// Adds the routes.
 pub(super) fn routes(routes: Routes) -> Routes {
     let own = Access::SignedIn(TokenScope::Manage);
+    let pulls = Access::Member(TokenScope::Manage);
     routes
         .page(own, Method::GET, "/account", show)
         .page(own, Method::POST, "/account/tokens", make_token)
+        .page(own, Method::GET, "/account/tokens/{id}/revoke", ask_revoke)
         .page(own, Method::POST, "/account/tokens/{id}/revoke", revoke_token)
+        .page(pulls, Method::POST, "/account/registries", set_login)
+        .page(pulls, Method::GET, "/account/registries/remove", ask_remove_login)
+        .page(pulls, Method::POST, "/account/registries/remove", remove_login)
         .page(own, Method::POST, "/account/sessions/{id}/end", end_session)
         .page(own, Method::POST, "/account/password", change_password)
 }
@@ -38,10 +47,25 @@ struct Shown {
     token_error: String,
     token_name: String,
     fresh_token: Option<String>,
+    /// What the form for a registry holds.
+    login: Logins,
 }
 
-async fn show(State(app): State<App>, frame: Frame, caller: Caller) -> Result<Response> {
-    page(&app, &frame, &caller, StatusCode::OK, Shown::default()).await
+/// Which registry's login.
+#[derive(Debug, Default, Deserialize)]
+struct Which {
+    #[serde(default)]
+    registry: String,
+}
+
+async fn show(
+    State(app): State<App>,
+    frame: Frame,
+    caller: Caller,
+    Query(Which { registry }): Query<Which>,
+) -> Result<Response> {
+    let login = Logins { registry: Field::new(registry), ..Logins::default() };
+    page(&app, &frame, &caller, StatusCode::OK, Shown { login, ..Shown::default() }).await
 }
 
 async fn make_token(
@@ -72,6 +96,34 @@ async fn make_token(
     page(&app, &frame, &caller, status, shown).await
 }
 
+async fn ask_revoke(
+    State(app): State<App>,
+    frame: Frame,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Response> {
+    let tokens = tokens::list(&app, &caller).await?;
+    let token = tokens.into_iter().find(|token| token.id == id);
+    let token = token.ok_or(Error::NotFound("token"))?;
+    let used = token.used_at.map(|at| Moment::new(at.0, Time::now().0).words);
+    let page = ConfirmPage {
+        shell: frame.shell("Revoke a token", Section::Account),
+        question: format!("Revoke {}?", token.name),
+        losses: vec![
+            "Whatever uses it is refused at once, and streams that it has opened end.".to_owned(),
+            used.map_or_else(
+                || "It has never been used.".to_owned(),
+                |used| format!("It was last used {used}."),
+            ),
+        ],
+        verb: "Revoke it",
+        path: format!("/account/tokens/{id}/revoke"),
+        hidden: Vec::new(),
+        back: "/account".to_owned(),
+    };
+    frame.page(&page)
+}
+
 async fn revoke_token(
     State(app): State<App>,
     frame: Frame,
@@ -80,6 +132,74 @@ async fn revoke_token(
 ) -> Result<Response> {
     let result = tokens::end(&app, &caller, &id).await;
     frame.outcome(result, "/account", "The token is revoked.")
+}
+
+async fn set_login(
+    State(app): State<App>,
+    frame: Frame,
+    caller: Caller,
+    Form(pairs): Form<Vec<(String, String)>>,
+) -> Result<Response> {
+    let posted = Posted::new(pairs);
+    let (registry, username) = (posted.text("registry"), posted.text("username"));
+    let password = posted.exact("password").to_owned();
+    let credentials = Credentials { username: username.to_owned(), password };
+    match registries::set(&app, &caller, registry, &credentials).await {
+        Ok(login) => {
+            let text = format!("Kept: your next pull from {} signs in with it.", login.registry);
+            frame.done("/account", &text)
+        }
+        Err(error) => {
+            let (status, mut wrong, text) = refusal(error)?;
+            let mut field = |name: &str, value: &str| Field {
+                value: value.to_owned(),
+                error: sentence(&wrong.take(&format!("/{name}"))),
+            };
+            let login = Logins {
+                registry: field("registry", registry),
+                username: field("username", username),
+                password_error: field("password", "").error,
+                error: text,
+                ..Logins::default()
+            };
+            page(&app, &frame, &caller, status, Shown { login, ..Shown::default() }).await
+        }
+    }
+}
+
+async fn ask_remove_login(
+    State(app): State<App>,
+    frame: Frame,
+    caller: Caller,
+    Query(Which { registry }): Query<Which>,
+) -> Result<Response> {
+    let known = registries::list(&app, &caller).await?;
+    let login = known.into_iter().find(|login| login.registry == registry);
+    let login = login.ok_or(Error::NotFound("login"))?;
+    let page = ConfirmPage {
+        shell: frame.shell("Remove a login", Section::Account),
+        question: format!("Remove your login for {registry}?"),
+        losses: vec![
+            format!("The password for {} there is forgotten and cannot be shown.", login.username),
+            format!("Images from {registry} that you have stay; pulls of private ones will fail."),
+        ],
+        verb: "Remove it",
+        path: "/account/registries/remove".to_owned(),
+        hidden: vec![("registry".to_owned(), registry)],
+        back: "/account".to_owned(),
+    };
+    frame.page(&page)
+}
+
+async fn remove_login(
+    State(app): State<App>,
+    frame: Frame,
+    caller: Caller,
+    Form(pairs): Form<Vec<(String, String)>>,
+) -> Result<Response> {
+    let posted = Posted::new(pairs);
+    let result = registries::remove(&app, &caller, posted.text("registry")).await;
+    frame.outcome(result, "/account", "The login is forgotten.")
 }
 
 async fn end_session(
@@ -137,6 +257,7 @@ async fn page(
         agent: browser(&session.agent),
         address: session.address,
         since: Moment::new(session.created_at.0, now),
+        seen: Moment::new(session.seen_at.0, now),
         own: session.current,
     });
     let mut shell = frame.shell("Account", Section::Account);
@@ -145,6 +266,16 @@ async fn page(
         ApiCall::get("List your tokens", "/api/v1/tokens"),
         ApiCall::get("List your sessions", "/api/v1/sessions"),
     ];
+    let logins = match caller.role {
+        Role::Auditor => None,
+        _ => Some(logins(app, caller, shown.login).await?),
+    };
+    if logins.is_some() {
+        shell.calls.push(ApiCall::get("List your logins for registries", "/api/v1/registries"));
+        let body = "{\"registry\": \"ghcr.io\", \"username\": \"me\", \"password\": \"…\"}";
+        let (title, path) = ("Keep one", "/api/v1/registries");
+        shell.calls.push(ApiCall::send(title, "PUT", path, Some(body.to_owned())));
+    }
     let view = AccountPage {
         tokens: tokens.collect(),
         sessions: sessions.collect(),
@@ -153,8 +284,53 @@ async fn page(
         token_error: shown.token_error,
         token_name: Field::new(shown.token_name),
         fresh_token: shown.fresh_token,
+        logins,
     };
     frame.page_with(status, &view)
+}
+
+/// The logins that are kept, beside the form as it was typed.
+async fn logins(app: &App, caller: &Caller, form: Logins) -> Result<Logins> {
+    let known = registries::list(app, caller).await?;
+    let here = known.iter().find(|login| login.registry == form.registry.value);
+    let username = match here {
+        Some(login) if form.username.value.is_empty() => Field::new(login.username.clone()),
+        _ => form.username.clone(),
+    };
+    let (rows, replaces) = (known.iter().map(login_row).collect(), here.is_some());
+    Ok(Logins { rows, username, replaces, ..form })
+}
+
+fn login_row(login: &Login) -> LoginRow {
+    let now = Time::now().0;
+    let state = match login.state {
+        LoginState::Good => Badge {
+            tone: Tone::Good,
+            icon: "check",
+            word: "kept".to_owned(),
+            reason: "not refused so far".to_owned(),
+        },
+        LoginState::Refused(since) => Badge {
+            tone: Tone::Bad,
+            icon: "failed",
+            word: "refused".to_owned(),
+            reason: format!("by the registry, {}; replace it", Moment::new(since.0, now).words),
+        },
+        LoginState::Lost => Badge {
+            tone: Tone::Attention,
+            icon: "attention",
+            word: "unreadable".to_owned(),
+            reason: "the server’s key is another; replace it".to_owned(),
+        },
+    };
+    LoginRow {
+        registry: login.registry.clone(),
+        username: login.username.clone(),
+        since: Moment::new(login.created_at.0, now),
+        state,
+        replace: format!("/account?registry={}#registries", encoded(&login.registry)),
+        remove: format!("/account/registries/remove?registry={}", encoded(&login.registry)),
+    }
 }
 
 /// A browser's name out of what it says of itself, in two words.

@@ -12,6 +12,7 @@ use berth_web::shell::{ApiCall, Mark, Section, Tone};
 use serde_json::Value;
 
 use super::frame::{Frame, leads};
+use super::operations::words;
 use super::shown::{self, Class};
 use super::{containers as list, happened, machine};
 use crate::app::App;
@@ -292,15 +293,9 @@ async fn tasks(app: &App, caller: &Caller) -> Result<Vec<Task>> {
 fn task(operation: &Operation) -> Task {
     let number = |key| operation.progress.get(key).and_then(Value::as_u64).unwrap_or(0);
     let (done, total) = (number("downloaded_bytes"), number("total_bytes"));
-    let verb = match operation.kind.as_str() {
-        "image.pull" => "Pull",
-        "image.import" => "Import",
-        "image.export" => "Export",
-        other => other,
-    };
     Task {
         id: operation.id.clone(),
-        title: format!("{verb} {}", operation.subject),
+        title: format!("{} {}", words(&operation.kind).0, operation.subject),
         owner: String::new(),
         percent: (total > 0).then(|| percent(done, total)),
         text: if total > 0 { bytes_of(done, total) } else { "begins".to_owned() },

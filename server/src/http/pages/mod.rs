@@ -15,10 +15,12 @@ mod happened;
 mod help;
 mod home;
 mod hour;
+mod image;
 mod images;
 mod launch;
 mod log;
 mod machine;
+mod operations;
 mod people;
 mod person;
 mod reference;
@@ -59,6 +61,8 @@ pub(super) fn routes(routes: Routes) -> Routes {
     let routes = log::routes(routes);
     let routes = story::routes(routes);
     let routes = launch::routes(routes);
+    let routes = operations::routes(routes);
+    let routes = image::routes(routes);
     images::routes(routes)
 }
 

@@ -132,11 +132,13 @@ pub struct Wanted {
     pub reference: Option<String>,
     /// This principal's.
     pub owner: Option<PrincipalId>,
+    /// This person's, by name.
+    pub owner_name: Option<String>,
 }
 
 impl From<Option<String>> for Wanted {
     fn from(reference: Option<String>) -> Self {
-        Self { reference, owner: None }
+        Self { reference, ..Self::default() }
     }
 }
 
@@ -150,7 +152,8 @@ pub async fn list(
     let before = page.after.as_deref().map(position).transpose()?;
     let db = app.inventory.read();
     let wanted = wanted.into();
-    let filter = Filter { reference: wanted.reference, owner: wanted.owner, before };
+    let Wanted { reference, owner, owner_name } = wanted;
+    let filter = Filter { reference, owner, owner_name, before };
     let rows = images::list(db, caller.sees(), &filter, page.rows()).await?;
     let listed = page.cut(rows, |row| format!("{} {}", row.created_at.0, row.id));
     let items = with_shares(app, caller, listed.items).await?;

@@ -1,0 +1,95 @@
+//! One's own account: tokens, logins for registries, sessions, password, colours.
+
+use askama::Template;
+
+use crate::format::Moment;
+use crate::parts::{Badge, Field};
+use crate::shell::Shell;
+
+/// One's own account.
+#[derive(Debug, Clone, Template)]
+#[template(path = "account.html")]
+pub struct AccountPage {
+    /// The frame.
+    pub shell: Shell,
+    /// What is wrong with a new password.
+    pub password_error: String,
+    /// What is wrong with a new token.
+    pub token_error: String,
+    /// The new token's name, as typed.
+    pub token_name: Field,
+    /// A token made just now; it is shown this once.
+    pub fresh_token: Option<String>,
+    /// The personal tokens.
+    pub tokens: Vec<TokenRow>,
+    /// Logins for registries; none for those who may not pull.
+    pub logins: Option<Logins>,
+    /// Where the viewer is signed in.
+    pub sessions: Vec<SessionRow>,
+}
+
+/// A personal token.
+#[derive(Debug, Clone)]
+pub struct TokenRow {
+    /// Its name.
+    pub name: String,
+    /// What it may do.
+    pub scopes: String,
+    /// When it ends.
+    pub expires: Option<Moment>,
+    /// When it was last used.
+    pub used: Option<Moment>,
+    /// Where it is revoked.
+    pub revoke: String,
+}
+
+/// What one signs in to registries with.
+#[derive(Debug, Clone, Default)]
+pub struct Logins {
+    /// The logins that are kept.
+    pub rows: Vec<LoginRow>,
+    /// What is wrong beyond single fields; may be empty.
+    pub error: String,
+    /// The registry, as typed.
+    pub registry: Field,
+    /// The name there, as typed.
+    pub username: Field,
+    /// What is wrong with the password; what was typed is not sent back.
+    pub password_error: String,
+    /// Whether the form replaces what is kept.
+    pub replaces: bool,
+}
+
+/// A login for a registry.
+#[derive(Debug, Clone)]
+pub struct LoginRow {
+    /// The registry.
+    pub registry: String,
+    /// The name there.
+    pub username: String,
+    /// Since when.
+    pub since: Moment,
+    /// Whether it is of use.
+    pub state: Badge,
+    /// Where the form is filled with it.
+    pub replace: String,
+    /// Where it is asked whether to forget it.
+    pub remove: String,
+}
+
+/// A place where the viewer is signed in.
+#[derive(Debug, Clone)]
+pub struct SessionRow {
+    /// The browser, as it called itself.
+    pub agent: String,
+    /// From where.
+    pub address: String,
+    /// Since when.
+    pub since: Moment,
+    /// When it was last used.
+    pub seen: Moment,
+    /// Whether it is this one.
+    pub own: bool,
+    /// Where it is ended.
+    pub revoke: String,
+}
