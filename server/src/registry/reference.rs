@@ -1,4 +1,7 @@
 //! Image references, normalised as users of `docker pull` expect.
+//!
+//! The grammar is read here: `oci-client`'s reader is one regular expression that holds ten MiB from
+//! its first use on, and takes tags of any script. That both agree is tested.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,6 +12,10 @@ use crate::error::{Error, Result};
 
 /// Bytes of a reference at most.
 const REFERENCE_BYTES_MAX: usize = 512;
+/// Bytes of a repository's name at most.
+const NAME_BYTES_MAX: usize = 255;
+/// Bytes of a tag at most.
+const TAG_BYTES_MAX: usize = 128;
 /// The registry that a name without one means.
 pub const DEFAULT_REGISTRY: &str = "docker.io";
 
@@ -51,26 +58,93 @@ impl FromStr for ImageReference {
         if text.len() > REFERENCE_BYTES_MAX {
             return Err(wrong("it is too long"));
         }
-        let parsed: oci_client::Reference =
-            text.parse().map_err(|error| wrong(&format!("{error}")))?;
-        let digest = match parsed.digest() {
-            Some(digest) => {
+        let (named, digest) = match text.split_once('@') {
+            Some((named, digest)) => {
                 let digest = digest.parse::<Digest>();
-                Some(digest.map_err(|_| wrong("its digest is not sha256: and 64 digits"))?)
+                (named, Some(digest.map_err(|_| wrong("its digest is not sha256: and 64 digits"))?))
             }
-            None => None,
+            None => (text, None),
         };
-        let registry = match parsed.registry().to_ascii_lowercase() {
+        let slash = named.rfind('/').map_or(0, |at| at + 1);
+        let (name, tag) = match named[slash..].find(':') {
+            Some(colon) => (&named[..slash + colon], Some(&named[slash + colon + 1..])),
+            None => (named, None),
+        };
+        if tag.is_some_and(|tag| !is_tag(tag)) {
+            return Err(wrong(
+                "a tag is at most 128 letters, digits, '_', '.' and '-', and begins with none of \
+                 the last two",
+            ));
+        }
+        let (registry, path) = split_registry(name);
+        if !is_registry(registry) {
+            return Err(wrong("what stands before the first '/' is no host, nor host:port"));
+        }
+        if path.len() > NAME_BYTES_MAX || !path.split('/').all(is_component) {
+            return Err(wrong(
+                "a name is lower-case letters and digits, with single '.', '_', '__' or '-' \
+                 between them, in parts with '/' between them",
+            ));
+        }
+        let registry = match registry.to_ascii_lowercase() {
             known if known == "index.docker.io" => DEFAULT_REGISTRY.to_owned(),
             other => other,
         };
-        let tag = parsed.tag().map(str::to_owned);
-        let tag = if tag.is_none() && digest.is_none() { Some("latest".into()) } else { tag };
-        if tag.as_ref().is_some_and(|tag| tag.len() > 128) {
-            return Err(wrong("its tag is too long"));
-        }
-        Ok(Self { registry, repository: parsed.repository().to_owned(), tag, digest })
+        let official = registry == DEFAULT_REGISTRY && !path.contains('/');
+        let repository = if official { format!("library/{path}") } else { path.to_owned() };
+        let tag = match (tag, &digest) {
+            (None, None) => Some("latest".to_owned()),
+            (tag, _) => tag.map(str::to_owned),
+        };
+        Ok(Self { registry, repository, tag, digest })
     }
+}
+
+/// Host and path: the first part is a host when it looks like one (`splitDockerDomain` of the
+/// distribution project).
+fn split_registry(name: &str) -> (&str, &str) {
+    match name.split_once('/') {
+        Some((first, rest))
+            if first.contains(['.', ':'])
+                || first == "localhost"
+                || first.bytes().any(|byte| byte.is_ascii_uppercase()) =>
+        {
+            (first, rest)
+        }
+        _ => (DEFAULT_REGISTRY, name),
+    }
+}
+
+/// `host` or `host:port`; a host is labels of letters, digits and inner '-'.
+fn is_registry(text: &str) -> bool {
+    let (host, port) = text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port)));
+    let is_label = |label: &str| {
+        !label.is_empty()
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    host.split('.').all(is_label)
+        && port.is_none_or(|port| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// One part of a repository's name.
+fn is_component(text: &str) -> bool {
+    let is_word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let ends = text.bytes().next().zip(text.bytes().last());
+    let known = |byte: u8| is_word(byte) || b"._-".contains(&byte);
+    ends.is_some_and(|(first, last)| is_word(first) && is_word(last))
+        && text.bytes().all(known)
+        && text.split(|letter: char| letter.is_ascii_alphanumeric()).all(|between| {
+            matches!(between, "" | "." | "_" | "__") || between.bytes().all(|byte| byte == b'-')
+        })
+}
+
+fn is_tag(text: &str) -> bool {
+    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    text.len() <= TAG_BYTES_MAX
+        && text.bytes().next().is_some_and(is_word)
+        && text.bytes().all(|byte| is_word(byte) || b".-".contains(&byte))
 }
 
 impl fmt::Display for ImageReference {
@@ -106,6 +180,40 @@ mod tests {
         check("ghcr.io/a/b/c", "ghcr.io/a/b/c:latest");
         check(&format!("busybox@{digest}"), &format!("docker.io/library/busybox@{digest}"));
         check(&format!("busybox:1@{digest}"), &format!("docker.io/library/busybox:1@{digest}"));
+    }
+
+    /// Texts put together of what the grammar is made of, good and bad, read by both.
+    #[test]
+    fn the_library_reads_the_same() {
+        let digest = format!("sha256:{}", "a".repeat(64));
+        let pieces = ["a", "B1", "-", "_", "__", ".", "..", "/", ":", "5000", "localhost", &digest];
+        let mut seed = 7_u64;
+        let mut draw = |count: usize| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            usize::try_from(seed >> 33).expect("31 bits fit") % count
+        };
+        let mut agreed = 0;
+        for _ in 0..20_000 {
+            let mut text: String = (0..=draw(7)).map(|_| pieces[draw(11)]).collect();
+            if draw(4) == 0 {
+                text = format!("{text}@{}", pieces[draw(12)]);
+            }
+            let ours = text.parse::<ImageReference>().ok().map(|reference| reference.to_string());
+            let theirs = text.parse::<oci_client::Reference>().ok().map(|reference| {
+                // It takes the first part for a host by its dots only, and keeps its letters' case.
+                let (registry, rest) = reference.whole().split_once('/').map_or_else(
+                    || (String::new(), String::new()),
+                    |(registry, rest)| (registry.to_ascii_lowercase(), rest.to_owned()),
+                );
+                format!("{registry}/{rest}")
+            });
+            if ours != theirs {
+                let capital = text.split('/').next().is_some_and(|first| first.contains('B'));
+                assert!(capital, "{text:?}: {ours:?}, the library {theirs:?}");
+            }
+            agreed += usize::from(ours.is_some() && ours == theirs);
+        }
+        assert!(agreed > 500, "{agreed} good references are too few to mean something");
     }
 
     #[test]
