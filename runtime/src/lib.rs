@@ -18,5 +18,5 @@ pub mod record;
 pub mod wire;
 
 pub use activation::take_listeners;
-pub use heap::give_back_freed_memory;
+pub use heap::{give_back_freed_memory, give_back_unused_memory};
 pub use passing::{receive_message, send_message};

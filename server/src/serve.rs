@@ -68,6 +68,7 @@ async fn serve(config: Config) -> Result<()> {
     let keeper = tokio::spawn(housekeeping::run(app.clone()));
     let looks = tokio::spawn(history::run(app.clone()));
     tokio::spawn(images::reconcile(app.clone()));
+    tokio::spawn(housekeeping::give_back_memory(app.clone()));
     tokio::spawn(housekeeping::audit_refusals(app.clone(), refused));
     reconcile::spawn(&app);
     if let Some(tls) = app.tls.clone() {

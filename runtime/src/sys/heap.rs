@@ -16,8 +16,15 @@ pub fn give_back_freed_memory() {
     }
 }
 
+/// Gives the kernel every whole page of the heap that holds nothing (malloc_trim(3)). Left alone, a
+/// page in the middle of the heap stays, though all of a burst of work is over.
+pub fn give_back_unused_memory() {
+    // SAFETY: malloc_trim takes an integer, and locks each arena while it looks through it.
+    unsafe { malloc_trim(0) };
+}
+
 #[cfg(target_env = "gnu")]
-use libc::mallopt;
+use libc::{malloc_trim, mallopt};
 
 #[cfg(target_env = "gnu")]
 fn parameters() -> [(libc::c_int, libc::c_int); 2] {
@@ -28,6 +35,11 @@ fn parameters() -> [(libc::c_int, libc::c_int); 2] {
 #[cfg(not(target_env = "gnu"))]
 unsafe fn mallopt(_: libc::c_int, _: libc::c_int) -> libc::c_int {
     1
+}
+
+#[cfg(not(target_env = "gnu"))]
+unsafe fn malloc_trim(_: usize) -> libc::c_int {
+    0
 }
 
 #[cfg(not(target_env = "gnu"))]

@@ -45,6 +45,8 @@ const APPLICATION_ID: i32 = 1113944692;
 pub const KEY_FILE: &str = "token.key";
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const READERS_MAX: u32 = 4;
+/// KiB of pages that each connection keeps; the kernel's own cache is right behind.
+const CACHE_KIB: u32 = 512;
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
 
@@ -282,6 +284,7 @@ fn options(path: &Path) -> SqliteConnectOptions {
         .busy_timeout(BUSY_TIMEOUT)
         .pragma("cell_size_check", "on")
         .pragma("trusted_schema", "off")
+        .pragma("cache_size", format!("-{CACHE_KIB}"))
 }
 
 async fn check(pool: &SqlitePool) -> anyhow::Result<()> {

@@ -1,4 +1,5 @@
-//! What is done now and then: last uses written down, refused requests audited, old rows dropped.
+//! What is done now and then: last uses written down, refused requests audited, old rows dropped,
+//! memory that nothing uses any more given back.
 
 use std::time::Duration;
 
@@ -10,6 +11,8 @@ use crate::inventory::{audit, events, idempotency, operations, sessions, tokens}
 use crate::service::{keys, people};
 
 const PERIOD: Duration = Duration::from_secs(30);
+/// How often memory is given back: a look through the heap, a millisecond or less.
+const TRIM_PERIOD: Duration = Duration::from_secs(10);
 /// Rows are dropped every this many periods.
 const PRUNE_EVERY: u64 = 20;
 
@@ -35,6 +38,23 @@ pub async fn run(app: App) {
         };
         if let Err(error) = done.and(flush(&app).await) {
             tracing::warn!(error = %error, "housekeeping failed; it will be tried again");
+        }
+    }
+}
+
+/// Gives back memory that nothing uses any more, until the server stops.
+pub async fn give_back_memory(app: App) {
+    let mut ticks = interval(TRIM_PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = app.stopping.cancelled() => return,
+        }
+        let done = tokio::task::spawn_blocking(berth_runtime::give_back_unused_memory).await;
+        if let Err(error) = done {
+            tracing::warn!(error = %error, "memory is not given back any more");
+            return;
         }
     }
 }
