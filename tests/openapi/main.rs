@@ -1,6 +1,6 @@
 //! The API's document, as others read it: a validator finds nothing wrong, a generator makes a client
 //! from it without a warning, and that client works a real server: every answer is what the document
-//! says, no field more.
+//! says, no field more. The commands that help shows are run as they stand there.
 //!
 //! Validator and generator are Python's; they come once into a cache outside the tree.
 
@@ -63,6 +63,69 @@ async fn a_generated_client_works_the_server() {
         .env("BERTH_TOKEN", token["secret"].as_str().expect("a token has a secret")));
     assert!(used.status.success(), "{}", words(&used));
     assert!(words(&used).contains("all of it was done"), "{}", words(&used));
+}
+
+#[tokio::test]
+async fn the_commands_of_help_work_as_they_stand() {
+    requires_root!();
+    let server = TestServer::start().await;
+    let olga = server.operator();
+    let shell = std::fs::read("/bin/busybox").expect("busybox-static is installed");
+    let files: [(&str, u32, &[u8]); 3] =
+        [("bin/sh", 0o755, &shell), ("bin/sleep", 0o755, &shell), ("bin/date", 0o755, &shell)];
+    image::import(&olga, image::archive("berth/starter:latest", &files)).await;
+    let body = json!({"name": "manual", "scope": "manage", "days": 1});
+    let token = olga.post("/api/v1/tokens", &body).await.expect_status(201).json();
+    let token = token["secret"].as_str().expect("a token has a secret");
+    let shell =
+        |script: &str| run(Command::new("bash").arg("-c").arg(script).env("BERTH_TOKEN", token));
+
+    let manual = commands(&olga.get("/help/scripts").await.expect_status(200).text);
+    let (function, calls) = manual.split_first().expect("the manual has commands");
+    let calls: Vec<&String> = calls.iter().filter(|call| call.starts_with("api ")).collect();
+    assert_eq!(calls.len(), 5, "{calls:?}");
+    for call in calls {
+        // What follows events ends when it is told to.
+        let (call, ends) = match call.contains(" -N ") {
+            true => (call.replace("api -N", "api -N --max-time 1"), 28),
+            false => (call.clone(), 0),
+        };
+        let done = shell(&format!("{function}\n{call}"));
+        assert_eq!(done.status.code(), Some(ends), "{call}: {}", words(&done));
+        assert!(!words(&done).contains("\"type\":\"/problems/"), "{call}: {}", words(&done));
+    }
+
+    let index = olga.get("/help/api").await.expect_status(200).text;
+    let resources: Vec<&str> =
+        index.split("<h2 id=\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    let mut asked = 0;
+    for resource in resources {
+        let page = olga.get(&format!("/help/api/{resource}")).await.expect_status(200);
+        for command in commands(&page.text) {
+            let read = run(Command::new("bash").args(["-n", "-c", &command]));
+            assert!(read.status.success(), "{command}: {}", words(&read));
+            let acts = ["-X ", "{id}", "…", "/stream", "--unix-socket"];
+            if acts.iter().any(|part| command.contains(part)) {
+                continue;
+            }
+            let done = shell(&command);
+            assert!(done.status.success(), "{command}: {}", words(&done));
+            assert!(!words(&done).contains("\"type\":\"/problems/"), "{command}: {}", words(&done));
+            asked += 1;
+        }
+    }
+    assert!(asked > 20, "only {asked} commands were run");
+}
+
+/// What a page offers to be copied.
+fn commands(page: &str) -> Vec<String> {
+    let copied = page.split("data-copy=\"").skip(1).filter_map(|rest| rest.split('"').next());
+    let marks = [("&#34;", "\""), ("&#39;", "'"), ("&#60;", "<"), ("&#62;", ">"), ("&#38;", "&")];
+    copied
+        .map(|text| {
+            marks.iter().fold(text.to_owned(), |text, (mark, sign)| text.replace(mark, sign))
+        })
+        .collect()
 }
 
 #[tokio::test]

@@ -29,6 +29,20 @@ pub enum OperationState {
     Interrupted,
 }
 
+/// Why an operation failed.
+#[derive(ToSchema)]
+#[schema(as = OperationFailure)]
+#[expect(dead_code, reason = "it describes what is kept as JSON")]
+struct FailureShape {
+    /// What one may do about it: `not_found`, `conflict`, `invalid`, `denied`, `exhausted`,
+    /// `unavailable` or `broken`.
+    class: String,
+    /// The code of the same problem.
+    code: String,
+    /// One sentence.
+    message: String,
+}
+
 /// Long work, such as a pull.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Operation {
@@ -51,7 +65,8 @@ pub struct Operation {
     pub progress: Value,
     /// What it made, once succeeded.
     pub result: Option<Value>,
-    /// Why not, once failed: `{"class", "code", "message"}`.
+    /// Why not, once failed.
+    #[schema(value_type = Option<FailureShape>)]
     pub failure: Option<Value>,
     /// When it began.
     pub created_at: Time,

@@ -229,7 +229,7 @@ async fn make(
 
 /// Shows a container with all that is known of it.
 #[utoipa::path(get, path = "/api/v1/containers/{id}", tag = "containers",
-    params(("id" = String, Path, description = "Its id, or one's own one's name")),
+    params(("id" = String, Path, description = "Its id, or the name of one's own")),
     responses(
         (status = 200, body = DetailView, headers(("ETag" = String))),
         (status = 404, body = ProblemBody)))]

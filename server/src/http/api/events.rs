@@ -150,6 +150,7 @@ struct FollowQuery {
 
 /// An event with its place.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = EventEntry)]
 struct EventView {
     /// Its place in the stream: what `Last-Event-ID` and `after` of the stream take.
     id: String,

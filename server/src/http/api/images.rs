@@ -40,6 +40,7 @@ pub fn routes(routes: Routes) -> Routes {
 
 /// An image.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Image)]
 struct ImageView {
     /// 32 hexadecimal digits.
     id: String,
@@ -121,6 +122,7 @@ struct HolderView {
 
 /// How a container of an image runs.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ImageConfig)]
 struct ConfigView {
     /// The program and its first arguments.
     entrypoint: Vec<String>,
@@ -144,6 +146,7 @@ struct ConfigView {
 
 /// A layer.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ImageLayer)]
 struct LayerView {
     /// The digest of its bytes as stored.
     digest: String,
@@ -162,6 +165,7 @@ struct LayerView {
 
 /// A step of an image's history.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ImageHistory)]
 struct HistoryView {
     /// When.
     created: Option<String>,

@@ -58,6 +58,7 @@ struct PersonChange {
 
 /// A one-time link.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Invitation)]
 struct InvitationBody {
     /// What `POST /api/v1/invitations/accept` takes; shown once.
     secret: String,
@@ -78,6 +79,7 @@ struct PersonAdded {
 
 /// An invitation's secret.
 #[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = InvitationLook)]
 #[serde(deny_unknown_fields)]
 struct LookRequest {
     /// From the link.
@@ -95,6 +97,7 @@ struct Invited {
 
 /// An invitation's secret and the new password.
 #[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = InvitationAccept)]
 #[serde(deny_unknown_fields)]
 struct AcceptRequest {
     /// From the link.

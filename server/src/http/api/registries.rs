@@ -24,6 +24,7 @@ pub fn routes(routes: Routes) -> Routes {
 
 /// Credentials for a registry, without the password.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = RegistryCredentials)]
 struct CredentialView {
     /// The registry, as in references.
     registry: String,
@@ -52,6 +53,7 @@ enum CredentialState {
 
 /// Credentials to be kept.
 #[derive(Deserialize, ToSchema)]
+#[schema(as = RegistryCredentialsRequest)]
 #[serde(deny_unknown_fields)]
 struct CredentialRequest {
     /// The registry, as in references: `docker.io`, `ghcr.io`, `host:5000`.

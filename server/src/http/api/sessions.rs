@@ -54,6 +54,7 @@ struct PasswordRequest {
 
 /// A new session; its cookie is in `Set-Cookie`.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = SignedIn)]
 pub struct SignedInBody {
     /// Who.
     #[schema(value_type = u32)]

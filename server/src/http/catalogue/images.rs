@@ -23,7 +23,7 @@ pub(super) const KNOWN: &[Known] = &[
         422,
         "The archive is refused",
         "It is no OCI layout or `docker save` archive, it is damaged, or the upload broke off.",
-        "Make it anew with `docker save`, `podman save` or `skopeo copy … oci-archive:…`, and send it whole.",
+        "Make it anew with `docker save` or `skopeo copy … oci-archive:…`, and send it whole.",
     ),
     known(
         "image.malformed",

@@ -116,6 +116,16 @@ fn views(path: &str) -> Vec<View> {
     views
 }
 
+/// Hours in the words of a sentence.
+fn hours(hours: u32) -> String {
+    match (hours / 24, hours % 24) {
+        (0, 1) => "an hour".to_owned(),
+        (1, 0) => "a day".to_owned(),
+        (days, 0) => format!("{days} days"),
+        _ => format!("{hours} hours"),
+    }
+}
+
 /// The data directory and root's socket: this machine's for operators, elsewhere the usual ones.
 fn places(app: &App, frame: &Frame) -> (String, String) {
     let usual = Config::default();
@@ -141,10 +151,10 @@ fn here(app: &App, frame: &Frame) -> Here {
         containers_max: inside(containers.per_person_max.to_string()),
         log_kept: bytes(containers.log_file_bytes * u64::from(containers.log_files)),
         import_max: bytes(config.images.import_bytes_max),
-        session: span(u64::from(config.auth.session_hours) * 3600),
+        session: hours(config.auth.session_hours),
         token_days: config.auth.token_days_max.to_string(),
-        invitation: span(u64::from(config.auth.invitation_hours) * 3600),
-        idempotency: span(u64::from(config.retention.idempotency_hours) * 3600),
+        invitation: hours(config.auth.invitation_hours),
+        idempotency: hours(config.retention.idempotency_hours),
         grace: span(containers.stop_grace_secs.into()),
         defaults: inside(limits(&containers.default_limits)),
         ceilings: inside(limits(&config.runtime.ceilings)),

@@ -102,12 +102,17 @@ const CAPABILITIES: [&str; 41] = [
 /// A container to be made. What is left out comes from the image, or is the operator's default.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
-#[schema(as = ContainerCreate)]
+#[schema(as = ContainerCreate, example = json!({
+    "name": "hello", "image": "berth/starter", "start": true,
+    "command": ["sh", "-c", "while date; do sleep 1; done"],
+    "limits": {"memory_bytes": 67_108_864, "cpu_millis": 500},
+}))]
 pub struct CreateRequest {
     /// 1 to 63 lower-case letters, digits, '.', '_' or '-', a letter or digit first; made up from
     /// the image's name when left out.
     pub name: Option<String>,
     /// A reference, as one would pull it, or an image's id.
+    #[schema(required = true)]
     pub image: String,
     /// In place of the image's entrypoint; the image's command is then left out too.
     pub entrypoint: Option<Vec<String>>,
