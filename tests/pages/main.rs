@@ -6,6 +6,7 @@
 mod axe;
 mod browser;
 mod containers;
+mod errors;
 mod every;
 mod hands;
 mod image;
