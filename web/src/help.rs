@@ -108,15 +108,6 @@ pub struct Here {
 
 /// The commands of the manual, for a POSIX shell.
 impl Here {
-    pub(crate) fn set_credentials(&self) -> String {
-        format!(
-            "curl -X PUT -H \"Authorization: Bearer $BERTH_TOKEN\" -H 'Content-Type: application/json' \
-             -d '{{\"registry\": \"ghcr.io\", \"username\": \"me\", \"password\": \"…\"}}' \
-             {}/api/v1/registries",
-            self.origin
-        )
-    }
-
     pub(crate) fn shell_function(&self) -> String {
         "api() { curl -sS -H \"Authorization: Bearer $BERTH_TOKEN\" -H 'Content-Type: application/json' \
          \"$@\"; }"

@@ -8,7 +8,7 @@ pub(super) const KNOWN: &[Known] = &[
         409,
         "It waits for its image",
         "The image is being pulled; until it is here the container can only be changed, or removed.",
-        "Wait; the page Images shows how far the pull is.",
+        "Wait; the pull is shown under Operations.",
     ),
     known(
         "container.created",

@@ -15,8 +15,8 @@ pub(super) const KNOWN: &[Known] = &[
         422,
         "The registry does not have it",
         "The registry answers that there is no such repository, tag or digest.",
-        "Check the spelling and the tag. A private repository may need your credentials \
-         (`PUT /api/v1/registries`).",
+        "Check the spelling and the tag. A private repository may need your login, \
+         under Account.",
     ),
     known(
         "image.archive",
@@ -73,7 +73,7 @@ pub(super) const KNOWN: &[Known] = &[
         507,
         "Too many pulls at once",
         "You have as many pulls and imports going on as one person may.",
-        "Wait for one to end, or cancel one, on the page Images.",
+        "Wait for one to end, or cancel one, under Operations.",
     ),
     known(
         "image.removed",
@@ -123,7 +123,7 @@ pub(super) const KNOWN: &[Known] = &[
         403,
         "The registry refuses",
         "It does not accept your credentials for this repository, or gives it only to those who sign in.",
-        "Save or correct your credentials for the registry (`PUT /api/v1/registries`).",
+        "Save or replace your login for the registry, under Account.",
     ),
     known(
         "registry.not-allowed",
@@ -167,14 +167,14 @@ pub(super) const KNOWN: &[Known] = &[
         503,
         "The registry asks to wait",
         "Too many pulls were made from this machine’s address or with your account there.",
-        "Wait. With credentials for the registry (`PUT /api/v1/registries`) more is often allowed.",
+        "Wait. With a login for the registry (under Account) more is often allowed.",
     ),
     known(
         "registry.credentials-lost",
         409,
         "Saved credentials cannot be read",
         "They are sealed with a key of the server that it does not have any more.",
-        "Save them again (`PUT /api/v1/registries`), or remove them.",
+        "Save them again, under Account, or remove them.",
     ),
     known(
         "registry.too-many",
