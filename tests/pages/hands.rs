@@ -6,7 +6,7 @@ use std::time::Instant;
 use fantoccini::Locator;
 use fantoccini::key::Key;
 use serde_json::{Value, json};
-use system_tests::{TestServer, requires_root};
+use system_tests::{Options, TestServer, requires_root};
 
 use crate::browser::{Browser, Driver, LIMIT, Script};
 use crate::{launched, signed_in};
@@ -77,6 +77,24 @@ async fn the_keyboard_does_what_a_mouse_does() {
     press(&browser, &Key::Enter.to_string()).await;
     until(&browser, "return /^.containers.[0-9a-f]{32}$/.test(location.pathname)").await;
     assert_eq!(browser.complaints().await, Vec::<String>::new());
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn help_lists_the_keys_that_the_pages_know() {
+    requires_root!();
+    let server = TestServer::with(Options { no_supervisor: true, ..Options::default() }).await;
+    let driver = Driver::start().await;
+    let browser = signed_in(&driver, &server, "olga", Script::On).await;
+    browser.open("/help/keys").await;
+    browser.sees("These keys").await;
+    press(&browser, "?").await;
+    until(&browser, "return !!document.querySelector('dialog .keys')").await;
+    // Every key of the dialog is on the page, and no other.
+    let same = "return ((keys) => keys('main .keys').length > 20
+        && keys('dialog .keys') === keys('main .keys'))((where) =>
+            [...document.querySelectorAll(`${where} dt`)].map((dt) => dt.textContent).sort().join(' '))";
+    until(&browser, same).await;
     browser.close().await;
 }
 

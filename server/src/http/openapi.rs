@@ -1,8 +1,6 @@
 //! The API's description (OpenAPI 3.1), made from the route table. What handlers say of themselves is
 //! completed here by what holds for all: ids, answers in words, problems, who may.
 
-use std::sync::LazyLock;
-
 use utoipa::OpenApi as _;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::response::Response;
@@ -51,12 +49,6 @@ pub const PROBLEM: &str = "application/problem+json";
 /// The document without routes.
 pub fn base() -> OpenApi {
     Document::openapi()
-}
-
-/// The whole document of this server.
-pub fn whole() -> &'static OpenApi {
-    static WHOLE: LazyLock<OpenApi> = LazyLock::new(|| super::describe().1);
-    &WHOLE
 }
 
 /// The document with what no route can say.

@@ -8,8 +8,6 @@ use berth_web::help::{ApiAnswer, ApiBody, ApiField, ApiGroup, ApiKind, ApiObject
 use berth_web::shell::ApiCall;
 use serde_json::{Map, Value, json};
 
-use crate::http::openapi;
-
 /// Where the calls of the examples go.
 #[derive(Debug, Default)]
 pub(super) struct Places {
@@ -25,7 +23,7 @@ const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 const OBJECT: &str = "#/components/schemas/";
 
 static DOCUMENT: LazyLock<Value> =
-    LazyLock::new(|| serde_json::to_value(openapi::whole()).unwrap_or_default());
+    LazyLock::new(|| serde_json::to_value(crate::http::describe().1).unwrap_or_default());
 
 /// What the document says of the API as a whole.
 pub(super) fn about() -> String {
