@@ -3,11 +3,12 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use system_tests::{Options, TestServer, requires_root};
 
-use super::registry::{DockerRegistry, Image, host_architecture, pull};
+use super::registry::{DockerRegistry, Fake, Image, Reply, host_architecture, pull};
 use super::support::{Entry, archive, sha256};
 
 /// What was asked for: path, `Range`, and how many bytes of the body went back.
@@ -193,4 +194,38 @@ async fn a_blob_that_always_breaks_off_ends_the_pull_with_a_clear_error() {
     // Nothing of it stays.
     let left = |path: &str| std::fs::read_dir(server.data_dir().join(path)).expect("it").count();
     assert_eq!((left("store/tmp"), left("layers/sha256")), (0, 0));
+}
+
+#[tokio::test]
+async fn a_wrong_range_is_refused_and_one_that_is_ignored_is_read_from_the_start() {
+    requires_root!();
+    let image = large_image();
+    let (blob, whole) = (image.layers[0].clone(), image.blobs[&image.layers[0]].clone());
+    let path = format!("GET /v2/app/blobs/{blob}");
+    let tries = AtomicUsize::new(0);
+    let fake = Fake::start(image.clone(), move |line| {
+        if line != path {
+            return None;
+        }
+        let from = |first: usize| {
+            let sent = format!("bytes {first}-{}/{}", whole.len() - 1, whole.len());
+            let part = Reply::ok(whole[first..].to_vec()).header("content-range", &sent);
+            Reply { status: 206, ..part }
+        };
+        match tries.fetch_add(1, Ordering::SeqCst) {
+            // It breaks off, is away for a moment, and sends from another byte than was asked for.
+            0 => Some(Reply { sent: Some(whole.len() / 2), ..Reply::ok(whole.clone()) }),
+            1 => Some(Reply::status(503)),
+            2 => Some(from(1)),
+            // The ordinary answer knows no ranges.
+            _ => None,
+        }
+    });
+    let sections = fake.section();
+    let server = TestServer::with(Options { sections, ..Options::default() }).await;
+    let anna = server.person("anna", "user").await;
+    let done = pull(&anna, &format!("{}/app:v1", fake.address)).await;
+    assert_eq!(done["state"], "succeeded", "{done}");
+    let asked = fake.lines().into_iter().filter(|line| line.contains(&blob)).count();
+    assert_eq!(asked, 4);
 }

@@ -50,7 +50,7 @@ async fn an_image_is_imported_named_downloaded_and_removed() {
         browser.press("Import").await;
         sees(&browser, script, "The archive is here").await;
         let deadline = Instant::now() + LIMIT;
-        while browser.count("#rows .ref").await == 0 {
+        while browser.count("#rows .reference").await == 0 {
             assert!(Instant::now() < deadline, "no image:\n{}", browser.text().await);
             browser.open("/images?q=busybox").await;
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -147,7 +147,7 @@ async fn a_pull_is_followed_cancelled_and_told_afterwards() {
         sees(&browser, script, "cancelled").await;
         // The list keeps it, and tells it from what goes on.
         browser.press("Operations").await;
-        browser.sees(&format!("Pull {host}/slow:1")).await;
+        browser.sees("slow:1").await;
         browser.press("Under way").await;
         browser.sees("No operation fits.").await;
         browser.open("/images").await;

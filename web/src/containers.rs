@@ -186,15 +186,6 @@ pub struct Row {
     pub more: Vec<Act>,
 }
 
-impl Row {
-    /// The image's reference, cut before its last name: `registry.lab:5000/vision/`, `train:41`.
-    pub fn image_parts(&self) -> (&str, &str) {
-        let name_ends = self.image.find('@').unwrap_or(self.image.len());
-        let at = self.image[..name_ends].rfind('/').map_or(0, |slash| slash + 1);
-        self.image.split_at(at)
-    }
-}
-
 /// What an action on many has come to, one by one.
 #[derive(Debug, Clone, Template)]
 #[template(path = "containers/bulk.html")]

@@ -77,6 +77,13 @@ pub fn short(id: &str) -> &str {
     hash.get(..12).unwrap_or(hash)
 }
 
+/// An image's reference, cut before its last name: `registry.lab:5000/vision/`, `train:41`.
+pub fn reference_parts(reference: &str) -> (&str, &str) {
+    let name_ends = reference.find('@').unwrap_or(reference.len());
+    let at = reference[..name_ends].rfind('/').map_or(0, |slash| slash + 1);
+    reference.split_at(at)
+}
+
 /// A point in time, in words and exactly.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Moment {

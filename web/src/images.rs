@@ -35,22 +35,13 @@ pub struct ListPage {
     pub first_use: bool,
 }
 
-/// What an image is called.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Name {
-    /// Registry and repository.
-    pub repository: String,
-    /// The tag with its colon, or a digest's beginning with its sign; may be empty.
-    pub end: String,
-}
-
 /// One image.
 #[derive(Debug, Clone, Default)]
 pub struct Row {
     /// The id that its page is found by.
     pub id: String,
     /// What it is called.
-    pub name: Name,
+    pub name: String,
     /// What else it is called, in one line; may be empty.
     pub also: String,
     /// The whole digest.
@@ -84,7 +75,7 @@ pub struct DetailPage {
     /// The id.
     pub id: String,
     /// What it is called first.
-    pub name: Name,
+    pub name: String,
     /// Whether it is the system's, visible to all.
     pub system: bool,
     /// The owner's name, when that is not the viewer.

@@ -1,7 +1,7 @@
 //! Sample pages of images, long actions and one's own account.
 
 use berth_web::account::{AccountPage, LoginRow, Logins, SessionRow, TokenRow};
-use berth_web::images::{DetailPage, HistoryRow, LayerRow, Link, ListPage, Name, NameRow, Row};
+use berth_web::images::{DetailPage, HistoryRow, LayerRow, Link, ListPage, NameRow, Row};
 use berth_web::operations::{self, Failure, Work, WorkLayer};
 
 use super::*;
@@ -69,10 +69,6 @@ fn work(subject: &str, place: usize, why: &str) -> Work {
     }
 }
 
-fn name(text: &str, end: &str) -> Name {
-    Name { repository: text.into(), end: end.into() }
-}
-
 fn scopes(labels: [&'static str; 3]) -> Vec<Scope> {
     let scope = |label: &'static str| Scope {
         label,
@@ -87,10 +83,10 @@ fn list(count: usize, text: &str, oversees: bool) -> ListPage {
     let row = |index: usize| Row {
         id: index.to_string(),
         name: match index {
-            0 => name("docker.io/library/alpine", ":3.22"),
-            1 => name("docker.io/berth/starter", ":latest"),
-            3 => name("quay.io/jupyter/scipy-notebook", "@9f86d081884c"),
-            _ => name(&format!("registry.lab:5000/vision/{text}"), ":41"),
+            0 => "docker.io/library/alpine:3.22".into(),
+            1 => "docker.io/berth/starter:latest".into(),
+            3 => "quay.io/jupyter/scipy-notebook@9f86d081884c".into(),
+            _ => format!("registry.lab:5000/vision/{text}:41"),
         },
         also: if index == 2 { format!("also lab/{text}:best") } else { String::new() },
         digest: DIGEST.into(),
@@ -147,7 +143,7 @@ fn image(text: &str, own: bool) -> DetailPage {
     DetailPage {
         shell: shell("train:41", Section::Images),
         id: ID.into(),
-        name: name(text, ":41"),
+        name: format!("{text}:41"),
         system: false,
         owner: if own { String::new() } else { "anna".into() },
         launch: own.then(|| "/launch?image=x".into()),

@@ -190,6 +190,8 @@ struct ImageQuery {
     reference: Option<String>,
     /// Only this person's; 1 for the system's.
     owner: Option<u32>,
+    /// Only this person's, by name.
+    owner_name: Option<String>,
 }
 
 /// What to pull.
@@ -238,7 +240,7 @@ async fn list(
     let wanted = images::Wanted {
         reference: query.reference,
         owner: query.owner.map(PrincipalId),
-        owner_name: None,
+        owner_name: query.owner_name,
     };
     let listed = images::list(&app, &caller, wanted, &page).await?;
     Ok(Json(Items::seal(&app, listed)?))

@@ -64,7 +64,7 @@ async fn show(
     let name = name_of(image);
     let changes = may_change(caller, image);
     let path = format!("/api/v1/images/{id}");
-    let mut shell = frame.shell(format!("{}{}", name.repository, name.end), Section::Images);
+    let mut shell = frame.shell(name.clone(), Section::Images);
     // What uses it comes and goes.
     shell.live_secs = Some(5);
     shell.calls = vec![
@@ -273,7 +273,6 @@ async fn ask_remove(
 ) -> Result<Response> {
     let found = images::inspect(&app, &caller, &id).await?;
     let name = name_of(&found.image);
-    let name = format!("{}{}", name.repository, name.end);
     let page = ConfirmPage {
         shell: frame.shell(format!("Remove {name}"), Section::Images),
         question: format!("Remove {name}?"),

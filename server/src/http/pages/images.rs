@@ -7,7 +7,7 @@ use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use berth_runtime::id::PrincipalId;
 use berth_web::format::{Moment, bytes, count, short};
-use berth_web::images::{ListPage, Name, Row};
+use berth_web::images::{ListPage, Row};
 use berth_web::operations::Work;
 use berth_web::parts::{Act, Field, Scope};
 use berth_web::shell::{ApiCall, Mark, Section};
@@ -132,6 +132,7 @@ async fn show(
     let text = shown.query.q.trim().to_owned();
     let first = text.is_empty() && after.is_none();
     let wanted = read(&text, caller);
+    let api = api_query(&wanted);
     let listed = images::list(app, caller, wanted, &Page { limit: ROWS, after }).await?;
     let next = listed.next.map(|next| app.keys.seal(&next)).transpose()?;
     let pulls = pulls(app, caller).await?;
@@ -141,7 +142,7 @@ async fn show(
     shell.live_secs = Some(if going { 1 } else { 5 });
     shell.mark = if going { Mark::Running } else { Mark::Idle };
     shell.calls = vec![
-        ApiCall::get("List images", "/api/v1/images"),
+        ApiCall::get("List images", format!("/api/v1/images{api}")),
         ApiCall::send(
             "Pull one",
             "POST",
@@ -183,6 +184,19 @@ fn read(text: &str, caller: &Caller) -> Wanted {
     }
     wanted.reference = Some(words.join(" ")).filter(|words| !words.is_empty());
     wanted
+}
+
+/// The same filter for the API.
+fn api_query(wanted: &Wanted) -> String {
+    let owner = wanted.owner.map(|PrincipalId(id)| id.to_string());
+    let pairs = [
+        ("reference", wanted.reference.as_ref()),
+        ("owner", owner.as_ref()),
+        ("owner_name", wanted.owner_name.as_ref()),
+    ];
+    let pairs = pairs.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    let pairs: Vec<_> = pairs.map(|(name, value)| format!("{name}={}", encoded(value))).collect();
+    if pairs.is_empty() { String::new() } else { format!("?{}", pairs.join("&")) }
 }
 
 fn scopes(now: &str) -> Vec<Scope> {
@@ -274,16 +288,12 @@ async fn pulls(app: &App, caller: &Caller) -> Result<Vec<Work>> {
 }
 
 /// What an image is called first: a tag, else a digest that it was pulled by.
-pub(super) fn name_of(image: &Image) -> Name {
-    let Some(first) = image.references.first() else {
-        return Name {
-            repository: "no name".to_owned(),
-            end: format!(" {}", short(&image.row.id)),
-        };
-    };
-    let end = match &first.value {
-        ReferenceValue::Tag(tag) => format!(":{tag}"),
-        ReferenceValue::Digest(digest) => format!("@{}", short(digest.as_str())),
-    };
-    Name { repository: first.name.clone(), end }
+pub(super) fn name_of(image: &Image) -> String {
+    match image.references.first() {
+        None => format!("no name {}", short(&image.row.id)),
+        Some(ReferenceRow { name, value: ReferenceValue::Digest(digest) }) => {
+            format!("{name}@{}", short(digest.as_str()))
+        }
+        Some(tagged) => tagged.to_string(),
+    }
 }
