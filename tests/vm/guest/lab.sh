@@ -40,6 +40,18 @@ else
     expect "Berth is back again" until_true 90 ready
 fi
 
+# ---- the manual's backup (web/templates/help/operators.html) ----
+create kept 'while date; do sleep 1; done'
+before=$(identity "$(pid_in kept)")
+expect "the services stop" systemctl stop berth.socket berth.service berth-supervisor.service
+expect_equal "no container is touched" "$before" "$(identity "${before%%:*}")"
+expect "inventory and records are saved" tar -C /var/lib/berth -czf /root/berth-backup.tar.gz db state
+expect "with the keys" sh -c 'tar -tzf /root/berth-backup.tar.gz | grep -qx db/token.key'
+expect "the services start" systemctl start berth-supervisor.service berth.socket berth.service
+expect "Berth is back after a backup" until_true 90 ready
+expect_equal "the container is still in the same run" "$before" "$(identity "$(pid_in kept)")"
+api DELETE "/api/v1/containers/kept?force=true" >/dev/null
+
 # ---- a second address ----
 expect "an address is added without a build" install --configure --listen $ADDRESS:7443
 cat "$log"
