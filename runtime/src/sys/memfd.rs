@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{self, Seek};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
@@ -15,6 +16,10 @@ const SEALS: SealFlag = SealFlag::F_SEAL_SEAL
     .union(SealFlag::F_SEAL_SHRINK)
     .union(SealFlag::F_SEAL_GROW)
     .union(SealFlag::F_SEAL_WRITE);
+
+/// Tries to seal a copy; before each answers EBUSY, the kernel itself waits for about 150 ms.
+const SEAL_TRIES: u32 = 10;
+const SEAL_PAUSE: Duration = Duration::from_millis(20);
 
 /// The binary that this process runs, as a sealed memfd to be executed by [`execute`]: the very one
 /// that runs when that is sealed already, else a copy.
@@ -26,8 +31,20 @@ pub fn sealed_self() -> io::Result<OwnedFd> {
     let mut copy = File::from(memfd_create(c"berth-runtime", memfd_flags())?);
     io::copy(&mut own, &mut copy)?;
     copy.rewind()?;
-    fcntl(&copy, FcntlArg::F_ADD_SEALS(SEALS))?;
+    seal(&copy)?;
     Ok(copy.into())
+}
+
+/// Seals `copy`. The kernel answers EBUSY while anybody holds one of its pages, for whoever does might
+/// write to it; that may be the kernel itself, when it moves or ages memory, and then it passes.
+fn seal(copy: &File) -> nix::Result<()> {
+    for _ in 1..SEAL_TRIES {
+        match fcntl(copy, FcntlArg::F_ADD_SEALS(SEALS)) {
+            Err(Errno::EBUSY) => std::thread::sleep(SEAL_PAUSE),
+            other => return other.map(drop),
+        }
+    }
+    fcntl(copy, FcntlArg::F_ADD_SEALS(SEALS)).map(drop)
 }
 
 /// Returns when this process runs from a sealed copy of its binary; else becomes one, with the same
