@@ -148,6 +148,59 @@ async fn many_are_done_at_once_with_a_result_each() {
 }
 
 #[tokio::test]
+async fn to_end_anothers_running_work_its_name_is_typed() {
+    requires_root!();
+    let server = TestServer::start().await;
+    let driver = Driver::start().await;
+    let anna = server.person("anna", "user").await;
+    for (script, name) in [(Script::Off, "annas-first"), (Script::On, "annas-second")] {
+        let id = launched(&anna, name, &["sleep", "1000"]).await;
+        let path = format!("/api/v1/containers/{id}");
+        let browser = signed_in(&driver, &server, "olga", script).await;
+        // Many at once: another's running ones are kept.
+        browser.open("/containers").await;
+        pick(&browser, 1).await;
+        press_bulk(&browser, "remove").await;
+        browser.sees(&format!("These are removed: {name}.")).await;
+        browser.press("Remove it").await;
+        browser.sees("runs and is anna’s: remove it on its own page, by name").await;
+        browser.open(&format!("/containers/{id}/remove")).await;
+        browser.sees("It belongs to anna.").await;
+        browser.fill("typed", "something-else").await;
+        browser.press("Remove it").await;
+        browser.sees("That is not its name.").await;
+        assert_eq!(anna.get(&path).await.expect_status(200).json()["status"], "running");
+        browser.fill("typed", name).await;
+        browser.press("Remove it").await;
+        browser.sees(&format!("{name} is removed.")).await;
+        assert_eq!(anna.get(&path).await.status, 404);
+        // The control: one's own asks for nothing but a yes.
+        let own = launched(&anna, &format!("{name}-own"), &["sleep", "1000"]).await;
+        let annas = signed_in(&driver, &server, "anna", script).await;
+        annas.open(&format!("/containers/{own}/remove")).await;
+        assert_eq!(annas.count("#typed").await, 0);
+        annas.open("/containers").await;
+        pick(&annas, 1).await;
+        press_bulk(&annas, "remove").await;
+        annas.sees(&format!("These are removed: {name}-own.")).await;
+        annas.press("Remove it").await;
+        annas.sees("Remove: all 1 done").await;
+        assert_eq!(anna.get(&format!("/api/v1/containers/{own}")).await.status, 404);
+        for browser in [browser, annas] {
+            assert_eq!(complaints_but(&browser, "422").await, Vec::<String>::new());
+            browser.close().await;
+        }
+    }
+}
+
+/// What the browser complains of, but for a page that was refused on purpose.
+async fn complaints_but(browser: &Browser, status: &str) -> Vec<String> {
+    let mut complaints = browser.complaints().await;
+    complaints.retain(|text| !text.contains(status));
+    complaints
+}
+
+#[tokio::test]
 async fn columns_order_and_pages_of_a_long_list() {
     requires_root!();
     let server = TestServer::start().await;

@@ -587,7 +587,7 @@ pub struct SettingsPage {
 }
 
 /// The page that asks before something is lost.
-#[derive(Debug, Clone, Template)]
+#[derive(Debug, Clone, Default, Template)]
 #[template(path = "confirm.html")]
 pub struct ConfirmPage {
     /// The frame.
@@ -602,6 +602,10 @@ pub struct ConfirmPage {
     pub path: String,
     /// Hidden fields.
     pub hidden: Vec<(String, String)>,
+    /// What has to be typed first, as the field `typed`; empty for nothing.
+    pub typed: String,
+    /// Why the answer was not taken.
+    pub error: String,
     /// Where one goes who decides against it.
     pub back: String,
 }

@@ -84,10 +84,10 @@ document.addEventListener("submit", async (event) => {
 });
 
 async function post(form, button) {
-  const body = new URLSearchParams(new FormData(form));
-  if (!button.formAction.includes("/bulk/")) body.delete("id");
-  if (button.name) body.set(button.name, button.value);
   const target = button.hasAttribute("formaction") ? button.formAction : form.action;
+  const body = new URLSearchParams(new FormData(form));
+  if (!target.includes("/bulk/")) body.delete("id");
+  if (button.name) body.set(button.name, button.value);
   const answer = await fetch(target, { method: "POST", body, headers: { accept: "text/html" } });
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   const notice = page.getElementById("flash") || page.querySelector(".notice[role=alert], .field-error");

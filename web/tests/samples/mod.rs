@@ -61,6 +61,8 @@ pub(crate) fn all(hostile: &str) -> Vec<(String, String)> {
     add("settings", settings().render());
     add("confirm", confirm("train-3").render());
     add("hostile-confirm", confirm(hostile).render());
+    add("confirm-typed", typed(confirm("train-3"), "train-3").render());
+    add("hostile-confirm-typed", typed(confirm(hostile), hostile).render());
     images::all(hostile, long, &mut add);
     add("people", people_page("tom", None).render());
     add("people-link", people_page("tom", Some("tom")).render());
@@ -481,7 +483,12 @@ fn confirm(name: &str) -> ConfirmPage {
         path: format!("/containers/{ID}/remove"),
         hidden: vec![("back".into(), "/containers".into())],
         back: format!("/containers/{ID}"),
+        ..ConfirmPage::default()
     }
+}
+
+fn typed(page: ConfirmPage, name: &str) -> ConfirmPage {
+    ConfirmPage { typed: name.into(), error: format!("Type {name} to remove it."), ..page }
 }
 
 fn people_page(name: &str, fresh: Option<&str>) -> people::ListPage {

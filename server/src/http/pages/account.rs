@@ -120,6 +120,7 @@ async fn ask_revoke(
         path: format!("/account/tokens/{id}/revoke"),
         hidden: Vec::new(),
         back: "/account".to_owned(),
+        ..ConfirmPage::default()
     };
     frame.page(&page)
 }
@@ -187,6 +188,7 @@ async fn ask_remove_login(
         path: "/account/registries/remove".to_owned(),
         hidden: vec![("registry".to_owned(), registry)],
         back: "/account".to_owned(),
+        ..ConfirmPage::default()
     };
     frame.page(&page)
 }

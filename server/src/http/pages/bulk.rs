@@ -2,7 +2,7 @@
 
 use axum::Form;
 use axum::extract::{MatchedPath, Path, Query, State};
-use axum::http::Method;
+use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use berth_web::containers::{BulkPage, BulkRow, ConfirmPage};
 use berth_web::shell::{Section, Tone};
@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::http::routes::{Access, Routes};
 use crate::service::containers;
 use crate::service::containers::actions::{self, Force};
-use crate::service::containers::view::DetailView;
+use crate::service::containers::view::{ContainerView, DetailView};
 
 /// After so long an action goes on by itself, and the page says that it does.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(4);
@@ -61,6 +61,17 @@ async fn one(
         "" => own.as_str(),
         back => local(back),
     };
+    if verb == "remove"
+        && let Ok(seen) = containers::inspect(&app, &caller, &id).await
+        && is_grave(&caller, &seen.container)
+        && posted.text("typed").trim() != seen.container.name
+    {
+        let page = ConfirmPage {
+            error: format!("That is not its name. Type {} to remove it.", seen.container.name),
+            ..remove_question(&frame, &caller, &seen.container, back)
+        };
+        return frame.page_with(StatusCode::UNPROCESSABLE_ENTITY, &page);
+    }
     match act(&app, &caller, &id, verb).await {
         Ok(done) => frame.done(back, &format!("{} is {}.", done.name, done.state)),
         Err((_, error)) => frame.refused(if verb == "remove" { &own } else { back }, error),
@@ -127,24 +138,39 @@ async fn ask_remove(
     Query(query): Query<AskQuery>,
 ) -> Result<Response> {
     let view = containers::inspect(&app, &caller, &id).await?.container;
+    let back = if query.back.is_empty() { "/containers" } else { local(&query.back) };
+    frame.page(&remove_question(&frame, &caller, &view, back))
+}
+
+/// Whether removing it ends another person's running work: then its name is typed first.
+fn is_grave(caller: &Caller, view: &ContainerView) -> bool {
+    view.owner.id != caller.principal.0 && shown::is_live(view)
+}
+
+fn remove_question(
+    frame: &Frame,
+    caller: &Caller,
+    view: &ContainerView,
+    back: &str,
+) -> ConfirmPage {
     let mut losses = vec!["Its files and its log are lost; nothing brings them back.".to_owned()];
-    if shown::is_live(&view) {
+    if shown::is_live(view) {
         losses.push("It is running and is killed first.".to_owned());
     }
     if view.owner.id != caller.principal.0 {
         losses.push(format!("It belongs to {}.", view.owner.name));
     }
-    let back = if query.back.is_empty() { "/containers" } else { local(&query.back) };
-    let page = ConfirmPage {
+    ConfirmPage {
         shell: frame.shell(format!("Remove {}", view.name), Section::Containers),
         question: format!("Remove {}?", view.name),
         losses,
         verb: "Remove it",
         path: format!("/containers/{}/remove", view.id),
         hidden: vec![("back".to_owned(), back.to_owned())],
+        typed: if is_grave(caller, view) { view.name.clone() } else { String::new() },
         back: format!("/containers/{}", view.id),
-    };
-    frame.page(&page)
+        ..ConfirmPage::default()
+    }
 }
 
 /// The same action on many; each is reported.
@@ -173,7 +199,12 @@ async fn many(
     }
     let work = ids.clone().into_iter().map(|id| {
         let (app, caller, verb) = (app.clone(), caller.clone(), verb.to_owned());
-        async move { act(&app, &caller, &id, &verb).await }
+        async move {
+            match kept(&app, &caller, &id, &verb).await {
+                Some(kept) => Err(kept),
+                None => act(&app, &caller, &id, &verb).await,
+            }
+        }
     });
     let results: Vec<_> = futures_util::stream::iter(work).buffered(AT_ONCE).collect().await;
     let rows: Vec<BulkRow> =
@@ -185,6 +216,19 @@ async fn many(
     };
     let shell = frame.shell(title.clone(), Section::Containers);
     frame.page(&BulkPage { shell, title, rows, back: back.to_owned() })
+}
+
+/// Why one of many is not removed: whoever ends another person's work says which by its name.
+async fn kept(app: &App, caller: &Caller, id: &str, verb: &str) -> Option<(String, Error)> {
+    if verb != "remove" {
+        return None;
+    }
+    let view = containers::inspect(app, caller, id).await.ok()?.container;
+    is_grave(caller, &view).then(|| {
+        let text =
+            format!("it runs and is {}’s: remove it on its own page, by name", view.owner.name);
+        (view.name, Error::conflict("container.running", text))
+    })
 }
 
 fn in_words(verb: &str) -> &'static str {
@@ -254,6 +298,7 @@ async fn ask_remove_many(
         path: "/containers/bulk/remove".to_owned(),
         hidden,
         back: back.to_owned(),
+        ..ConfirmPage::default()
     };
     frame.page(&page)
 }

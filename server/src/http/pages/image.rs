@@ -248,6 +248,7 @@ async fn ask_untag(
         path: format!("/images/{id}/untag"),
         hidden: vec![("reference".to_owned(), reference)],
         back: format!("/images/{id}"),
+        ..ConfirmPage::default()
     };
     frame.page(&page)
 }
@@ -281,6 +282,7 @@ async fn ask_remove(
         path: format!("/images/{id}/remove"),
         hidden: Vec::new(),
         back: "/images".to_owned(),
+        ..ConfirmPage::default()
     };
     frame.page(&page)
 }

@@ -143,6 +143,7 @@ async fn ask_end_access(
         path: format!("/people/{}/end-access", id.0),
         hidden: Vec::new(),
         back: format!("/people/{}", id.0),
+        ..ConfirmPage::default()
     };
     frame.page(&page)
 }
