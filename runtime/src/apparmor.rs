@@ -31,6 +31,15 @@ pub fn is_on() -> bool {
     fs::read_to_string(ENABLED).is_ok_and(|text| text.trim() == "Y")
 }
 
+/// Whether a program may name `profile` to enter it; where the kernel's list cannot be read, it will say.
+pub fn has(profile: &str) -> bool {
+    // Stacks, children and other namespaces' profiles are the kernel's to judge.
+    let judged_later = profile.contains("//") || profile.starts_with([':', '&']);
+    let listed =
+        |list: String| judged_later || profile == "unconfined" || mode_of(profile, &list).is_some();
+    is_on() && fs::read_to_string(PROFILES).map_or(true, listed)
+}
+
 /// What the host has. Root's to ask.
 pub fn state() -> State {
     match is_on() {
@@ -45,12 +54,15 @@ pub fn applies(config: &RuntimeConfig) -> bool {
 }
 
 /// The kernel's list has lines such as `name (enforce)`.
-fn profile_state(profiles: &str) -> State {
-    let mode = profiles.lines().find_map(|line| {
+fn mode_of<'a>(profile: &str, list: &'a str) -> Option<&'a str> {
+    list.lines().find_map(|line| {
         let (name, mode) = line.rsplit_once(' ')?;
-        (name == PROFILE).then_some(mode)
-    });
-    match mode {
+        (name == profile).then_some(mode)
+    })
+}
+
+fn profile_state(list: &str) -> State {
+    match mode_of(PROFILE, list) {
         None => State::NotLoaded,
         Some("(complain)") => State::Complaining,
         Some(_) => State::Enforced,

@@ -113,9 +113,13 @@ fn check_namespaces(linux: &Linux) -> Result<(), SpecError> {
 /// Refuses what a process asks for and the plan does not read.
 pub fn check_process(process: &Process) -> Result<(), SpecError> {
     let named = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
+    let profile = process.apparmor_profile().as_deref().unwrap_or_default();
+    if !profile.is_empty() && !crate::apparmor::has(profile) {
+        let why = format!("{profile:?} is not loaded on this host");
+        return Err(invalid("process.apparmorProfile", why));
+    }
     let absent = [
         ("process.terminal", process.terminal() == Some(true)),
-        ("process.apparmorProfile", named(process.apparmor_profile()) && !crate::apparmor::is_on()),
         ("process.selinuxLabel", named(process.selinux_label())),
         ("process.ioPriority", process.io_priority().is_some()),
         ("process.scheduler", process.scheduler().is_some()),
