@@ -150,3 +150,32 @@ async fn every_change_and_every_refusal_is_audited() {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
 }
+
+#[tokio::test]
+async fn whoever_has_connected_before_the_stop_is_answered() {
+    requires_root!();
+    let server = TestServer::with(plain()).await;
+    let address = server.url().trim_start_matches("http://").to_owned();
+    let connect = || TcpStream::connect(&address).expect("connect");
+    let ask = |stream: &mut TcpStream| {
+        let head = format!("GET /healthz HTTP/1.1\r\nHost: {address}\r\n\r\n");
+        stream.write_all(head.as_bytes()).expect("ask");
+    };
+    let (mut fresh, mut kept) = (connect(), connect());
+    ask(&mut kept);
+    let mut first = [0; 15];
+    kept.read_exact(&mut first).expect("an answer");
+    assert_eq!(&first, b"HTTP/1.1 200 OK");
+    // Connections are taken in one after the other: the first is in by now.
+    let pid = server.server_pid().expect("it runs").cast_signed();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM)
+        .expect("tell it to stop");
+    // The control: the one that has had its answer is let go.
+    let mut rest = Vec::new();
+    kept.read_to_end(&mut rest).expect("the end");
+    assert!(TcpStream::connect(&address).is_err(), "it still takes connections in");
+    ask(&mut fresh);
+    let mut answer = String::new();
+    fresh.read_to_string(&mut answer).expect("an answer, then the end");
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer:?}");
+}

@@ -19,7 +19,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use crate::app::App;
@@ -42,10 +44,22 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 const HEADERS_MAX: usize = 64;
 /// Connections on the root socket at once.
 const ROOT_CONNECTIONS_MAX: usize = 32;
+/// How long, when the server stops, whoever has just connected may take to say what they want: a
+/// connection that was taken in is owed an answer.
+const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// After this, connections that have not ended are cut at shutdown.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after accept(2) failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A connection that was taken in.
+struct Guest {
+    router: Router,
+    peer: Peer,
+    watcher: Watcher,
+    stopping: CancellationToken,
+    place: Place,
+}
 
 /// What all listeners share.
 #[derive(Clone)]
@@ -123,8 +137,7 @@ impl Door {
                 Ok((stream, _)) => match stream.peer_cred() {
                     Ok(peer) if peer.uid() == 0 => {
                         let Some(place) = places.take(None) else { continue };
-                        let watcher = self.graceful.watcher();
-                        tokio::spawn(talk(self.router.clone(), Peer::Root, watcher, stream, place));
+                        tokio::spawn(self.guest(Peer::Root, place).talk(stream));
                     }
                     Ok(peer) => tracing::warn!(uid = peer.uid(), "refused on the root socket"),
                     Err(error) => tracing::warn!(error = %error, "a root socket peer is unknown"),
@@ -132,6 +145,11 @@ impl Door {
                 Err(error) => pause(&error).await,
             }
         }
+    }
+
+    fn guest(&self, peer: Peer, place: Place) -> Guest {
+        let (router, stopping) = (self.router.clone(), self.app.stopping.clone());
+        Guest { router, peer, watcher: self.graceful.watcher(), stopping, place }
     }
 
     /// Takes a connection in. One above a limit is closed at once: better than a queue that nobody
@@ -150,31 +168,34 @@ impl Door {
             full(remote, "connections");
             return;
         };
-        let watcher = self.graceful.watcher();
-        let peer = Peer::Tcp(Link { remote, local, tls: acceptor.is_some() });
-        let router = self.router.clone();
+        let guest = self.guest(Peer::Tcp(Link { remote, local, tls: acceptor.is_some() }), place);
         let Some(acceptor) = acceptor else {
-            tokio::spawn(talk(router, peer, watcher, stream, place));
+            tokio::spawn(guest.talk(stream));
             return;
         };
         let Some(handshake) = self.handshakes.take(counted) else {
             full(remote, "TLS handshakes");
             return;
         };
-        let stopping = self.app.stopping.clone();
         tokio::spawn(async move {
             let done = tokio::select! {
-                () = stopping.cancelled() => return,
+                () = patience(&guest.stopping) => return,
                 done = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)) => done,
             };
             drop(handshake);
             match done {
-                Ok(Ok(stream)) => talk(router, peer, watcher, stream, place).await,
+                Ok(Ok(stream)) => guest.talk(stream).await,
                 Ok(Err(error)) => tracing::debug!(error = %error, "a TLS handshake failed"),
                 Err(_) => tracing::debug!(address = %remote, "a TLS handshake took too long"),
             }
         });
     }
+}
+
+/// Ends a while after the server was told to stop.
+async fn patience(stopping: &CancellationToken) {
+    stopping.cancelled().await;
+    tokio::time::sleep(FIRST_REQUEST_TIMEOUT).await;
 }
 
 /// Says that connections are turned away; a flood of them is said once.
@@ -190,27 +211,43 @@ async fn pause(error: &std::io::Error) {
     tokio::time::sleep(ACCEPT_PAUSE).await;
 }
 
-/// Serves one connection to its end.
-async fn talk<S>(router: Router, peer: Peer, watcher: Watcher, stream: S, place: Place)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(peer);
-        let answer = router.clone().oneshot(request);
-        async move {
-            let response = answer.await;
-            Ok::<_, Infallible>(response.unwrap_or_else(|never| match never {}))
+impl Guest {
+    /// Serves the connection to its end. When the server stops, that is the end of the request under
+    /// way; of the first one, where none has come yet.
+    async fn talk<S>(self, stream: S)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Self { router, peer, watcher, stopping, place } = self;
+        let asked = Arc::new(Notify::new());
+        let begun = Arc::clone(&asked);
+        let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+            begun.notify_one();
+            request.extensions_mut().insert(peer);
+            let answer = router.clone().oneshot(request);
+            async move {
+                let response = answer.await;
+                Ok::<_, Infallible>(response.unwrap_or_else(|never| match never {}))
+            }
+        });
+        let mut connection = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .max_buf_size(HEAD_BYTES_MAX)
+            .max_headers(HEADERS_MAX)
+            .serve_connection(TokioIo::new(stream), service);
+        let early = tokio::select! {
+            ended = &mut connection => Some(ended),
+            () = asked.notified() => None,
+            () = patience(&stopping) => None,
+        };
+        let ended = match early {
+            Some(ended) => ended,
+            None => watcher.watch(connection).await,
+        };
+        if let Err(error) = ended {
+            tracing::debug!(error = %error, "a connection ended with an error");
         }
-    });
-    let connection = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(HEAD_BYTES_MAX)
-        .max_headers(HEADERS_MAX)
-        .serve_connection(TokioIo::new(stream), service);
-    if let Err(error) = watcher.watch(connection).await {
-        tracing::debug!(error = %error, "a connection ended with an error");
+        drop(place);
     }
-    drop(place);
 }
