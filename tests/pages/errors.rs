@@ -68,3 +68,26 @@ async fn a_busy_server_says_so_and_offers_to_try_again() {
     assert_eq!(olga.count("a.button.main[href='/images']").await, 1, "it offers to try again");
     olga.close().await;
 }
+
+#[tokio::test]
+async fn a_supervisor_that_is_away_is_said_on_a_page() {
+    requires_root!();
+    let server = TestServer::start().await;
+    let driver = Driver::start().await;
+    let anna = server.person("anna", "user").await;
+    let id = crate::launched(&anna, "held", &["sleep", "1000"]).await;
+    let path = format!("/containers/{id}/processes");
+    let browser = signed_in(&driver, &server, "anna", Script::Off).await;
+    // The control: with a supervisor there is no such page.
+    browser.open(&path).await;
+    browser.sees("sleep 1000").await;
+    server.kill_supervisor();
+    browser.open(&path).await;
+    assert_eq!(anna.get(&path).await.status, 503);
+    for said in ["The supervisor does not answer", "Try again in a moment", "Request "] {
+        browser.sees(said).await;
+    }
+    server.start_supervisor().await;
+    browser.sees_after_reloading("sleep 1000").await;
+    browser.close().await;
+}

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::form::Posted;
-use super::frame::{Frame, encoded, leads, sentence};
+use super::frame::{Frame, encoded, sentence};
 use crate::app::App;
 use crate::auth::{Caller, Role, TokenScope, Visibility};
 use crate::clock::Time;
@@ -207,10 +207,7 @@ fn made(operation: &Operation) -> Vec<(String, String)> {
 fn failure(operation: &Operation) -> Option<Failure> {
     let failure = operation.failure.as_ref()?;
     let text = |key| failure.get(key).and_then(Value::as_str).unwrap_or("").to_owned();
-    // No link leads to nowhere: codes are explained on a page of their own, if there is one.
-    let explained = leads("/problems/{code}", None).is_some();
-    let code = if explained { text("code") } else { String::new() };
-    Some(Failure { message: sentence(&text("message")), code })
+    Some(Failure { message: sentence(&text("message")), code: text("code") })
 }
 
 async fn cancel(
