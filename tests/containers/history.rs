@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 use system_tests::{TestServer, requires_root};
 
-use crate::support::{import, in_status, ready, run, show, until};
+use system_tests::containers::{import, in_status, ready, run, show, until};
 
 #[tokio::test]
 async fn the_last_hour_is_kept_with_its_limits_and_survives_the_server() {

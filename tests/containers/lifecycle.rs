@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use system_tests::{TestServer, requires_root};
 
-use crate::support::{act, import, in_status, log, log_with, run, show, until};
+use system_tests::containers::{act, import, in_status, log, log_with, run, show, until};
 
 #[tokio::test]
 async fn a_container_is_made_run_stopped_and_removed() {
@@ -71,7 +71,7 @@ async fn a_frozen_container_does_nothing_until_it_is_thawed() {
     assert_eq!(act(&anna, &id, "resume").await.expect_status(200).json()["status"], "running");
     // The control: thawed, it goes on.
     let longer = before.clone();
-    let deadline = std::time::Instant::now() + crate::support::LIMIT;
+    let deadline = std::time::Instant::now() + system_tests::containers::LIMIT;
     while log(&anna, &id, "").await.len() <= longer.len() {
         assert!(std::time::Instant::now() < deadline, "it does not go on");
     }
@@ -135,8 +135,7 @@ async fn an_end_is_said_in_words() {
     in_status(&anna, &id, "running").await;
     let stopped = act(&anna, &id, "stop").await.expect_status(200).json();
     assert_eq!(stopped["status_text"], "stopped by anna; killed when its grace was over");
-    let body =
-        json!({"image": crate::support::IMAGE, "command": ["/no/such/program"], "name": "none"});
+    let body = json!({"image": system_tests::containers::IMAGE, "command": ["/no/such/program"], "name": "none"});
     let made = anna.post("/api/v1/containers", &body).await.expect_status(201).json();
     let id = made["id"].as_str().expect("an id");
     let refused = act(&anna, id, "start").await;
@@ -184,7 +183,7 @@ async fn a_create_with_the_same_key_makes_one_container() {
     let server = TestServer::start().await;
     let anna = server.person("anna", "user").await;
     import(&anna).await;
-    let body = json!({"image": crate::support::IMAGE, "command": ["true"]});
+    let body = json!({"image": system_tests::containers::IMAGE, "command": ["true"]});
     let create = async || {
         let request = anna.request("POST", "/api/v1/containers").header("idempotency-key", "k1");
         system_tests::client::send(request.json(&body)).await.expect_status(201).json()

@@ -3,7 +3,7 @@
 use serde_json::json;
 use system_tests::{TestServer, requires_root};
 
-use crate::support::{identity, import, in_status, kernel_says, run, show};
+use system_tests::containers::{identity, import, in_status, kernel_says, run, show};
 
 #[tokio::test]
 async fn limits_are_changed_in_the_kernel_while_it_runs() {
@@ -26,7 +26,7 @@ async fn limits_are_changed_in_the_kernel_while_it_runs() {
     assert_eq!(changed["limits"]["cpu_millis"], 250);
     assert_eq!(identity(&anna, &id).await, before);
     // At the next start they hold still.
-    crate::support::act(&anna, &id, "restart").await.expect_status(200);
+    system_tests::containers::act(&anna, &id, "restart").await.expect_status(200);
     let shown = in_status(&anna, &id, "running").await;
     assert_eq!(kernel_says(&shown, "pids"), "30");
 }
@@ -47,7 +47,7 @@ async fn nothing_is_unlimited_by_omission_and_ceilings_hold() {
     for limits in
         [json!({"pids": 601}), json!({"memory_bytes": 1_u64 << 31}), json!({"swap_bytes": 1})]
     {
-        let body = json!({"image": crate::support::IMAGE, "limits": limits});
+        let body = json!({"image": system_tests::containers::IMAGE, "limits": limits});
         let refused = anna.post("/api/v1/containers", &body).await;
         assert_eq!(refused.status, 422, "{limits}: {}", refused.text);
         let path = format!("/api/v1/containers/{id}");

@@ -5,5 +5,4 @@ mod lifecycle;
 mod limits;
 mod names;
 mod recovery;
-mod support;
 mod usage;

@@ -3,7 +3,7 @@
 use serde_json::json;
 use system_tests::{TestServer, requires_root};
 
-use crate::support::{IMAGE, import};
+use system_tests::containers::{IMAGE, import};
 
 #[tokio::test]
 async fn names_are_strict_wherever_they_enter() {

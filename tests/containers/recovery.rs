@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use system_tests::{TestServer, requires_root};
 
-use crate::support::{identity, import, in_status, log, log_with, ready, run, show};
+use system_tests::containers::{identity, import, in_status, log, log_with, ready, run, show};
 
 /// Containers that run while everything around them is killed.
 const CONTAINERS: usize = 50;
@@ -62,7 +62,8 @@ async fn containers_outlive_server_and_supervisor() {
     assert_eq!(ended["exit"]["code"], 42, "{ended}");
     let before = show(&anna, &looped).await["run"].as_u64().expect("a run");
     let path = format!("/api/v1/containers/{looped}");
-    crate::support::until(&anna, &path, |value| value["run"].as_u64() > Some(before)).await;
+    system_tests::containers::until(&anna, &path, |value| value["run"].as_u64() > Some(before))
+        .await;
     for (_, id) in &running {
         let text = log(&anna, id, "").await;
         for (number, line) in text.lines().enumerate() {
@@ -85,7 +86,7 @@ async fn the_server_is_ready_soon_with_everything_known() {
     let begun = Instant::now();
     server.start_server().await;
     ready(&server).await;
-    crate::support::until(&anna, "/api/v1/containers?state=running&limit=100", |value| {
+    system_tests::containers::until(&anna, "/api/v1/containers?state=running&limit=100", |value| {
         value["items"].as_array().map(Vec::len) == Some(CONTAINERS)
     })
     .await;
@@ -174,7 +175,7 @@ async fn what_was_begun_while_the_supervisor_was_away_is_finished() {
     server.kill_server();
     server.start_supervisor().await;
     server.start_server().await;
-    let deadline = Instant::now() + crate::support::LIMIT;
+    let deadline = Instant::now() + system_tests::containers::LIMIT;
     while anna.get(&format!("/api/v1/containers/{id}")).await.status != 404 {
         assert!(Instant::now() < deadline, "it is still there\n{}", server.server_log());
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use system_tests::{Client, TestServer, requires_root};
 
-use crate::support::{act, import, import_another, in_status, run, show, until};
+use system_tests::containers::{act, import, import_another, in_status, run, show, until};
 
 const BUSY: &str = "while :; do :; done";
 const IDLE: &str = "while :; do usleep 20000; done";

@@ -17,15 +17,21 @@
 //! `TestServer::with(Options { … })` sets configuration, `server.kill_server()` and
 //! `server.start_server().await` restart one of the two processes.
 //!
+//! Attacks and faults say what they saw by a [`Check`]; `sample` and `times` are few in `tests/run` and
+//! all in `tests/long`.
+//!
 //! A new route needs a row in `tests/api/matrix.rs`; its header says how.
 
+pub mod check;
 pub mod client;
+pub mod containers;
 pub mod image;
 pub mod instance;
 pub mod programs;
 pub mod supervised;
 pub mod supervisor;
 
+pub use check::{Check, Dice, is_long, sample, times};
 pub use client::{Answer, Client};
 pub use instance::{Options, TestServer};
 

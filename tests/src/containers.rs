@@ -2,15 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use crate::client::send;
+use crate::{Answer, Client, TestServer};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use system_tests::client::send;
-use system_tests::{Answer, Client, TestServer};
 
 /// What the image is called.
-pub(crate) const IMAGE: &str = "berth/busybox:1";
+pub const IMAGE: &str = "berth/busybox:1";
 /// How long anything may take to become so.
-pub(crate) const LIMIT: Duration = Duration::from_secs(40);
+pub const LIMIT: Duration = Duration::from_secs(40);
 /// Names in the image that busybox answers to.
 const APPLETS: [&str; 14] = [
     "sh", "sleep", "echo", "cat", "true", "false", "id", "ls", "tail", "head", "kill", "seq",
@@ -18,12 +18,12 @@ const APPLETS: [&str; 14] = [
 ];
 
 /// Imports the image as `client`'s own.
-pub(crate) async fn import(client: &Client) {
+pub async fn import(client: &Client) {
     import_archive(client, image(IMAGE, "true")).await;
 }
 
 /// Imports another image on the same layer.
-pub(crate) async fn import_another(client: &Client) {
+pub async fn import_another(client: &Client) {
     import_archive(client, image("berth/busybox:2", "false")).await;
 }
 
@@ -40,7 +40,7 @@ async fn import_archive(client: &Client, archive: Vec<u8>) {
 }
 
 /// Makes and starts a container that runs `script` in a shell; answers its id.
-pub(crate) async fn run(client: &Client, name: &str, script: &str, more: Value) -> String {
+pub async fn run(client: &Client, name: &str, script: &str, more: Value) -> String {
     let mut body = json!({
         "name": name, "image": IMAGE, "command": ["sh", "-c", script], "start": true,
         "stop_grace_secs": 2,
@@ -53,22 +53,22 @@ pub(crate) async fn run(client: &Client, name: &str, script: &str, more: Value) 
 }
 
 /// The container now.
-pub(crate) async fn show(client: &Client, id: &str) -> Value {
+pub async fn show(client: &Client, id: &str) -> Value {
     client.get(&format!("/api/v1/containers/{id}")).await.expect_status(200).json()
 }
 
 /// An act on a container.
-pub(crate) async fn act(client: &Client, id: &str, verb: &str) -> Answer {
+pub async fn act(client: &Client, id: &str, verb: &str) -> Answer {
     client.post(&format!("/api/v1/containers/{id}/{verb}"), &Value::Null).await
 }
 
 /// The container once it is in `status`.
-pub(crate) async fn in_status(client: &Client, id: &str, status: &str) -> Value {
+pub async fn in_status(client: &Client, id: &str, status: &str) -> Value {
     until(client, &format!("/api/v1/containers/{id}"), |value| value["status"] == status).await
 }
 
 /// What `path` answers once that is `good`.
-pub(crate) async fn until(client: &Client, path: &str, good: impl Fn(&Value) -> bool) -> Value {
+pub async fn until(client: &Client, path: &str, good: impl Fn(&Value) -> bool) -> Value {
     let deadline = Instant::now() + LIMIT;
     loop {
         let value = client.get(path).await.json();
@@ -81,12 +81,12 @@ pub(crate) async fn until(client: &Client, path: &str, good: impl Fn(&Value) -> 
 }
 
 /// The container's log as text.
-pub(crate) async fn log(client: &Client, id: &str, query: &str) -> String {
+pub async fn log(client: &Client, id: &str, query: &str) -> String {
     client.get(&format!("/api/v1/containers/{id}/logs?{query}")).await.expect_status(200).text
 }
 
 /// The log once it holds `text`.
-pub(crate) async fn log_with(client: &Client, id: &str, text: &str) -> String {
+pub async fn log_with(client: &Client, id: &str, text: &str) -> String {
     let deadline = Instant::now() + LIMIT;
     loop {
         let found = log(client, id, "").await;
@@ -99,7 +99,7 @@ pub(crate) async fn log_with(client: &Client, id: &str, text: &str) -> String {
 }
 
 /// Pid and start time (`/proc/<pid>/stat`, field 22) of the container's first process.
-pub(crate) async fn identity(client: &Client, id: &str) -> (i64, String) {
+pub async fn identity(client: &Client, id: &str) -> (i64, String) {
     let shown = show(client, id).await;
     let pid = shown["pid"].as_i64().unwrap_or_else(|| panic!("it does not run: {shown}"));
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it lives");
@@ -108,7 +108,7 @@ pub(crate) async fn identity(client: &Client, id: &str) -> (i64, String) {
 }
 
 /// The kernel's own file of a limit, read by this test.
-pub(crate) fn kernel_says(shown: &Value, name: &str) -> String {
+pub fn kernel_says(shown: &Value, name: &str) -> String {
     let held = shown["limits_held"].as_array().expect("limits");
     let limit = held.iter().find(|limit| limit["name"] == name).expect("the limit");
     assert_eq!(limit["held"], true, "{limit}");
@@ -118,7 +118,7 @@ pub(crate) fn kernel_says(shown: &Value, name: &str) -> String {
 }
 
 /// The server answers that it is ready, supervisor included.
-pub(crate) async fn ready(server: &TestServer) {
+pub async fn ready(server: &TestServer) {
     let client = server.anonymous();
     let deadline = Instant::now() + LIMIT;
     while client.get("/readyz").await.status != 200 {
