@@ -36,9 +36,16 @@ impl Check<'_> {
     #[track_caller]
     pub fn sees(self, expected: impl ToString, observed: impl ToString) {
         let (expected, observed) = (expected.to_string(), observed.to_string());
-        self.write(&expected, &observed);
-        let Self { id, variant, .. } = self;
-        assert_eq!(observed, expected, "{id}, {variant}");
+        let Self { id, variant, control } = self;
+        let holds = self.holds(&expected, &observed);
+        assert!(holds, "{id}, {variant}: {observed:?} instead of {expected:?} ({control})");
+    }
+
+    /// The same for a loop that goes on after a failure and asserts at its end.
+    #[must_use]
+    pub fn holds(self, expected: &str, observed: &str) -> bool {
+        self.write(expected, observed);
+        expected == observed
     }
 
     /// Takes whatever is found, so long as nothing is.

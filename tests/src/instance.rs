@@ -24,7 +24,7 @@ pub const PASSWORD: &str = "correct horse battery";
 /// How long anything may take to be there or gone.
 const LIMIT: Duration = Duration::from_secs(30);
 /// The unprivileged user that every system has.
-const SERVER_USER: (&str, u32, u32) = ("nobody", 65_534, 65_534);
+pub(crate) const SERVER_USER: (&str, u32, u32) = ("nobody", 65_534, 65_534);
 
 pub(crate) static STARTED: AtomicU32 = AtomicU32::new(0);
 
@@ -216,6 +216,11 @@ impl TestServer {
     /// The supervisor's process id.
     pub fn supervisor_pid(&self) -> Option<u32> {
         self.supervisor.lock().expect("not poisoned").as_ref().map(Child::id)
+    }
+
+    /// The process ids of the monitors that live.
+    pub fn monitors(&self) -> Vec<u32> {
+        crate::reality::monitors(&self.instance)
     }
 
     /// The server's log until now.

@@ -28,6 +28,8 @@ pub mod containers;
 pub mod image;
 pub mod instance;
 pub mod programs;
+pub mod reality;
+pub mod registry;
 pub mod supervised;
 pub mod supervisor;
 

@@ -1,0 +1,65 @@
+//! The program `inject` beside a running instance.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// How long an operation and its fault may take.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// One fault that waits for its call.
+pub(crate) struct Injector {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Injector {
+    /// Traces the processes; `nth` 0 only counts.
+    pub(crate) fn start(pids: &[u32], role: &str, nth: usize, fault: &str) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_inject"))
+            .args(["--role", role, "--nth", &nth.to_string(), "--fault", fault])
+            .args(pids.iter().map(u32::to_string))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("start the injector");
+        let out = child.stdout.take().expect("it is piped");
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(out).lines().map_while(Result::ok) {
+                // Nobody waits any more.
+                drop(sender.send(line));
+            }
+        });
+        let this = Self { child, lines };
+        assert_eq!(this.next_line(), "ready");
+        this
+    }
+
+    /// What was struck, if it was by now.
+    pub(crate) fn struck(&self) -> Option<Value> {
+        let line = self.lines.try_recv().ok()?;
+        Some(serde_json::from_str(&line).expect("JSON of the injector"))
+    }
+
+    /// Ends the tracing: what was struck and not yet asked for, or how many calls were seen.
+    pub(crate) fn finish(mut self) -> Value {
+        drop(self.child.stdin.take());
+        let line = self.next_line();
+        serde_json::from_str(&line).expect("JSON of the injector")
+    }
+
+    fn next_line(&self) -> String {
+        self.lines.recv_timeout(LIMIT).expect("the injector says something")
+    }
+}
+
+impl Drop for Injector {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        drop(self.child.wait());
+    }
+}
