@@ -1,5 +1,6 @@
 //! What people do, as steps that a fault can strike: prepared, asked for, asked for again, judged.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -42,6 +43,7 @@ pub(crate) struct Stage {
     pub anna: Client,
     reference: String,
     archive: Vec<u8>,
+    subjects: AtomicUsize,
     _registry: DockerRegistry,
 }
 
@@ -56,8 +58,6 @@ pub(crate) struct Subject {
 
 impl Stage {
     pub(crate) async fn set() -> Self {
-        let dir =
-            std::env::temp_dir().join(format!("berth-registry-{:?}", std::time::Instant::now()));
         let registry = DockerRegistry::start();
         let file = |name, text: &'static str| (name, 0o644, text.as_bytes());
         let pushed = image::archive("pushed:1", &[file("etc/pushed", "pushed")]);
@@ -67,12 +67,19 @@ impl Stage {
         let server = TestServer::with(Options { sections, ..Options::default() }).await;
         let anna = server.person("anna", "user").await;
         import(&anna).await;
-        Self { server, anna, reference, archive, _registry: registry }
+        Self {
+            server,
+            anna,
+            reference,
+            archive,
+            subjects: AtomicUsize::new(0),
+            _registry: registry,
+        }
     }
 
     /// Brings about what the act needs.
-    pub(crate) async fn prepare(&self, act: Act, number: usize) -> Subject {
-        let name = format!("s{number}");
+    pub(crate) async fn prepare(&self, act: Act) -> Subject {
+        let name = format!("s{}", self.subjects.fetch_add(1, Ordering::Relaxed));
         let mut subject = Subject { name, id: String::new() };
         if matches!(act, Act::Pull | Act::Import | Act::Create) {
             return subject;

@@ -16,6 +16,14 @@ pub(crate) struct Injector {
     lines: Receiver<String>,
 }
 
+/// What became of a fault.
+pub(crate) enum Struck {
+    /// It struck this call.
+    Call(String),
+    /// The calls ended before it.
+    Nothing { seen: usize },
+}
+
 impl Injector {
     /// Traces the processes; `nth` 0 only counts.
     pub(crate) fn start(pids: &[u32], role: &str, nth: usize, fault: &str) -> Self {
@@ -39,17 +47,17 @@ impl Injector {
         this
     }
 
-    /// What was struck, if it was by now.
-    pub(crate) fn struck(&self) -> Option<Value> {
-        let line = self.lines.try_recv().ok()?;
-        Some(serde_json::from_str(&line).expect("JSON of the injector"))
-    }
-
-    /// Ends the tracing: what was struck and not yet asked for, or how many calls were seen.
-    pub(crate) fn finish(mut self) -> Value {
+    /// Ends the tracing: what was struck, else how many calls were seen.
+    pub(crate) fn finish(mut self) -> Struck {
         drop(self.child.stdin.take());
         let line = self.next_line();
-        serde_json::from_str(&line).expect("JSON of the injector")
+        let said: Value = serde_json::from_str(&line).expect("JSON of the injector");
+        match said["seen"].as_u64() {
+            Some(seen) => Struck::Nothing { seen: usize::try_from(seen).expect("a count") },
+            None => {
+                Struck::Call(format!("{} of {}, {}", said["call"], said["role"], said["about"]))
+            }
+        }
     }
 
     fn next_line(&self) -> String {

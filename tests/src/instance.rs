@@ -208,6 +208,16 @@ impl TestServer {
         end(&self.supervisor, Signal::SIGKILL);
     }
 
+    /// Whether the server, started before, has ended.
+    pub fn server_has_ended(&self) -> bool {
+        has_ended(&self.server)
+    }
+
+    /// Whether the supervisor, started before, has ended.
+    pub fn supervisor_has_ended(&self) -> bool {
+        has_ended(&self.supervisor)
+    }
+
     /// The server's process id.
     pub fn server_pid(&self) -> Option<u32> {
         self.server.lock().expect("not poisoned").as_ref().map(Child::id)
@@ -341,6 +351,12 @@ impl Drop for TestServer {
         }
         self.clean();
     }
+}
+
+fn has_ended(process: &Mutex<Option<Child>>) -> bool {
+    let mut process = process.lock().expect("not poisoned");
+    let child = process.as_mut().expect("it was started");
+    child.try_wait().expect("look at a child").is_some()
 }
 
 /// Ends a process and waits for it; after ten seconds by force.

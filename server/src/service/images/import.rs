@@ -77,7 +77,9 @@ where
     app.operations.spawn(app, id.clone(), move |handle| async move {
         let progress = Progress::new(subject);
         let work = run(&work_app, owner, incoming, reference, &progress);
-        follow(&handle, &progress, work).await
+        let done = follow(&handle, &progress, work).await;
+        work_app.images.tidy_unless(&done);
+        done
     });
     operations::find(app, caller, &id).await
 }

@@ -19,7 +19,7 @@ use berth_runtime::digest::Digest;
 use berth_runtime::id::PrincipalId;
 use serde::Serialize;
 use serde_json::json;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 use super::edits::{Expected, Version};
 use super::{Listed, Page};
@@ -51,6 +51,8 @@ pub struct Images {
     pub content: Arc<store::Content>,
     /// As many as the supervisor runs unpackers.
     unpackers: Semaphore,
+    /// Content may lie there that no image holds.
+    leftovers: Notify,
 }
 
 /// An image with its names.
@@ -121,7 +123,20 @@ impl Images {
             registry: Arc::new(Registry::new(&config.registries)?),
             content: Arc::new(content),
             unpackers: Semaphore::new(unpackers),
+            leftovers: Notify::new(),
         })
+    }
+
+    /// Has what no image holds removed soon: somebody has left content behind.
+    fn tidy_soon(&self) {
+        self.leftovers.notify_one();
+    }
+
+    /// The same after work that has failed, and may have left layers that it had brought by then.
+    fn tidy_unless<T>(&self, done: &Result<T>) {
+        if done.is_err() {
+            self.tidy_soon();
+        }
     }
 }
 
@@ -332,19 +347,30 @@ pub async fn resolve(app: &App, owner: PrincipalId, text: &str) -> Result<ImageF
     })
 }
 
-/// Brings the content in line with the inventory: at start, until the supervisor has answered.
+/// Brings the content in line with the inventory: at start, and whenever a pull or a removal has left
+/// something behind. While the supervisor is away it is tried again.
 pub async fn reconcile(app: App) {
     loop {
-        match reconcile_once(&app).await {
-            Ok(0) => return,
+        let pause = match reconcile_once(&app).await {
             Ok(removed) => {
-                tracing::info!(removed, "removed content that no image holds");
-                return;
+                if removed > 0 {
+                    tracing::info!(removed, "removed content that no image holds");
+                }
+                None
             }
-            Err(error) => tracing::debug!(error = %error, "content is compared later"),
-        }
+            Err(error) => {
+                tracing::debug!(error = %error, "content is compared later");
+                Some(tokio::time::sleep(RECONCILE_PAUSE))
+            }
+        };
+        let again = async {
+            match pause {
+                Some(pause) => pause.await,
+                None => app.images.leftovers.notified().await,
+            }
+        };
         tokio::select! {
-            () = tokio::time::sleep(RECONCILE_PAUSE) => {}
+            () = again => {}
             () = app.stopping.cancelled() => return,
         }
     }
@@ -366,7 +392,8 @@ async fn reconcile_once(app: &App) -> Result<u64> {
 async fn collect_all(app: &App, digests: Vec<Digest>) {
     for digest in digests {
         if let Err(error) = collect(app, &digest).await {
-            tracing::warn!(%digest, error = %error, "content stays until the next start");
+            tracing::warn!(%digest, error = %error, "content that no image holds stays for now");
+            app.images.tidy_soon();
         }
     }
 }

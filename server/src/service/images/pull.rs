@@ -71,7 +71,9 @@ pub async fn start(
     let work_app = app.clone();
     app.operations.spawn(app, id.clone(), move |handle| async move {
         let progress = Progress::new(subject);
-        follow(&handle, &progress, run(&work_app, owner, &reference, &progress)).await
+        let done = follow(&handle, &progress, run(&work_app, owner, &reference, &progress)).await;
+        work_app.images.tidy_unless(&done);
+        done
     });
     operations::find(app, caller, &id).await
 }
