@@ -47,6 +47,8 @@ pub struct Options {
     pub fresh: bool,
     /// Start no supervisor: for what needs none.
     pub no_supervisor: bool,
+    /// Where its data lies, in place of a folder in its own directory.
+    pub data_dir: Option<PathBuf>,
 }
 
 /// A running instance.
@@ -57,6 +59,7 @@ pub struct TestServer {
     pub instance: String,
     /// Where it listens.
     pub address: SocketAddr,
+    data_dir: PathBuf,
     server: Mutex<Option<Child>>,
     supervisor: Mutex<Option<Child>>,
     operator: Option<Client>,
@@ -77,6 +80,7 @@ impl TestServer {
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).expect("open the directory");
         let address = free_address();
         let mut this = Self {
+            data_dir: options.data_dir.clone().unwrap_or_else(|| dir.join("data")),
             dir,
             instance,
             address,
@@ -104,7 +108,7 @@ impl TestServer {
 
     /// The data directory.
     pub fn data_dir(&self) -> PathBuf {
-        self.dir.join("data")
+        self.data_dir.clone()
     }
 
     /// The run directory.
@@ -218,6 +222,17 @@ impl TestServer {
         has_ended(&self.supervisor)
     }
 
+    /// Ends everything at once, as a power cut does, and takes away what only a kernel remembers.
+    pub fn cut_power(&self) {
+        self.kill_server();
+        self.kill_supervisor();
+        remove_cgroups(&self.instance);
+        remove_links(&self.instance);
+        run("nft", &["delete", "table", "inet", &self.instance]);
+        fs::remove_dir_all(self.run_dir()).expect("remove the run directory");
+        fs::create_dir_all(self.run_dir().join("server")).expect("make the run directory");
+    }
+
     /// The server's process id.
     pub fn server_pid(&self) -> Option<u32> {
         self.server.lock().expect("not poisoned").as_ref().map(Child::id)
@@ -295,8 +310,9 @@ id_last = {id_last}
 
     /// What the supervisor would make.
     fn make_directories(&self) {
-        for name in ["data/db", "data/store", "run/server"] {
-            let path = self.dir.join(name);
+        for path in
+            [self.data_dir.join("db"), self.data_dir.join("store"), self.run_dir().join("server")]
+        {
             fs::create_dir_all(&path).expect("make a directory");
             fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).expect("close it");
             if programs::is_root() {

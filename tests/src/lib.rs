@@ -25,6 +25,7 @@
 pub mod check;
 pub mod client;
 pub mod containers;
+pub mod disk;
 pub mod image;
 pub mod instance;
 pub mod programs;
