@@ -79,8 +79,7 @@ async fn one_load(round: usize, cuts: usize) -> Vec<String> {
         let found = after(&server, &anna, &story, &cut).await;
         server.cut_power();
         let moment = format!("round {round}, {}: {} told, {} asked", cut.name, cut.told, cut.asked);
-        let check =
-            Check { id: "F04", variant: &moment, control: "the file system had to be recovered" };
+        let check = Check { id: "F04", variant: &moment, control: &control };
         if !check.holds("", &found.join("; ")) {
             wrong.push(format!("{moment}: {found:?}"));
         }
