@@ -11,8 +11,8 @@ use std::time::Duration;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use system_tests::client::send;
+use system_tests::clonable_disk::ClonableDisk;
 use system_tests::containers::{IMAGE, import, ready};
-use system_tests::disk::ClonableDisk;
 use system_tests::reality::{disagreements, integrity, inventory, names};
 use system_tests::{Check, Client, Dice, Options, TestServer, image, requires_root, times};
 

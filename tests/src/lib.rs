@@ -24,8 +24,9 @@
 
 pub mod check;
 pub mod client;
+pub mod clonable_disk;
 pub mod containers;
-pub mod disk;
+
 pub mod image;
 pub mod instance;
 pub mod programs;
