@@ -113,7 +113,10 @@ async fn look(server: &TestServer) -> Vec<String> {
     let known = ids(&|_| true);
     let live = ids(&|one| matches!(one["status"].as_str(), Some("running" | "paused")));
     let busy = ids(&|one| {
-        !matches!(one["status"].as_str(), Some("running" | "paused" | "created" | "exited"))
+        !matches!(
+            one["status"].as_str(),
+            Some("running" | "paused" | "created" | "exited" | "failed")
+        )
     });
     differ("settled containers", &BTreeSet::new(), &busy);
     for (hierarchy, groups) in cgroups(&server.instance) {

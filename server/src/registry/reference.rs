@@ -1,6 +1,6 @@
 //! Image references, normalised as users of `docker pull` expect.
 //!
-//! The grammar is read here: `oci-client`'s reader is one regular expression that holds ten MiB from
+//! The grammar is read here: `oci-client`'s reader is one regular expression that holds eight MiB from
 //! its first use on, and takes tags of any script. That both agree is tested.
 
 use std::fmt;
