@@ -65,3 +65,42 @@ identity() {
 
 pid_in() { field "$1" .pid; }
 main_pid() { systemctl show -p MainPID --value "$1"; }
+
+# What people were told is done, and what they have asked for, in two files on the disk.
+TOLD=/root/told ASKED=/root/asked UNSYNCED=/root/unsynced
+
+# note FILE WORDS...: one line, on the disk when this returns.
+note() { local file=$1; shift; echo "$*" >>"$file" && sync -d "$file"; }
+
+# People who work until the power fails: accounts, images, containers that come and go.
+work() {
+    local number name made
+    for ((number = 0; ; number++)); do
+        name=n$(date +%s)-$number
+        case $((number % 3)) in
+            0) api POST /api/v1/people -d "{\"name\": \"$name\", \"role\": \"user\"}" &&
+                note $TOLD "person $name" ;;
+            1) tests/vm/guest/images.py make "$name:1" >/root/image.tar
+                made=$(curl -sf --max-time 120 --unix-socket $SOCKET -X POST -H 'Content-Type: application/x-tar' \
+                    --data-binary @/root/image.tar http://localhost/api/v1/images/import | jq -r .id) &&
+                until_true 60 sh -c "curl -s --unix-socket $SOCKET http://localhost/api/v1/operations/$made | grep -q '\"state\":\"succeeded\"'" &&
+                note $TOLD "image $name:1" ;;
+            2) api POST /api/v1/containers -d "{\"name\": \"$name\", \"image\": \"berth/starter:latest\"}" &&
+                note $TOLD "container $name" &&
+                [ $((number % 2)) = 0 ] && note $ASKED "uncontainer $name" &&
+                api DELETE "/api/v1/containers/$name" ;;
+        esac
+    done >/dev/null 2>&1
+}
+
+# Lets them work for a while that nobody knows before; the last thing is a file that is not synced.
+work_until_some_moment() {
+    local before
+    touch $TOLD $ASKED
+    before=$(wc -l <$TOLD)
+    head -c 100000 /dev/urandom >/root/unsynced.again && sync
+    (work) &
+    until_true 120 sh -c "[ \$(wc -l <$TOLD) -ge $((before + 4)) ]"
+    sleep "$((RANDOM % 4)).$((RANDOM % 1000))"
+    cp /root/unsynced.again $UNSYNCED
+}
