@@ -207,7 +207,8 @@ fn role_of(pid: Pid) -> String {
     let has = |word: &str| words.iter().any(|found| *found == word.as_bytes());
     let program = words.first().copied().unwrap_or_default();
     let role = match program {
-        _ if !program.windows(5).any(|part| part == b"berth") => "",
+        // Workers are started by this name.
+        _ if program != b"/proc/self/exe" && !program.windows(5).any(|part| part == b"berth") => "",
         _ if has("supervise") => "supervisor",
         _ if has("monitor") => "monitor",
         _ if has("layer") => "unpacker",
