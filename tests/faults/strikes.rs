@@ -85,6 +85,7 @@ async fn strike(stage: &Stage, blow: Blow) -> Result<Option<String>, usize> {
     let Blow { act, role, fault, nth } = blow;
     let subject = stage.prepare(act).await;
     let injector = Injector::start(&pids(&stage.server, role), role, nth, fault);
+    let mut started_again = false;
     let answer = {
         let performed = stage.perform(act, &subject);
         tokio::pin!(performed);
@@ -93,7 +94,7 @@ async fn strike(stage: &Stage, blow: Blow) -> Result<Option<String>, usize> {
                 answer = &mut performed => break answer,
                 () = tokio::time::sleep(Duration::from_millis(5)) => {}
             }
-            start_what_has_ended(&stage.server).await;
+            started_again |= start_what_has_ended(&stage.server).await;
         }
     };
     let call = match injector.finish() {
@@ -104,6 +105,13 @@ async fn strike(stage: &Stage, blow: Blow) -> Result<Option<String>, usize> {
             return Err(seen);
         }
     };
+    // A killed process takes its time to be gone.
+    let deadline = Instant::now() + READY_LIMIT;
+    while fault == "kill" && matches!(role, "server" | "supervisor") && !started_again {
+        assert!(Instant::now() < deadline, "{role} was killed and lives on");
+        started_again = start_what_has_ended(&stage.server).await;
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
     let mut wrong = judge(stage, act, &subject, answer.is_ok()).await;
     wrong.extend(restart_again(stage).await);
     let wrong = wrong.join("; ");
@@ -123,8 +131,8 @@ fn pids(server: &TestServer, role: &str) -> Vec<u32> {
     monitors.into_iter().chain(own).collect()
 }
 
-/// Does what the service manager does.
-async fn start_what_has_ended(server: &TestServer) {
+/// Does what the service manager does; whether there was anything to do.
+async fn start_what_has_ended(server: &TestServer) -> bool {
     let begun = Instant::now();
     if server.server_has_ended() {
         assert_eq!(integrity(server), "ok", "the inventory");
@@ -132,10 +140,11 @@ async fn start_what_has_ended(server: &TestServer) {
     } else if server.supervisor_has_ended() {
         server.start_supervisor().await;
     } else {
-        return;
+        return false;
     }
     ready(server).await;
     assert!(begun.elapsed() < READY_LIMIT, "ready after {:?}", begun.elapsed());
+    true
 }
 
 /// Everything that is wrong after a fault.
