@@ -113,7 +113,9 @@ async fn strike(stage: &Stage, blow: Blow) -> Result<Option<String>, usize> {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     let mut wrong = judge(stage, act, &subject, answer.is_ok()).await;
-    wrong.extend(restart_again(stage).await);
+    if fault == "kill" {
+        wrong.extend(restart_again(stage).await);
+    }
     let wrong = wrong.join("; ");
     stage.tidy(act, &subject).await;
     let variant = format!("{act:?} {role} {fault} {nth}");
