@@ -6,13 +6,15 @@ use std::os::fd::{AsFd, OwnedFd};
 use berth_runtime::record::Failure;
 use nix::sched::{CloneFlags as Sched, setns};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, Uid};
 use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
 
 use crate::accounts;
 use crate::failure::{Words, broken, from_spec, system};
 use crate::init::{Joining, Wiring};
-use crate::launch::{Birth, CgroupEntry, User, above_stdio, give_pipes_to_root, release};
+use crate::launch::{
+    Birth, CgroupEntry, User, above_stdio, give_pipes_to_root, host_id_of_root, release,
+};
 use crate::plan::{self, UserPlan};
 use crate::rootfs::mounts::has_namespace;
 use crate::seccomp;
@@ -90,7 +92,8 @@ pub fn exec(exec: Exec<'_>) -> Result<Joined, Failure> {
         Forked::Parent { child, pidfd } => (child, pidfd),
     };
     drop((joining, wiring));
-    let mut birth = Birth { pid, pidfd: Some(pidfd), ours, words };
+    let owner = id_maps.as_ref().and_then(|(users, _)| host_id_of_root(users)).map(Uid::from_raw);
+    let mut birth = Birth { pid, pidfd: Some(pidfd), ours, owner, words };
     birth.lead(&plan, None, &cgroup)?;
     let gate = birth.ours.try_clone();
     let gate = gate.map_err(|error| system("copy", crate::launch::errno_of(&error)))?;

@@ -26,6 +26,7 @@ use crate::accounts;
 use crate::failure::{Words, broken, from_spec, system};
 use crate::init::{REPORT_BYTES, Report, Root, Stage, Wiring};
 use crate::namespace::{IdMap, write_id_maps};
+use crate::owner::Acting;
 use crate::plan::{self, Plan, ProcessPlan, UserPlan};
 use crate::rlimit::{self, Limit};
 use crate::rootfs::staging::{OverlayPlan, Staging};
@@ -152,11 +153,17 @@ pub fn create(launch: Launch<'_>) -> Result<Created, Failure> {
         namespaces: plan.namespaces,
         cgroup: cgroup.unified.as_ref().map(AsFd::as_fd),
     };
+    let owner = plan.id_maps.as_ref().and_then(|(users, _)| host_id_of_root(users));
+    let owner = owner.map(Uid::from_raw);
+    let acting = act_as(owner)?;
     let forked = clone3(&flags);
     if let Ok(Forked::Child) = forked {
+        if let Some(acting) = acting {
+            acting.stay();
+        }
         crate::init::run(plan, root, wiring);
     }
-    drop((root, wiring));
+    drop((acting, root, wiring));
     if let Some(staging) = staging {
         staging.leave()?;
     }
@@ -165,7 +172,7 @@ pub fn create(launch: Launch<'_>) -> Result<Created, Failure> {
         Forked::Parent { child, pidfd } => (child, pidfd),
         Forked::Child => return Err(broken("a child came back from its own life")),
     };
-    let mut birth = Birth { pid, pidfd: Some(pidfd), ours, words };
+    let mut birth = Birth { pid, pidfd: Some(pidfd), ours, owner, words };
     birth.lead(&plan.process, plan.id_maps.as_ref(), &cgroup)?;
     timing::done("child: overlay, mounts, masks");
     birth.into_created()
@@ -184,6 +191,8 @@ pub struct Birth {
     pub pidfd: Option<OwnedFd>,
     /// The parent's end of the socket between them.
     pub ours: OwnedFd,
+    /// Whose its user namespace is.
+    pub owner: Option<Uid>,
     /// For its reports.
     pub words: Words,
 }
@@ -214,7 +223,9 @@ impl Birth {
         write(&self.ours, &[1]).map_err(|errno| system("release the child", errno))?;
         match receive(&self.ours)? {
             Some(Report { stage: Stage::Ready, .. }) => {
-                // Now, so that a small limit does not hinder the building.
+                // Now, so that a small limit does not hinder the building; and as the owner, since a
+                // host's root that lacks CAP_SYS_RESOURCE may set only what is its own.
+                let _acting = act_as(self.owner)?;
                 rlimit::set(pid, &process.limits).map_err(|(limit, errno)| {
                     let Limit { kind, soft, hard, .. } = limit;
                     system(&format!("set {kind:?} to {soft}:{hard}"), errno)
@@ -314,8 +325,9 @@ pub fn give_pipes_to_root(
     id_maps: Option<&(Vec<IdMap>, Vec<IdMap>)>,
 ) -> Result<(), Failure> {
     let Some((users, groups)) = id_maps else { return Ok(()) };
-    let first = |maps: &[IdMap]| maps.iter().find(|map| map.inside == 0).map(|map| map.outside);
-    let (Some(user), Some(group)) = (first(users), first(groups)) else { return Ok(()) };
+    let (Some(user), Some(group)) = (host_id_of_root(users), host_id_of_root(groups)) else {
+        return Ok(());
+    };
     for fd in stdio {
         let mode = fstat(fd).map_err(|errno| system("inspect a stdio descriptor", errno))?.st_mode;
         if SFlag::from_bits_truncate(mode) & SFlag::S_IFMT == SFlag::S_IFIFO {
@@ -324,6 +336,16 @@ pub fn give_pipes_to_root(
         }
     }
     Ok(())
+}
+
+fn act_as(owner: Option<Uid>) -> Result<Option<Acting>, Failure> {
+    let acting = owner.map(Acting::as_user).transpose();
+    acting.map_err(|errno| system("act as the user namespace's owner", errno))
+}
+
+/// What the container's root is on the host.
+pub fn host_id_of_root(maps: &[IdMap]) -> Option<u32> {
+    maps.iter().find(|map| map.inside == 0).map(|map| map.outside)
 }
 
 /// Where each file goes and what it is called in the staging directory.
@@ -363,9 +385,7 @@ fn prepare_root(
         }
         RootSource::Overlay(overlay) => {
             let owner = plan.id_maps.as_ref().and_then(|(users, groups)| {
-                let root =
-                    |maps: &[IdMap]| maps.iter().find(|map| map.inside == 0).map(|map| map.outside);
-                Some((root(users)?, root(groups)?))
+                Some((host_id_of_root(users)?, host_id_of_root(groups)?))
             });
             let owner = owner.ok_or_else(|| broken("an overlay root needs a user namespace"))?;
             let overlay = OverlayPlan::new(&overlay)?;

@@ -26,6 +26,7 @@ mod monitor;
 mod namespace;
 #[allow(dead_code, reason = "the guard's check is being written")]
 mod network;
+mod owner;
 mod people;
 mod places;
 mod plan;

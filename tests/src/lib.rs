@@ -29,6 +29,7 @@ pub mod containers;
 
 pub mod image;
 pub mod instance;
+pub mod prober;
 pub mod programs;
 pub mod reality;
 pub mod registry;

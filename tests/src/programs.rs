@@ -1,6 +1,8 @@
 //! Where the programs under test are, and what this machine allows.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The server: `BERTH_BIN`, else the workspace's debug build.
 pub fn berth() -> PathBuf {
@@ -37,4 +39,21 @@ fn find(variable: &str, name: &str) -> PathBuf {
     let path = target.join("debug").join(name);
     assert!(path.exists(), "{} is not there: run cargo build first", path.display());
     path
+}
+
+/// A program or library, compiled from this by gcc.
+///
+/// # Panics
+/// When it cannot be.
+pub fn compile(source: &Path, flags: &[&str]) -> Vec<u8> {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let name = format!("berth-compiled-{}-{number}", std::process::id());
+    let target = std::env::temp_dir().join(name);
+    let mut gcc = Command::new("gcc");
+    let status = gcc.arg("-o").arg(&target).args(flags).arg(source).status().expect("run gcc");
+    assert!(status.success(), "compile {} (gcc, libc6-dev)", source.display());
+    let bytes = std::fs::read(&target).expect("gcc has written it");
+    std::fs::remove_file(&target).expect("remove what gcc has written");
+    bytes
 }

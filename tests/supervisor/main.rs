@@ -1,7 +1,12 @@
 //! The supervisor and its monitors from outside: kills and crash loops (F02, F03), what its socket
-//! refuses, logs, memory, ends, host shutdown.
+//! refuses, logs, memory, ends, host shutdown; and what images that attack the start achieve (R rows).
 
 mod attacks;
+mod binary;
 mod crash;
 mod ends;
+mod hostile;
+mod kernel;
 mod output;
+mod paths;
+mod shared;

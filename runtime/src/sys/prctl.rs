@@ -64,20 +64,37 @@ pub struct Capabilities {
     pub inheritable: u64,
 }
 
+/// linux/capability.h: version 3, two structs of three words.
+#[repr(C)]
+struct Header {
+    version: u32,
+    pid: i32,
+}
+
+/// The calling thread, in the structs of version 3.
+const OWN: Header = Header { version: 0x2008_0522, pid: 0 };
+
+/// capget(2) of the calling thread.
+pub fn capabilities() -> nix::Result<Capabilities> {
+    let mut header = OWN;
+    let mut data = [[0_u32; 3]; 2];
+    // SAFETY: header and data have the layout of version 3 and outlive the call.
+    let result = unsafe {
+        libc::syscall(libc::SYS_capget, std::ptr::from_mut(&mut header), data.as_mut_ptr())
+    };
+    Errno::result(result)?;
+    let whole = |set: usize| u64::from(data[0][set]) | u64::from(data[1][set]) << 32;
+    Ok(Capabilities { effective: whole(0), permitted: whole(1), inheritable: whole(2) })
+}
+
 /// capset(2) on the calling thread.
 pub fn set_capabilities(sets: Capabilities) -> nix::Result<()> {
-    #[repr(C)]
-    struct Header {
-        version: u32,
-        pid: i32,
-    }
-    let mut header = Header { version: 0x2008_0522, pid: 0 };
+    let mut header = OWN;
     let halves = |set: u64| [(set & 0xffff_ffff) as u32, (set >> 32) as u32];
     let (effective, permitted) = (halves(sets.effective), halves(sets.permitted));
     let inheritable = halves(sets.inheritable);
     let data = [0, 1].map(|half: usize| [effective[half], permitted[half], inheritable[half]]);
-    // SAFETY: header and data have the layout of version 3 (linux/capability.h: two structs of three
-    // words) and outlive the call.
+    // SAFETY: header and data have the layout of version 3 and outlive the call.
     let result =
         unsafe { libc::syscall(libc::SYS_capset, std::ptr::from_mut(&mut header), data.as_ptr()) };
     Errno::result(result).map(drop)

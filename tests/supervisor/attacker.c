@@ -1,0 +1,214 @@
+/* What a program in a hostile image does: the first argument says which. Each line that it prints is one
+ * thing that it found; a call that fails is printed as the number of its error. Built with -static. */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <mqueue.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/inotify.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/types.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef F_GET_SEALS
+#define F_GET_SEALS 1034
+#endif
+
+static int number(long result)
+{
+    return result < 0 ? errno : 0;
+}
+
+/* Tries every way of writing to the file that `path` opens, and says whether one worked. */
+static int writes(const char *path)
+{
+    static const int flags[] = {O_WRONLY, O_RDWR, O_WRONLY | O_TRUNC, O_WRONLY | O_APPEND};
+    int wrote = 0;
+    for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) {
+        int file = open(path, flags[i] | O_CLOEXEC | O_NONBLOCK);
+        if (file < 0)
+            continue;
+        if (write(file, "overwritten\n", 12) > 0 || ftruncate(file, 1) == 0)
+            wrote = 1;
+        close(file);
+    }
+    return wrote;
+}
+
+/* write-exe PATH: what PATH (a descriptor of a program that has ended, by its link) opens for writing. */
+static int write_exe(const char *path)
+{
+    struct stat facts;
+    /* Busy as long as the last process that runs it lives: some tries more. */
+    int wrote = 0;
+    for (int i = 0; i < 50 && !wrote; i++) {
+        wrote = writes(path);
+        usleep(1000);
+    }
+    if (stat(path, &facts) == 0)
+        printf("file %lu:%lu\n", (unsigned long)facts.st_dev, (unsigned long)facts.st_ino);
+    printf("%s\n", wrote ? "wrote" : "not written");
+    return 0;
+}
+
+/* race-exe MILLISECONDS: writes to whatever binary any process of the container runs. */
+static int race_exe(long milliseconds)
+{
+    long tried = 0, wrote = 0;
+    for (long left = milliseconds * 10; left > 0; left--) {
+        DIR *proc = opendir("/proc");
+        struct dirent *entry;
+        while (proc && (entry = readdir(proc))) {
+            char path[300], link[300];
+            if (entry->d_name[0] < '0' || entry->d_name[0] > '9')
+                continue;
+            snprintf(path, sizeof path, "/proc/%s/exe", entry->d_name);
+            ssize_t length = readlink(path, link, sizeof link - 1);
+            if (length < 0)
+                continue;
+            link[length] = 0;
+            /* What is in the image is the image's. */
+            if (strncmp(link, "/bin/", 5) == 0 || strncmp(link, "/attacker", 9) == 0)
+                continue;
+            tried++;
+            wrote += writes(path);
+        }
+        if (proc)
+            closedir(proc);
+        usleep(100);
+    }
+    printf("tried %ld\nwrote %ld\n", tried, wrote);
+    return 0;
+}
+
+/* exchange A B MILLISECONDS: swaps two names as fast as it can. */
+static int exchange(const char *one, const char *other, long milliseconds)
+{
+    struct timespec now, end;
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    end.tv_sec += milliseconds / 1000 + 1;
+    long count = 0;
+    do {
+        for (int i = 0; i < 100; i++)
+            count += syscall(SYS_renameat2, AT_FDCWD, one, AT_FDCWD, other, 2 /* EXCHANGE */) == 0;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+    } while (now.tv_sec < end.tv_sec);
+    printf("swapped %ld\n", count);
+    return 0;
+}
+
+/* Takes as much of one thing as it is given, says how much, and holds it. */
+static int exhaust(const char *what)
+{
+    long count = 0;
+    for (; count < 100000; count++) {
+        char name[40];
+        long result = -1;
+        errno = ENOSYS;
+        if (strcmp(what, "inotify") == 0)
+            result = inotify_init1(IN_CLOEXEC);
+        else if (strcmp(what, "queues") == 0) {
+            struct mq_attr size = {.mq_maxmsg = 10, .mq_msgsize = 8192};
+            snprintf(name, sizeof name, "/%d-%ld", getpid(), count);
+            result = mq_open(name, O_CREAT | O_RDWR, 0600, &size);
+        } else if (strcmp(what, "signals") == 0) {
+            sigset_t set;
+            sigemptyset(&set);
+            sigaddset(&set, SIGRTMIN);
+            sigprocmask(SIG_BLOCK, &set, NULL);
+            result = sigqueue(getpid(), SIGRTMIN, (union sigval){0});
+        } else if (strcmp(what, "locked") == 0) {
+            void *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+            result = mlock(page, 4096);
+        } else if (strcmp(what, "processes") == 0) {
+            result = fork();
+            if (result == 0) {
+                pause();
+                _exit(0);
+            }
+        }
+        if (result < 0)
+            break;
+    }
+    printf("took %ld, then %d\n", count, errno);
+    fflush(stdout);
+    pause();
+    return 0;
+}
+
+/* Whether one of each can be had. */
+static int have(void)
+{
+    struct mq_attr size = {.mq_maxmsg = 10, .mq_msgsize = 8192};
+    timer_t timer;
+    printf("inotify %d\n", number(inotify_init1(IN_CLOEXEC)));
+    printf("queues %d\n", number(mq_open("/one", O_CREAT | O_RDWR, 0600, &size)));
+    printf("signals %d\n", number(timer_create(CLOCK_MONOTONIC, NULL, &timer)));
+    void *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    printf("locked %d\n", number(mlock(page, 4096)));
+    pid_t child = fork();
+    if (child == 0)
+        _exit(0);
+    printf("processes %d\n", number(child));
+    return 0;
+}
+
+/* Ways to a cgroup file system: by the old calls and the new ones, with a user namespace and without. */
+static int cgroups(void)
+{
+    static const char *const controllers[] = {"memory", "devices", "pids", "cpu", "freezer", "rdma"};
+    printf("unshare %d\n",
+           number(unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWCGROUP)));
+    mkdir("/mnt", 0755);
+    for (size_t i = 0; i < sizeof controllers / sizeof *controllers; i++)
+        printf("mount %s %d\n", controllers[i],
+               number(mount("none", "/mnt", "cgroup", 0, controllers[i])));
+    printf("mount cgroup2 %d\n", number(mount("none", "/mnt", "cgroup2", 0, NULL)));
+    printf("fsopen cgroup %d\n", number(syscall(SYS_fsopen, "cgroup", 0)));
+    printf("fsopen cgroup2 %d\n", number(syscall(SYS_fsopen, "cgroup2", 0)));
+    printf("remount / %d\n", number(mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND, NULL)));
+    return 0;
+}
+
+/* device PATH TYPE MAJOR MINOR: makes a node, if MAJOR is given, and opens PATH. */
+static int device(int count, char **words)
+{
+    if (count > 3)
+        printf("mknod %d\n", number(mknod(words[0], (words[1][0] == 'b' ? S_IFBLK : S_IFCHR) | 0666,
+                                          makedev(atoi(words[2]), atoi(words[3])))));
+    printf("open %d\n", number(open(words[0], O_RDONLY | O_NONBLOCK | O_CLOEXEC)));
+    return 0;
+}
+
+int main(int count, char **words)
+{
+    if (count < 2)
+        return 2;
+    const char *verb = words[1];
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    if (strcmp(verb, "write-exe") == 0 && count == 3)
+        return write_exe(words[2]);
+    if (strcmp(verb, "race-exe") == 0 && count == 3)
+        return race_exe(atol(words[2]));
+    if (strcmp(verb, "exchange") == 0 && count == 5)
+        return exchange(words[2], words[3], atol(words[4]));
+    if (strcmp(verb, "exhaust") == 0 && count == 3)
+        return exhaust(words[2]);
+    if (strcmp(verb, "have") == 0)
+        return have();
+    if (strcmp(verb, "cgroups") == 0)
+        return cgroups();
+    if (strcmp(verb, "device") == 0)
+        return device(count - 2, words + 2);
+    return 2;
+}
