@@ -374,7 +374,14 @@ fn prepare(plan: &mut ProcessPlan, wiring: &Wiring) -> Result<usize, Report> {
         (UserPlan::Named(_), Some(account)) => &account.groups[..account.group_count],
         (UserPlan::Named(_), None) => &[],
     };
-    change_user(plan, user, group, groups)?;
+    let mut capabilities = plan.capabilities.thread;
+    if named.is_some() && user != 0 {
+        // What an ordinary program of that user is left with by execve. no_new_privs keeps a file's
+        // capabilities from adding to the permitted set, so none may be in it that the user has not.
+        capabilities.permitted &= plan.capabilities.ambient;
+        capabilities.effective = capabilities.permitted;
+    }
+    change_user(plan, (user, group), groups, capabilities)?;
     if let Some(words) = &plan.apparmor {
         enter_profile(words).at(Stage::AppArmor)?;
     }
@@ -461,7 +468,12 @@ fn open_directory(path: &CStr) -> nix::Result<OwnedFd> {
     openat2(AT_FDCWD, path, how)
 }
 
-fn change_user(plan: &ProcessPlan, user: u32, group: u32, groups: &[u32]) -> Result<(), Report> {
+fn change_user(
+    plan: &ProcessPlan,
+    (user, group): (u32, u32),
+    groups: &[u32],
+    capabilities: prctl::Capabilities,
+) -> Result<(), Report> {
     for capability in 0..plan.capabilities_known {
         if plan.capabilities.bounding & (1 << capability) == 0 {
             prctl::drop_bounding(capability).at(Stage::Bounding)?;
@@ -478,7 +490,7 @@ fn change_user(plan: &ProcessPlan, user: u32, group: u32, groups: &[u32]) -> Res
     let user = unistd::Uid::from_raw(user);
     unistd::setresuid(user, user, user).at(Stage::UserId)?;
     prctl::clear_ambient().at(Stage::Ambient)?;
-    prctl::set_capabilities(plan.capabilities.thread).at(Stage::Capabilities)?;
+    prctl::set_capabilities(capabilities).at(Stage::Capabilities)?;
     for capability in 0..plan.capabilities_known {
         if plan.capabilities.ambient & (1 << capability) != 0 {
             prctl::raise_ambient(capability).at(Stage::Ambient)?;
