@@ -109,9 +109,14 @@ impl Words {
 
 fn mount(label: &str, errno: Errno) -> Failure {
     match errno {
-        Errno::ELOOP | Errno::ENOTDIR => invalid(
+        // EEXIST: a link that leads nowhere.
+        Errno::ELOOP | Errno::ENOTDIR | Errno::EISDIR | Errno::EEXIST => invalid(
             "container.mount-target",
             format!("mount {label}: the target must be an ordinary directory or file, not a link"),
+        ),
+        Errno::EXDEV => invalid(
+            "container.mount-target",
+            format!("mount {label}: a link of the image leads into /proc, /sys or /dev"),
         ),
         errno => system(&format!("mount {label}"), errno),
     }

@@ -216,8 +216,7 @@ fn mount_plan(
         add_devices(&mut steps)?;
     }
     for (name, target) in files {
-        let label = format!("/etc file {}", name.to_string_lossy());
-        steps.push(Step { label, action: Action::Staged(name, target) });
+        steps.push(Step { label: target.shown(), action: Action::Staged(name, target) });
     }
     let protected = |field: &str, paths: &Option<Vec<String>>| {
         let paths = paths.iter().flatten();

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use system_tests::programs;
 use system_tests::supervisor::{LIMIT, Supervisor, id};
 use tar::{Builder, EntryType, Header};
@@ -276,4 +277,30 @@ pub(crate) fn attacker() -> &'static [u8] {
 /// A layer with the attacker in it.
 pub(crate) fn attacker_layer(berth: &Supervisor) -> String {
     berth.unpack(&Layer::new().file("attacker", 0o755, attacker()).bytes())
+}
+
+/// A `docker save` archive of these layers with this `config`.
+pub(crate) fn archive(reference: &str, config: &Value, layers: &[&[u8]]) -> Vec<u8> {
+    let digests = layers.iter().map(|layer| format!("sha256:{}", hex(&Sha256::digest(layer))));
+    let config = json!({
+        "architecture": "amd64", "os": "linux", "config": config,
+        "rootfs": {"type": "layers", "diff_ids": digests.collect::<Vec<_>>()},
+    });
+    let config = config.to_string();
+    let name = format!("{}.json", hex(&Sha256::digest(config.as_bytes())));
+    let names: Vec<String> = (0..layers.len()).map(|index| format!("layer{index}.tar")).collect();
+    let manifest = json!([{"Config": name, "RepoTags": [reference], "Layers": names}]);
+    let mut archive = Layer::new();
+    for (name, layer) in names.iter().zip(layers) {
+        archive = archive.file(name, 0o644, layer);
+    }
+    let manifest = manifest.to_string();
+    archive
+        .file(&name, 0o644, config.as_bytes())
+        .file("manifest.json", 0o644, manifest.as_bytes())
+        .bytes()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

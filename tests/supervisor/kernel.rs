@@ -186,10 +186,11 @@ fn find(directory: &Path, wanted: impl Fn(&Path) -> bool + Copy) -> Option<PathB
         }
         // Not into what images hold.
         let is_tree = path.parent().is_some_and(|parent| parent.ends_with("layers"));
-        if !is_tree && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            if let Some(found) = find(&path, wanted) {
-                return Some(found);
-            }
+        if !is_tree
+            && entry.file_type().is_ok_and(|kind| kind.is_dir())
+            && let Some(found) = find(&path, wanted)
+        {
+            return Some(found);
         }
     }
     None

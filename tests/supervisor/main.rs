@@ -7,6 +7,8 @@ mod crash;
 mod ends;
 mod hostile;
 mod kernel;
+mod mounts;
 mod output;
 mod paths;
 mod shared;
+mod users;

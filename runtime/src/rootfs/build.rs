@@ -105,13 +105,13 @@ fn new_file_system(system: &FileSystem) -> nix::Result<OwnedFd> {
     fs_mount(&context, system.attributes)
 }
 
-/// Writes through a proc of our own that nothing can have been mounted on (CVE-2025-52881).
+/// Writes through a proc of our own, and to nothing that was mounted on it (CVE-2025-52881).
 fn write_sysctl(sysctl: &Sysctl, made: &mut Made) -> nix::Result<()> {
     if made.proc.is_none() {
         made.proc = Some(fs_mount(&fs_open(c"proc")?, 0)?);
     }
     let proc = made.proc.as_ref().ok_or(Errno::ENOENT)?;
-    let file = open_in_root(proc.as_fd(), &sysctl.path, OFlag::O_WRONLY, Links::Refused)?;
+    let file = open_in_root(proc.as_fd(), &sysctl.path, OFlag::O_WRONLY, Links::RefusedWithMounts)?;
     if write(&file, &sysctl.value)? != sysctl.value.len() {
         return Err(Errno::EIO);
     }

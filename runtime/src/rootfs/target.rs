@@ -1,11 +1,11 @@
 //! Places inside a root on which something is mounted, and making them when the image lacks them.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::stat::{Mode, SFlag, fstatat, mkdirat};
+use nix::sys::stat::{Mode, SFlag, fstat, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::spec::{SpecError, invalid};
@@ -67,21 +67,37 @@ impl Target {
         self.parts[0].0.as_bytes()
     }
 
+    /// The whole, for people.
+    pub fn shown(&self) -> String {
+        format!("/{}", self.parts[self.parts.len() - 1].0.to_string_lossy())
+    }
+
     /// How many components there are.
     pub fn depth(&self) -> usize {
         self.parts.len()
     }
 
-    /// Opens the place (`O_PATH`), making what is absent. For the child: does not allocate.
+    /// Opens the place (`O_PATH`), making what is absent. `EXDEV` when a link leads into what is mounted
+    /// on [`OWN`]. For the child: does not allocate.
     pub fn open(&self, root: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
-        match self.open_existing(root) {
-            Err(Errno::ENOENT) => {}
-            other => return other,
+        let place = match self.open_existing(root) {
+            Err(Errno::ENOENT) => {
+                for index in 0..self.parts.len() {
+                    self.make_part(root, index)?;
+                }
+                self.open_existing(root)?
+            }
+            other => other?,
+        };
+        self.refuse_own(root, place.as_fd())?;
+        Ok(place)
+    }
+
+    fn refuse_own(&self, root: BorrowedFd<'_>, place: BorrowedFd<'_>) -> nix::Result<()> {
+        match self.links {
+            Links::InRoot if is_on_own(root, place)? => Err(Errno::EXDEV),
+            _ => Ok(()),
         }
-        for index in 0..self.parts.len() {
-            self.make_part(root, index)?;
-        }
-        self.open_existing(root)
     }
 
     fn open_existing(&self, root: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
@@ -89,7 +105,11 @@ impl Target {
             Kind::Directory => OFlag::O_PATH | OFlag::O_DIRECTORY,
             Kind::File | Kind::FileOrDeadLink => OFlag::O_PATH,
         };
-        open_in_root(root, &self.parts[self.parts.len() - 1].0, flags, self.links)
+        let place = open_in_root(root, &self.parts[self.parts.len() - 1].0, flags, self.links)?;
+        if self.kind != Kind::Directory && is(fstat(&place)?.st_mode, SFlag::S_IFDIR) {
+            return Err(Errno::EISDIR);
+        }
+        Ok(place)
     }
 
     /// Makes one component unless it is there.
@@ -105,6 +125,7 @@ impl Target {
             Some(above_index) => {
                 let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
                 above = open_in_root(root, &self.parts[above_index].0, flags, self.links)?;
+                self.refuse_own(root, above.as_fd())?;
                 above.as_fd()
             }
         };
@@ -113,8 +134,7 @@ impl Target {
         }
         if self.kind == Kind::FileOrDeadLink {
             let seen = fstatat(parent, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
-            let is_link = |mode| SFlag::from_bits_truncate(mode) & SFlag::S_IFMT == SFlag::S_IFLNK;
-            if seen.is_ok_and(|facts| is_link(facts.st_mode)) {
+            if seen.is_ok_and(|facts| is(facts.st_mode, SFlag::S_IFLNK)) {
                 unlinkat(parent, name.as_c_str(), UnlinkatFlags::NoRemoveDir)?;
             }
         }
@@ -122,6 +142,31 @@ impl Target {
         openat(parent, name.as_c_str(), flags | OFlag::O_RDONLY, Mode::from_bits_truncate(0o644))
             .map(drop)
     }
+}
+
+fn is(mode: nix::libc::mode_t, kind: SFlag) -> bool {
+    SFlag::from_bits_truncate(mode) & SFlag::S_IFMT == kind
+}
+
+/// Mounts of the runtime's own. A place that is not named as one of theirs is in none of them: a mount
+/// there would lie between the runtime and what it writes to, protects or masks (CVE-2025-52881). One
+/// device stands for all: they come from one file system of the host's.
+const OWN: [&CStr; 7] =
+    [c"proc", c"sys", c"dev", c"dev/pts", c"dev/shm", c"dev/mqueue", c"dev/null"];
+
+fn is_on_own(root: BorrowedFd<'_>, place: BorrowedFd<'_>) -> nix::Result<bool> {
+    let device = fstat(place)?.st_dev;
+    if device == fstat(root)?.st_dev {
+        return Ok(false);
+    }
+    for path in OWN {
+        // What is not there, or is no mount yet, has nothing to protect.
+        let own = open_in_root(root, path, OFlag::O_PATH, Links::Refused).and_then(fstat);
+        if own.is_ok_and(|facts| facts.st_dev == device) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 #[cfg(test)]

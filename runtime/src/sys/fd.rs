@@ -34,6 +34,8 @@ pub enum Links {
     InRoot,
     /// Refused (`ELOOP`).
     Refused,
+    /// Refused, and so is every mount point (`EXDEV`).
+    RefusedWithMounts,
 }
 
 /// openat2(2) of `path` with `root` as the root of everything; magic links (`/proc/self/fd/3`) are
@@ -45,8 +47,12 @@ pub fn open_in_root(
     links: Links,
 ) -> nix::Result<OwnedFd> {
     let mut resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS;
-    if links == Links::Refused {
-        resolve |= ResolveFlag::RESOLVE_NO_SYMLINKS;
+    match links {
+        Links::InRoot => {}
+        Links::Refused => resolve |= ResolveFlag::RESOLVE_NO_SYMLINKS,
+        Links::RefusedWithMounts => {
+            resolve |= ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV;
+        }
     }
     let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).mode(Mode::empty()).resolve(resolve);
     for _ in 0..RACES_MAX {
