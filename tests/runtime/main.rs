@@ -10,4 +10,6 @@ mod lifecycle;
 mod paths;
 mod prober;
 mod process;
+mod races;
+mod sysctls;
 mod users;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The server: `BERTH_BIN`, else the workspace's debug build.
@@ -56,4 +57,50 @@ pub fn compile(source: &Path, flags: &[&str]) -> Vec<u8> {
     let bytes = std::fs::read(&target).expect("gcc has written it");
     std::fs::remove_file(&target).expect("remove what gcc has written");
     bytes
+}
+
+/// The program that attacks from inside an image, see its source.
+///
+/// # Panics
+/// When it cannot be compiled.
+pub fn attacker() -> &'static [u8] {
+    static PROGRAM: OnceLock<Vec<u8>> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("supervisor/attacker.c");
+        compile(&source, &["-static", "-O1", "-Wall"])
+    })
+}
+
+/// Writes a program to be run.
+///
+/// # Panics
+/// When it cannot be written.
+pub fn install(program: &[u8], path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::write(path, program).expect("write a program");
+    let mode = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(path, mode).expect("make it a program");
+}
+
+/// What a script prints without any runtime: as the host's root, in a mount namespace of its own.
+///
+/// # Panics
+/// When unshare(1) cannot be run.
+pub fn unguarded(script: &str) -> String {
+    let mut shell = Command::new("unshare");
+    let shell = shell.args(["--mount", "--propagation", "private", "sh", "-c", script]);
+    let output = shell.output().expect("run unshare");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    text(&output.stdout) + &text(&output.stderr)
+}
+
+/// What a program prints as root of user, mount, network and cgroup namespaces of its own, on the host.
+///
+/// # Panics
+/// When unshare(1) cannot be run.
+pub fn in_own_namespaces(program: &Path, words: &[&str]) -> String {
+    let mut command = Command::new("unshare");
+    let command = command.args(["--user", "--map-root-user", "--mount", "--net", "--cgroup"]);
+    let output = command.arg(program).args(words).output().expect("run unshare");
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }

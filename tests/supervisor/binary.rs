@@ -2,17 +2,17 @@
 //! binary and writes to it once it is not busy (CVE-2019-5736).
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 
 use serde_json::json;
-use system_tests::programs::{berth_runtime, compile};
+use system_tests::programs::{attacker, berth_runtime, compile, install, unguarded};
 use system_tests::supervisor::Supervisor;
 use system_tests::{Check, requires_root, times};
 
-use crate::hostile::{Layer, attacker, attempt, request};
-use crate::paths::{bare_root, unguarded};
+use crate::hostile::{Layer, attempt, request};
+use crate::paths::bare_root;
 
 /// Ways in which an image names the binary that starts it: what its arguments are.
 const ENTRIES: [(&str, &[&str]); 7] = [
@@ -62,9 +62,7 @@ fn control(berth: &Supervisor, preload: &[u8]) -> String {
         fs::copy(&path, inside).expect("copy a library");
     }
     for (name, content) in [("attacker", attacker()), ("preload.so", preload)] {
-        fs::write(root.join(name), content).expect("write a program");
-        let mode = fs::Permissions::from_mode(0o755);
-        fs::set_permissions(root.join(name), mode).expect("make it a program");
+        install(content, &root.join(name));
     }
     std::os::unix::fs::symlink("/proc/self/exe", root.join("again")).expect("link");
     let before = fs::read(&program).expect("read it");

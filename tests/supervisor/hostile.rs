@@ -4,13 +4,12 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use system_tests::programs;
+use system_tests::programs::attacker;
 use system_tests::supervisor::{LIMIT, Supervisor, id};
 use tar::{Builder, EntryType, Header};
 
@@ -263,15 +262,6 @@ fn describe(path: &Path) -> String {
     let content = String::from_utf8_lossy(&content).into_owned();
     let shown = (facts.mode(), facts.uid(), facts.gid(), facts.ino(), facts.nlink(), content);
     format!("{} {shown:?}", path.display())
-}
-
-/// The program of all attacks, see its source.
-pub(crate) fn attacker() -> &'static [u8] {
-    static PROGRAM: OnceLock<Vec<u8>> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("supervisor/attacker.c");
-        programs::compile(&source, &["-static", "-O1", "-Wall"])
-    })
 }
 
 /// A layer with the attacker in it.

@@ -9,11 +9,12 @@ use std::process::Command;
 
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use serde_json::json;
+use system_tests::programs::{attacker, in_own_namespaces, install};
 use system_tests::supervisor::{Run, Supervisor};
 use system_tests::{Check, prober, requires_root, sample};
 use tar::EntryType;
 
-use crate::hostile::{Host, Layer, attacker, attempt, once, plain, remove, request};
+use crate::hostile::{Host, Layer, attempt, once, plain, remove, request};
 
 const EPERM: &str = "1";
 const EACCES: &str = "13";
@@ -27,12 +28,8 @@ fn answers(output: &str) -> BTreeMap<String, String> {
 /// Runs the attacker on the host, in new user, mount and cgroup namespaces, as root of those.
 fn unconfined(berth: &Supervisor, words: &[&str]) -> BTreeMap<String, String> {
     let program = berth.dir.join("attacker");
-    fs::write(&program, attacker()).expect("write a program");
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("make it a program");
-    let mut command = Command::new("unshare");
-    let command = command.args(["--user", "--map-root-user", "--mount", "--cgroup"]);
-    let output = command.arg(&program).args(words).output().expect("run unshare");
-    answers(&String::from_utf8_lossy(&output.stdout))
+    install(attacker(), &program);
+    answers(&in_own_namespaces(&program, words))
 }
 
 /// The container's directory in each hierarchy, by `/proc/<pid>/cgroup` and where those are mounted.
@@ -226,8 +223,7 @@ fn the_device_cgroup_allows_its_list_and_nothing_else() {
     Check { id: "R11", variant: "devices.list", control }
         .sees(format!("{:?}", BTreeSet::from(DEVICES)), format!("{list:?}"));
     let program = berth.dir.join("attacker");
-    fs::write(&program, attacker()).expect("write a program");
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("make it a program");
+    install(attacker(), &program);
     for (kind, major, minor) in sample(&NODES, 4).into_iter().chain([("c", 1, 5)]) {
         let node = berth.dir.join("node");
         let flag = if kind == "b" { SFlag::S_IFBLK } else { SFlag::S_IFCHR };
@@ -337,8 +333,7 @@ fn system_calls_of_an_image_are_answered_by_the_profile() {
         let program = prober::compile(flags);
         let layer = berth.unpack(&Layer::new().file("prober", 0o755, &program).bytes());
         let path = berth.dir.join("prober");
-        fs::write(&path, &program).expect("write the prober");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("make it a program");
+        install(&program, &path);
         let free = Command::new(&path).output().expect("run the prober unconfined");
         let free = prober::answers(&String::from_utf8_lossy(&free.stdout));
         let output = attempt(&berth, &request(&berth, &[&layer], &["/prober"])).output();

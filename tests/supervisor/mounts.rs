@@ -5,11 +5,12 @@ use std::fs;
 
 use serde_json::{Value, json};
 use system_tests::containers::import;
+use system_tests::programs::unguarded;
 use system_tests::supervisor::Supervisor;
 use system_tests::{Check, TestServer, requires_root, sample};
 
 use crate::hostile::{Host, Layer, Outcome, TOKEN, attempt, request};
-use crate::paths::{bare_root, unguarded};
+use crate::paths::bare_root;
 
 /// Targets that the API refuses by their text.
 const TARGETS: [&str; 32] = [

@@ -4,23 +4,13 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::Command;
 
 use serde_json::json;
+use system_tests::programs::unguarded;
 use system_tests::supervisor::Supervisor;
 use system_tests::{Check, requires_root, sample};
 
 use crate::hostile::{Host, Layer, Outcome, TOKEN, attempt, request};
-
-/// What a script prints without any runtime: in a mount namespace of its own, with a root that is
-/// built as one would build it by joining strings.
-pub(crate) fn unguarded(script: &str) -> String {
-    let mut shell = Command::new("unshare");
-    let shell = shell.args(["--mount", "--propagation", "private", "sh", "-c", script]);
-    let output = shell.output().expect("run unshare");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    text(&output.stdout) + &text(&output.stderr)
-}
 
 /// A directory with busybox in it, for [`unguarded`].
 pub(crate) fn bare_root(berth: &Supervisor) -> std::path::PathBuf {

@@ -3,13 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 
 use serde_json::{Value, json};
+use system_tests::programs::{attacker, install};
 use system_tests::supervisor::{PERSON, Supervisor};
 use system_tests::{Check, requires_root, sample};
 
-use crate::hostile::{attacker, attacker_layer, attempt, remove, request};
+use crate::hostile::{attacker_layer, attempt, remove, request};
 
 /// What the kernel counts by user.
 const COUNTED: [&str; 5] = ["inotify", "queues", "signals", "locked", "processes"];
@@ -41,8 +41,7 @@ fn what_one_person_takes_is_not_missing_to_another() {
     let layer = attacker_layer(&berth);
     let have = || of(request(&berth, &[&layer], &["/attacker", "have"]), PERSON + 1);
     let program = berth.dir.join("attacker");
-    fs::write(&program, attacker()).expect("write a program");
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("make it a program");
+    install(attacker(), &program);
     let before = attempt(&berth, &have()).output();
     for what in sample(&COUNTED, 2) {
         let greedy = request(&berth, &[&layer], &["/attacker", "exhaust", what]);

@@ -24,6 +24,7 @@ use std::fs::{self, File};
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::PathBuf;
 
 use berth_runtime::config::RuntimeConfig;
@@ -298,9 +299,13 @@ impl Network {
 
     fn lock(&self) -> Result<Flock<File>, Error> {
         let failed = |source| Error::Lock { path: self.lock_path.clone(), source };
-        let file = File::options().create(true).append(true).open(&self.lock_path);
-        Flock::lock(file.map_err(failed)?, FlockArg::LockExclusive)
-            .map_err(|(_, errno)| failed(errno.into()))
+        // Root's alone: whoever may open a file may lock it (flock(2)), and so hold up everybody.
+        let mut options = File::options();
+        options.create(true).append(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+        let file = options.open(&self.lock_path).map_err(failed)?;
+        // One that an earlier version has made.
+        file.set_permissions(fs::Permissions::from_mode(0o600)).map_err(failed)?;
+        Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| failed(errno.into()))
     }
 }
 
