@@ -8,6 +8,9 @@ use crate::init::{Report, Stage};
 use crate::plan::Plan;
 use crate::spec::SpecError;
 
+/// Characters of a program's name that a failure shows: it may be as long as a message.
+const NAME_CHARS_MAX: usize = 200;
+
 /// The names of what a plan works on.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Words {
@@ -87,9 +90,10 @@ impl Words {
     }
 
     fn program(&self, errno: Errno) -> Failure {
-        let name = &self.program;
+        let name: String = self.program.chars().take(NAME_CHARS_MAX).collect();
         match errno {
-            Errno::ENOENT | Errno::ENOTDIR => {
+            // No file has a name that is too long to be looked up.
+            Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG | Errno::ELOOP => {
                 let text =
                     format!("run {name:?}: no such program (or its interpreter) in the container");
                 invalid("container.program-not-found", text)
@@ -117,6 +121,10 @@ fn mount(label: &str, errno: Errno) -> Failure {
         Errno::EXDEV => invalid(
             "container.mount-target",
             format!("mount {label}: a link of the image leads into /proc, /sys or /dev"),
+        ),
+        Errno::ENAMETOOLONG => invalid(
+            "container.mount-target",
+            format!("mount {label}: a part of the target is longer than 255 bytes"),
         ),
         errno => system(&format!("mount {label}"), errno),
     }

@@ -5,10 +5,12 @@
 //! Each security test has its control: the same request without the attack, which must pass, so that
 //! a refusal for another reason is not taken for the guard's.
 
+mod beside;
 mod certificates;
 mod configuration;
 mod credentials;
 mod edits;
+mod fields;
 mod idempotency;
 mod keys;
 mod matrix;

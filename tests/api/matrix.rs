@@ -392,7 +392,13 @@ const ROWS: &[Row] = &[
     object("GET /containers/{id}/raw", Who::SignedIn, "read", Reach::Sees),
     object("GET /containers/{id}/processes", Who::SignedIn, "read", Reach::Sees),
     object("GET /containers/{id}/settings", Who::Member, "operate", Reach::Changes),
-    object("POST /containers/{id}/settings", Who::Member, "operate", Reach::Changes),
+    Row {
+        route: "POST /containers/{id}/settings",
+        who: Who::Member,
+        scope: "operate",
+        object: Object::Made(container, Reach::Changes),
+        body: "cpu=0.5",
+    },
     object("GET /containers/{id}/remove", Who::Member, "operate", Reach::Changes),
     object("POST /containers/{id}/start", Who::Member, "operate", Reach::Changes),
     object("POST /containers/{id}/stop", Who::Member, "operate", Reach::Changes),
@@ -425,7 +431,7 @@ const ROWS: &[Row] = &[
         who: Who::Member,
         scope: "operate",
         object: Object::Made(image, Reach::Changes),
-        body: "back=/images",
+        body: "",
     },
     Row {
         route: "POST /images/{id}/tag",

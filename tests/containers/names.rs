@@ -1,7 +1,7 @@
 //! A05: names, and two people who must not know of each other.
 
 use serde_json::json;
-use system_tests::{TestServer, requires_root};
+use system_tests::{Check, TestServer, requires_root};
 
 use system_tests::containers::{IMAGE, import};
 
@@ -29,7 +29,9 @@ async fn names_are_strict_wherever_they_enter() {
         &id[..12],
     ] {
         let refused = anna.post("/api/v1/containers", &json!({"image": IMAGE, "name": bad})).await;
-        assert_eq!(refused.status, 422, "{bad:?}");
+        let shown: String = bad.escape_debug().take(20).collect();
+        let control = "a good name is taken by the same requests";
+        Check { id: "A05", variant: &format!("name {shown}"), control }.sees(422, refused.status);
         let fields = refused.json()["fields"].to_string() + &refused.json()["errors"].to_string();
         assert!(fields.contains("/name"), "{bad:?}: {}", refused.text);
         let path = format!("/api/v1/containers/{id}");
@@ -72,4 +74,31 @@ async fn two_people_use_one_name_and_neither_sees_the_other() {
     assert_eq!((&seen["name"], &seen["content"]), (&json!("web"), &json!(null)));
     let logs = server.operator().get(&format!("/api/v1/containers/{annas_id}/logs")).await;
     assert_eq!(logs.status, 403);
+}
+
+#[tokio::test]
+async fn what_no_file_can_be_called_is_the_callers_mistake() {
+    requires_root!();
+    let server = TestServer::start().await;
+    let anna = server.person("anna", "user").await;
+    import(&anna).await;
+    let (part, long) = ("d".repeat(300), "x".repeat(20_000));
+    for (what, body) in [
+        ("program", json!({"command": [long]})),
+        ("a part of the program", json!({"command": [format!("/{part}/sh")]})),
+        ("working_dir", json!({"working_dir": format!("/{part}")})),
+        ("tmpfs", json!({"tmpfs": [{"target": format!("/{part}"), "size_bytes": 4096}]})),
+    ] {
+        let mut body = body;
+        body["image"] = json!(IMAGE);
+        body["start"] = json!(true);
+        let refused = anna.post("/api/v1/containers", &body).await;
+        let control = "the same container with a shorter one starts";
+        let variant = format!("too long a {what}");
+        Check { id: "A05", variant: &variant, control }.sees(422, refused.status);
+        assert!(refused.text.len() < 2000, "{}", refused.text.len());
+    }
+    let body = json!({"image": IMAGE, "start": true, "working_dir": "/d",
+        "command": ["true"], "tmpfs": [{"target": "/d", "size_bytes": 4096}]});
+    anna.post("/api/v1/containers", &body).await.expect_status(201);
 }

@@ -58,6 +58,15 @@ impl Check<'_> {
         self.sees("nothing", observed);
     }
 
+    /// Writes down what was seen without failing the test; whether it is what was expected. For tests
+    /// that go on to the end and tell of everything at once.
+    #[must_use]
+    pub fn notes(self, expected: impl ToString, observed: impl ToString) -> bool {
+        let (expected, observed) = (expected.to_string(), observed.to_string());
+        self.write(&expected, &observed);
+        expected == observed
+    }
+
     #[expect(clippy::print_stderr, reason = "a table that lacks a line must say so")]
     fn write(self, expected: &str, observed: &str) {
         let Some(path) = std::env::var_os("BERTH_CHECKS") else { return };

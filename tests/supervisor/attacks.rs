@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use system_tests::requires_root;
 use system_tests::supervisor::{PERSON, SERVER_UID, Supervisor, id, receive, send};
+use system_tests::{Check, requires_root};
 
 /// One thing that must be refused.
 struct Attack {
@@ -266,7 +266,11 @@ fn the_servers_credentials_buy_no_path_no_ids_and_no_looser_profile() {
         let answer = berth.call_as_server(&request);
         let said = answer["code"].as_str().unwrap_or_default();
         let clear = answer["message"].as_str().is_some_and(|message| !message.is_empty());
-        if answer["answer"] != "failed" || !said.starts_with(code) || !clear {
+        let refused = answer["answer"] == "failed" && said.starts_with(code) && clear;
+        let variant = format!("the supervisor's {op}: {what}");
+        let control = "an honest start with the same credentials works";
+        let check = Check { id: "A03", variant: &variant, control };
+        if !check.notes("refused", if refused { "refused" } else { said }) {
             wrong.push(format!("{op}, {what}: {answer}"));
         }
     }

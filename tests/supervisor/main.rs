@@ -9,6 +9,7 @@ mod entry;
 mod hostile;
 mod kernel;
 mod mounts;
+mod fields;
 mod output;
 mod paths;
 mod reach;

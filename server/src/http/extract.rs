@@ -1,6 +1,6 @@
 //! What handlers take. A refused value is a problem like any other.
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
@@ -115,7 +115,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
 
     async fn from_request(request: Request, _: &S) -> Result<Self> {
         let (parts, body) = request.into_parts();
-        let bytes = read(&parts.headers, body).await?;
+        let bytes = read(&parts.headers, body, "application/json").await?;
         Ok(Self(parse(&bytes)?))
     }
 }
@@ -125,7 +125,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Create<T> {
 
     async fn from_request(request: Request, _: &S) -> Result<Self> {
         let (parts, body) = request.into_parts();
-        let bytes = read(&parts.headers, body).await?;
+        let bytes = read(&parts.headers, body, "application/json").await?;
         let value = parse(&bytes)?;
         let key = idempotency_key(&parts, &bytes)?;
         Ok(Self(value, key))
@@ -179,11 +179,23 @@ pub fn page(app: &App, params: &PageParams) -> Result<Page> {
     Ok(Page { limit, after })
 }
 
-async fn read(headers: &HeaderMap, body: Body) -> Result<Vec<u8>> {
+/// The pairs of a form; no body at all is an empty form.
+pub(super) async fn read_form_body(
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Vec<(String, String)>> {
+    if !headers.contains_key(CONTENT_TYPE) && body.is_end_stream() {
+        return Ok(Vec::new());
+    }
+    let bytes = read(headers, body, "application/x-www-form-urlencoded").await?;
+    Ok(url::form_urlencoded::parse(&bytes).into_owned().collect())
+}
+
+async fn read(headers: &HeaderMap, body: Body, wanted: &str) -> Result<Vec<u8>> {
     let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
     let essence = media_type.split(';').next().unwrap_or("").trim();
-    if !essence.eq_ignore_ascii_case("application/json") {
-        return Err(Error::invalid("request.media-type", "send application/json"));
+    if !essence.eq_ignore_ascii_case(wanted) {
+        return Err(Error::invalid("request.media-type", format!("send {wanted}")));
     }
     if headers.contains_key(CONTENT_ENCODING) {
         return Err(Error::invalid("request.media-type", "send the body without content coding"));

@@ -25,6 +25,11 @@ use super::routes::Surface;
 use crate::auth::Caller;
 use crate::error::{Error, FieldError};
 
+/// Characters of one text of a refusal at most.
+const TEXT_CHARS_MAX: usize = 1000;
+/// Wrong fields that a refusal names at most.
+const FIELDS_MAX: usize = 100;
+
 /// Problem details (RFC 9457).
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Problem)]
@@ -171,6 +176,7 @@ fn render(
         }
         other => other.to_string(),
     };
+    let detail = cut(&detail);
     let problem = ProblemBody {
         kind: format!("/problems/{}", error.code()),
         title: match catalogue::find(error.code()) {
@@ -181,7 +187,7 @@ fn render(
         status: status.as_u16(),
         detail,
         fields: match error {
-            Error::Invalid { fields, .. } => fields.clone(),
+            Error::Invalid { fields, .. } => fields.iter().take(FIELDS_MAX).map(short).collect(),
             _ => Vec::new(),
         },
         request_id: asked.request_id.to_owned(),
@@ -200,6 +206,18 @@ fn render(
         }
     }
     rendered
+}
+
+/// A refusal shows what was sent; whoever sends much gets no more back for it.
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(TEXT_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+fn short(field: &FieldError) -> FieldError {
+    FieldError { pointer: cut(&field.pointer), detail: cut(&field.detail) }
 }
 
 /// Somebody opened a page without having signed in.

@@ -14,7 +14,7 @@ use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::security::SecurityRequirement;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
-use super::guard;
+use super::{guard, pages};
 use crate::app::App;
 use crate::auth::{Caller, Role, TokenScope};
 use crate::error::{Error, Result};
@@ -58,6 +58,19 @@ pub struct RouteRow {
     pub access: Access,
     /// API or page.
     pub surface: Surface,
+    /// What its form may hold, for what a page's form is sent to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub form: Option<FormFields>,
+}
+
+/// The fields that a form may hold; what else is sent is refused, so that nothing is set by a name
+/// that nobody has thought of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct FormFields {
+    /// At most once each.
+    pub once: &'static [&'static str],
+    /// As often as there are things to choose.
+    pub many: &'static [&'static str],
 }
 
 /// What the guard knows of a matched route.
@@ -79,6 +92,19 @@ const TIMEOUT_SECS: u64 = 60;
 pub struct Routes {
     router: OpenApiRouter<App>,
     table: Vec<RouteRow>,
+}
+
+impl FormFields {
+    /// These, at most once each.
+    pub const fn once(once: &'static [&'static str]) -> Self {
+        Self { once, many: &[] }
+    }
+
+    /// These, too, as often as there are.
+    #[must_use]
+    pub const fn and_many(self, many: &'static [&'static str]) -> Self {
+        Self { many, ..self }
+    }
 }
 
 impl Access {
@@ -132,7 +158,7 @@ impl Routes {
         self.api(access, None, (schemas, paths, methods.layer(DefaultBodyLimit::disable())))
     }
 
-    /// Adds a page, or what a page's form is sent to.
+    /// Adds a page to look at.
     #[must_use]
     pub fn page<H, T>(mut self, access: Access, method: Method, path: &str, handler: H) -> Self
     where
@@ -140,8 +166,25 @@ impl Routes {
         T: 'static,
     {
         let rule = Rule { access, surface: Surface::Page, timeout_secs: Some(TIMEOUT_SECS) };
-        self.row(&method, path, rule);
+        self.row(&method, path, rule, None);
         self.router = self.router.route(path, guarded(rule, on(filter(&method), handler)));
+        self
+    }
+
+    /// Adds what a page's form is sent to. The handler takes the form by [`Posted`].
+    ///
+    /// [`Posted`]: super::pages::Posted
+    #[must_use]
+    pub fn form<H, T>(mut self, access: Access, path: &str, fields: FormFields, handler: H) -> Self
+    where
+        H: Handler<T, App>,
+        T: 'static,
+    {
+        let rule = Rule { access, surface: Surface::Page, timeout_secs: Some(TIMEOUT_SECS) };
+        self.row(&Method::POST, path, rule, Some(fields));
+        let methods = on(MethodFilter::POST, handler);
+        let methods = methods.layer(from_fn_with_state(fields, pages::read_form));
+        self.router = self.router.route(path, guarded(rule, methods));
         self
     }
 
@@ -151,8 +194,8 @@ impl Routes {
     pub fn page_upload<H, T>(
         mut self,
         access: Access,
-        method: Method,
         path: &str,
+        fields: FormFields,
         handler: H,
     ) -> Self
     where
@@ -160,8 +203,8 @@ impl Routes {
         T: 'static,
     {
         let rule = Rule { access, surface: Surface::Page, timeout_secs: None };
-        self.row(&method, path, rule);
-        let methods = on(filter(&method), handler).layer(DefaultBodyLimit::disable());
+        self.row(&Method::POST, path, rule, Some(fields));
+        let methods = on(MethodFilter::POST, handler).layer(DefaultBodyLimit::disable());
         self.router = self.router.route(path, guarded(rule, methods));
         self
     }
@@ -182,7 +225,7 @@ impl Routes {
         let (schemas, mut paths, methods) = handlers;
         for (path, item) in &mut paths.paths {
             for (method, operation) in operations(item) {
-                self.row(&method, path, rule);
+                self.row(&method, path, rule, None);
                 describe(access, operation);
             }
         }
@@ -190,12 +233,13 @@ impl Routes {
         self
     }
 
-    fn row(&mut self, method: &Method, path: &str, rule: Rule) {
+    fn row(&mut self, method: &Method, path: &str, rule: Rule, form: Option<FormFields>) {
         self.table.push(RouteRow {
             method: method.to_string(),
             path: path.to_owned(),
             access: rule.access,
             surface: rule.surface,
+            form,
         });
     }
 }

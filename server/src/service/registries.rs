@@ -97,8 +97,10 @@ pub async fn set(
     if password.is_empty() || password.len() > SECRET_BYTES_MAX {
         return Err(Error::field("/password", format!("1 to {SECRET_BYTES_MAX} bytes")));
     }
-    if username.chars().chain(password.chars()).any(char::is_control) {
-        return Err(Error::field("/password", "control characters are not allowed"));
+    for (pointer, text) in [("/username", username), ("/password", password)] {
+        if text.chars().any(char::is_control) {
+            return Err(Error::field(pointer, "control characters are not allowed"));
+        }
     }
     let known = registries::list(app.inventory.read(), owner).await?;
     let is_new = known.iter().all(|row| row.registry != registry);

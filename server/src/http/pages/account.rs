@@ -1,6 +1,5 @@
 //! One's own account: tokens, logins for registries, sessions, password.
 
-use axum::Form;
 use axum::extract::{Path, Query, State};
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
@@ -12,14 +11,14 @@ use berth_web::shell::{ApiCall, Section, Tone};
 use serde::Deserialize;
 
 use super::entry::refusal;
-use super::form::Posted;
+use super::form::{Posted, Wrong};
 use super::frame::{Frame, encoded, sentence};
 use crate::app::App;
 use crate::auth::{Caller, Role, TokenScope};
 use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::http::extract::Visitor;
-use crate::http::routes::{Access, Routes};
+use crate::http::routes::{Access, FormFields, Routes};
 use crate::registry::Credentials;
 use crate::service::registries::{self, Login, LoginState};
 use crate::service::{sessions, tokens};
@@ -30,14 +29,24 @@ pub(super) fn routes(routes: Routes) -> Routes {
     let pulls = Access::Member(TokenScope::Manage);
     routes
         .page(own, Method::GET, "/account", show)
-        .page(own, Method::POST, "/account/tokens", make_token)
+        .form(
+            own,
+            "/account/tokens",
+            FormFields::once(&["token_name", "scope", "days"]),
+            make_token,
+        )
         .page(own, Method::GET, "/account/tokens/{id}/revoke", ask_revoke)
-        .page(own, Method::POST, "/account/tokens/{id}/revoke", revoke_token)
-        .page(pulls, Method::POST, "/account/registries", set_login)
+        .form(own, "/account/tokens/{id}/revoke", FormFields::once(&[]), revoke_token)
+        .form(
+            pulls,
+            "/account/registries",
+            FormFields::once(&["registry", "username", "password"]),
+            set_login,
+        )
         .page(pulls, Method::GET, "/account/registries/remove", ask_remove_login)
-        .page(pulls, Method::POST, "/account/registries/remove", remove_login)
-        .page(own, Method::POST, "/account/sessions/{id}/end", end_session)
-        .page(own, Method::POST, "/account/password", change_password)
+        .form(pulls, "/account/registries/remove", FormFields::once(&["registry"]), remove_login)
+        .form(own, "/account/sessions/{id}/end", FormFields::once(&[]), end_session)
+        .form(own, "/account/password", FormFields::once(&["current", "password"]), change_password)
 }
 
 /// What the page shows besides what there is.
@@ -72,27 +81,30 @@ async fn make_token(
     State(app): State<App>,
     frame: Frame,
     caller: Caller,
-    Form(pairs): Form<Vec<(String, String)>>,
+    posted: Posted,
 ) -> Result<Response> {
-    let posted = Posted::new(pairs);
-    let scope = match posted.text("scope") {
-        "manage" => TokenScope::Manage,
-        "operate" => TokenScope::Operate,
-        _ => TokenScope::Read,
+    let mut wrong = Wrong::default();
+    let scopes = [TokenScope::Read, TokenScope::Operate, TokenScope::Manage]
+        .map(|scope| (scope.as_str(), scope));
+    let scope = wrong.choice(&posted, "scope", "/scope", &scopes);
+    let days = wrong.number(&posted, "days", "/days").unwrap_or(0);
+    let made = match scope {
+        Some(scope) if wrong.is_empty() => {
+            tokens::make(&app, &caller, posted.text("token_name"), scope, days).await
+        }
+        _ => Err(wrong.into_error()),
     };
-    let days = posted.text("days").parse().unwrap_or(0);
-    let (status, shown) =
-        match tokens::make(&app, &caller, posted.text("token_name"), scope, days).await {
-            Ok(made) => {
-                (StatusCode::CREATED, Shown { fresh_token: Some(made.secret), ..Shown::default() })
-            }
-            Err(error) => {
-                let (status, wrong, text) = refusal(error)?;
-                let token_error = if text.is_empty() { sentence(&wrong.rest()) } else { text };
-                let token_name = posted.text("token_name").to_owned();
-                (status, Shown { token_error, token_name, ..Shown::default() })
-            }
-        };
+    let (status, shown) = match made {
+        Ok(made) => {
+            (StatusCode::CREATED, Shown { fresh_token: Some(made.secret), ..Shown::default() })
+        }
+        Err(error) => {
+            let (status, wrong, text) = refusal(error)?;
+            let token_error = if text.is_empty() { sentence(&wrong.rest()) } else { text };
+            let token_name = posted.text("token_name").to_owned();
+            (status, Shown { token_error, token_name, ..Shown::default() })
+        }
+    };
     page(&app, &frame, &caller, status, shown).await
 }
 
@@ -139,9 +151,8 @@ async fn set_login(
     State(app): State<App>,
     frame: Frame,
     caller: Caller,
-    Form(pairs): Form<Vec<(String, String)>>,
+    posted: Posted,
 ) -> Result<Response> {
-    let posted = Posted::new(pairs);
     let (registry, username) = (posted.text("registry"), posted.text("username"));
     let password = posted.exact("password").to_owned();
     let credentials = Credentials { username: username.to_owned(), password };
@@ -197,9 +208,8 @@ async fn remove_login(
     State(app): State<App>,
     frame: Frame,
     caller: Caller,
-    Form(pairs): Form<Vec<(String, String)>>,
+    posted: Posted,
 ) -> Result<Response> {
-    let posted = Posted::new(pairs);
     let result = registries::remove(&app, &caller, posted.text("registry")).await;
     frame.outcome(result, "/account", "The login is forgotten.")
 }
@@ -219,9 +229,8 @@ async fn change_password(
     frame: Frame,
     caller: Caller,
     visitor: Visitor,
-    Form(pairs): Form<Vec<(String, String)>>,
+    posted: Posted,
 ) -> Result<Response> {
-    let posted = Posted::new(pairs);
     let (present, new) = (posted.exact("current"), posted.exact("password"));
     match sessions::change_password(&app, &caller, &visitor, present, new).await {
         Ok(()) => frame.done("/account", "Your password is changed; other sessions have ended."),

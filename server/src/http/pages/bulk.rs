@@ -1,6 +1,5 @@
 //! What is done from the list and from a container's head: on one, or on many with a result each.
 
-use axum::Form;
 use axum::extract::{MatchedPath, Path, Query, State};
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
@@ -15,7 +14,7 @@ use super::shown;
 use crate::app::App;
 use crate::auth::{Caller, TokenScope};
 use crate::error::{Error, Result};
-use crate::http::routes::{Access, Routes};
+use crate::http::routes::{Access, FormFields, Routes};
 use crate::service::containers;
 use crate::service::containers::actions::{self, Force};
 use crate::service::containers::view::{ContainerView, DetailView};
@@ -36,10 +35,13 @@ pub(super) fn routes(mut routes: Routes) -> Routes {
     let act = Access::Member(TokenScope::Operate);
     routes = routes.page(act, Method::GET, "/containers/{id}/remove", ask_remove);
     for verb in VERBS {
-        routes = routes.page(act, Method::POST, &format!("/containers/{{id}}/{verb}"), one);
+        // Without a script the list's own form sends what is chosen in it, too.
+        let fields = FormFields::once(&["back", "typed"]).and_many(&["id"]);
+        routes = routes.form(act, &format!("/containers/{{id}}/{verb}"), fields, one);
     }
     for verb in BULK_VERBS {
-        routes = routes.page(act, Method::POST, &format!("/containers/bulk/{verb}"), many);
+        let fields = FormFields::once(&["back", "confirmed"]).and_many(&["id"]);
+        routes = routes.form(act, &format!("/containers/bulk/{verb}"), fields, many);
     }
     routes
 }
@@ -51,9 +53,8 @@ async fn one(
     caller: Caller,
     Path(id): Path<String>,
     route: MatchedPath,
-    Form(pairs): Form<Vec<(String, String)>>,
+    posted: Posted,
 ) -> Result<Response> {
-    let posted = Posted::new(pairs);
     let verb = verb_of(&route);
     let own = format!("/containers/{id}");
     let back = match posted.text("back") {
@@ -179,11 +180,9 @@ async fn many(
     frame: Frame,
     caller: Caller,
     route: MatchedPath,
-    Form(pairs): Form<Vec<(String, String)>>,
+    posted: Posted,
 ) -> Result<Response> {
-    let ids: Vec<String> =
-        pairs.iter().filter(|(name, _)| name == "id").map(|(_, id)| id.clone()).collect();
-    let posted = Posted::new(pairs);
+    let ids: Vec<String> = posted.all("id").map(str::to_owned).collect();
     let back =
         if posted.text("back").is_empty() { "/containers" } else { local(posted.text("back")) };
     if ids.is_empty() || ids.len() > BULK_MAX {

@@ -3,7 +3,6 @@
 
 use std::fmt::Write;
 
-use axum::Form;
 use axum::extract::{Path, State};
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
@@ -17,7 +16,7 @@ use berth_web::shell::{ApiCall, Section, Shell, Tone};
 use super::entry::refusal;
 use super::form::{Posted, Wrong, join_words};
 use super::frame::{Frame, sentence};
-use super::request::settings_request;
+use super::request::{SETTINGS, settings_request};
 use super::{hour, shown};
 use crate::app::App;
 use crate::auth::{Caller, TokenScope};
@@ -41,7 +40,7 @@ pub(super) fn routes(routes: Routes) -> Routes {
         .page(read, Method::GET, "/containers/{id}", overview)
         .page(read, Method::GET, "/containers/{id}/processes", processes)
         .page(act, Method::GET, "/containers/{id}/settings", settings)
-        .page(act, Method::POST, "/containers/{id}/settings", change_settings)
+        .form(act, "/containers/{id}/settings", SETTINGS, change_settings)
 }
 
 /// The frame of a page of this container.
@@ -252,9 +251,8 @@ async fn change_settings(
     frame: Frame,
     caller: Caller,
     Path(id): Path<String>,
-    Form(pairs): Form<Vec<(String, String)>>,
+    posted: Posted,
 ) -> Result<Response> {
-    let posted = Posted::new(pairs);
     let detail = containers::inspect(&app, &caller, &id).await?;
     let view = &detail.container;
     let result = match settings_request(&posted) {

@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 
-use axum::Form;
 use axum::extract::{Query, State};
 use axum::http::Method;
 use axum::response::Response;
@@ -16,13 +15,14 @@ use berth_web::shell::{ApiCall, Mark, Section};
 use serde::Deserialize;
 
 use super::filter::{Order, Wanted};
+use super::form::Posted;
 use super::frame::{Frame, encoded, local};
 use super::shown::{self, Class};
 use crate::app::App;
 use crate::auth::{Caller, TokenScope, Visibility};
 use crate::clock::Time;
 use crate::error::Result;
-use crate::http::routes::{Access, Routes};
+use crate::http::routes::{Access, FormFields, Routes};
 use crate::service::containers;
 use crate::service::containers::view::ContainerView;
 use crate::service::history::Used;
@@ -38,10 +38,11 @@ const USUAL: [Column; 6] =
 /// Adds the routes.
 pub(super) fn routes(routes: Routes) -> Routes {
     let read = Access::SignedIn(TokenScope::Read);
-    routes.page(read, Method::GET, "/containers", list).page(
+    let columns = FormFields::once(&["back", "usual"]).and_many(&["column"]);
+    routes.page(read, Method::GET, "/containers", list).form(
         read,
-        Method::POST,
         "/containers/columns",
+        columns,
         choose_columns,
     )
 }
@@ -156,18 +157,14 @@ fn heads(columns: &[Column], order: Order, query: &str) -> Vec<ColumnHead> {
 }
 
 /// Keeps the chosen columns in this browser.
-async fn choose_columns(
-    frame: Frame,
-    Form(pairs): Form<Vec<(String, String)>>,
-) -> Result<Response> {
-    let value = |name: &str| pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value);
-    let back = value("back").map_or("/containers", |back| local(back));
-    if value("usual").is_some() {
+async fn choose_columns(frame: Frame, posted: Posted) -> Result<Response> {
+    let back = posted.optional("back");
+    let back = back.as_deref().map_or("/containers", local);
+    if !posted.text("usual").is_empty() {
         return frame.kept(COLUMNS_COOKIE, None, back);
     }
-    let chosen = pairs.iter().filter(|(name, _)| name == "column");
     let names: Vec<&str> =
-        chosen.filter_map(|(_, name)| Column::read(name)).map(Column::name).collect();
+        posted.all("column").filter_map(Column::read).map(Column::name).collect();
     // Nothing but the name is a choice, too.
     let names = if names.is_empty() { Column::Name.name().to_owned() } else { names.join(".") };
     frame.kept(COLUMNS_COOKIE, Some(&names), back)

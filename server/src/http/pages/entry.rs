@@ -1,6 +1,5 @@
 //! The pages before sign-in: setup, sign-in, invitation; signing out; the colours.
 
-use axum::Form;
 use axum::extract::{Path, Query, State};
 use axum::http::header::{HeaderMap, SET_COOKIE};
 use axum::http::{Method, StatusCode};
@@ -18,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::http::api::sessions::{cookies, forget_cookie};
 use crate::http::extract::{Caller, Visitor};
 use crate::http::problem;
-use crate::http::routes::{Access, Routes};
+use crate::http::routes::{Access, FormFields, Routes};
 use crate::service::sessions::SignedIn;
 use crate::service::{invitations, sessions, setup};
 
@@ -27,16 +26,24 @@ pub(super) fn routes(routes: Routes) -> Routes {
     routes
         .page(Access::Public, Method::GET, "/", start)
         .page(Access::Public, Method::GET, "/setup", show_setup)
-        .page(Access::Public, Method::POST, "/setup", complete_setup)
+        .form(
+            Access::Public,
+            "/setup",
+            FormFields::once(&["secret", "name", "password"]),
+            complete_setup,
+        )
         .page(Access::Public, Method::GET, "/sign-in", show_sign_in)
-        .page(Access::Public, Method::POST, "/sign-in", sign_in)
+        .form(Access::Public, "/sign-in", FormFields::once(&["name", "password", "next"]), sign_in)
         .page(Access::Public, Method::GET, "/invitation/{secret}", show_invitation)
-        .page(Access::Public, Method::POST, "/invitation", accept_invitation)
-        .page(Access::SignedIn(TokenScope::Read), Method::POST, "/sign-out", sign_out)
-        .page(Access::Public, Method::POST, "/theme", choose_theme)
+        .form(
+            Access::Public,
+            "/invitation",
+            FormFields::once(&["token", "name", "password", "again"]),
+            accept_invitation,
+        )
+        .form(Access::SignedIn(TokenScope::Read), "/sign-out", FormFields::once(&[]), sign_out)
+        .form(Access::Public, "/theme", FormFields::once(&["theme", "back"]), choose_theme)
 }
-
-type Pairs = Form<Vec<(String, String)>>;
 
 /// Where to go after signing in.
 #[derive(Debug, Default, Deserialize)]
@@ -60,9 +67,8 @@ async fn complete_setup(
     State(app): State<App>,
     frame: Frame,
     visitor: Visitor,
-    Form(pairs): Pairs,
+    posted: Posted,
 ) -> Result<Response> {
-    let posted = Posted::new(pairs);
     let (secret, name) = (posted.text("secret"), posted.text("name"));
     match setup::complete(&app, &visitor, secret, name, posted.exact("password")).await {
         Ok(done) => enter(&app, &frame, &done, "/home"),
@@ -101,9 +107,8 @@ async fn sign_in(
     State(app): State<App>,
     frame: Frame,
     visitor: Visitor,
-    Form(pairs): Pairs,
+    posted: Posted,
 ) -> Result<Response> {
-    let posted = Posted::new(pairs);
     let (name, next) = (posted.text("name"), posted.text("next"));
     match sessions::sign_in(&app, &visitor, name, posted.exact("password")).await {
         Ok(done) => enter(&app, &frame, &done, next),
@@ -137,9 +142,8 @@ async fn accept_invitation(
     State(app): State<App>,
     frame: Frame,
     visitor: Visitor,
-    Form(pairs): Pairs,
+    posted: Posted,
 ) -> Result<Response> {
-    let posted = Posted::new(pairs);
     let (secret, password) = (posted.text("token"), posted.exact("password"));
     let result = if password == posted.exact("again") {
         invitations::accept(&app, &visitor, secret, password).await
@@ -168,8 +172,7 @@ async fn sign_out(State(app): State<App>, frame: Frame, caller: Caller) -> Resul
     Ok(response)
 }
 
-async fn choose_theme(frame: Frame, Form(pairs): Pairs) -> Result<Response> {
-    let posted = Posted::new(pairs);
+async fn choose_theme(frame: Frame, posted: Posted) -> Result<Response> {
     frame.themed(Theme::read(posted.text("theme")), posted.text("back"))
 }
 

@@ -3,13 +3,23 @@
 
 use std::collections::HashMap;
 
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::request::Parts;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 use berth_web::format;
 
-use crate::error::{Error, FieldError, Refusal};
+use crate::error::{Error, FieldError, Refusal, Result};
+use crate::http::extract::read_form_body;
+use crate::http::routes::FormFields;
 
-/// A posted form; of a name that comes twice the last one counts.
-#[derive(Debug, Default)]
-pub(super) struct Posted(HashMap<String, String>);
+/// A form: what was posted, or what a page's own address says.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Posted {
+    once: HashMap<String, String>,
+    /// What may come many times, in order.
+    many: Vec<(String, String)>,
+}
 
 /// Field errors by pointer, in the API's own words.
 #[derive(Debug, Default)]
@@ -18,28 +28,78 @@ pub(super) struct Wrong(Vec<FieldError>);
 impl Posted {
     /// Of the pairs that a form sends.
     pub(super) fn new(pairs: Vec<(String, String)>) -> Self {
-        Self(pairs.into_iter().collect())
+        Self { once: pairs.into_iter().collect(), many: Vec::new() }
     }
 
     /// Puts a text into a field.
     pub(super) fn set(&mut self, name: &str, value: String) {
-        self.0.insert(name.to_owned(), value);
+        self.once.insert(name.to_owned(), value);
     }
 
     /// A field's text, without the space around it.
     pub(super) fn text(&self, name: &str) -> &str {
-        self.0.get(name).map_or("", |value| value.trim())
+        self.once.get(name).map_or("", |value| value.trim())
     }
 
     /// A field as it was typed: passwords may begin or end with a space.
     pub(super) fn exact(&self, name: &str) -> &str {
-        self.0.get(name).map_or("", String::as_str)
+        self.once.get(name).map_or("", String::as_str)
     }
 
     /// A field's text, if there is any.
     pub(super) fn optional(&self, name: &str) -> Option<String> {
         let text = self.text(name);
         (!text.is_empty()).then(|| text.to_owned())
+    }
+}
+
+impl Posted {
+    /// Of the pairs that came, each of which the form must know.
+    fn read(pairs: Vec<(String, String)>, fields: FormFields) -> Result<Self> {
+        let mut posted = Self::default();
+        for (name, value) in pairs {
+            if fields.many.contains(&name.as_str()) {
+                posted.many.push((name, value));
+            } else if !fields.once.contains(&name.as_str()) {
+                return Err(Error::field(format!("/{name}"), "this form has no such field"));
+            } else if posted.once.contains_key(&name) {
+                return Err(Error::field(format!("/{name}"), "is there twice"));
+            } else {
+                posted.once.insert(name, value);
+            }
+        }
+        Ok(posted)
+    }
+
+    /// Every value of a field that may come many times.
+    pub(super) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.many.iter().filter(move |(field, _)| field == name).map(|(_, value)| value.as_str())
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Posted {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
+        // Put there by `read_form`, which stands before every handler that a form is sent to.
+        parts.extensions.remove::<Self>().ok_or_else(|| Error::defect("find the posted form"))
+    }
+}
+
+/// Reads the form before its handler runs; also of those who take nothing from it.
+pub(in crate::http) async fn read_form(
+    State(fields): State<FormFields>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let read = read_form_body(&parts.headers, body).await;
+    match read.and_then(|pairs| Posted::read(pairs, fields)) {
+        Ok(posted) => {
+            parts.extensions.insert(posted);
+            next.run(Request::from_parts(parts, axum::body::Body::empty())).await
+        }
+        Err(error) => error.into_response(),
     }
 }
 
@@ -116,6 +176,26 @@ impl Wrong {
             self.add(pointer, format!("{text:?} is no whole number"));
         }
         read
+    }
+
+    /// One of a list; empty is its first.
+    pub(super) fn choice<T: Copy>(
+        &mut self,
+        posted: &Posted,
+        name: &str,
+        pointer: &str,
+        choices: &[(&str, T)],
+    ) -> Option<T> {
+        let text = posted.text(name);
+        let found = match text.is_empty() {
+            true => choices.first(),
+            false => choices.iter().find(|(word, _)| *word == text),
+        };
+        if found.is_none() {
+            let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+            self.add(pointer, format!("choose one of {}", words.join(", ")));
+        }
+        found.map(|(_, value)| *value)
     }
 
     /// A command line; empty is none.

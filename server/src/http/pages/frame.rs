@@ -236,7 +236,8 @@ pub(super) fn sentence(text: &str) -> String {
 
 /// A path of this server, whatever a form or link says: no other host, no scheme.
 pub(super) fn local(path: &str) -> &str {
-    let elsewhere = path.starts_with("//") || path.contains(['\\', '\r', '\n', '\t', '\0']);
+    let elsewhere =
+        path.starts_with("//") || path.contains('\\') || path.contains(char::is_control);
     if path.starts_with('/') && !elsewhere { path } else { "/" }
 }
 
@@ -315,7 +316,18 @@ mod tests {
     #[test]
     fn no_link_leads_elsewhere() {
         assert_eq!(local("/containers?q=a"), "/containers?q=a");
-        for path in ["//evil", "https://evil", "", "evil", "/\\evil", "/a\r\nb", "/\tevil"] {
+        for path in [
+            "//evil",
+            "https://evil",
+            "",
+            "evil",
+            "/\\evil",
+            "/a\r\nb",
+            "/\tevil",
+            "/\u{1}",
+            "/\u{7f}",
+            "/\u{85}",
+        ] {
             assert_eq!(local(path), "/", "{path:?}");
         }
     }

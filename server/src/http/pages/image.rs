@@ -1,6 +1,5 @@
 //! The page of one image: config, layers, history, names, what holds it; and what is done to it.
 
-use axum::Form;
 use axum::extract::{Path, Query, State};
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
@@ -21,7 +20,7 @@ use crate::app::App;
 use crate::auth::{Caller, TokenScope};
 use crate::clock::Time;
 use crate::error::Result;
-use crate::http::routes::{Access, Routes};
+use crate::http::routes::{Access, FormFields, Routes};
 use crate::inventory::image_shares::Holder;
 use crate::inventory::images::ReferenceRow;
 use crate::service::edits::Expected;
@@ -35,11 +34,11 @@ pub(super) fn routes(routes: Routes) -> Routes {
     let act = Access::Member(TokenScope::Operate);
     routes
         .page(Access::SignedIn(TokenScope::Read), Method::GET, "/images/{id}", detail)
-        .page(act, Method::POST, "/images/{id}/tag", tag)
+        .form(act, "/images/{id}/tag", FormFields::once(&["reference"]), tag)
         .page(act, Method::GET, "/images/{id}/untag", ask_untag)
-        .page(act, Method::POST, "/images/{id}/untag", untag)
+        .form(act, "/images/{id}/untag", FormFields::once(&["reference"]), untag)
         .page(act, Method::GET, "/images/{id}/remove", ask_remove)
-        .page(act, Method::POST, "/images/{id}/remove", remove)
+        .form(act, "/images/{id}/remove", FormFields::once(&[]), remove)
 }
 
 async fn detail(
@@ -195,9 +194,8 @@ async fn tag(
     frame: Frame,
     caller: Caller,
     Path(id): Path<String>,
-    Form(pairs): Form<Vec<(String, String)>>,
+    posted: Posted,
 ) -> Result<Response> {
-    let posted = Posted::new(pairs);
     let reference = posted.text("reference");
     match images::tag(&app, &caller, &id, reference, &Expected::default()).await {
         Ok(_) => frame.done(&format!("/images/{id}"), "The image has one more name."),
@@ -258,9 +256,8 @@ async fn untag(
     frame: Frame,
     caller: Caller,
     Path(id): Path<String>,
-    Form(pairs): Form<Vec<(String, String)>>,
+    posted: Posted,
 ) -> Result<Response> {
-    let posted = Posted::new(pairs);
     let name = posted.text("reference");
     let result = images::untag(&app, &caller, &id, name, &Expected::default()).await;
     frame.outcome(result, &format!("/images/{id}"), "The name is taken away.")

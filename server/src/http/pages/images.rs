@@ -1,6 +1,5 @@
 //! The page of images: the list with pulls under way, pull, import.
 
-use axum::Form;
 use axum::extract::multipart::MultipartRejection;
 use axum::extract::{Multipart, Query, State};
 use axum::http::{Method, StatusCode};
@@ -21,7 +20,7 @@ use crate::app::App;
 use crate::auth::{Caller, Role, TokenScope, Visibility};
 use crate::clock::Time;
 use crate::error::{Error, Result};
-use crate::http::routes::{Access, Routes};
+use crate::http::routes::{Access, FormFields, Routes};
 use crate::inventory::images::{ReferenceRow, ReferenceValue};
 use crate::inventory::operations::{Filter, Operation, OperationState};
 use crate::service::images::{self, Image, Upload, Wanted};
@@ -40,8 +39,8 @@ pub(super) fn routes(routes: Routes) -> Routes {
     let act = Access::Member(TokenScope::Operate);
     routes
         .page(read, Method::GET, "/images", list)
-        .page(act, Method::POST, "/images/pull", pull)
-        .page_upload(act, Method::POST, "/images/import", import)
+        .form(act, "/images/pull", FormFields::once(&["reference"]), pull)
+        .page_upload(act, "/images/import", FormFields::once(&["archive"]), import)
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -75,9 +74,8 @@ async fn pull(
     State(app): State<App>,
     frame: Frame,
     caller: Caller,
-    Form(pairs): Form<Vec<(String, String)>>,
+    posted: Posted,
 ) -> Result<Response> {
-    let posted = Posted::new(pairs);
     match images::pull(&app, &caller, posted.text("reference"), None).await {
         Ok(_) => frame.on("/images"),
         Err(error) => {
@@ -113,9 +111,15 @@ async fn receive(app: &App, caller: &Caller, mut form: Multipart) -> Result<Oper
     let broken = |error: axum::extract::multipart::MultipartError| {
         Error::invalid("request.malformed", error.body_text())
     };
-    while let Some(field) = form.next_field().await.map_err(broken)? {
-        if field.name() == Some("archive") {
-            return images::import(app, caller, Upload { bytes: field, reference: None }).await;
+    if let Some(field) = form.next_field().await.map_err(broken)? {
+        match field.name() {
+            Some("archive") => {
+                return images::import(app, caller, Upload { bytes: field, reference: None }).await;
+            }
+            other => {
+                let pointer = format!("/{}", other.unwrap_or_default());
+                return Err(Error::field(pointer, "this form has no such field"));
+            }
         }
     }
     Err(Error::field("/archive", "choose an archive first"))

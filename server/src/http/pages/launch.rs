@@ -2,7 +2,6 @@
 //! and as a command. The preview is the server's own reading of the form, so it cannot say anything
 //! else than the launch does.
 
-use axum::Form;
 use axum::extract::{Query, State};
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
@@ -17,7 +16,7 @@ use super::container::ceilings;
 use super::entry::refusal;
 use super::form::{Posted, Wrong};
 use super::frame::{Frame, sentence};
-use super::request::{launch_form, launch_request};
+use super::request::{LAUNCH, launch_form, launch_request};
 use crate::app::App;
 use crate::auth::{Caller, TokenScope};
 use crate::error::{Error, Result};
@@ -34,10 +33,10 @@ const IMAGES_MAX: u32 = 200;
 /// Adds the routes.
 pub(super) fn routes(routes: Routes) -> Routes {
     let act = Access::Member(TokenScope::Operate);
-    routes.page(act, Method::GET, "/launch", show).page(act, Method::POST, "/launch", launch).page(
+    routes.page(act, Method::GET, "/launch", show).form(act, "/launch", LAUNCH, launch).form(
         act,
-        Method::POST,
         "/launch/preview",
+        LAUNCH,
         preview,
     )
 }
@@ -68,9 +67,8 @@ async fn preview(
     State(app): State<App>,
     frame: Frame,
     caller: Caller,
-    Form(pairs): Form<Vec<(String, String)>>,
+    mut posted: Posted,
 ) -> Result<Response> {
-    let mut posted = Posted::new(pairs);
     let wanted = posted.text("size").to_owned();
     if let Some((_, limits)) = sizes(&app).into_iter().find(|(name, _)| *name == wanted) {
         set_limits(&mut posted, &limits);
@@ -90,9 +88,8 @@ async fn launch(
     State(app): State<App>,
     frame: Frame,
     caller: Caller,
-    Form(pairs): Form<Vec<(String, String)>>,
+    posted: Posted,
 ) -> Result<Response> {
-    let posted = Posted::new(pairs);
     let result = match launch_request(&posted) {
         Ok(request) => create::create(&app, &caller, request, None).await,
         Err(wrong) => Err(wrong.into_error()),

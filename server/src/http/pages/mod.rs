@@ -38,6 +38,7 @@ use axum::response::{IntoResponse, Response};
 use berth_web::assets;
 use berth_web::shell::{Shell, Theme};
 
+pub(super) use self::form::read_form;
 use super::routes::{Access, Routes};
 use crate::app::App;
 use crate::auth::Caller;

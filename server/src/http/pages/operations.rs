@@ -1,6 +1,5 @@
 //! The pages of long actions: all of them with their state, one in detail, cancel.
 
-use axum::Form;
 use axum::extract::{Path, Query, State};
 use axum::http::Method;
 use axum::response::Response;
@@ -17,7 +16,7 @@ use crate::app::App;
 use crate::auth::{Caller, Role, TokenScope, Visibility};
 use crate::clock::Time;
 use crate::error::Result;
-use crate::http::routes::{Access, Routes};
+use crate::http::routes::{Access, FormFields, Routes};
 use crate::inventory::operations::{Filter, Operation, OperationState};
 use crate::service::{Page, operations};
 
@@ -31,7 +30,7 @@ pub(super) fn routes(routes: Routes) -> Routes {
     routes
         .page(read, Method::GET, "/operations", list)
         .page(read, Method::GET, "/operations/{id}", detail)
-        .page(act, Method::POST, "/operations/{id}/cancel", cancel)
+        .form(act, "/operations/{id}/cancel", FormFields::once(&["back"]), cancel)
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -215,9 +214,8 @@ async fn cancel(
     frame: Frame,
     caller: Caller,
     Path(id): Path<String>,
-    Form(pairs): Form<Vec<(String, String)>>,
+    posted: Posted,
 ) -> Result<Response> {
-    let posted = Posted::new(pairs);
     let back = posted.optional("back").unwrap_or_else(|| format!("/operations/{id}"));
     let result = operations::cancel(&app, &caller, &id).await;
     frame.outcome(result, &back, "Cancelling.")

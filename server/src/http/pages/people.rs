@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use axum::Form;
 use axum::extract::{Path, State};
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
@@ -19,9 +18,9 @@ use super::person;
 use crate::app::App;
 use crate::auth::{Caller, Role, TokenScope};
 use crate::clock::Time;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::http::extract::{Items, PageQuery};
-use crate::http::routes::{Access, Routes};
+use crate::http::routes::{Access, FormFields, Routes};
 use crate::inventory::people::Person;
 use crate::service::Page;
 use crate::service::people::{self, Change};
@@ -32,10 +31,10 @@ pub(super) fn routes(routes: Routes) -> Routes {
     let manage = Access::Operator(TokenScope::Manage);
     routes
         .page(Access::Overseer(TokenScope::Read), Method::GET, "/people", list)
-        .page(manage, Method::POST, "/people", add)
-        .page(manage, Method::POST, "/people/{id}/invite", invite)
-        .page(manage, Method::POST, "/people/{id}/disable", disable)
-        .page(manage, Method::POST, "/people/{id}/enable", enable)
+        .form(manage, "/people", FormFields::once(&["name", "role"]), add)
+        .form(manage, "/people/{id}/invite", FormFields::once(&[]), invite)
+        .form(manage, "/people/{id}/disable", FormFields::once(&[]), disable)
+        .form(manage, "/people/{id}/enable", FormFields::once(&[]), enable)
 }
 
 /// What the list shows besides the people.
@@ -60,13 +59,18 @@ async fn add(
     State(app): State<App>,
     frame: Frame,
     caller: Caller,
-    Form(pairs): Form<Vec<(String, String)>>,
+    posted: Posted,
 ) -> Result<Response> {
-    let posted = Posted::new(pairs);
     let role = match posted.text("role") {
         "operator" => Role::Operator,
         "auditor" => Role::Auditor,
-        _ => Role::User,
+        "user" | "" => Role::User,
+        other => {
+            let error = Error::field("/role", format!("{other:?} is no role"));
+            let (status, wrong, error) = refusal(error)?;
+            let shown = Shown { posted, wrong, error, invitation: None };
+            return show(&app, &frame, &caller, status, &first_page(), shown).await;
+        }
     };
     let added = people::add(&app, &caller, posted.text("name"), role).await;
     let (status, shown) = match added {

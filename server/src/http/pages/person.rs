@@ -1,7 +1,6 @@
 //! One person, for those who oversee people: state of what is theirs, ways in, activity; never what
 //! is in it. Operators act.
 
-use axum::Form;
 use axum::extract::{Path, State};
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
@@ -21,7 +20,7 @@ use crate::app::App;
 use crate::auth::{Caller, Role, TokenScope};
 use crate::clock::Time;
 use crate::error::{Error, Result};
-use crate::http::routes::{Access, Routes};
+use crate::http::routes::{Access, FormFields, Routes};
 use crate::inventory::containers::Filter;
 use crate::inventory::people::{Access as WaysIn, Person};
 use crate::service::containers::{self, ContainerView, ListFilter};
@@ -39,9 +38,9 @@ pub(super) fn routes(routes: Routes) -> Routes {
     let manage = Access::Operator(TokenScope::Manage);
     routes
         .page(Access::Overseer(TokenScope::Read), Method::GET, "/people/{id}", person)
-        .page(manage, Method::POST, "/people/{id}/role", give_role)
+        .form(manage, "/people/{id}/role", FormFields::once(&["role", "etag"]), give_role)
         .page(manage, Method::GET, "/people/{id}/end-access", ask_end_access)
-        .page(manage, Method::POST, "/people/{id}/end-access", end_access)
+        .form(manage, "/people/{id}/end-access", FormFields::once(&[]), end_access)
 }
 
 /// What the page shows besides the person.
@@ -69,9 +68,8 @@ async fn give_role(
     frame: Frame,
     caller: Caller,
     Path(id): Path<u32>,
-    Form(pairs): Form<Vec<(String, String)>>,
+    posted: Posted,
 ) -> Result<Response> {
-    let posted = Posted::new(pairs);
     let role = match posted.text("role") {
         "operator" => Role::Operator,
         "auditor" => Role::Auditor,

@@ -1,6 +1,5 @@
 //! Where images may come from, for those who oversee the machine; operators ask registries.
 
-use axum::Form;
 use axum::extract::State;
 use axum::http::Method;
 use axum::response::Response;
@@ -13,16 +12,16 @@ use super::frame::Frame;
 use crate::app::App;
 use crate::auth::{Caller, Role, TokenScope};
 use crate::error::Result;
-use crate::http::routes::{Access, Routes};
+use crate::http::routes::{Access, FormFields, Routes};
 use crate::service::system::{self, RegistryCheck, RegistryPolicy};
 
 /// Adds the routes.
 pub(super) fn routes(routes: Routes) -> Routes {
     let ask = Access::Operator(TokenScope::Operate);
-    routes.page(Access::Overseer(TokenScope::Read), Method::GET, "/registries", list).page(
+    routes.page(Access::Overseer(TokenScope::Read), Method::GET, "/registries", list).form(
         ask,
-        Method::POST,
         "/registries/check",
+        FormFields::once(&["registry"]),
         check,
     )
 }
@@ -35,9 +34,8 @@ async fn check(
     State(app): State<App>,
     frame: Frame,
     caller: Caller,
-    Form(pairs): Form<Vec<(String, String)>>,
+    posted: Posted,
 ) -> Result<Response> {
-    let posted = Posted::new(pairs);
     match system::check_registry(&app, &caller, posted.text("registry")).await {
         Ok(said) => show(&app, &frame, &caller, Some(&said)),
         Err(error) => frame.refused("/registries", error),

@@ -7,10 +7,54 @@ use berth_web::format;
 use berth_web::parts::Field;
 
 use super::form::{Posted, Wrong};
+use crate::http::routes::FormFields;
 use crate::service::containers::spec::{
     CreateRequest, LimitsRequest, Network, TmpfsMount, UlimitPair,
 };
 use crate::service::restart::RestartPolicy;
+
+/// The fields of the launch form.
+pub(super) const LAUNCH: FormFields = FormFields::once(&[
+    "image",
+    "name",
+    "command",
+    "entrypoint",
+    "env",
+    "workdir",
+    "user",
+    "hostname",
+    "labels",
+    "cpu",
+    "cpu_weight",
+    "memory",
+    "swap",
+    "pids",
+    "network",
+    "restart",
+    "restart_attempts",
+    "stop_signal",
+    "stop_grace",
+    "tmpfs",
+    "shm",
+    "ulimits",
+    "capabilities",
+    "read_only_root",
+    "start",
+    "size",
+]);
+
+/// The fields of the settings form.
+pub(super) const SETTINGS: FormFields = FormFields::once(&[
+    "name",
+    "cpu",
+    "cpu_weight",
+    "memory",
+    "swap",
+    "pids",
+    "restart",
+    "restart_attempts",
+    "etag",
+]);
 
 /// The request that a launch form asks for.
 ///
@@ -31,14 +75,30 @@ pub(super) fn launch_request(posted: &Posted) -> Result<CreateRequest, Wrong> {
         stop_signal: posted.optional("stop_signal"),
         stop_grace_secs: wrong.number(posted, "stop_grace", "/stop_grace_secs"),
         restart: restart(&mut wrong, posted),
-        read_only_root: posted.text("read_only_root") == "true",
+        read_only_root: wrong
+            .choice(
+                posted,
+                "read_only_root",
+                "/read_only_root",
+                &[("false", false), ("true", true)],
+            )
+            .unwrap_or_default(),
         tmpfs: tmpfs(&mut wrong, posted.text("tmpfs")),
         shm_bytes: wrong.size(posted, "shm", "/shm_bytes"),
         ulimits: ulimits(&mut wrong, posted.text("ulimits")),
         capabilities_dropped: capabilities(posted.text("capabilities")),
-        network: if posted.text("network") == "none" { Network::None } else { Network::Private },
+        network: wrong
+            .choice(
+                posted,
+                "network",
+                "/network",
+                &[("private", Network::Private), ("none", Network::None)],
+            )
+            .unwrap_or_default(),
         limits: limits(&mut wrong, posted),
-        start: posted.text("start") != "no",
+        start: wrong
+            .choice(posted, "start", "/start", &[("yes", true), ("no", false)])
+            .unwrap_or_default(),
     };
     if wrong.is_empty() { Ok(request) } else { Err(wrong) }
 }
@@ -162,12 +222,13 @@ fn lines(text: &str) -> impl Iterator<Item = &str> {
 
 fn restart(wrong: &mut Wrong, posted: &Posted) -> RestartPolicy {
     let max_attempts = wrong.number(posted, "restart_attempts", "/restart/max_attempts");
-    match posted.text("restart") {
-        "on-failure" => RestartPolicy::OnFailure { max_attempts },
-        "always" => RestartPolicy::Always,
-        "unless-stopped" => RestartPolicy::UnlessStopped,
-        _ => RestartPolicy::No,
-    }
+    let choices = [
+        ("no", RestartPolicy::No),
+        ("on-failure", RestartPolicy::OnFailure { max_attempts }),
+        ("always", RestartPolicy::Always),
+        ("unless-stopped", RestartPolicy::UnlessStopped),
+    ];
+    wrong.choice(posted, "restart", "/restart", &choices).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -399,7 +399,8 @@ fn check_merged(spec: &Spec) -> Result<()> {
         faults.add(
             "/env",
             format!(
-                "command and environment, the image's included, exceed {PROGRAM_BYTES_MAX} bytes"
+                "entrypoint, command and environment, the image's included, exceed \
+                 {PROGRAM_BYTES_MAX} bytes"
             ),
         );
     }

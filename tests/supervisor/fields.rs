@@ -1,0 +1,239 @@
+//! A02: every field of every request to the supervisor has a row, made from the types' own source,
+//! and each row is driven with the server's credentials: what lies at its bound starts a container,
+//! what lies beyond and what is absurd starts nothing and is said.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use system_tests::supervisor::{PERSON, Supervisor, id};
+use system_tests::{Check, requires_root, sample};
+
+/// One field: where it is in a start, what is taken there and what is not.
+struct Field {
+    name: &'static str,
+    pointer: &'static str,
+    at: Vec<Value>,
+    beyond: Vec<Value>,
+    /// Absurd values that are none for it.
+    may_be: &'static [&'static str],
+}
+
+fn field(
+    name: &'static str,
+    pointer: &'static str,
+    at: impl Into<Vec<Value>>,
+    beyond: impl Into<Vec<Value>>,
+) -> Field {
+    Field { name, pointer, at: at.into(), beyond: beyond.into(), may_be: &[] }
+}
+
+fn may(field: Field, may_be: &'static [&'static str]) -> Field {
+    Field { may_be, ..field }
+}
+
+fn absurd() -> Vec<(&'static str, Value)> {
+    vec![
+        ("negative", json!(-1)),
+        ("huge number", json!(1e308)),
+        ("2^64", serde_json::from_str("18446744073709551616").expect("a number")),
+        ("fraction", json!(1.5)),
+        ("true", json!(true)),
+        ("null", json!(null)),
+        ("list", json!([[]])),
+        ("object", json!({"a": {"b": 1}})),
+        ("empty", json!("")),
+        ("huge text", json!("x".repeat(100_000))),
+        ("NUL", json!("a\u{0}b")),
+        ("newline", json!("a\nb")),
+    ]
+}
+
+#[expect(clippy::too_many_lines, reason = "a table, one row per field")]
+fn fields(layer: &str) -> Vec<Field> {
+    let text = |length: usize| json!("z".repeat(length));
+    let no_digest = [json!("/etc"), json!("sha256:../../etc"), json!(format!("sha512:{layer}"))];
+    vec![
+        field(
+            "StartRequest.container",
+            "/container",
+            [],
+            [json!("../../etc"), json!("A".repeat(32))],
+        ),
+        field(
+            "StartRequest.person",
+            "/person",
+            [json!(PERSON)],
+            [json!(0), json!(1), json!(4_242)],
+        ),
+        field("StartRequest.run", "/run", [json!(1), json!(i64::MAX)], [json!(0)]),
+        field("StartRequest.layers", "/layers", [], no_digest.map(|one| json!([one]))),
+        field("StartRequest.process", "/process", [], [json!({})]),
+        field(
+            "StartRequest.hostname",
+            "/hostname",
+            [json!("h"), text(63)],
+            [text(64), json!("-h"), json!("h.h")],
+        ),
+        may(field("StartRequest.read_only_root", "/read_only_root", [json!(true)], []), &["true"]),
+        field("StartRequest.tmpfs", "/tmpfs", [json!([])], []),
+        field("StartRequest.shm_bytes", "/shm_bytes", [json!(4096)], [json!(u64::MAX)]),
+        field("StartRequest.network", "/network", [json!("none")], [json!("host"), json!("None")]),
+        field("StartRequest.limits", "/limits", [], [json!({})]),
+        field("StartRequest.log", "/log", [], [json!({})]),
+        field("StartRequest.stop", "/stop", [], [json!({})]),
+        field(
+            "ProcessSpec.args",
+            "/process/args",
+            [json!(["true"])],
+            [json!([]), json!(["a\u{0}"])],
+        ),
+        field(
+            "ProcessSpec.env",
+            "/process/env",
+            [json!([])],
+            [json!(["A"]), json!(["A=\u{0}"]), json!(["=a"])],
+        ),
+        field(
+            "ProcessSpec.cwd",
+            "/process/cwd",
+            [json!("/"), json!("/a/b")],
+            [json!("a"), json!("/a\u{0}")],
+        ),
+        may(
+            field(
+                "ProcessSpec.user",
+                "/process/user",
+                [json!("0"), json!("65535:65535")],
+                [json!("65536"), json!("-1"), json!("0:")],
+            ),
+            &["empty"],
+        ),
+        field(
+            "ProcessSpec.capabilities_dropped",
+            "/process/capabilities_dropped",
+            [json!(["ALL"])],
+            [json!(["CAP_NOPE"]), json!(["-CAP_CHOWN"])],
+        ),
+        field(
+            "ProcessSpec.ulimits",
+            "/process/ulimits",
+            [json!({})],
+            [json!({"nope": {"soft": 1, "hard": 1}})],
+        ),
+        field("Ulimit.soft", "/process/ulimits/nofile/soft", [json!(64)], [json!(65)]),
+        field(
+            "Ulimit.hard",
+            "/process/ulimits/nofile/hard",
+            [json!(64)],
+            [json!(63), json!(1_u64 << 40)],
+        ),
+        field(
+            "Tmpfs.target",
+            "/tmpfs/0/target",
+            [json!("/t")],
+            [json!("/"), json!("/proc/x"), json!("//dev"), json!("/t/../sys"), json!("t")],
+        ),
+        field("Tmpfs.size_bytes", "/tmpfs/0/size_bytes", [json!(4096)], [json!(u64::MAX)]),
+        field("Limits.cpu_millis", "/limits/cpu_millis", [json!(10)], [json!(9), json!(u32::MAX)]),
+        field(
+            "Limits.cpu_weight",
+            "/limits/cpu_weight",
+            [json!(1), json!(10_000)],
+            [json!(0), json!(10_001)],
+        ),
+        field(
+            "Limits.memory_bytes",
+            "/limits/memory_bytes",
+            [json!(64 << 20)],
+            [json!((6 << 20) - 1), json!(u64::MAX), json!(i64::MAX)],
+        ),
+        field("Limits.swap_bytes", "/limits/swap_bytes", [json!(0)], [json!(u64::MAX)]),
+        field("Limits.pids", "/limits/pids", [json!(8)], [json!(0), json!(u32::MAX)]),
+        field(
+            "LogOptions.file_bytes_max",
+            "/log/file_bytes_max",
+            [json!(64 << 10)],
+            [json!((64 << 10) - 1), json!((1_u64 << 30) + 1)],
+        ),
+        field(
+            "LogOptions.files_max",
+            "/log/files_max",
+            [json!(1), json!(10)],
+            [json!(0), json!(11)],
+        ),
+        field("StopOptions.signal", "/stop/signal", [json!(1), json!(64)], [json!(0), json!(65)]),
+        field("StopOptions.grace_secs", "/stop/grace_secs", [json!(0), json!(600)], [json!(601)]),
+    ]
+}
+
+/// The fields of what a start carries, from the types' source; other requests carry a name and one
+/// of these, and are in `attacks.rs`.
+fn in_the_source() -> BTreeSet<String> {
+    let source = include_str!("../../runtime/src/wire.rs");
+    let (source, _) = source.split_once("/// What the supervisor answers.").expect("the answers");
+    let mut found = BTreeSet::new();
+    for name in
+        ["StartRequest", "ProcessSpec", "Ulimit", "Tmpfs", "Limits", "LogOptions", "StopOptions"]
+    {
+        let (_, rest) = source.split_once(&format!("pub struct {name} {{")).expect("the type");
+        let (body, _) = rest.split_once("\n}").expect("the type ends");
+        let lines = body.lines().filter_map(|line| line.trim().strip_prefix("pub "));
+        let fields = lines.filter_map(|line| line.split_once(':'));
+        found.extend(fields.map(|(field, _)| format!("{name}.{field}")));
+    }
+    let structs = source.matches("pub struct ").count();
+    assert_eq!(structs, 8, "a new type in wire.rs: name it here (Envelope is in attacks.rs)");
+    found
+}
+
+#[test]
+fn each_field_of_a_start_has_a_row_and_takes_its_bounds_and_nothing_beyond() {
+    requires_root!();
+    let berth = Supervisor::start();
+    let fields = fields(berth.layer());
+    let rows: BTreeSet<String> = fields.iter().map(|field| field.name.to_owned()).collect();
+    assert_eq!(rows, in_the_source(), "every field has a row in tests/supervisor/fields.rs");
+    let with = |container: &str, field: &Field, value: &Value| {
+        let mut request = berth.start_request(container, 1, &["true"]);
+        request["tmpfs"] = json!([{"target": "/t", "size_bytes": 4096}]);
+        request["process"]["ulimits"] = json!({"nofile": {"soft": 64, "hard": 64}});
+        *request.pointer_mut(field.pointer).expect("a start has it") = value.clone();
+        request
+    };
+    let mut wrong = Vec::new();
+    for field in &fields {
+        for (number, value) in field.at.iter().enumerate() {
+            let container = id(&format!("{} {number}", field.name));
+            let answer = berth.call_as_server(&with(&container, field, value));
+            if answer["answer"] != "started" {
+                wrong.push(format!("{} at {value}: {answer}", field.name));
+                continue;
+            }
+            berth.wait_state(&container, "the end", |state| state["exit"].is_object());
+            berth.call(&json!({"op": "container_remove", "container": container}));
+        }
+        let beyond = field.beyond.iter().map(|value| ("beyond", value.clone()));
+        let absurd = absurd().into_iter().filter(|(name, _)| !field.may_be.contains(name));
+        let refused: Vec<_> = beyond.chain(absurd).collect();
+        for (what, value) in sample(&refused, 6) {
+            let container = id("refused");
+            let answer = berth.call_as_server(&with(&container, field, &value));
+            let said = answer["message"].as_str().is_some_and(|message| !message.is_empty());
+            let class = answer["class"].as_str().unwrap_or("none");
+            let seen = match answer["answer"] == "failed" && class != "broken" && said {
+                true => "refused, and why".to_owned(),
+                false => answer.to_string(),
+            };
+            let shown: String = value.to_string().chars().take(30).collect();
+            let variant = format!("the supervisor's {} is {what} {shown}", field.name);
+            let control = "the same start with the field at its bound runs";
+            if !(Check { id: "A02", variant: &variant, control }.notes("refused, and why", &seen)) {
+                wrong.push(format!("{variant}: {}", seen.chars().take(300).collect::<String>()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} of them\n{}", wrong.len(), wrong.join("\n"));
+    let left = berth.state(&id("refused"));
+    assert!(!left["live"].is_object(), "something runs: {left}");
+    assert_eq!(berth.call(&json!({"op": "hello"}))["answer"], "hello", "{}", berth.log());
+}
