@@ -18,6 +18,7 @@ mod oversight;
 mod problems;
 mod proxies;
 mod rates;
+mod raw;
 mod requests;
 mod resume;
 mod setup;

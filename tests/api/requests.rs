@@ -55,48 +55,6 @@ async fn a_body_is_read_in_one_way_or_not_at_all() {
 }
 
 #[tokio::test]
-async fn a_smuggled_second_request_is_not_run() {
-    requires_root!();
-    let server = TestServer::with(plain()).await;
-    let token = server.operator().token("manage").await;
-    let bearer = token.raw("GET", "/").build().expect("a request");
-    let bearer = bearer.headers()["authorization"].to_str().expect("ASCII").to_owned();
-    let inner = r#"{"name":"smuggled","role":"operator"}"#;
-    let second = format!(
-        "POST /api/v1/people HTTP/1.1\r\nHost: localhost\r\nAuthorization: {bearer}\r\n\
-         Content-Type: application/json\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{inner}",
-        inner.len()
-    );
-    for framing in [
-        format!("Content-Length: {}\r\nTransfer-Encoding: chunked", second.len() + 5),
-        "Content-Length: 0\r\nContent-Length: 5".to_owned(),
-        "Transfer-Encoding: chunked, identity".to_owned(),
-        "Transfer-Encoding: xchunked".to_owned(),
-    ] {
-        let mut stream = TcpStream::connect(server.address).expect("connect");
-        let body = format!("0\r\n\r\n{second}");
-        let head =
-            format!("POST /api/v1/sessions HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n\r\n");
-        write!(stream, "{head}{body}").expect("send");
-        let limit = std::time::Duration::from_secs(2);
-        stream.set_read_timeout(Some(limit)).expect("limit the wait");
-        let mut answer = String::new();
-        // A reset after the refusal, or nothing more to come, is as good as an end.
-        drop(stream.read_to_string(&mut answer));
-        assert!(answer.starts_with("HTTP/1.1 "), "{framing}: no answer");
-        assert!(!answer.contains("201 Created"), "{framing}: {answer}");
-    }
-    let people = token.get("/api/v1/people").await;
-    assert!(!people.text.contains("smuggled"), "{}", people.text);
-    // The control: the second request alone is run.
-    let mut stream = TcpStream::connect(server.address).expect("connect");
-    write!(stream, "{second}").expect("send");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("receive");
-    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
-}
-
-#[tokio::test]
 async fn lists_come_in_pages_that_miss_nobody() {
     requires_root!();
     let server = TestServer::with(plain()).await;

@@ -25,6 +25,7 @@ use super::problem::{self, Asked, Pending};
 use super::rate;
 use super::reached::Reached;
 use super::routes::{Rule, Surface};
+use super::waiting::{Turn, Waiting};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::auth::budget::Budget;
@@ -98,7 +99,12 @@ async fn outer(State(app): State<App>, mut request: Request, next: Next) -> Resp
     let seen = Seen::default();
     request.extensions_mut().insert(seen.clone());
     let mut response = match admit(&app, &request, peer, &reached) {
-        Ok(_place) => next.run(request).await,
+        Ok(turn) => {
+            let held = turn.clone();
+            let response = next.run(request.map(|body| Waiting::around(body, turn))).await;
+            drop(held);
+            response
+        }
         Err(error) => error.into_response(),
     };
     let pending = response.extensions().get::<Pending>().cloned();
@@ -223,6 +229,10 @@ async fn authenticate(app: &App, request: &Parts) -> Result<Option<Caller>> {
         return Ok(Some(sessions::system(visitor)));
     }
     if let Some(value) = request.headers.get(AUTHORIZATION) {
+        // Of two, a proxy before us may have looked at the other.
+        if request.headers.get_all(AUTHORIZATION).iter().nth(1).is_some() {
+            return Err(Error::Unauthenticated);
+        }
         let text = value.to_str().unwrap_or("");
         let token = match text.split_once(' ') {
             Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim(),
@@ -268,16 +278,11 @@ fn same_site(request: &Parts, surface: Surface, cookie: bool) -> Result<()> {
 }
 
 /// Whether the request is for us and there is room for it.
-fn admit(
-    app: &App,
-    request: &Request,
-    peer: Option<Peer>,
-    reached: &Reached,
-) -> Result<tokio::sync::OwnedSemaphorePermit> {
+fn admit(app: &App, request: &Request, peer: Option<Peer>, reached: &Reached) -> Result<Turn> {
     if !matches!(peer, Some(Peer::Root)) {
         host::check(app, reached, request.headers(), request.uri())?;
     }
-    app.requests.clone().try_acquire_owned().map_err(|_| {
+    Turn::take(&app.requests).ok_or_else(|| {
         Error::unavailable("server.busy", "too many requests at once; try again in a moment")
     })
 }
@@ -312,12 +317,20 @@ fn cookie_name(app: &App, what: &str, https: bool) -> String {
 
 fn session_cookie<'a>(app: &App, request: &'a Parts) -> Option<&'a str> {
     let https = request.extensions.get::<Reached>().is_some_and(|reached| reached.https);
-    cookie(&request.headers, &session_cookie_name(app, https))
+    let name = session_cookie_name(app, https);
+    let mut found = cookies(&request.headers, &name);
+    let first = found.next()?;
+    // Cookies know no ports and no order: of two, one was planted by somebody else's program.
+    found.all(|other| other == first).then_some(first)
 }
 
 pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    cookies(headers, name).next()
+}
+
+fn cookies<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a str> {
     let texts = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
-    texts.flat_map(|text| text.split(';')).find_map(|pair| {
+    texts.flat_map(|text| text.split(';')).filter_map(move |pair| {
         let (found, value) = pair.trim().split_once('=')?;
         (found == name).then_some(value)
     })

@@ -45,6 +45,7 @@ pub mod rate;
 pub mod reached;
 pub mod routes;
 pub mod stream;
+mod waiting;
 
 use axum::Router;
 use utoipa::openapi::OpenApi;

@@ -4,17 +4,21 @@
 //! and for each request's head; in bytes. What comes over the root socket is the machine's root only:
 //! the kernel says who connected (SO_PEERCRED, unix(7)).
 
+mod patient;
 mod places;
 mod sockets;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -28,7 +32,8 @@ use crate::app::App;
 use crate::clock::Seldom;
 use crate::config::ListenAddress;
 use crate::http::guard::{Link, Peer};
-use places::{Place, Places};
+use patient::Patient;
+use places::{Place, Places, Working};
 
 pub use sockets::{root, tcp};
 
@@ -58,7 +63,7 @@ struct Guest {
     peer: Peer,
     watcher: Watcher,
     stopping: CancellationToken,
-    place: Place,
+    place: Arc<Place>,
 }
 
 /// What all listeners share.
@@ -149,6 +154,7 @@ impl Door {
 
     fn guest(&self, peer: Peer, place: Place) -> Guest {
         let (router, stopping) = (self.router.clone(), self.app.stopping.clone());
+        let place = Arc::new(place);
         Guest { router, peer, watcher: self.graceful.watcher(), stopping, place }
     }
 
@@ -164,7 +170,7 @@ impl Door {
         let ip = remote.ip().to_canonical();
         let shared = ip.is_loopback() || self.app.config.server.is_trusted_proxy(ip);
         let counted = (!shared).then_some(ip);
-        let Some(place) = self.connections.take(counted) else {
+        let Some(place) = self.connections.take_in(counted) else {
             full(remote, "connections");
             return;
         };
@@ -180,6 +186,7 @@ impl Door {
         tokio::spawn(async move {
             let done = tokio::select! {
                 () = patience(&guest.stopping) => return,
+                () = guest.place.is_needed() => return,
                 done = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)) => done,
             };
             drop(handshake);
@@ -221,13 +228,15 @@ impl Guest {
         let Self { router, peer, watcher, stopping, place } = self;
         let asked = Arc::new(Notify::new());
         let begun = Arc::clone(&asked);
+        let seat = Arc::clone(&place);
         let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
             begun.notify_one();
             request.extensions_mut().insert(peer);
+            let working = seat.work();
             let answer = router.clone().oneshot(request);
             async move {
-                let response = answer.await;
-                Ok::<_, Infallible>(response.unwrap_or_else(|never| match never {}))
+                let response = answer.await.unwrap_or_else(|never| match never {});
+                Ok::<_, Infallible>(response.map(|body| Answering { body, _working: working }))
             }
         });
         let mut connection = hyper::server::conn::http1::Builder::new()
@@ -235,19 +244,49 @@ impl Guest {
             .header_read_timeout(HEAD_TIMEOUT)
             .max_buf_size(HEAD_BYTES_MAX)
             .max_headers(HEADERS_MAX)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(Patient::new(stream)), service);
         let early = tokio::select! {
             ended = &mut connection => Some(ended),
             () = asked.notified() => None,
             () = patience(&stopping) => None,
+            () = place.is_needed() => Some(Ok(())),
         };
         let ended = match early {
             Some(ended) => ended,
-            None => watcher.watch(connection).await,
+            None => tokio::select! {
+                ended = watcher.watch(connection) => ended,
+                () = place.is_needed() => Ok(()),
+            },
         };
         if let Err(error) = ended {
             tracing::debug!(error = %error, "a connection ended with an error");
         }
         drop(place);
+    }
+}
+
+/// An answer's body; its connection is worked on until the last of it is sent.
+struct Answering {
+    body: Body,
+    _working: Working,
+}
+
+impl HttpBody for Answering {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
