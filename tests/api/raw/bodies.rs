@@ -8,6 +8,7 @@ use system_tests::{Check, Options, TestServer, requires_root};
 use super::{bearer, say};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::too_many_lines, reason = "a table, one row per body")]
 async fn a_body_that_is_too_much_is_refused_and_costs_little() {
     requires_root!();
     let server = TestServer::with(Options { no_supervisor: true, ..Options::default() }).await;

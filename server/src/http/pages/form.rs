@@ -62,10 +62,8 @@ impl Posted {
                 posted.many.push((name, value));
             } else if !fields.once.contains(&name.as_str()) {
                 return Err(Error::field(format!("/{name}"), "this form has no such field"));
-            } else if posted.once.contains_key(&name) {
+            } else if posted.once.insert(name.clone(), value).is_some() {
                 return Err(Error::field(format!("/{name}"), "is there twice"));
-            } else {
-                posted.once.insert(name, value);
             }
         }
         Ok(posted)
