@@ -162,12 +162,23 @@ impl Store {
         fsync(&self.named).map_err(failed)
     }
 
-    /// Removes the tree that [`Store::unname`] has set aside.
+    /// Removes the tree that [`Store::unname`] has set aside, unless a sweep does by now.
     pub(super) fn remove_unnamed(&self, blob: &Digest) -> Result<(), Failure> {
         let name = CString::new(unnamed(blob)).map_err(|_| broken("a NUL"))?;
+        let failed = |errno| os("remove a layer's files", errno);
+        let fd = match openat(&self.staged, name.as_c_str(), directory_flags(), Mode::empty()) {
+            Ok(fd) => fd,
+            Err(Errno::ENOENT) => return Ok(()),
+            Err(errno) => return Err(failed(errno)),
+        };
+        let _lock = match Flock::lock(fd, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => lock,
+            Err((_, Errno::EWOULDBLOCK)) => return Ok(()),
+            Err((_, errno)) => return Err(failed(errno)),
+        };
         match remove_tree(self.staged.as_fd(), &name) {
             Ok(()) | Err(Errno::ENOENT) => Ok(()),
-            Err(errno) => Err(os("remove a layer's files", errno)),
+            Err(errno) => Err(failed(errno)),
         }
     }
 

@@ -42,14 +42,11 @@ pub(crate) fn main(arguments: &[OsString]) -> ExitCode {
     let job = arguments.first().and_then(|text| text.to_str());
     let Some(Ok(job)) = job.map(serde_json::from_str::<Job>) else { return ExitCode::from(2) };
     let answer = run(&job).unwrap_or_else(Answer::Failed);
-    match say(&answer) {
-        Ok(()) => {}
-        // Nobody listens any more.
-        Err(_) => return ExitCode::FAILURE,
-    }
+    // Nobody may listen any more; what was begun is finished all the same.
+    drop(say(&answer));
     match after(&job, &answer) {
         Ok(()) => ExitCode::SUCCESS,
-        // The sweep at the next start finds what is left.
+        // The supervisor sweeps then.
         Err(_) => ExitCode::FAILURE,
     }
 }

@@ -67,7 +67,7 @@ pub(crate) struct Supervisor {
     /// Layers that wait for a worker.
     unpacks: VecDeque<Unpack>,
     /// Workers that have answered and end of their own accord.
-    leavers: Vec<OwnedFd>,
+    leavers: Vec<Leaver>,
     /// The address given last, by person.
     last_addresses: BTreeMap<PrincipalId, Ipv4Addr>,
     next_number: u64,
@@ -75,6 +75,15 @@ pub(crate) struct Supervisor {
     rules: Option<Changes>,
     /// Held as long as this process lives.
     _lock: OwnedFd,
+}
+
+/// A worker of the layer store on its way out.
+struct Leaver {
+    pidfd: OwnedFd,
+    /// Whether it had said that all went well.
+    succeeded: bool,
+    /// A sweep: it is not swept after.
+    sweeps: bool,
 }
 
 /// A layer that waits for a worker.
@@ -181,9 +190,7 @@ impl Supervisor {
                     Source::Monitor(container) => self.monitor_ended(&container),
                     Source::Task(number) => self.task_ended(number),
                     Source::Rules => self.rules_changed(),
-                    Source::Leaver(index) => {
-                        process::reap(self.leavers.swap_remove(index));
-                    }
+                    Source::Leaver(index) => self.worker_left(index),
                 }
             }
             self.expire();
@@ -225,7 +232,7 @@ impl Supervisor {
         }
         sources.extend(self.rules.as_ref().map(|rules| (Source::Rules, rules.as_fd())));
         for (index, leaver) in self.leavers.iter().enumerate() {
-            sources.push((Source::Leaver(index), leaver.as_fd()));
+            sources.push((Source::Leaver(index), leaver.pidfd.as_fd()));
         }
         sources
     }

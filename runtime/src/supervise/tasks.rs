@@ -19,9 +19,9 @@ use berth_runtime::record::{ExitRecord, Failure, FailureClass};
 use berth_runtime::wire::{Answer, Limits};
 use berth_runtime::{receive_message, send_message};
 
-use super::Supervisor;
 use super::connection::{Reply, Token, encode};
 use super::containers::{Entry, broken, failure};
+use super::{Leaver, Supervisor};
 use crate::files::FileError;
 use crate::ledger::{LiveRecord, NetworkPlace};
 use crate::people::Person;
@@ -82,7 +82,7 @@ pub(super) struct Running {
 
 enum Answers {
     Task { pidfd: OwnedFd, channel: OwnedFd },
-    Layer { worker: layer::Worker, text: Vec<u8> },
+    Layer { worker: layer::Worker, sweeps: bool, text: Vec<u8> },
 }
 
 impl Running {
@@ -130,7 +130,7 @@ impl Supervisor {
     /// A task has ended, or a worker has written.
     pub(super) fn task_ended(&mut self, number: u64) {
         let Some(running) = self.tasks.get_mut(&number) else { return };
-        if let Answers::Layer { worker, text } = &mut running.source {
+        if let Answers::Layer { worker, text, .. } = &mut running.source {
             let mut buffer = [0; 4096];
             match read(&worker.result, &mut buffer) {
                 Ok(count) if count > 0 && text.len() < layer::ANSWER_BYTES_MAX => {
@@ -147,15 +147,28 @@ impl Supervisor {
                 process::reap(&pidfd);
                 read_answer(&channel)
             }
-            Answers::Layer { worker, text } => {
+            Answers::Layer { worker, sweeps, text } => {
                 let answer = layer::answer(&text);
+                let succeeded = !matches!(answer, Answer::Failed(_));
                 // It may go on removing files; it is reaped when it ends.
-                self.leavers.push(worker.pidfd);
+                self.leavers.push(Leaver { pidfd: worker.pidfd, succeeded, sweeps });
                 answer
             }
         };
         self.complete(purpose, answer);
         self.next_unpack();
+    }
+
+    /// A worker has ended. One that failed or was killed may have left files.
+    pub(super) fn worker_left(&mut self, index: usize) {
+        let Leaver { pidfd, succeeded, sweeps } = self.leavers.swap_remove(index);
+        let ended_well = matches!(process::reap(pidfd), process::Ended::Code(0));
+        if sweeps || (succeeded && ended_well) {
+            return;
+        }
+        if let Err(failure) = self.begin_layer(&layer::Task::Sweep, None, 0) {
+            super::say(&format!("sweep after a worker: {failure}"));
+        }
     }
 
     fn complete(&mut self, purpose: Purpose, answer: Answer) {
@@ -239,7 +252,8 @@ impl Supervisor {
         self.next_in_queue(container);
     }
 
-    /// Whoever asked has hung up: an unpack is cancelled, everything else goes on.
+    /// Whoever asked has hung up: an unpack is cancelled, everything else goes on (a removal's worker does
+    /// not mind).
     pub(super) fn cancel(&mut self, token: Token) {
         self.unpacks.retain(|waiting| waiting.token != token);
         let running = |(_, running): &(&u64, &Running)| running.is_layer() && running.is_for(token);
@@ -248,7 +262,7 @@ impl Supervisor {
             number.and_then(|number| self.tasks.remove(&number))
         {
             // Its result's end is the worker's sign to stop.
-            self.leavers.push(worker.pidfd);
+            self.leavers.push(Leaver { pidfd: worker.pidfd, succeeded: true, sweeps: false });
             self.next_unpack();
         }
     }
@@ -291,7 +305,8 @@ impl Supervisor {
         let worker = layer::spawn(&place, task, input)
             .map_err(FileError::io("start", "a worker of the layer store"))
             .map_err(|error| broken(&error))?;
-        let source = Answers::Layer { worker, text: Vec::new() };
+        let sweeps = matches!(task, layer::Task::Sweep);
+        let source = Answers::Layer { worker, sweeps, text: Vec::new() };
         let number = self.number();
         let purpose = Purpose::Answer { token, container: None };
         self.tasks.insert(number, Running { purpose, source });
