@@ -18,8 +18,8 @@ pub(crate) struct Injector {
 
 /// What became of a fault.
 pub(crate) enum Struck {
-    /// It struck this call.
-    Call(String),
+    /// It struck this call of this process.
+    Call { call: String, pid: u64 },
     /// The calls ended before it.
     Nothing { seen: usize },
 }
@@ -54,9 +54,10 @@ impl Injector {
         let said: Value = serde_json::from_str(&line).expect("JSON of the injector");
         match said["seen"].as_u64() {
             Some(seen) => Struck::Nothing { seen: usize::try_from(seen).expect("a count") },
-            None => {
-                Struck::Call(format!("{} of {}, {}", said["call"], said["role"], said["about"]))
-            }
+            None => Struck::Call {
+                call: format!("{} of {}, {}", said["call"], said["role"], said["about"]),
+                pid: said["pid"].as_u64().expect("a pid"),
+            },
         }
     }
 
