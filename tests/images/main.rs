@@ -2,6 +2,7 @@
 //! importing archives. Rows of the security bar carry their names (I01, I03, …) in the tests'.
 
 mod breakout;
+mod corpus;
 mod export;
 mod formats;
 mod hostile;

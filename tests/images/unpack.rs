@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::json;
-use system_tests::requires_root;
+use system_tests::{Check, requires_root};
 
 use super::support::{Entry, LAYER_ID, Layers, archive, pax_record, seal, sha256};
 
@@ -314,4 +314,42 @@ fn headers_with_bad_sums_and_records_are_refused() {
         let said = layers.unpack(&tar);
         assert_eq!(said.code(), "layer.invalid", "{name}: {}", said.answer);
     }
+}
+
+/// A name of many parts makes as many directories, which an archive's number of entries says nothing of.
+#[test]
+fn i05_directories_that_names_imply_count_as_entries() {
+    requires_root!();
+    let mut layers = Layers::new();
+    layers.entries_max = 5_000;
+    let deep = |number: usize| {
+        Entry::file("x", b"").pax("path", format!("{number}/{}x", "d/".repeat(1500)))
+    };
+    let bomb: Vec<Entry> = (0..8).map(deep).collect();
+    let said = layers.unpack(&archive(&bomb));
+    Check { id: "I05", variant: "8 names of 1,500 parts each", control: "8 entries are few" }
+        .sees("layer.too-large", said.code());
+    layers.assert_holds_only(&[]);
+    let fine = layers.unpack(&archive(&bomb[..2]));
+    assert!(fine.is_unpacked(), "the control, below the cap: {}", fine.answer);
+}
+
+#[test]
+fn a_full_directory_gives_way_to_a_later_entry_of_its_name() {
+    requires_root!();
+    let layers = Layers::new();
+    let entries = [
+        Entry::dir("x"),
+        Entry::file("x/y", b"1"),
+        Entry::dir("x/z"),
+        Entry::dir("p/q"),
+        Entry::file("x", b"2"),
+        Entry::symlink("p", "elsewhere"),
+    ];
+    let said = layers.unpack(&archive(&entries));
+    assert!(said.is_unpacked(), "{}", said.answer);
+    let root = layers.path_of(&said.blob);
+    assert_eq!(fs::read(root.join("x")).expect("a file"), b"2");
+    // The times of what is gone are set nowhere, and make nothing anew.
+    assert!(fs::symlink_metadata(root.join("elsewhere")).is_err());
 }

@@ -69,11 +69,13 @@ pub(super) struct Archive<R> {
     /// Zeros that fill its last block.
     padding: u64,
     entries_seen: bool,
+    /// What the newest global header gives every entry after it.
+    mtime: Option<(i64, i64)>,
 }
 
 impl<R: Read> Archive<R> {
     pub(super) fn new(source: Source<R>) -> Self {
-        Self { source, stored: 0, padding: 0, entries_seen: false }
+        Self { source, stored: 0, padding: 0, entries_seen: false, mtime: None }
     }
 
     /// The next entry, or `None` at the end, which has then been read to the last byte.
@@ -97,7 +99,10 @@ impl<R: Read> Archive<R> {
             let header = Header::parse(&block)?;
             match header.type_byte {
                 b'x' => extensions.add_pax(&self.extension(&header)?)?,
-                b'g' => Extensions::check_global(&self.extension(&header)?)?,
+                b'g' => {
+                    let said = Extensions::global_time(&self.extension(&header)?)?;
+                    self.mtime = said.or(self.mtime);
+                }
                 b'L' => extensions.set_long_path(self.extension(&header)?)?,
                 b'K' => extensions.set_long_link(self.extension(&header)?)?,
                 _ => return self.entry(&block, &header, extensions).map(Some),
@@ -170,6 +175,7 @@ impl<R: Read> Archive<R> {
         check_name(&link, "link target")?;
         let kind = kind_of(header, &path)?;
         let has_data = kind == Kind::File;
+        check_size(header, &extensions, kind, &path)?;
         self.stored = if has_data { extensions.size.unwrap_or(header.size) } else { 0 };
         self.padding = padding_of(self.stored);
         let mut entry = Entry {
@@ -179,7 +185,7 @@ impl<R: Read> Archive<R> {
             mode: header.mode,
             uid: extensions.uid.unwrap_or(header.uid),
             gid: extensions.gid.unwrap_or(header.gid),
-            mtime: extensions.mtime.unwrap_or((header.mtime, 0)),
+            mtime: extensions.mtime.or(self.mtime).unwrap_or((header.mtime, 0)),
             size: self.stored,
             segments: None,
             xattrs: extensions.xattrs,
@@ -279,6 +285,10 @@ fn kind_of(header: &Header, path: &[u8]) -> Result<Kind, Failure> {
             return Err(invalid(format!("{} may be a file or a directory", shown(path))));
         }
         0 if path.ends_with(b"/") => Kind::Directory,
+        // GNU tar makes a directory of it, others a file.
+        b'0' | b'7' | b'S' if path.ends_with(b"/") => {
+            return Err(invalid(format!("{} may be a file or a directory", shown(path))));
+        }
         0 | b'0' | b'7' | b'S' => Kind::File,
         b'1' => Kind::HardLink,
         b'2' => Kind::Symlink,
@@ -290,6 +300,25 @@ fn kind_of(header: &Header, path: &[u8]) -> Result<Kind, Failure> {
             return Err(invalid(format!("{} has the unknown type {kind:?}", shown(path))));
         }
     })
+}
+
+/// Of what has no data some readers skip as much as its size says, and others nothing. All take a
+/// directory to have none, and a hard link whose header says otherwise.
+fn check_size(
+    header: &Header,
+    extensions: &Extensions,
+    kind: Kind,
+    path: &[u8],
+) -> Result<(), Failure> {
+    let said = match kind {
+        Kind::File | Kind::Directory => 0,
+        Kind::HardLink => extensions.size.unwrap_or(0),
+        Kind::Symlink | Kind::Fifo | Kind::Device => extensions.size.unwrap_or(header.size),
+    };
+    if said == 0 {
+        return Ok(());
+    }
+    Err(invalid(format!("{} has a size, but is no file", shown(path))))
 }
 
 /// Segments ascend without overlap, end within the file, and account for every stored byte.

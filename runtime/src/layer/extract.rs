@@ -12,8 +12,8 @@ use berth_runtime::digest::Digest;
 use berth_runtime::record::Failure;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::stat::{FchmodatFlags, Mode, SFlag, UtimensatFlags};
-use nix::sys::stat::{fchmod, fchmodat, futimens, mkdirat, mknodat, utimensat};
+use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, UtimensatFlags};
+use nix::sys::stat::{fchmod, fchmodat, fstat, futimens, mkdirat, mknodat, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown, fchownat, ftruncate, linkat, symlinkat};
 
@@ -80,6 +80,13 @@ pub(super) fn extract(
     })
 }
 
+/// A directory's time, to be set at the end if it is still that directory.
+struct DirectoryTime {
+    path: Vec<u8>,
+    inode: u64,
+    time: TimeSpec,
+}
+
 struct Writer {
     tree: Tree,
     caps: Caps,
@@ -87,14 +94,15 @@ struct Writer {
     bytes: u64,
     devices_skipped: u64,
     /// Writing into a directory changes its time, so these are set last.
-    directories: Vec<(Vec<u8>, TimeSpec)>,
+    directories: Vec<DirectoryTime>,
     directories_bytes: usize,
 }
 
 impl Writer {
     fn write(&mut self, entry: &Entry, archive: &mut Archive<impl Read>) -> Result<(), Failure> {
         self.entries += 1;
-        if self.entries > self.caps.entries_max {
+        // A short name of many parts makes as many directories.
+        if self.entries.saturating_add(self.tree.made()) > self.caps.entries_max {
             let max = self.caps.entries_max;
             return Err(too_large(format!("the layer has more than {max} entries")));
         }
@@ -141,7 +149,7 @@ impl Writer {
         }
         let fd = open_read(self.tree.root(), c".").map_err(failed("open", entry))?;
         finish_inode(&fd, entry)?;
-        self.remember_time(Vec::new(), entry)
+        self.remember_time(&fd, Vec::new(), entry)
     }
 
     fn directory(&mut self, place: &Place, entry: &Entry) -> Result<(), Failure> {
@@ -169,7 +177,7 @@ impl Writer {
             self.tree.forget();
         }
         finish_inode(&fd, entry)?;
-        self.remember_time(place.path(), entry)
+        self.remember_time(&fd, place.path(), entry)
     }
 
     fn file(
@@ -334,26 +342,29 @@ impl Writer {
             .map_err(failed("set the time of", entry))
     }
 
-    fn remember_time(&mut self, path: Vec<u8>, entry: &Entry) -> Result<(), Failure> {
+    fn remember_time(&mut self, fd: &OwnedFd, path: Vec<u8>, entry: &Entry) -> Result<(), Failure> {
         self.directories_bytes += path.len() + 64;
         if self.directories_bytes > DIRECTORIES_BYTES_MAX {
             return Err(too_large("the layer's directories have too long names"));
         }
-        self.directories.push((path, time_of(entry)));
+        let inode = fstat(fd).map_err(failed("look at", entry))?.st_ino;
+        self.directories.push(DirectoryTime { path, inode, time: time_of(entry) });
         Ok(())
     }
 
     fn set_directory_times(&mut self) -> Result<(), Failure> {
-        for (path, time) in std::mem::take(&mut self.directories) {
+        for DirectoryTime { path, inode, time } in std::mem::take(&mut self.directories) {
             let place = Place::of(&path)?;
             let failed = |errno| os(format!("set the time of {}", shown(&path)), errno);
-            let parent = self.tree.parent(&place.parent)?;
             let name = if place.is_root() { c"." } else { place.name.as_c_str() };
-            match utimensat(parent, name, &time, &time, UtimensatFlags::NoFollowSymlink) {
-                // A later entry has replaced it.
-                Ok(()) | Err(Errno::ENOENT) => {}
-                Err(errno) => return Err(failed(errno)),
+            // Its name may lead elsewhere by now: a later entry has replaced it, or a parent of it.
+            let Ok(parent) = self.tree.existing(&place.parent) else { continue };
+            let same = |found: FileStat| found.st_ino == inode && type_of(&found) == SFlag::S_IFDIR;
+            if !stat(parent.as_fd(), name).is_ok_and(same) {
+                continue;
             }
+            utimensat(&parent, name, &time, &time, UtimensatFlags::NoFollowSymlink)
+                .map_err(failed)?;
         }
         Ok(())
     }

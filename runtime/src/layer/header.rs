@@ -34,6 +34,10 @@ impl Header {
             // GNU's incremental dumps keep times here; some readers take them for a name.
             return Err(invalid("a header that is not POSIX has bytes in the prefix field"));
         }
+        if posix && type_byte == b'S' {
+            // The old sparse map lies where POSIX has the prefix.
+            return Err(invalid("an entry is sparse in GNU's form, but its header is POSIX's"));
+        }
         let mode = unsigned(&block[100..108], "the mode")? & 0o7777;
         Ok(Self {
             path,

@@ -51,17 +51,21 @@ impl Extensions {
         Ok(())
     }
 
-    /// A `g` header may only say what changes no entry: readers disagree on the rest.
-    pub(super) fn check_global(bytes: &[u8]) -> Result<(), Failure> {
+    /// The time that a `g` header gives every entry after it. Readers disagree on all else that it
+    /// could say of entries.
+    pub(super) fn global_time(bytes: &[u8]) -> Result<Option<(i64, i64)>, Failure> {
+        let mut mtime = None;
         for record in records(bytes) {
-            let (key, _) = record?;
-            let harmless = matches!(key, b"comment" | b"charset" | b"atime" | b"ctime" | b"mtime");
-            if !harmless {
-                let key = String::from_utf8_lossy(key);
-                return Err(invalid(format!("a global PAX header sets {key:?} for every entry")));
+            match record? {
+                (b"mtime", value) => mtime = Some(time(value)?),
+                (b"comment" | b"charset" | b"atime" | b"ctime", _) => {}
+                (key, _) => {
+                    let key = super::fault::shown(key);
+                    return Err(invalid(format!("a global PAX header sets {key} for every entry")));
+                }
             }
         }
-        Ok(())
+        Ok(mtime)
     }
 
     pub(super) fn set_long_path(&mut self, bytes: Vec<u8>) -> Result<(), Failure> {
@@ -191,7 +195,8 @@ fn record(bytes: &[u8]) -> Result<(&[u8], &[u8], usize), Failure> {
     let body = bytes.get(blank + 1..length).ok_or_else(bad)?;
     let body = body.strip_suffix(b"\n").ok_or_else(bad)?;
     let equals = body.iter().position(|&byte| byte == b'=').ok_or_else(bad)?;
-    if equals == 0 {
+    // GNU tar drops blanks before a key, others take them for a part of it.
+    if equals == 0 || body[0].is_ascii_whitespace() {
         return Err(bad());
     }
     Ok((&body[..equals], &body[equals + 1..], length))

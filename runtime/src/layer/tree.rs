@@ -5,6 +5,7 @@
 //! Symbolic links among the parents are followed here, relative to this root only, because images
 //! do put files below them (`var/run/x` with `var/run -> /run`).
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -28,6 +29,8 @@ const OPAQUE_XATTR: &std::ffi::CStr = c"user.overlay.opaque";
 pub(super) struct Tree {
     root: OwnedFd,
     cached: Option<(Vec<u8>, OwnedFd)>,
+    /// Directories made because a name needed them.
+    made: Cell<u64>,
 }
 
 /// A cleaned name: the parent's components joined by `/`, and the last component. Both empty for
@@ -77,11 +80,16 @@ impl Place {
 
 impl Tree {
     pub(super) fn new(root: OwnedFd) -> Self {
-        Self { root, cached: None }
+        Self { root, cached: None, made: Cell::new(0) }
     }
 
     pub(super) fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
+    }
+
+    /// Directories that no entry has named, made until now.
+    pub(super) fn made(&self) -> u64 {
+        self.made.get()
     }
 
     /// The directory `path`, made (0755, owner 0:0) where it is missing.
@@ -140,6 +148,7 @@ impl Tree {
             let down = match open_directory(here.as_fd(), &name) {
                 Ok(fd) => fd,
                 Err(Errno::ENOENT) if missing == Missing::Make => {
+                    self.made.set(self.made.get() + 1);
                     make_parent(here.as_fd(), &name).map_err(error)?
                 }
                 Err(Errno::ENOTDIR | Errno::ELOOP) => {
