@@ -248,6 +248,8 @@ listen = $(listen_toml)
 #internal = []
 # Networks that nothing is fetched from, beside those that are never public.
 #forbidden_networks = []
+# A registry that sends nothing for so many seconds, or hardly anything, has failed.
+#stall_secs = 30
 # Authorities (PEM) that are trusted beside the system's; the lab's proxy for public registries, and
 # a file with user:password for it. Both files must be readable by the user berth. None of the three
 # is set by default:

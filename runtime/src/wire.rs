@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::id::{ContainerId, PrincipalId};
-use crate::record::{ContainerRecord, Failure, LimitState};
+use crate::record::{ContainerRecord, Failure, FailureClass, LimitState};
 
 /// The version this build speaks; the supervisor accepts this one and the one before.
 pub const PROTOCOL_VERSION: u32 = 1;
@@ -35,6 +35,29 @@ pub struct Envelope {
     pub version: u32,
     /// The request.
     pub request: Request,
+}
+
+impl Envelope {
+    /// Reads a message. The version is looked at first: another version's requests need not be ours.
+    ///
+    /// # Errors
+    /// When it is none, or of a version that is not spoken here.
+    pub fn read(bytes: &[u8]) -> Result<Self, Failure> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u32,
+        }
+        let invalid = |code, message| Failure::new(FailureClass::Invalid, code, message);
+        let said = |error: serde_json::Error| {
+            invalid("wire.request", format!("read the request: {error}"))
+        };
+        let Versioned { version } = serde_json::from_slice(bytes).map_err(said)?;
+        if version != PROTOCOL_VERSION && version.checked_add(1) != Some(PROTOCOL_VERSION) {
+            let message = format!("protocol {version} is not spoken here, but {PROTOCOL_VERSION}");
+            return Err(invalid("wire.version", message));
+        }
+        serde_json::from_slice(bytes).map_err(said)
+    }
 }
 
 /// Everything that the supervisor can be asked.

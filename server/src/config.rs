@@ -18,6 +18,7 @@ use toml::{Spanned, Table, Value};
 pub use network::{Hsts, Listen, ListenAddress, Proxy, ProxyHeaders, RatesConfig, TlsConfig};
 
 use crate::registry::RegistriesConfig;
+use crate::registry::policy::STALL_SECS;
 
 /// Everything that can be set.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -382,6 +383,11 @@ fn validate(config: &Config) -> Result<(), (&'static str, String)> {
 }
 
 fn validate_registries(registries: &RegistriesConfig) -> Result<(), (&'static str, String)> {
+    let (stall, range) = (registries.stall_secs, STALL_SECS);
+    if !range.contains(&stall) {
+        let why = format!("{stall} is not {} to {}", range.start(), range.end());
+        return Err(("registries.stall_secs", why));
+    }
     let Some(proxy) = &registries.proxy else {
         let file = &registries.proxy_credentials_file;
         return match file {

@@ -103,8 +103,19 @@ pub enum Error {
 impl Refusal {
     /// A refusal.
     pub fn new(code: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
-        Self { code: code.into(), detail: detail.into() }
+        Self { code: code.into(), detail: cut(detail.into()) }
     }
+}
+
+/// Details may quote what others have sent, which is kept and shown as long as the operation is.
+const DETAIL_CHARS_MAX: usize = 1_000;
+
+fn cut(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(DETAIL_CHARS_MAX) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
 }
 
 impl Error {
@@ -125,7 +136,7 @@ impl Error {
 
     /// One field is wrong. `pointer` is a JSON pointer such as `/name`.
     pub fn field(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
-        let field = FieldError { pointer: pointer.into(), detail: detail.into() };
+        let field = FieldError { pointer: pointer.into(), detail: cut(detail.into()) };
         let detail = format!("{}: {}", field.pointer.trim_start_matches('/'), field.detail);
         Self::Invalid { refusal: Refusal::new("request.invalid", detail), fields: vec![field] }
     }

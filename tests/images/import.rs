@@ -2,23 +2,23 @@
 
 use serde_json::{Value, json};
 use system_tests::client::send;
-use system_tests::{Answer, Client, TestServer, requires_root};
+use system_tests::{Answer, Check, Client, Options, TestServer, requires_root, sample};
 
-use super::registry::{Image, ended};
+use super::registry::{Image, RATES, ended};
 use super::support::{Entry, archive};
 
-async fn upload(client: &Client, bytes: Vec<u8>, query: &str) -> Answer {
+pub(crate) async fn upload(client: &Client, bytes: Vec<u8>, query: &str) -> Answer {
     let request = client.request("POST", &format!("/api/v1/images/import{query}"));
     send(request.header("content-type", "application/x-tar").body(bytes)).await
 }
 
-async fn import(client: &Client, bytes: Vec<u8>) -> Value {
+pub(crate) async fn import(client: &Client, bytes: Vec<u8>) -> Value {
     let answer = upload(client, bytes, "").await.expect_status(202);
     ended(client, answer.json()["id"].as_str().expect("an id")).await
 }
 
 /// As `docker save` writes it.
-fn saved(image: &Image, change: impl Fn(&mut Value)) -> Vec<Entry> {
+pub(crate) fn saved(image: &Image, change: impl Fn(&mut Value)) -> Vec<Entry> {
     let manifest: Value = serde_json::from_slice(&image.blobs[&image.top]).expect("json");
     let config = manifest["config"]["digest"].as_str().expect("a digest");
     let name = |number: usize| format!("{number}/layer.tar");
@@ -112,4 +112,98 @@ async fn i11_hostile_archives_are_refused_and_the_server_goes_on() {
     assert_eq!(server.server_pid(), pid);
     // The control.
     assert_eq!(import(&anna, whole).await["state"], "succeeded");
+}
+
+/// Every 512 bytes of both kinds of archive in full, a sample else; and documents of other shapes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i11_cut_and_misshapen_archives_end_in_a_sentence() {
+    requires_root!();
+    let options = Options { sections: RATES.to_owned(), ..Options::default() };
+    let server = TestServer::with(options).await;
+    let anna = server.person("anna", "user").await;
+    let pid = server.server_pid();
+    let image = Image::small("x");
+    let mut all = Vec::new();
+    for (kind, whole) in [
+        ("docker save", archive(&saved(&image, |_| {}))),
+        ("layout", image.layout_archive("lab/x:v1")),
+    ] {
+        // The last two blocks are the end's mark, which readers do without.
+        for at in (0..whole.len() - 1024).step_by(512) {
+            all.push((format!("{kind}, cut at {at}"), whole[..at].to_vec()));
+        }
+    }
+    for (name, value) in shapes() {
+        all.push((format!("manifest.json is {name}"), replaced(&image, "manifest.json", &value)));
+        all.push((format!("index.json is {name}"), replaced(&image, "index.json", &value)));
+        all.push((format!("oci-layout is {name}"), replaced(&image, "oci-layout", &value)));
+        for key in ["Config", "Layers", "RepoTags"] {
+            let entries = saved(&image, |document| document[0][key] = value.clone());
+            all.push((format!("{key} is {name}"), archive(&entries)));
+        }
+        for pointer in ["/manifests", "/manifests/0", "/manifests/0/digest"] {
+            let mut index = image.layout_index("lab/x:v1");
+            *index.pointer_mut(pointer).expect("it is there") = value.clone();
+            all.push((format!("{pointer} is {name}"), replaced(&image, "index.json", &index)));
+        }
+    }
+    for (name, bytes) in sample(&all, 30) {
+        // Names are no reason to refuse an image; nor is a list of none of them.
+        let may = name.starts_with("RepoTags") || name.starts_with("manifest.json");
+        let done = import(&anna, bytes).await;
+        let clear = done["failure"]["code"] != "internal"
+            && done["failure"]["message"].as_str().is_none_or(|text| text.chars().count() <= 1_001);
+        let seen = match done["state"].as_str() {
+            Some("failed") if clear => "refused".to_owned(),
+            Some("succeeded") if may => "refused".to_owned(),
+            _ => done.to_string(),
+        };
+        Check { id: "I11", variant: &name, control: "the whole archive is imported" }
+            .sees("refused", seen);
+    }
+    assert_eq!(server.server_pid(), pid, "the server is the same");
+    assert_eq!(import(&anna, archive(&saved(&image, |_| {}))).await["state"], "succeeded");
+}
+
+/// JSON that is not what is asked for.
+fn shapes() -> Vec<(&'static str, Value)> {
+    vec![
+        ("null", Value::Null),
+        ("a number", json!(7)),
+        ("true", json!(true)),
+        ("empty text", json!("")),
+        ("a path", json!("../../../etc/shadow")),
+        ("an empty list", json!([])),
+        ("a list of null", json!([null])),
+        ("a list of lists", json!([[], [[]]])),
+        ("an empty object", json!({})),
+        ("a list of empty objects", json!([{}])),
+        (
+            "an object of nulls",
+            json!({"digest": null, "annotations": null, "imageLayoutVersion": null}),
+        ),
+    ]
+}
+
+/// A layout, or a `docker save`, with one document replaced.
+fn replaced(image: &Image, file: &str, value: &Value) -> Vec<u8> {
+    if file == "manifest.json" {
+        let mut entries = saved(image, |_| {});
+        entries.retain(|entry| entry.name != b"manifest.json");
+        entries.push(Entry::file(file, value.to_string().as_bytes()));
+        return archive(&entries);
+    }
+    let other = if file == "index.json" { "oci-layout" } else { "index.json" };
+    let kept = match other {
+        "oci-layout" => json!({"imageLayoutVersion": "1.0.0"}),
+        _ => image.layout_index("lab/x:v1"),
+    };
+    let mut entries = vec![
+        Entry::file(other, kept.to_string().as_bytes()),
+        Entry::file(file, value.to_string().as_bytes()),
+    ];
+    for (digest, bytes) in &image.blobs {
+        entries.push(Entry::file(format!("blobs/sha256/{}", &digest[7..]), bytes));
+    }
+    archive(&entries)
 }

@@ -18,6 +18,9 @@ use super::support::{Entry, Scratch, archive, sha256};
 pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const LIMIT: Duration = Duration::from_secs(60);
+/// Lines that let one person try as much as tests do.
+pub(crate) const RATES: &str =
+    "[rates]\ncostly_per_min = 1000000\nchanges_per_min = 1000000\nperson_per_min = 1000000\n";
 
 /// An image in memory: blobs by digest, and the digest of its manifest or index.
 #[derive(Clone, Default)]
@@ -104,7 +107,7 @@ impl Image {
         archive(&entries)
     }
 
-    fn layout_index(&self, tag: &str) -> Value {
+    pub(crate) fn layout_index(&self, tag: &str) -> Value {
         json!({"schemaVersion": 2, "manifests": [{"mediaType": self.top_type, "digest": self.top,
             "size": self.blobs[&self.top].len(),
             "annotations": {"org.opencontainers.image.ref.name": tag}}]})
@@ -119,8 +122,8 @@ pub(crate) fn host_architecture() -> &'static str {
 pub(crate) struct Authority {
     /// What clients are to trust.
     pub ca: PathBuf,
-    certificate: PathBuf,
-    key: PathBuf,
+    pub certificate: PathBuf,
+    pub key: PathBuf,
     _scratch: Scratch,
 }
 

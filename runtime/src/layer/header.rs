@@ -34,9 +34,15 @@ impl Header {
             // GNU's incremental dumps keep times here; some readers take them for a name.
             return Err(invalid("a header that is not POSIX has bytes in the prefix field"));
         }
-        if posix && type_byte == b'S' {
-            // The old sparse map lies where POSIX has the prefix.
-            return Err(invalid("an entry is sparse in GNU's form, but its header is POSIX's"));
+        // Some readers take extensions for files where the format is not one that has them.
+        let known = match &block[257..265] {
+            b"ustar\x0000" => !matches!(type_byte, b'S'),
+            b"ustar  \0" => true,
+            _ => !matches!(type_byte, b'x' | b'g' | b'L' | b'K' | b'S'),
+        };
+        if !known {
+            let kind = char::from(type_byte);
+            return Err(invalid(format!("a header of the type {kind:?} is not in its own format")));
         }
         let mode = unsigned(&block[100..108], "the mode")? & 0o7777;
         Ok(Self {

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{Shutdown, shutdown};
 
 use berth_runtime::record::{Failure, FailureClass};
-use berth_runtime::wire::{Answer, Envelope, MESSAGE_BYTES_MAX, PROTOCOL_VERSION, Request};
+use berth_runtime::wire::{Answer, Envelope, MESSAGE_BYTES_MAX, Request};
 use berth_runtime::{receive_message, send_message};
 
 use crate::sys::socket;
@@ -113,8 +113,8 @@ impl Connection {
         if self.deadline.take().is_none() {
             return Received::HungUp;
         }
-        match parse(&bytes) {
-            Ok(request) => Received::Request(request, fds),
+        match Envelope::read(&bytes) {
+            Ok(envelope) => Received::Request(Box::new(envelope.request), fds),
             Err(failure) => Received::Refused(failure),
         }
     }
@@ -141,21 +141,4 @@ pub(super) fn encode(answer: &impl serde::Serialize) -> Vec<u8> {
 
 fn invalid(code: &str, message: impl Into<String>) -> Failure {
     Failure::new(FailureClass::Invalid, code, message)
-}
-
-/// The version is looked at before the request: another version's requests need not be ours.
-fn parse(bytes: &[u8]) -> Result<Box<Request>, Failure> {
-    #[derive(serde::Deserialize)]
-    struct Versioned {
-        version: u32,
-    }
-    let said =
-        |error: serde_json::Error| invalid("wire.request", format!("read the request: {error}"));
-    let Versioned { version } = serde_json::from_slice(bytes).map_err(said)?;
-    if version != PROTOCOL_VERSION && version.checked_add(1) != Some(PROTOCOL_VERSION) {
-        let message = format!("protocol {version} is not spoken here, but {PROTOCOL_VERSION}");
-        return Err(invalid("wire.version", message));
-    }
-    let envelope: Envelope = serde_json::from_slice(bytes).map_err(said)?;
-    Ok(Box::new(envelope.request))
 }

@@ -27,7 +27,7 @@ pub struct ImageRow {
     pub compressed_bytes: u64,
     /// Its layers as unpacked.
     pub unpacked_bytes: u64,
-    /// The config (JSON).
+    /// The config (JSON); empty in lists.
     pub config: String,
     /// `pull` or `import`.
     pub source: String,
@@ -83,6 +83,11 @@ pub struct Filter {
 
 const COLUMNS: &str = "select id, owner, manifest_digest, config_digest, platform, \
     compressed_bytes, unpacked_bytes, config, source, created_at from images ";
+
+/// The same without the config, which nobody reads in a list, and which is as large as its image's maker
+/// liked.
+const LISTED: &str = "select id, owner, manifest_digest, config_digest, platform, \
+    compressed_bytes, unpacked_bytes, '' as config, source, created_at from images ";
 
 /// Writes an image down, or finds the same one of the same owner; answers its id.
 pub async fn insert(
@@ -283,7 +288,7 @@ pub async fn list(
         None => (None, None),
     };
     let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
-        "{COLUMNS} where (?1 is null or owner = ?1 or owner = 1) \
+        "{LISTED} where (?1 is null or owner = ?1 or owner = 1) \
          and (?2 is null or exists (select 1 from image_references r where r.image = images.id \
          and instr(r.name || ':' || r.value, ?2) > 0)) \
          and (?3 is null or (created_at, id) < (?3, ?4)) and (?6 is null or owner = ?6) \

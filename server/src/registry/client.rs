@@ -17,13 +17,13 @@ use url::Url;
 
 use super::gateway::{Gateway, PassHolder};
 use super::manifest::ACCEPTED;
-use super::outbound::{IDLE_TIMEOUT, Outbound};
+use super::outbound::Outbound;
 use super::policy::RegistriesConfig;
 use super::reference::ImageReference;
 use crate::error::{Error, Result};
 
 /// The gateway gives up first, and says why.
-const READ_TIMEOUT: Duration = IDLE_TIMEOUT.saturating_add(Duration::from_secs(15));
+const READ_TIMEOUT_MORE: Duration = Duration::from_secs(15);
 /// Tokens that do not say are good for 60 s (the token specification's default).
 const TOKEN_SECS: usize = 50;
 
@@ -104,7 +104,7 @@ impl Registry {
             https_proxy: Some(proxy),
             platform_resolver: None,
             default_token_expiration_secs: TOKEN_SECS,
-            read_timeout: Some(READ_TIMEOUT),
+            read_timeout: Some(self.gateway.stall().saturating_add(READ_TIMEOUT_MORE)),
             ..ClientConfig::default()
         };
         let client = oci_client::Client::try_from(config)

@@ -26,8 +26,8 @@ use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderName,
-    HeaderValue, PROXY_AUTHORIZATION, RANGE, WWW_AUTHENTICATE,
+    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName,
+    PROXY_AUTHORIZATION, RANGE, WWW_AUTHENTICATE,
 };
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -37,7 +37,8 @@ use url::Url;
 
 use super::challenge::{Challenge, TokenAnswer, challenge};
 use super::manifest::MANIFEST_BYTES_MAX;
-use super::outbound::{Outbound, read_capped, transport_error};
+use super::outbound::{Outbound, Pace, read_capped, transport_error};
+use super::range::fits;
 use crate::auth::keys::random_text;
 use crate::error::{Error, Result};
 
@@ -129,6 +130,11 @@ impl Gateway {
     /// What the operator allows.
     pub fn policy(&self) -> &super::policy::Policy {
         self.passes.outbound.policy()
+    }
+
+    /// How long a registry may send next to nothing.
+    pub fn stall(&self) -> Duration {
+        self.passes.outbound.stall()
     }
 
     /// A pass for one repository, and the proxy's address with the key in it.
@@ -284,10 +290,18 @@ async fn exchange(
         // Whatever was wrong with tokens, this needed none.
         pass.lock().failures.retain(|failure| failure.asked != Some(Asked::Token));
     }
+    let pace = Pace::new(passes.outbound.stall());
     match asked {
-        Asked::Token => token(pass, response).await,
-        Asked::Manifest => manifest(pass, response).await,
-        Asked::Ping | Asked::Blob => blob(pass, request.uri().path(), headers.get(RANGE), response),
+        Asked::Token => token(pass, response, pace).await,
+        Asked::Manifest => manifest(pass, response, pace).await,
+        Asked::Ping | Asked::Blob => {
+            if partial && !fits(headers.get(RANGE), response.headers()) {
+                let error =
+                    Error::unavailable("registry.broken", "the registry sent another range");
+                return Err(error.into());
+            }
+            Ok(blob(pass, request.uri().path(), pace, response))
+        }
     }
 }
 
@@ -450,8 +464,12 @@ impl From<Error> for Failure {
 }
 
 /// The token and nothing else, in the form that the client reads.
-async fn token(pass: &Pass, response: reqwest::Response) -> Result<Response<Body>, Failure> {
-    let bytes = read_capped(response, TOKEN_BYTES_MAX, "the token").await?;
+async fn token(
+    pass: &Pass,
+    response: reqwest::Response,
+    pace: Pace,
+) -> Result<Response<Body>, Failure> {
+    let bytes = read_capped(response, TOKEN_BYTES_MAX, pace, "the token").await?;
     let wrong = || {
         let host = pass.host();
         Error::unavailable("registry.broken", format!("{host}'s token service gave no token"))
@@ -462,11 +480,15 @@ async fn token(pass: &Pass, response: reqwest::Response) -> Result<Response<Body
     Ok(Response::new(full(Bytes::from(body))))
 }
 
-async fn manifest(pass: &Pass, response: reqwest::Response) -> Result<Response<Body>, Failure> {
+async fn manifest(
+    pass: &Pass,
+    response: reqwest::Response,
+    pace: Pace,
+) -> Result<Response<Body>, Failure> {
     let said = response.headers().get(CONTENT_DIGEST).cloned();
     let kind = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let kind = kind.map(str::to_owned);
-    let bytes = read_capped(response, MANIFEST_BYTES_MAX, "the manifest").await?;
+    let bytes = read_capped(response, MANIFEST_BYTES_MAX, pace, "the manifest").await?;
     pass.lock().content_type = kind;
     let mut response = Response::new(full(bytes));
     if let Some(said) = said {
@@ -479,22 +501,21 @@ async fn manifest(pass: &Pass, response: reqwest::Response) -> Result<Response<B
 fn blob(
     pass: &Arc<Pass>,
     path: &str,
-    range: Option<&HeaderValue>,
+    mut pace: Pace,
     response: reqwest::Response,
-) -> Result<Response<Body>, Failure> {
+) -> Response<Body> {
     let status = response.status();
-    if status == StatusCode::PARTIAL_CONTENT && !fits(range, response.headers()) {
-        return Err(Error::unavailable("registry.broken", "the registry sent another range").into());
-    }
     let length = response.headers().get(CONTENT_LENGTH).cloned();
     let (pass, path) = (Arc::clone(pass), path.to_owned());
-    let frames = response.bytes_stream().map(move |chunk| match chunk {
-        Ok(bytes) => Ok(Frame::data(bytes)),
-        Err(error) => {
-            let error = transport_error(&error);
-            let shown = std::io::Error::other(error.to_string());
-            pass.note(&path, error.into());
-            Err(shown)
+    let frames = response.bytes_stream().map(move |chunk| {
+        let in_time = |bytes: Bytes| pace.came(bytes.len()).map(|()| bytes);
+        match chunk.map_err(|error| transport_error(&error)).and_then(in_time) {
+            Ok(bytes) => Ok(Frame::data(bytes)),
+            Err(error) => {
+                let shown = std::io::Error::other(error.to_string());
+                pass.note(&path, error.into());
+                Err(shown)
+            }
         }
     });
     let mut answer = Response::new(BodyExt::boxed(StreamBody::new(frames)));
@@ -502,25 +523,7 @@ fn blob(
     if let Some(length) = length {
         answer.headers_mut().insert(CONTENT_LENGTH, length);
     }
-    Ok(answer)
-}
-
-/// Whether a partial answer begins where it was asked to and goes on to the end (RFC 9110
-/// section 14.4): ranges are only ever asked for as `bytes=FIRST-`.
-fn fits(range: Option<&HeaderValue>, headers: &HeaderMap) -> bool {
-    let first = |value: &HeaderValue| {
-        value.to_str().ok()?.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<u64>().ok()
-    };
-    let sent = |value: &HeaderValue| {
-        let (range, whole) = value.to_str().ok()?.strip_prefix("bytes ")?.split_once('/')?;
-        let (first, last) = range.split_once('-')?;
-        let last: u64 = last.parse().ok()?;
-        // A registry may not know the whole size while it sends (`*`).
-        let ends = whole == "*" || whole.parse::<u64>().ok()?.checked_sub(1)? == last;
-        ends.then_some(first.parse::<u64>().ok()?)
-    };
-    let asked = range.and_then(first);
-    asked.is_some() && asked == headers.get(CONTENT_RANGE).and_then(sent)
+    answer
 }
 
 fn plain(status: StatusCode) -> Response<Body> {
@@ -531,34 +534,4 @@ fn plain(status: StatusCode) -> Response<Body> {
 
 fn full(bytes: Bytes) -> Body {
     Full::new(bytes).map_err(|never| match never {}).boxed()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_range_that_was_asked_for_fits() {
-        let fits = |asked: &'static str, sent: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(CONTENT_RANGE, HeaderValue::from_static(sent));
-            fits(Some(&HeaderValue::from_static(asked)), &headers)
-        };
-        assert!(fits("bytes=100-", "bytes 100-199/200"));
-        assert!(fits("bytes=0-", "bytes 0-199/200"));
-        assert!(fits("bytes=100-", "bytes 100-199/*"));
-        for sent in [
-            "bytes 0-199/200",
-            "bytes 101-199/200",
-            "bytes 1000-1999/2000",
-            "bytes 100-150/200",
-            "bytes 100-199/0",
-            "bytes */200",
-            "100-199/200",
-            "",
-        ] {
-            assert!(!fits("bytes=100-", sent), "{sent:?}");
-        }
-        assert!(!super::fits(None, &HeaderMap::new()));
-    }
 }

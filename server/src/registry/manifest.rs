@@ -11,8 +11,9 @@ use crate::error::{Error, Result};
 
 /// Bytes of a manifest or index at most, as other engines have it.
 pub const MANIFEST_BYTES_MAX: u64 = 4 << 20;
-/// Bytes of an image config at most.
-pub const CONFIG_BYTES_MAX: u64 = 8 << 20;
+/// Bytes of an image config at most. Some of what it may hold takes thirty times as much once it is
+/// read (`{}` for a step of its history).
+pub const CONFIG_BYTES_MAX: u64 = 1 << 20;
 /// Entries of an index at most.
 const INDEX_ENTRIES_MAX: usize = 1_000;
 
@@ -192,7 +193,7 @@ struct RawDescriptor {
 
 /// Reads a manifest or index. `content_type` is what the registry called it, if it did.
 pub fn parse(bytes: &[u8], content_type: Option<&str>) -> Result<Document> {
-    let raw: RawDocument = serde_json::from_slice(bytes)
+    let raw: RawDocument = serde_json::from_str(text(bytes)?)
         .map_err(|error| wrong(format!("the manifest cannot be read: {error}")))?;
     if raw.schema_version != 2 || raw.fs_layers.is_some() {
         return Err(wrong("the manifest is of a schema other than 2"));
@@ -326,7 +327,7 @@ pub fn choose(entries: &[IndexEntry]) -> Result<&IndexEntry> {
 
 /// Reads an image's config and holds it against its manifest's number of layers.
 pub fn parse_config(bytes: &[u8], layers: usize) -> Result<ImageConfig> {
-    let config: ImageConfig = serde_json::from_slice(bytes)
+    let config: ImageConfig = serde_json::from_str(text(bytes)?)
         .map_err(|error| wrong(format!("the image's config cannot be read: {error}")))?;
     let host = host_platform();
     if config.os != host.os || config.architecture != host.architecture {
@@ -342,6 +343,11 @@ pub fn parse_config(bytes: &[u8], layers: usize) -> Result<ImageConfig> {
         )));
     }
     Ok(config)
+}
+
+/// JSON is UTF-8 (RFC 8259, section 8.1), in what is passed over as well.
+fn text(bytes: &[u8]) -> Result<&str> {
+    std::str::from_utf8(bytes).map_err(|_| wrong("a document of the image is not UTF-8"))
 }
 
 fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
@@ -402,6 +408,9 @@ mod tests {
         assert!(read(&old, None).is_err());
         let twice = manifest().to_string().replacen('{', "{\"layers\":[],", 1);
         assert!(parse(twice.as_bytes(), None).is_err());
+        let other = manifest().to_string().replacen('{', "{\"x\":\"?\",", 1).into_bytes();
+        let other: Vec<u8> = other.into_iter().map(|b| if b == b'?' { 0xff } else { b }).collect();
+        assert!(parse(&other, None).is_err());
         let deep =
             format!("{{\"schemaVersion\":2,\"x\":{}{}}}", "[".repeat(9999), "]".repeat(9999));
         assert!(parse(deep.as_bytes(), None).is_err());

@@ -10,9 +10,10 @@ mod challenge;
 pub mod client;
 mod gateway;
 pub mod manifest;
-mod outbound;
+pub mod outbound;
 pub mod policy;
 pub mod probe;
+mod range;
 pub mod reference;
 
 pub use client::{Credentials, Registry, Session};

@@ -6,7 +6,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, HeaderMap, LOCATION};
@@ -19,8 +19,8 @@ use crate::error::{Error, Result};
 /// Hops of one request at most.
 const HOPS_MAX: usize = 6;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-/// Without a byte for this long, a transfer has failed.
-pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// What a registry must send in each `stall_secs` of a transfer, in bytes.
+pub const PACE_BYTES: u64 = 32 << 10;
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Files of the operator's (certificates, the proxy's password) are read up to this.
 const FILE_BYTES_MAX: u64 = 4 << 20;
@@ -30,6 +30,37 @@ pub struct Outbound {
     policy: Policy,
     public: Client,
     listed: Client,
+    stall: Duration,
+}
+
+/// Holds a transfer to a pace: a byte now and then is no progress, but keeps every other limit away.
+pub struct Pace {
+    stall: Duration,
+    since: Instant,
+    bytes: u64,
+}
+
+impl Pace {
+    /// Begins now.
+    pub fn new(stall: Duration) -> Self {
+        Self { stall, since: Instant::now(), bytes: 0 }
+    }
+
+    /// So many bytes have come.
+    ///
+    /// # Errors
+    /// When they, and those before them, are too few for the time that they took.
+    pub fn came(&mut self, count: usize) -> Result<()> {
+        self.bytes += count as u64;
+        if self.since.elapsed() < self.stall {
+            return Ok(());
+        }
+        if self.bytes < PACE_BYTES {
+            return Err(Error::unavailable("registry.stalled", "the registry sends too slowly"));
+        }
+        (self.since, self.bytes) = (Instant::now(), 0);
+        Ok(())
+    }
 }
 
 impl Outbound {
@@ -47,11 +78,12 @@ impl Outbound {
             Some(path) => certificates(path)?,
             None => Vec::new(),
         };
+        let stall = Duration::from_secs(config.stall_secs);
         let build = |builder: ClientBuilder| {
             builder
                 .redirect(reqwest::redirect::Policy::none())
                 .connect_timeout(CONNECT_TIMEOUT)
-                .read_timeout(IDLE_TIMEOUT)
+                .read_timeout(stall)
                 .pool_idle_timeout(POOL_IDLE_TIMEOUT)
                 .user_agent(concat!("berth/", env!("CARGO_PKG_VERSION")))
                 .tls_certs_merge(certificates.iter().cloned())
@@ -71,12 +103,17 @@ impl Outbound {
                 build(Client::builder().proxy(proxy(address, credentials)?))?
             }
         };
-        Ok(Self { policy, public, listed })
+        Ok(Self { policy, public, listed, stall })
     }
 
     /// What the operator allows.
     pub fn policy(&self) -> &Policy {
         &self.policy
+    }
+
+    /// How long a registry may send next to nothing.
+    pub fn stall(&self) -> Duration {
+        self.stall
     }
 
     /// Sends a request and follows redirects; `Authorization` goes to the first hop's origin only.
@@ -149,7 +186,12 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 }
 
 /// Reads a body of `bytes_max` bytes at most.
-pub async fn read_capped(mut response: Response, bytes_max: u64, what: &str) -> Result<Bytes> {
+pub async fn read_capped(
+    mut response: Response,
+    bytes_max: u64,
+    mut pace: Pace,
+    what: &str,
+) -> Result<Bytes> {
     let too_large =
         || Error::exhausted("image.too-large", format!("{what} is larger than {bytes_max} bytes"));
     if response.content_length().is_some_and(|length| length > bytes_max) {
@@ -161,6 +203,7 @@ pub async fn read_capped(mut response: Response, bytes_max: u64, what: &str) -> 
             return Err(too_large());
         }
         bytes.extend_from_slice(&chunk);
+        pace.came(chunk.len())?;
     }
     Ok(bytes.freeze())
 }
@@ -174,6 +217,9 @@ pub fn transport_error(error: &reqwest::Error) -> Error {
             return Error::denied("registry.forbidden", source.to_string());
         }
         cause = source;
+    }
+    if error.is_timeout() && !error.is_connect() {
+        return Error::unavailable("registry.stalled", format!("{host} sends nothing"));
     }
     let why =
         if error.is_timeout() { "it did not answer in time".into() } else { cause.to_string() };

@@ -15,7 +15,7 @@ use url::{Host, Url};
 use crate::error::{Error, Result};
 
 /// `[registries]`.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RegistriesConfig {
     /// The only registries that images may come from, as in references (`docker.io`, `ghcr.io`,
@@ -36,6 +36,26 @@ pub struct RegistriesConfig {
     pub proxy: Option<String>,
     /// A file with `user:password` for the proxy.
     pub proxy_credentials_file: Option<PathBuf>,
+    /// A registry that sends nothing for so many seconds, or hardly anything, has failed.
+    pub stall_secs: u64,
+}
+
+/// Least and greatest `stall_secs`.
+pub const STALL_SECS: std::ops::RangeInclusive<u64> = 1..=600;
+
+impl Default for RegistriesConfig {
+    fn default() -> Self {
+        Self {
+            allowed: Vec::new(),
+            insecure: Vec::new(),
+            internal: Vec::new(),
+            forbidden_networks: Vec::new(),
+            ca_file: None,
+            proxy: None,
+            proxy_credentials_file: None,
+            stall_secs: 30,
+        }
+    }
 }
 
 /// Which addresses a host may have.

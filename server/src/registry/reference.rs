@@ -58,6 +58,9 @@ impl FromStr for ImageReference {
         if text.len() > REFERENCE_BYTES_MAX {
             return Err(wrong("it is too long"));
         }
+        if text.parse::<Digest>().is_ok() {
+            return Err(wrong("a digest alone does not say of which repository"));
+        }
         let (named, digest) = match text.split_once('@') {
             Some((named, digest)) => {
                 let digest = digest.parse::<Digest>();
@@ -80,7 +83,7 @@ impl FromStr for ImageReference {
         if !is_registry(registry) {
             return Err(wrong("what stands before the first '/' is no host, nor host:port"));
         }
-        if path.len() > NAME_BYTES_MAX || !path.split('/').all(is_component) {
+        if !path.split('/').all(is_component) {
             return Err(wrong(
                 "a name is lower-case letters and digits, with single '.', '_', '__' or '-' \
                  between them, in parts with '/' between them",
@@ -90,8 +93,15 @@ impl FromStr for ImageReference {
             known if known == "index.docker.io" => DEFAULT_REGISTRY.to_owned(),
             other => other,
         };
+        // In small letters it would be read as a part of a name at docker.io: another image.
+        if !registry.contains(['.', ':']) && registry != "localhost" {
+            return Err(wrong("a registry's name has a '.' in it, or a port behind it"));
+        }
         let official = registry == DEFAULT_REGISTRY && !path.contains('/');
         let repository = if official { format!("library/{path}") } else { path.to_owned() };
+        if repository.len() > NAME_BYTES_MAX {
+            return Err(wrong("a name is at most 255 bytes long"));
+        }
         let tag = match (tag, &digest) {
             (None, None) => Some("latest".to_owned()),
             (tag, _) => tag.map(str::to_owned),
@@ -222,9 +232,21 @@ mod tests {
         let short = "busybox@sha256:abc";
         let upper = format!("busybox@sha256:{}", "A".repeat(64));
         let md5 = "busybox@md5:d41d8cd98f00b204e9800998ecf8427e";
-        for text in
-            ["", "UPPER/Case", "a b", "../etc", "busybox:", "a:b:c", &long, short, &upper, md5]
-        {
+        let bare = format!("sha256:{}", "a".repeat(64));
+        for text in [
+            "",
+            &bare,
+            "UPPER/Case",
+            "Host/x",
+            "a b",
+            "../etc",
+            "busybox:",
+            "a:b:c",
+            &long,
+            short,
+            &upper,
+            md5,
+        ] {
             assert!(text.parse::<ImageReference>().is_err(), "{text}");
         }
     }

@@ -125,6 +125,12 @@ fn prefixes(list: &mut List) {
     list.ok_bytes("no magic", with(b"", b"", b'0'));
     list.ok_bytes("GNU magic", with(GNU, b"", b'0'));
     list.no_bytes("POSIX prefix of a sparse file", with(POSIX, b"dir", b'S'));
+    for (kind, shown) in
+        [(b'x', "PAX header"), (b'g', "global header"), (b'L', "long name"), (b'K', "long target")]
+    {
+        list.no_bytes(format!("{shown} without a magic"), with(b"", b"", kind));
+        list.no_bytes(format!("{shown} of an unknown version"), with(b"ustar\x0011", b"", kind));
+    }
     list.no_bytes("another magic and a prefix", with(b"ustar\x0011", b"dir", b'Z'));
 }
 

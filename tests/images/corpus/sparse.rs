@@ -62,8 +62,13 @@ pub(super) fn cases(list: &mut List) {
         bytes[..512].copy_from_slice(&block);
         bytes[..512].to_vec()
     });
-    list.ok("form 0.1", &[form_0_1("1024,512", &data, "4096")]);
-    list.ok("form 1.0", &[form_1_0("1\n1024\n512\n", &data, "4096")]);
+    by_pax(list, &data);
+    odd(list, &data);
+}
+
+fn by_pax(list: &mut List, data: &[u8]) {
+    list.ok("form 0.1", &[form_0_1("1024,512", data, "4096")]);
+    list.ok("form 1.0", &[form_1_0("1\n1024\n512\n", data, "4096")]);
     for (what, map) in [
         ("an odd number of figures", "1024,512,2048"),
         ("no figure", ""),
@@ -73,7 +78,7 @@ pub(super) fn cases(list: &mut List) {
         ("a sum of 2^64", "0,9223372036854775807,1,9223372036854775807"),
         ("another sum", "1024,511"),
     ] {
-        list.no(format!("form 0.1, {what}"), &[form_0_1(map, &data, "4096")]);
+        list.no(format!("form 0.1, {what}"), &[form_0_1(map, data, "4096")]);
     }
     for (what, map) in [
         ("no count", "\n1024\n512\n"),
@@ -84,34 +89,37 @@ pub(super) fn cases(list: &mut List) {
         ("runs that go back", "2\n2048\n256\n0\n256\n"),
         ("a run beyond the end", "1\n4095\n512\n"),
     ] {
-        list.no(format!("form 1.0, {what}"), &[form_1_0(map, &data, "4096")]);
+        list.no(format!("form 1.0, {what}"), &[form_1_0(map, data, "4096")]);
     }
+}
+
+fn odd(list: &mut List, data: &[u8]) {
     list.no(
         "1 TiB with data at its end",
-        &[form_1_0("1\n1099511627264\n512\n", &data, "1099511627776")],
+        &[form_1_0("1\n1099511627264\n512\n", data, "1099511627776")],
     );
     list.no("1 TiB of nothing", &[form_1_0("0\n", b"", "1099511627776")]);
     list.no(
         "up and out by its name",
-        &[form_1_0("1\n0\n512\n", &data, "512").pax("GNU.sparse.name", "../canary/secret")],
+        &[form_1_0("1\n0\n512\n", data, "512").pax("GNU.sparse.name", "../canary/secret")],
     );
     list.no(
         "NUL in its name",
-        &[form_1_0("1\n0\n512\n", &data, "512").pax("GNU.sparse.name", "a\0b")],
+        &[form_1_0("1\n0\n512\n", data, "512").pax("GNU.sparse.name", "a\0b")],
     );
-    list.no("an empty name", &[form_1_0("1\n0\n512\n", &data, "512").pax("GNU.sparse.name", "")]);
+    list.no("an empty name", &[form_1_0("1\n0\n512\n", data, "512").pax("GNU.sparse.name", "")]);
     list.no(
         "version 2",
-        &[f("x", &data)
+        &[f("x", data)
             .pax("GNU.sparse.major", "2")
             .pax("GNU.sparse.minor", "0")
             .pax("GNU.sparse.realsize", "512")],
     );
     list.no(
         "no size",
-        &[f("x", &data).pax("GNU.sparse.map", "0,512").pax("GNU.sparse.numblocks", "1")],
+        &[f("x", data).pax("GNU.sparse.map", "0,512").pax("GNU.sparse.numblocks", "1")],
     );
-    list.no("an unknown key", &[form_0_1("0,512", &data, "512").pax("GNU.sparse.evil", "1")]);
+    list.no("an unknown key", &[form_0_1("0,512", data, "512").pax("GNU.sparse.evil", "1")]);
     list.no("a directory", &[d("x").pax("GNU.sparse.map", "0,0").pax("GNU.sparse.size", "0")]);
     list.no(
         "a fifo",

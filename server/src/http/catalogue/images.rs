@@ -157,7 +157,7 @@ pub(super) const KNOWN: &[Known] = &[
     ),
     known(
         "registry.stalled",
-        409,
+        503,
         "The registry sends too slowly",
         "Too few bytes came for too long, so the pull was given up.",
         "Pull again: layers that are complete are not fetched twice.",

@@ -2,6 +2,7 @@
 //! files in it count, by their exact names; nothing is extracted, no name ever meets the host's file
 //! system, and everything is capped.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::io::{Read, Seek, SeekFrom};
 
@@ -19,8 +20,11 @@ use crate::registry::manifest::{
 const FILES_MAX: usize = 10_000;
 /// Images in an archive at most.
 const IMAGES_MAX: usize = 16;
-/// Entries of an index at most: an image has one for each of its names.
+/// Entries of an index at most, which has one for each of an image's names, and names of an image.
 const ENTRIES_MAX: usize = 128;
+/// Bytes of headers from one file to the next at most: the reader keeps long names in memory, as long
+/// as an archive says that they are.
+const HEADERS_BYTES_MAX: u64 = 1 << 20;
 /// Bytes of a name at most.
 const NAME_BYTES_MAX: usize = 512;
 
@@ -91,14 +95,39 @@ struct LayoutEntry {
     annotations: HashMap<String, String>,
 }
 
+/// An upload of which only so much is read at a time; contents are skipped.
+struct Headers<'a> {
+    file: &'a std::fs::File,
+    left: &'a Cell<u64>,
+}
+
+impl Read for Headers<'_> {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.file.take(self.left.get()).read(out)?;
+        if count == 0 && self.left.get() == 0 {
+            return Err(std::io::Error::other("its headers are too long"));
+        }
+        self.left.set(self.left.get() - count as u64);
+        Ok(count)
+    }
+}
+
+impl Seek for Headers<'_> {
+    fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
+        self.file.seek(to)
+    }
+}
+
 impl Archive {
     /// Finds the files in an upload.
     pub fn open(file: std::fs::File) -> Result<Self> {
         let length = file.metadata().map_err(unreadable)?.len();
         let mut parts = HashMap::new();
-        let mut reader = tar::Archive::new(&file);
+        let left = Cell::new(HEADERS_BYTES_MAX);
+        let mut reader = tar::Archive::new(Headers { file: &file, left: &left });
         for (count, entry) in reader.entries_with_seek().map_err(unreadable)?.enumerate() {
             let entry = entry.map_err(unreadable)?;
+            left.set(HEADERS_BYTES_MAX);
             if count >= FILES_MAX {
                 return Err(wrong("it holds too many files"));
             }
@@ -179,6 +208,9 @@ impl Archive {
         }
         let manifest = synthetic_manifest(&config_bytes, &layers);
         let names = saved.repo_tags.unwrap_or_default();
+        if names.len() > ENTRIES_MAX {
+            return Err(wrong("an image in it has too many names"));
+        }
         Ok(Found { names, manifest, config_bytes, config, layers })
     }
 
@@ -231,6 +263,9 @@ impl Archive {
         manifest: &ImageManifest,
     ) -> Result<Found> {
         let config_bytes = self.blob(&manifest.config.digest, CONFIG_BYTES_MAX)?;
+        if config_bytes.len() as u64 != manifest.config.bytes {
+            return Err(crate::registry::client::mismatch("the image's config"));
+        }
         let config = manifest::parse_config(&config_bytes, manifest.layers.len())?;
         let mut layers = Vec::new();
         for layer in &manifest.layers {

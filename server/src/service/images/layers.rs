@@ -1,7 +1,7 @@
 //! Brings one layer here: over the network or from what is stored, verified and unpacked.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use berth_runtime::digest::Digest;
 use berth_runtime::id::PrincipalId;
@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::inventory::images;
 use crate::registry::client::mismatch;
 use crate::registry::manifest::LayerBlob;
+use crate::registry::outbound::PACE_BYTES;
 use crate::registry::{ImageReference, Session};
 use crate::timing::Phases;
 
@@ -26,9 +27,6 @@ const ATTEMPTS_MAX: u32 = 5;
 const ATTEMPT_BYTES: u64 = 64 << 20;
 /// Before the second attempt; each further one waits twice as long.
 const PAUSE: Duration = Duration::from_millis(250);
-/// A transfer must bring this much in each such time, or it has failed.
-const PACE_BYTES: u64 = 64 << 10;
-const PACE_TIME: Duration = Duration::from_secs(60);
 /// The pipe to the unpacker.
 const PIPE_BYTES: i32 = 1 << 20;
 
@@ -154,9 +152,16 @@ async fn download(
         if result.is_ok() && incoming.bytes() >= blob.bytes {
             break;
         }
-        attempts = if incoming.bytes() - before >= ATTEMPT_BYTES { 1 } else { attempts + 1 };
+        let came = incoming.bytes() - before;
+        attempts = if came >= ATTEMPT_BYTES { 1 } else { attempts + 1 };
         let why = match result {
             Ok(()) => "it ended before its end".to_owned(),
+            // A registry that has stalled once will again, unless it had brought something.
+            Err(Error::Unavailable(refusal))
+                if refusal.code == "registry.stalled" && came < PACE_BYTES =>
+            {
+                return Err(Error::Unavailable(refusal));
+            }
             // Only a transfer that had begun is worth another try.
             Err(Error::Unavailable(refusal)) if incoming.bytes() > 0 => refusal.detail,
             Err(error) => return Err(error),
@@ -193,7 +198,6 @@ async fn transfer(
     let have = incoming.bytes();
     let mut stream = source.session.blob(&blob.digest, have).await?;
     let mut skip = have - stream.start;
-    let mut pace = (Instant::now(), have);
     while let Some(chunk) = stream.next().await? {
         let skipped = skip.min(chunk.len() as u64);
         skip -= skipped;
@@ -209,12 +213,6 @@ async fn transfer(
             *unpacker = None;
         }
         wanted.progress.reached(incoming.bytes());
-        if pace.0.elapsed() > PACE_TIME {
-            if incoming.bytes() - pace.1 < PACE_BYTES {
-                return Err(Error::conflict("registry.stalled", "the registry sends too slowly"));
-            }
-            pace = (Instant::now(), incoming.bytes());
-        }
     }
     Ok(())
 }

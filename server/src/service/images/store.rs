@@ -47,10 +47,13 @@ pub struct Pinned {
 /// Bytes on their way in. Dropped without [`Incoming::commit`], they leave nothing.
 pub struct Incoming {
     file: Option<File>,
-    path: PathBuf,
+    place: Temporary,
     hash: Sha256,
     bytes: u64,
 }
+
+/// A file below `store/tmp/`, gone when this is.
+struct Temporary(PathBuf);
 
 impl Content {
     /// Opens the store, makes what is missing, and drops what an earlier server was still receiving.
@@ -93,9 +96,16 @@ impl Content {
     /// Begins to receive a blob.
     pub async fn receive(&self) -> Result<Incoming> {
         let path = self.temporary.join(random_id()?);
-        let mut file = File::create_new(&path).await.map_err(disk("create a blob"))?;
+        // Whoever waits here may be cancelled while the file is made: then its owner goes with it.
+        let made = tokio::task::spawn_blocking(move || {
+            let file = std::fs::File::create_new(&path)?;
+            Ok((file, Temporary(path)))
+        });
+        let made = made.await.map_err(|source| Error::broken("create a blob", source))?;
+        let (file, place) = made.map_err(disk("create a blob"))?;
+        let mut file = File::from_std(file);
         file.set_max_buf_size(BUFFER_BYTES);
-        Ok(Incoming { file: Some(file), path, hash: Sha256::new(), bytes: 0 })
+        Ok(Incoming { file: Some(file), place, hash: Sha256::new(), bytes: 0 })
     }
 
     /// Stores bytes that are in memory.
@@ -187,7 +197,7 @@ impl Incoming {
         if let Some(file) = &mut self.file {
             file.flush().await.map_err(disk("write an upload"))?;
         }
-        std::fs::File::open(&self.path).map_err(disk("open an upload"))
+        std::fs::File::open(&self.place.0).map_err(disk("open an upload"))
     }
 
     /// Names the blob, if it is what it should be; on disk when this returns.
@@ -199,7 +209,7 @@ impl Incoming {
         file.flush().await.map_err(disk("write a blob"))?;
         let file = file.into_std().await;
         let (from, to, directory) =
-            (self.path.clone(), content.path(digest), content.blobs.clone());
+            (self.place.0.clone(), content.path(digest), content.blobs.clone());
         let named = tokio::task::spawn_blocking(move || {
             file.sync_all()?;
             std::fs::rename(from, to)?;
@@ -210,9 +220,9 @@ impl Incoming {
     }
 }
 
-impl Drop for Incoming {
+impl Drop for Temporary {
     fn drop(&mut self) {
-        match std::fs::remove_file(&self.path) {
+        match std::fs::remove_file(&self.0) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::warn!(error = %error, "an unfinished download was not removed");
             }

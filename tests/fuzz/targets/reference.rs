@@ -1,0 +1,4 @@
+//! Fuzzes the parser that `berth_fuzz::targets::reference` names.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| berth_fuzz::targets::reference(bytes));
