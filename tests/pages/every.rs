@@ -28,13 +28,13 @@ const BUSYBOX: &str = "docker.io/tools/busybox:1";
 const NOT_LOOKED_AT: [&str; 2] = ["/", "/assets/{name}"];
 
 /// Objects to look at.
-struct Seen {
-    container: String,
-    ended: String,
-    image: String,
-    person: String,
-    operation: String,
-    token: String,
+pub(crate) struct Seen {
+    pub(crate) container: String,
+    pub(crate) ended: String,
+    pub(crate) image: String,
+    pub(crate) person: String,
+    pub(crate) operation: String,
+    pub(crate) token: String,
 }
 
 #[tokio::test]
@@ -106,7 +106,7 @@ async fn an_empty_machine_is_open_to_everybody_too() {
 }
 
 /// Where each page is looked at, by its route.
-fn visits(seen: &Seen) -> BTreeMap<&'static str, Vec<String>> {
+pub(crate) fn visits(seen: &Seen) -> BTreeMap<&'static str, Vec<String>> {
     let one = |path: &str| vec![path.to_owned()];
     let of = |rest: &str| vec![format!("/containers/{}{rest}", seen.container)];
     BTreeMap::from([
@@ -154,7 +154,7 @@ fn visits(seen: &Seen) -> BTreeMap<&'static str, Vec<String>> {
 }
 
 /// The paths of all pages that can be opened, from the server itself.
-fn pages() -> Vec<String> {
+pub(crate) fn pages() -> Vec<String> {
     let told = Command::new(programs::berth())
         .args(["openapi", "--routes"])
         .output()
@@ -195,12 +195,12 @@ async fn furnish(server: &TestServer) -> Seen {
     }
 }
 
-fn first_id(list: &Value) -> String {
+pub(crate) fn first_id(list: &Value) -> String {
     list["items"][0]["id"].as_str().expect("a first item has an id").to_owned()
 }
 
 /// Notes what the content security policy refuses, from now on, on each page that is opened.
-async fn watch(browser: &Browser) {
+pub(crate) async fn watch(browser: &Browser) {
     let source = "window.refused = []; addEventListener('securitypolicyviolation', (event) => \
          window.refused.push(`${event.violatedDirective} ${event.blockedURI}`));";
     browser.devtools("Page.addScriptToEvaluateOnNewDocument", json!({"source": source})).await;
@@ -234,4 +234,9 @@ async fn look(browser: &Browser, path: &str, axe: &str) -> Vec<String> {
     }
     wrong.extend(browser.complaints().await.into_iter().map(|line| format!("{path}: {line}")));
     wrong
+}
+
+/// A path for people to read.
+pub(crate) fn without_id(path: &str, id: &str) -> String {
+    path.replace(id, "{id}")
 }

@@ -25,6 +25,14 @@ pub(crate) struct Registry {
 impl Image {
     /// Of the host's static busybox.
     pub(crate) fn busybox() -> Self {
+        Self::saying(json!({
+            "config": {"Cmd": ["/bin/sh"], "Env": ["PATH=/bin"]},
+            "history": [{"created_by": "busybox for tests"}],
+        }))
+    }
+
+    /// The same, whose configuration says this of itself.
+    pub(crate) fn saying(mut config: Value) -> Self {
         let program = std::fs::read("/usr/bin/busybox").or_else(|_| std::fs::read("/bin/busybox"));
         let program = program.expect("read busybox (Debian package busybox-static)");
         let mut tar = tar::Builder::new(Vec::new());
@@ -46,13 +54,10 @@ impl Image {
             tar.append_link(&mut header, format!("bin/{name}"), "busybox").expect("add a link");
         }
         let layer = tar.into_inner().expect("end the layer");
-        let config = json!({
-            "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
-            "os": "linux",
-            "config": {"Cmd": ["/bin/sh"], "Env": ["PATH=/bin"]},
-            "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]},
-            "history": [{"created_by": "busybox for tests"}],
-        });
+        config["architecture"] =
+            json!(if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" });
+        config["os"] = json!("linux");
+        config["rootfs"] = json!({"type": "layers", "diff_ids": [digest(&layer)]});
         let config = serde_json::to_vec(&config).expect("write the config");
         let manifest = json!({
             "schemaVersion": 2,

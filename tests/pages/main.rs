@@ -9,6 +9,7 @@ mod containers;
 mod errors;
 mod every;
 mod hands;
+mod hostile;
 mod image;
 mod images;
 mod machine;
