@@ -22,13 +22,13 @@ use std::pin::Pin;
 
 use serde_json::{Value, json};
 use system_tests::client::send;
-use system_tests::{Answer, Client, TestServer, image, programs, requires_root};
+use system_tests::{Answer, Check, Client, TestServer, image, programs, requires_root};
 
-type Making<'a> = Pin<Box<dyn Future<Output = String> + 'a>>;
-type Maker = for<'a> fn(&'a TestServer, &'a Client) -> Making<'a>;
+pub(crate) type Making<'a> = Pin<Box<dyn Future<Output = String> + 'a>>;
+pub(crate) type Maker = for<'a> fn(&'a TestServer, &'a Client) -> Making<'a>;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Who {
+pub(crate) enum Who {
     Public,
     SignedIn,
     Member,
@@ -38,7 +38,7 @@ enum Who {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Reach {
+pub(crate) enum Reach {
     Own,
     Sees,
     Changes,
@@ -46,19 +46,19 @@ enum Reach {
 }
 
 #[derive(Clone, Copy)]
-enum Object {
+pub(crate) enum Object {
     /// No object in the path.
     No,
     /// An object, and how far others reach.
     Made(Maker, Reach),
 }
 
-struct Row {
-    route: &'static str,
-    who: Who,
+pub(crate) struct Row {
+    pub(crate) route: &'static str,
+    pub(crate) who: Who,
     scope: &'static str,
     object: Object,
-    body: &'static str,
+    pub(crate) body: &'static str,
 }
 
 const fn row(route: &'static str, who: Who, scope: &'static str) -> Row {
@@ -74,7 +74,7 @@ const fn object(route: &'static str, who: Who, scope: &'static str, reach: Reach
     Row { route, who, scope, object: Object::Made(container, reach), body: "back=/containers" }
 }
 
-const ROWS: &[Row] = &[
+pub(crate) const ROWS: &[Row] = &[
     row("GET /healthz", Who::Public, ""),
     row("GET /readyz", Who::Public, ""),
     row("GET /api/v1/openapi.json", Who::Public, ""),
@@ -669,8 +669,12 @@ async fn every_route_answers_each_role_as_its_row_says() {
                 _ => client.clone(),
             };
             let answer = try_route(client, row, &random_id(row)).await;
-            if let Some(why) = judge(row, role, page, &answer) {
-                wrong.push(format!("{} as {role}: {why}", row.route));
+            let why = judge(row, role, page, &answer);
+            let variant = format!("{} as {role}", row.route);
+            let control = "whoever may is not refused; each role is tried on each route";
+            let said = why.as_deref().unwrap_or("as its row says");
+            if !(Check { id: "A01", variant: &variant, control }.notes("as its row says", said)) {
+                wrong.push(format!("{variant}: {said}"));
             }
         }
         if let Some(smaller) = scope_below(row.scope) {
@@ -701,7 +705,11 @@ async fn a_foreign_object_answers_exactly_as_one_that_never_existed() {
         let id = make(&server, &callers.owner).await;
         let foreign = try_route(&callers.other, row, &id).await;
         let never = try_route(&callers.other, row, &random_id(row)).await;
-        if foreign.status != 404 || foreign.body_without_id() != never.body_without_id() {
+        let same = foreign.status == 404 && foreign.body_without_id() == never.body_without_id();
+        let variant = format!("{} of another person", row.route);
+        let said = if same { "as one that never existed" } else { "otherwise" };
+        let check = Check { id: "A01", variant: &variant, control: "its owner gets through" };
+        if !check.notes("as one that never existed", said) {
             wrong.push(format!("{}: {foreign:?} is not {never:?}", row.route));
         }
         for (role, client) in [("auditor", &callers.auditor), ("operator", &callers.operator)] {

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use system_tests::instance::PASSWORD;
-use system_tests::{Options, TestServer, requires_root};
+use system_tests::{Check, Options, TestServer, requires_root};
 
 const RACES: usize = 100;
 
@@ -33,7 +33,8 @@ async fn of_a_hundred_races_for_the_setup_exactly_one_wins() {
             other => panic!("{other}: {}", answer.text),
         }
     }
-    assert_eq!(won.len(), 1, "{won:?}");
+    let control = "all of them had the right secret";
+    Check { id: "A09", variant: "100 at once with the secret", control }.sees(1, won.len());
     let winner = server.anonymous().with_cookies_of(&won[0]);
     let people = winner.get("/api/v1/people").await.expect_status(200).json();
     assert_eq!(people["items"].as_array().map(Vec::len), Some(1), "{people}");
@@ -51,7 +52,9 @@ async fn a_stranger_without_the_secret_sets_nothing_up() {
     let anonymous = server.anonymous();
     for wrong in ["", "x", &secret.to_uppercase(), &format!("{secret} ")] {
         let body = json!({"secret": wrong, "name": "eve", "password": PASSWORD});
-        assert_eq!(anonymous.post("/api/v1/setup", &body).await.status, 403);
+        let status = anonymous.post("/api/v1/setup", &body).await.status;
+        let control = "the right secret does it";
+        Check { id: "A09", variant: "a wrong secret", control }.sees(403, status);
     }
     assert_eq!(anonymous.post("/api/v1/setup/secret", &json!(null)).await.status, 401);
     // A newer secret ends the older one.
@@ -85,7 +88,9 @@ async fn only_root_is_taken_on_the_root_socket() {
             .expect("run curl");
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
-    assert_eq!(ask(12_345), "000", "another user got an answer");
+    let control = "root gets an answer by the same program";
+    Check { id: "A09", variant: "another user on the root socket", control }
+        .sees("000", ask(12_345));
     assert_eq!(ask(65_534), "000", "the server's own user got an answer");
     assert_eq!(ask(0), "201", "the control: root gets one");
 }

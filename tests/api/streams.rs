@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use system_tests::client::send;
-use system_tests::{Client, Options, TestServer, requires_root};
+use system_tests::{Check, Client, Options, TestServer, requires_root};
 
 /// A stream must be over this long after its reader's right is.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -85,7 +85,9 @@ async fn open(client: &Client) -> reqwest::Response {
 
 async fn ended(mut stream: reqwest::Response, why: &str) {
     let end = async { while let Ok(Some(_)) = stream.chunk().await {} };
-    assert!(tokio::time::timeout(LIMIT, end).await.is_ok(), "a stream lives on though {why}");
+    let over = tokio::time::timeout(LIMIT, end).await.is_ok();
+    let control = "another's stream lives through all of it";
+    Check { id: "A07", variant: &format!("a stream, when {why}"), control }.sees(true, over);
 }
 
 async fn person_path(client: &Client) -> String {

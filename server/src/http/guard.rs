@@ -5,6 +5,7 @@
 //! then per route ([`enforce`]): who is asking, the rule, cross-site, the time limit.
 
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -27,9 +28,9 @@ use super::reached::Reached;
 use super::routes::{Rule, Surface};
 use super::waiting::{Turn, Waiting};
 use crate::app::App;
-use crate::auth::Caller;
 use crate::auth::budget::Budget;
 use crate::auth::keys::random_text;
+use crate::auth::{Actor, Caller};
 use crate::error::{Error, Result};
 use crate::inventory::audit::Row as AuditRow;
 use crate::service::sessions::{self, Visitor};
@@ -113,10 +114,12 @@ async fn outer(State(app): State<App>, mut request: Request, next: Next) -> Resp
         && let Error::Limited(budget) = error.as_ref()
     {
         rate::tell(budget, reached.client);
-    } else if let (Some(Pending(error)), false) = (&pending, method.is_safe()) {
+    } else if !method.is_safe()
+        && let Some(code) = pending.map(|Pending(error)| error.code().to_owned()).or(seen.refusal())
+    {
         let actor = seen.actor().unwrap_or_else(|| visitor.actor(None, ""));
         let action = format!("{method} {route}");
-        let row = AuditRow::refused(&actor, &action, error.code());
+        let row = AuditRow::refused(&actor, &action, &code);
         if app.refusals.try_send(row).is_err() {
             tracing::warn!(request_id, "a refused request was not audited: too many at once");
         }
@@ -358,26 +361,43 @@ fn add_headers(headers: &mut HeaderMap, surface: Surface, request_id: &str) {
 
 /// What inner layers tell the outermost one of a request.
 #[derive(Debug, Clone, Default)]
-struct Seen(std::sync::Arc<std::sync::Mutex<(Option<String>, Option<crate::auth::Actor>)>>);
+pub(super) struct Seen(Arc<Mutex<Noted>>);
+
+#[derive(Debug, Default)]
+struct Noted {
+    route: Option<String>,
+    actor: Option<Actor>,
+    /// The code of a refusal whose answer is a page like any other.
+    refusal: Option<String>,
+}
 
 impl Seen {
-    fn lock(&self) -> std::sync::MutexGuard<'_, (Option<String>, Option<crate::auth::Actor>)> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Noted> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Somebody was refused and is told so on a page: the audit is to have it as of any refusal.
+    pub(super) fn set_refusal(&self, error: &Error) {
+        self.lock().refusal = Some(error.code().to_owned());
+    }
+
+    fn refusal(&self) -> Option<String> {
+        self.lock().refusal.clone()
     }
 
     fn set_route(&self, route: &str) {
-        self.lock().0 = Some(route.to_owned());
+        self.lock().route = Some(route.to_owned());
     }
 
     fn set_actor(&self, caller: Option<&Caller>) {
-        self.lock().1 = caller.map(|caller| caller.actor.clone());
+        self.lock().actor = caller.map(|caller| caller.actor.clone());
     }
 
     fn route(&self) -> String {
-        self.lock().0.clone().unwrap_or_else(|| "(no route)".to_owned())
+        self.lock().route.clone().unwrap_or_else(|| "(no route)".to_owned())
     }
 
-    fn actor(&self) -> Option<crate::auth::Actor> {
-        self.lock().1.clone()
+    fn actor(&self) -> Option<Actor> {
+        self.lock().actor.clone()
     }
 }

@@ -10,7 +10,6 @@ use berth_web::parts::{Badge, Field};
 use berth_web::shell::{ApiCall, Section, Tone};
 use serde::Deserialize;
 
-use super::entry::refusal;
 use super::form::{Posted, Wrong};
 use super::frame::{Frame, encoded, sentence};
 use crate::app::App;
@@ -99,7 +98,7 @@ async fn make_token(
             (StatusCode::CREATED, Shown { fresh_token: Some(made.secret), ..Shown::default() })
         }
         Err(error) => {
-            let (status, wrong, text) = refusal(error)?;
+            let (status, wrong, text) = frame.refusal(error)?;
             let token_error = if text.is_empty() { sentence(&wrong.rest()) } else { text };
             let token_name = posted.text("token_name").to_owned();
             (status, Shown { token_error, token_name, ..Shown::default() })
@@ -162,7 +161,7 @@ async fn set_login(
             frame.done("/account", &text)
         }
         Err(error) => {
-            let (status, mut wrong, text) = refusal(error)?;
+            let (status, mut wrong, text) = frame.refusal(error)?;
             let mut field = |name: &str, value: &str| Field {
                 value: value.to_owned(),
                 error: sentence(&wrong.take(&format!("/{name}"))),
@@ -235,7 +234,7 @@ async fn change_password(
     match sessions::change_password(&app, &caller, &visitor, present, new).await {
         Ok(()) => frame.done("/account", "Your password is changed; other sessions have ended."),
         Err(error) => {
-            let (status, mut wrong, text) = refusal(error)?;
+            let (status, mut wrong, text) = frame.refusal(error)?;
             let said = [wrong.take("/present_password"), wrong.take("/password")].join(" ");
             let password_error = if text.is_empty() { sentence(said.trim()) } else { text };
             let shown = Shown { password_error, ..Shown::default() };

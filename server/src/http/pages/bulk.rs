@@ -67,6 +67,7 @@ async fn one(
         && is_grave(&caller, &seen.container)
         && posted.text("typed").trim() != seen.container.name
     {
+        frame.note(&Error::field("/typed", "is not its name"));
         let page = ConfirmPage {
             error: format!("That is not its name. Type {} to remove it.", seen.container.name),
             ..remove_question(&frame, &caller, &seen.container, back)
@@ -206,6 +207,9 @@ async fn many(
         }
     });
     let results: Vec<_> = futures_util::stream::iter(work).buffered(AT_ONCE).collect().await;
+    if let Some((_, error)) = results.iter().find_map(|result| result.as_ref().err()) {
+        frame.note(error);
+    }
     let rows: Vec<BulkRow> =
         ids.iter().zip(results).map(|(id, result)| result_row(id, result)).collect();
     let refused = rows.iter().filter(|row| row.tone == Tone::Bad).count();

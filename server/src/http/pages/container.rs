@@ -13,7 +13,6 @@ use berth_web::format::{Moment, bytes, cores, short, span};
 use berth_web::parts::{Badge, Fact, Field};
 use berth_web::shell::{ApiCall, Section, Shell, Tone};
 
-use super::entry::refusal;
 use super::form::{Posted, Wrong, join_words};
 use super::frame::{Frame, sentence};
 use super::request::{SETTINGS, settings_request};
@@ -271,7 +270,7 @@ async fn change_settings(
     match result {
         Ok(_) => frame.done(&format!("/containers/{id}/settings"), "Saved."),
         Err(error) => {
-            let (status, wrong, text): (StatusCode, _, _) = refusal(error)?;
+            let (status, wrong, text): (StatusCode, _, _) = frame.refusal(error)?;
             let page = settings_page(&app, &frame, &caller, &detail, &posted, wrong, text);
             frame.page_with(status, &page)
         }

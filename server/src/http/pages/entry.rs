@@ -73,7 +73,7 @@ async fn complete_setup(
     match setup::complete(&app, &visitor, secret, name, posted.exact("password")).await {
         Ok(done) => enter(&app, &frame, &done, "/home"),
         Err(error) => {
-            let (status, wrong, text) = refusal(error)?;
+            let (status, wrong, text) = frame.refusal(error)?;
             frame.page_with(status, &setup_page(&frame, &posted, wrong, text))
         }
     }
@@ -113,7 +113,7 @@ async fn sign_in(
     match sessions::sign_in(&app, &visitor, name, posted.exact("password")).await {
         Ok(done) => enter(&app, &frame, &done, next),
         Err(error) => {
-            let (status, _, text) = refusal(error)?;
+            let (status, _, text) = frame.refusal(error)?;
             frame.page_with(status, &sign_in_page(&frame, name, next, text))
         }
     }
@@ -153,7 +153,7 @@ async fn accept_invitation(
     match result {
         Ok(done) => enter(&app, &frame, &done, "/home"),
         Err(error) => {
-            let (status, mut wrong, text) = refusal(error)?;
+            let (status, mut wrong, text) = frame.refusal(error)?;
             let text = if text.is_empty() { sentence(&wrong.take("")) } else { text };
             let (name, secret) = (posted.text("name").to_owned(), secret.to_owned());
             frame.page_with(status, &invitation_page(&frame, name, secret, text))

@@ -18,10 +18,12 @@ use berth_web::Template;
 use berth_web::format::bytes;
 use berth_web::shell::{ENTRIES, Entry, Flash, Section, Shell, Strip, Theme, Tone, Viewer};
 
+use super::entry::refusal;
+use super::form::Wrong;
 use crate::app::App;
 use crate::auth::{Caller, Role};
 use crate::error::{Error, Result};
-use crate::http::guard::cookie;
+use crate::http::guard::{Seen, cookie};
 use crate::http::reached::Reached;
 use crate::http::routes::Access;
 use crate::service::machine::{self, Disk};
@@ -47,6 +49,7 @@ pub(super) struct Frame {
     /// The request's `Cookie` headers alone.
     cookies: HeaderMap,
     strips: Vec<Strip>,
+    seen: Seen,
 }
 
 impl FromRequestParts<App> for Frame {
@@ -69,6 +72,7 @@ impl FromRequestParts<App> for Frame {
             origin: reached.map(Reached::origin).unwrap_or_default(),
             https: reached.is_some_and(|reached| reached.https),
             cookies: headers.get_all(COOKIE).iter().map(|value| (COOKIE, value.clone())).collect(),
+            seen: parts.extensions.get::<Seen>().cloned().unwrap_or_default(),
             instance,
         })
     }
@@ -151,8 +155,25 @@ impl Frame {
     pub(super) fn refused(&self, path: &str, error: Error) -> Result<Response> {
         match error {
             Error::Broken { .. } | Error::Unauthenticated | Error::NotFound(_) => Err(error),
-            refusal => self.tell(path, Tone::Bad, &sentence(&refusal.to_string())),
+            refusal => {
+                self.seen.set_refusal(&refusal);
+                self.tell(path, Tone::Bad, &sentence(&refusal.to_string()))
+            }
         }
+    }
+
+    /// Notes that something was refused though the page goes on.
+    pub(super) fn note(&self, error: &Error) {
+        self.seen.set_refusal(error);
+    }
+
+    /// Status, field errors and text of a form that was refused.
+    ///
+    /// # Errors
+    /// What is no refusal.
+    pub(super) fn refusal(&self, error: Error) -> Result<(StatusCode, Wrong, String)> {
+        self.note(&error);
+        refusal(error)
     }
 
     /// The outcome of an action, told on the page at `path`.

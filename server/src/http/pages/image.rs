@@ -12,7 +12,6 @@ use berth_web::parts::{Fact, Field};
 use berth_web::shell::{ApiCall, Section};
 use serde::Deserialize;
 
-use super::entry::refusal;
 use super::form::{Posted, join_words};
 use super::frame::{Frame, encoded, sentence};
 use super::images::{acts, is_tag, is_usable, launch_path, may_change, name_of};
@@ -200,7 +199,7 @@ async fn tag(
     match images::tag(&app, &caller, &id, reference, &Expected::default()).await {
         Ok(_) => frame.done(&format!("/images/{id}"), "The image has one more name."),
         Err(error) => {
-            let (status, mut wrong, text) = refusal(error)?;
+            let (status, mut wrong, text) = frame.refusal(error)?;
             let error = match wrong.take("/reference") {
                 said if said.is_empty() => text,
                 said => sentence(&said),

@@ -12,7 +12,6 @@ use berth_web::parts::{Act, Field, Scope};
 use berth_web::shell::{ApiCall, Mark, Section};
 use serde::Deserialize;
 
-use super::entry::refusal;
 use super::form::{Posted, Wrong};
 use super::frame::{Frame, encoded, sentence};
 use super::operations::work;
@@ -79,7 +78,7 @@ async fn pull(
     match images::pull(&app, &caller, posted.text("reference"), None).await {
         Ok(_) => frame.on("/images"),
         Err(error) => {
-            let (status, wrong, error) = refusal(error)?;
+            let (status, wrong, error) = frame.refusal(error)?;
             let shown = Shown { posted, wrong, error, ..Shown::default() };
             show(&app, &frame, &caller, status, shown).await
         }
@@ -99,7 +98,7 @@ async fn import(
     match result {
         Ok(_) => frame.done("/images", "The archive is here; its layers are being unpacked."),
         Err(error) => {
-            let (status, wrong, error) = refusal(error)?;
+            let (status, wrong, error) = frame.refusal(error)?;
             let import_error = if error.is_empty() { sentence(&wrong.rest()) } else { error };
             let shown = Shown { import_error, ..Shown::default() };
             show(&app, &frame, &caller, status, shown).await

@@ -101,12 +101,13 @@ async fn launch(
             frame.done(&format!("/containers/{}", view.id), &text)
         }
         Err(error @ Error::NotFound(_)) => {
+            frame.note(&error);
             let text = sentence(&error.to_string());
             let page = page(&app, &frame, &caller, &posted, Wrong::default(), text).await?;
             frame.page_with(StatusCode::UNPROCESSABLE_ENTITY, &page)
         }
         Err(error) => {
-            let (status, wrong, text) = refusal(error)?;
+            let (status, wrong, text) = frame.refusal(error)?;
             let page = page(&app, &frame, &caller, &posted, wrong, text).await?;
             frame.page_with(status, &page)
         }

@@ -11,7 +11,6 @@ use berth_web::parts::{Act, Badge, Field};
 use berth_web::people::{Invitation, ListPage, Row};
 use berth_web::shell::{ApiCall, Section, Tone};
 
-use super::entry::refusal;
 use super::form::{Posted, Wrong};
 use super::frame::{Frame, encoded};
 use super::person;
@@ -67,7 +66,7 @@ async fn add(
         "user" | "" => Role::User,
         other => {
             let error = Error::field("/role", format!("{other:?} is no role"));
-            let (status, wrong, error) = refusal(error)?;
+            let (status, wrong, error) = frame.refusal(error)?;
             let shown = Shown { posted, wrong, error, invitation: None };
             return show(&app, &frame, &caller, status, &first_page(), shown).await;
         }
@@ -79,7 +78,7 @@ async fn add(
             (StatusCode::CREATED, Shown { invitation, ..Shown::default() })
         }
         Err(error) => {
-            let (status, wrong, error) = refusal(error)?;
+            let (status, wrong, error) = frame.refusal(error)?;
             (status, Shown { posted, wrong, error, invitation: None })
         }
     };

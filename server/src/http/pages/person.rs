@@ -11,7 +11,6 @@ use berth_web::parts::{Act, Fact, Field};
 use berth_web::people::{ActivityRow, ContainerRow, ImageRow, Invitation, PersonPage};
 use berth_web::shell::{ApiCall, Section};
 
-use super::entry::refusal;
 use super::form::Posted;
 use super::frame::{Frame, encoded};
 use super::people::{acts, fresh, state};
@@ -86,6 +85,7 @@ async fn give_role(
         }
         Err(error) => error,
     };
+    frame.note(&error);
     let beside = match error {
         Error::Stale { .. } => {
             let now = people::find(&app, &caller, id).await?;
@@ -99,7 +99,7 @@ async fn give_role(
             Beside { error, role, invitation: None }
         }
         error => {
-            let (status, _, text) = refusal(error)?;
+            let (status, _, text) = frame.refusal(error)?;
             let role = Some(Field::new(role.as_str()));
             let beside = Beside { error: text, role, invitation: None };
             return show(&app, &frame, &caller, (id, status), beside).await;
