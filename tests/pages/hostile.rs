@@ -187,19 +187,15 @@ fn registry(seed: Seed) -> String {
     host
 }
 
-/// Puts a text wherever one can be put.
-async fn furnish(server: &TestServer, olga: &Client, seed: Seed, registry: &str) -> Seen {
+/// An image whose configuration holds the texts wherever it holds one.
+fn image(seed: Seed) -> Image {
     let all = seed.all();
-    let labels: serde_json::Map<String, Value> = all
-        .iter()
-        .enumerate()
-        .map(|(number, text)| (format!("label{number}"), json!(text)))
-        .collect();
+    let labels = labels(&all);
     let history: Vec<Value> = all
         .iter()
         .map(|text| json!({"created_by": text, "comment": text, "author": text, "created": "2026-01-01T00:00:00Z"}))
         .collect();
-    let image = Image::saying(json!({
+    Image::saying(json!({
         "author": seed.text(1), "created": "2026-01-01T00:00:00Z",
         "config": {
             "Cmd": ["/bin/sh", "-c", all.join(" ")],
@@ -209,7 +205,18 @@ async fn furnish(server: &TestServer, olga: &Client, seed: Seed, registry: &str)
             "ExposedPorts": {seed.text(4): {}}, "Volumes": {seed.text(6): {}},
         },
         "history": history,
-    }));
+    }))
+}
+
+fn labels(all: &[String]) -> serde_json::Map<String, Value> {
+    let label = |(number, text): (usize, &String)| (format!("label{number}"), json!(text));
+    all.iter().enumerate().map(label).collect()
+}
+
+/// Puts a text wherever one can be put.
+async fn furnish(server: &TestServer, olga: &Client, seed: Seed, registry: &str) -> Seen {
+    let (all, image) = (seed.all(), image(seed));
+    let labels = labels(&all);
     let path = "/api/v1/images/import?reference=tools/busybox:1";
     let begun = send(olga.request("POST", path).body(image.archive("tools/busybox:1"))).await;
     ended(olga, text(&begun.expect_status(202).json(), "id")).await;
