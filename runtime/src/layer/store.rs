@@ -8,19 +8,23 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use berth_runtime::digest::Digest;
 use berth_runtime::record::Failure;
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag, RenameFlags, open, openat, renameat2};
+use nix::sys::signal::kill;
 use nix::sys::stat::{Mode, mkdirat};
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, syncfs, unlinkat};
+use nix::unistd::{Gid, Pid, Uid, UnlinkatFlags, fchown, fsync, syncfs, unlinkat};
 use serde::{Deserialize, Serialize};
 
 use super::fault::{broken, os};
 use crate::sys;
 
+/// How long a killed worker's child may take to end.
+const CHILD_END_MAX: Duration = Duration::from_secs(5);
 /// Where a layer's facts are kept on its root.
 const FACTS_XATTR: &CStr = c"trusted.berth.layer";
 /// Bytes of facts at most.
@@ -195,7 +199,7 @@ impl Store {
         for name in names {
             let locked =
                 match openat(&self.staged, name.as_c_str(), directory_flags(), Mode::empty()) {
-                    Ok(fd) => Flock::lock(fd, FlockArg::LockExclusiveNonblock),
+                    Ok(fd) => lock_left(fd, &name),
                     Err(Errno::ENOENT) => continue,
                     Err(errno) => return Err(failed(errno)),
                 };
@@ -205,8 +209,8 @@ impl Store {
                     Err(errno) => return Err(failed(errno)),
                 },
                 // Its worker lives.
-                Err((_, Errno::EWOULDBLOCK)) => {}
-                Err((_, errno)) => return Err(failed(errno)),
+                Err(Errno::EWOULDBLOCK) => {}
+                Err(errno) => return Err(failed(errno)),
             }
         }
         Ok(())
@@ -223,6 +227,23 @@ impl Staging {
 /// What a layer is called while its worker removes it.
 fn unnamed(blob: &Digest) -> String {
     format!("{}-gone-{}", blob.hex(), std::process::id())
+}
+
+/// Takes the lock of what a worker may have left. When the worker is gone, its child holds the lock for a
+/// moment longer.
+fn lock_left(fd: OwnedFd, name: &CStr) -> Result<Flock<OwnedFd>, Errno> {
+    let pid = name.to_str().ok().and_then(|name| name.rsplit('-').next()?.parse().ok());
+    let is_gone = pid.is_some_and(|pid| kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH));
+    let deadline = Instant::now() + CHILD_END_MAX;
+    let mut fd = fd;
+    loop {
+        match Flock::lock(fd, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((again, Errno::EWOULDBLOCK)) if is_gone && Instant::now() < deadline => fd = again,
+            Err((_, errno)) => return Err(errno),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 fn directory_flags() -> OFlag {
