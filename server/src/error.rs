@@ -210,7 +210,11 @@ impl From<RuntimeError> for Error {
             RuntimeError::Away { .. } => {
                 Self::unavailable("supervisor.away", "the supervisor does not answer")
             }
-            RuntimeError::TimedOut { .. } | RuntimeError::HungUp { .. } => {
+            RuntimeError::HungUp { .. } => Self::unavailable(
+                "supervisor.away",
+                "the supervisor ended before it answered; what was asked may have been done",
+            ),
+            RuntimeError::TimedOut { .. } => {
                 Self::unavailable("supervisor.slow", "the supervisor has not answered in time")
             }
             RuntimeError::TooLong { .. } => {

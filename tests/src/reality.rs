@@ -131,10 +131,11 @@ async fn look(server: &TestServer) -> Vec<String> {
         writable.extend(names(&data.join("people").join(&person).join("containers")));
         logs.extend(names(&data.join("people").join(&person).join("logs")));
     }
-    // A start that failed early has made neither.
-    let never = ids(&|one| one["status"] == "failed");
+    // A start that ended early has made neither.
+    let ran = ids(&|one| !one["exit"]["code"].is_null() || !one["exit"]["signal"].is_null());
     for (what, shown) in [("writable layers", &mut writable), ("logs", &mut logs)] {
-        shown.extend(started.intersection(&never).cloned());
+        let early = started.iter().filter(|id| !ran.contains(*id) && !live.contains(*id));
+        shown.extend(early.cloned());
         differ(what, &started, shown);
     }
     let addressed: BTreeSet<String> = all
