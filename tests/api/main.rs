@@ -6,6 +6,7 @@
 //! a refusal for another reason is not taken for the guard's.
 
 mod beside;
+mod bodies;
 mod certificates;
 mod configuration;
 mod credentials;

@@ -13,6 +13,7 @@ mod formats;
 mod hostile;
 mod import;
 mod memory;
+mod names_that_flip;
 mod outbound;
 mod pull;
 mod registry;

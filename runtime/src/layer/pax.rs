@@ -69,11 +69,11 @@ impl Extensions {
     }
 
     pub(super) fn set_long_path(&mut self, bytes: Vec<u8>) -> Result<(), Failure> {
-        set_once(&mut self.long_path, text(&bytes), "two long names")
+        set_once(&mut self.long_path, ended(&bytes)?, "two long names")
     }
 
     pub(super) fn set_long_link(&mut self, bytes: Vec<u8>) -> Result<(), Failure> {
-        set_once(&mut self.long_link, text(&bytes), "two long link targets")
+        set_once(&mut self.long_link, ended(&bytes)?, "two long link targets")
     }
 
     /// The entry's name; `header` is the short one.
@@ -200,6 +200,15 @@ fn record(bytes: &[u8]) -> Result<(&[u8], &[u8], usize), Failure> {
         return Err(bad());
     }
     Ok((&body[..equals], &body[equals + 1..], length))
+}
+
+/// A GNU long name up to its NUL. Some readers end it at the first, and some at the last.
+fn ended(bytes: &[u8]) -> Result<&[u8], Failure> {
+    let name = text(bytes);
+    match bytes[name.len()..].iter().all(|&byte| byte == 0) {
+        true => Ok(name),
+        false => Err(invalid("a long name goes on behind its end")),
+    }
 }
 
 fn set_once(place: &mut Option<Vec<u8>>, value: &[u8], what: &str) -> Result<(), Failure> {
