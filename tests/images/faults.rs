@@ -205,7 +205,9 @@ impl Lab {
         }
         for entry in std::fs::read_dir(data.join("store/blobs/sha256")).expect("the blobs") {
             let path = entry.expect("a blob").path();
-            let found = sha256(&std::fs::read(&path).expect("a blob"));
+            // One whose image was removed goes when it goes.
+            let Ok(bytes) = std::fs::read(&path) else { continue };
+            let found = sha256(&bytes);
             assert_eq!(found[7..], *path.file_name().expect("its name").to_string_lossy());
         }
     }
