@@ -23,9 +23,12 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
-use system_tests::{Check, programs, requires_root, sample, times};
+use system_tests::{Check, Options, TestServer, programs, requires_root, sample, times};
 
 use self::list::{Case, Fate};
+use super::faulty::{Fault, Faulty, Place};
+use super::import::import;
+use super::registry::{Image, RATES, host_architecture, pull};
 use super::support::{LAYER_ID, Layers, Scratch, snapshot};
 
 const ORACLE: &str = include_str!("oracle.py");
@@ -157,4 +160,43 @@ fn hostile_archives_come_to_what_other_readers_read_or_are_refused() {
     assert!(refused > 0 && refused < cases.len(), "{refused} of {} refused", cases.len());
     let left = fs::read_dir(layers.data().join("layers/tmp")).expect("staging").count();
     assert_eq!(left, 0, "left in staging");
+}
+
+/// The same by the doors that people have: a pull, and an import.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hostile_archives_fare_the_same_by_a_pull_and_by_an_import() {
+    requires_root!();
+    let registry = Faulty::start();
+    let section = format!("[registries]\ninsecure = [\"{}\"]\n{RATES}", registry.address);
+    let server = TestServer::with(Options { sections: section, ..Options::default() }).await;
+    let anna = server.person("anna", "user").await;
+    let canary = server.dir.join("canary");
+    let planted = [server.data_dir().join("layers/canary"), canary.clone()];
+    planted.iter().for_each(|path| plant(path));
+    let before = planted.each_ref().map(|path| snapshot(path));
+    let cases = cases(&canary.display().to_string());
+    for (number, case) in sample(&cases, 12).into_iter().enumerate() {
+        let image = Image::of(std::slice::from_ref(&case.bytes), host_architecture());
+        let archive = image.layout_archive("lab/corpus:v1");
+        let repository = format!("c{number}");
+        registry.host(&repository, image, Place::Challenge, Fault::Mute, 0);
+        let reference = format!("{}/{repository}:v1", registry.address);
+        for (door, done) in
+            [("a pull", pull(&anna, &reference).await), ("an import", import(&anna, archive).await)]
+        {
+            let mut seen = match done["state"].as_str() {
+                Some("succeeded") => Fate::Unpacked.to_string(),
+                Some("failed") if done["failure"]["code"] != "internal" => {
+                    Fate::Refused.to_string()
+                }
+                _ => done.to_string(),
+            };
+            if planted.each_ref().map(|path| snapshot(path)) != before {
+                seen += "; a planted tree has changed";
+            }
+            let variant = format!("{}, by {door}", case.name);
+            Check { id: case.row, variant: &variant, control: "see the same at the unpacker" }
+                .sees(case.fate, seen);
+        }
+    }
 }
