@@ -14,8 +14,8 @@ use super::memory::{MEMORY_MIB_MAX, Memory};
 use super::registry::{Fake, Image, OCI_MANIFEST, Reply, host_architecture, pull};
 use super::support::{Entry, archive, block_entry, sha256};
 
-const LAYER_BYTES_MAX: usize = 32 << 20;
-const LAYER_ENTRIES_MAX: usize = 20_000;
+const LAYER_BYTES_MAX: usize = 16 << 20;
+const LAYER_ENTRIES_MAX: usize = 5_000;
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
@@ -41,14 +41,14 @@ fn zeros(out: impl Write, bytes: usize) -> impl Write {
 /// Layers by name: the bytes, and how they are called. The digest of what they inflate to is never asked
 /// for: they must stop before.
 fn layers() -> Vec<(&'static str, Vec<u8>, &'static str)> {
-    let size = times(1 << 30, 256 << 20);
+    let size = times(1 << 30, 48 << 20);
     let mut gz = GzEncoder::new(Vec::new(), Compression::fast());
     zeros(&mut gz, size);
     let gz = gz.finish().expect("memory");
     let mut zst = zstd::stream::write::Encoder::new(Vec::new(), 1).expect("an encoder");
     zeros(&mut zst, size);
     let zst = zst.finish().expect("memory");
-    let count = times(1_000_000, LAYER_ENTRIES_MAX + 5_000);
+    let count = times(1_000_000, LAYER_ENTRIES_MAX + 1_000);
     let mut tiny = GzEncoder::new(Vec::new(), Compression::fast());
     for number in 0..count {
         let bytes = archive(&[Entry::file(format!("f{number}"), b"")]);
@@ -155,7 +155,7 @@ const GONE: &str = "refused, and nothing stays";
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i05_layers_that_grow_stop_at_what_is_written() {
     requires_root!();
-    for (name, layer, kind) in sample(&layers(), 3) {
+    for (name, layer, kind) in sample(&layers(), 2) {
         let image = image_of(&layer, kind);
         let fake = Fake::start(image.clone(), |_| None);
         let server = TestServer::with(options(fake.section())).await;
@@ -197,7 +197,7 @@ fn documents() -> Vec<(&'static str, Vec<u8>)> {
     quoted["schemaVersion"] = json!("s".repeat(3 << 20));
     let mut named = manifest;
     named["mediaType"] = json!("m".repeat(3 << 20));
-    let huge = times(100 << 20, 16 << 20);
+    let huge = times(100 << 20, 5 << 20);
     vec![
         ("10,000 layers", many.to_string().into_bytes()),
         ("deep JSON", deep.into_bytes()),
@@ -221,7 +221,7 @@ fn configs() -> Vec<(&'static str, Vec<u8>)> {
     let list = |item: &str, bytes: usize| {
         format!("[{}{item}]", format!("{item},").repeat(bytes / (item.len() + 1)))
     };
-    let huge = times(100 << 20, 16 << 20);
+    let huge = times(100 << 20, 5 << 20);
     vec![
         ("a huge config", vec![b' '; huge]),
         (
@@ -306,7 +306,7 @@ fn saved_with(image: &Image, file: &str, bytes: &[u8]) -> Vec<u8> {
 /// Uploads that are large in what no document says.
 fn uploads() -> Vec<(&'static str, Vec<u8>)> {
     // Larger than any process may grow, where there is time for it.
-    let name = if is_long() { 400 << 20 } else { 64 << 20 };
+    let name = if is_long() { 400 << 20 } else { 8 << 20 };
     let mut long = Vec::new();
     block_entry(b"l", b'L', &vec![b'n'; name], &mut long);
     long.extend(archive(&[Entry::file("x", b"x")]));

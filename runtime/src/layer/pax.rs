@@ -204,7 +204,7 @@ fn record(bytes: &[u8]) -> Result<(&[u8], &[u8], usize), Failure> {
 
 /// A GNU long name up to its NUL. Some readers end it at the first, and some at the last.
 fn ended(bytes: &[u8]) -> Result<&[u8], Failure> {
-    let name = text(bytes);
+    let name = filled(text(bytes), "long name")?;
     match bytes[name.len()..].iter().all(|&byte| byte == 0) {
         true => Ok(name),
         false => Err(invalid("a long name goes on behind its end")),
@@ -233,7 +233,7 @@ fn one_of(pax: Option<Vec<u8>>, gnu: Option<Vec<u8>>, header: &[u8]) -> Result<V
 /// An empty value would delete the key for some readers and be the value for others.
 fn filled<'a>(value: &'a [u8], key: &str) -> Result<&'a [u8], Failure> {
     if value.is_empty() {
-        return Err(invalid(format!("a PAX header has an empty {key:?}")));
+        return Err(invalid(format!("an extended header has an empty {key:?}")));
     }
     Ok(value)
 }
