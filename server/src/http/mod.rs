@@ -14,7 +14,8 @@
 //!    the same rule together, another rule in another `.add`. There is no other way to add a route,
 //!    so none can lack its rule: the guard enforces it before the handler runs, the OpenAPI document
 //!    shows it, and the test matrix is made from it.
-//! 3. Call `routes` in [`routes`] below. Pages: [`Routes::page`]; uploads: [`Routes::upload`].
+//! 3. Call `routes` in [`routes`] below. Pages: [`Routes::page`]; their forms, with the fields
+//!    that they may hold: [`Routes::form`]; uploads: [`Routes::upload`].
 //! 4. Give the route a row in `tests/api/matrix.rs` (its header says how); the suite fails without.
 //!
 //! # How to add a service
