@@ -352,6 +352,51 @@ mod tests {
         assert!(Request::parse("root:99999999999").is_err());
     }
 
+    /// Whatever the text: what is taken as a number is that number as one would write it.
+    #[test]
+    fn no_text_becomes_another_number() {
+        const LETTERS: [char; 20] = [
+            '0', '1', '2', '4', '6', '7', '9', '+', '-', ':', 'a', 'x', 'e', '_', ' ', '.', '\n',
+            '\0', '\u{660}', '5',
+        ];
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut below = |end: usize| {
+            // xorshift64
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            usize::try_from(state % u64::try_from(end).expect("a usize fits"))
+                .expect("below a usize")
+        };
+        let (mut numbers, mut names) = (0, 0);
+        for _ in 0..200_000 {
+            let length = below(13);
+            let text: String = (0..length).map(|_| LETTERS[below(LETTERS.len())]).collect();
+            let Ok(request) = Request::parse(&text) else { continue };
+            let shown = |name: &Name| match name {
+                Name::Number(id) => id.to_string(),
+                Name::Text(text) => text.clone(),
+            };
+            let mut again = shown(&request.user);
+            if let Some(group) = &request.group {
+                again = format!("{again}:{}", shown(group));
+            }
+            assert!(again == text || text.is_empty() && again == "0", "{text:?} became {again:?}");
+            let parts = [Some(&request.user), request.group.as_ref()];
+            for part in parts.into_iter().flatten() {
+                match part {
+                    Name::Number(_) => numbers += 1,
+                    Name::Text(text) => {
+                        names += 1;
+                        let first = text.chars().next().expect("a name has letters");
+                        assert!(!first.is_ascii_digit() && !"+-".contains(first), "{text:?}");
+                    }
+                }
+            }
+        }
+        assert!(numbers > 1000 && names > 1000, "{numbers} numbers, {names} names were tried");
+    }
+
     #[test]
     fn lines_are_cut_whatever_the_chunks() {
         let mut seen = Vec::new();

@@ -7,6 +7,7 @@
 
 mod bundle;
 mod lifecycle;
+mod masks;
 mod paths;
 mod prober;
 mod process;

@@ -258,6 +258,26 @@ static int connect_to(int count, char **paths)
     return 0;
 }
 
+#define KEY "berth-canary"
+#define SESSION -3L
+
+/* keys: whether the session keyring has the caller's key. */
+static int keys(void)
+{
+    printf("key %d\n", number(syscall(SYS_keyctl, 10L /* SEARCH */, SESSION, "user", KEY, 0L)));
+    return 0;
+}
+
+/* with-key PROGRAM ...: runs it with a session keyring that has the key. */
+static int with_key(char **words)
+{
+    if (syscall(SYS_keyctl, 1L /* JOIN_SESSION_KEYRING */, NULL) < 0 ||
+        syscall(SYS_add_key, "user", KEY, "x", 1L, SESSION) < 0)
+        return perror("add a key"), 1;
+    execv(words[0], words);
+    return perror("run"), 1;
+}
+
 int main(int count, char **words)
 {
     if (count < 2)
@@ -278,6 +298,10 @@ int main(int count, char **words)
         return cgroups();
     if (strcmp(verb, "device") == 0)
         return device(count - 2, words + 2);
+    if (strcmp(verb, "keys") == 0)
+        return keys();
+    if (strcmp(verb, "with-key") == 0 && count > 2)
+        return with_key(words + 2);
     if (strcmp(verb, "sockets") == 0)
         return sockets();
     if (strcmp(verb, "connect") == 0)

@@ -12,6 +12,7 @@ mod kernel;
 mod mounts;
 mod output;
 mod paths;
+mod posture;
 mod reach;
 mod shared;
 mod users;
