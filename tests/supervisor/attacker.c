@@ -258,6 +258,16 @@ static int connect_to(int count, char **paths)
     return 0;
 }
 
+/* deep LEVELS: directories in directories, each closed to everybody but root. */
+static int deep(long levels)
+{
+    long made = 0;
+    for (; made < levels && mkdir("d", 0) == 0 && chdir("d") == 0; made++)
+        ;
+    printf("made %ld\n", made);
+    return 0;
+}
+
 #define KEY "berth-canary"
 #define SESSION -3L
 
@@ -298,6 +308,8 @@ int main(int count, char **words)
         return cgroups();
     if (strcmp(verb, "device") == 0)
         return device(count - 2, words + 2);
+    if (strcmp(verb, "deep") == 0 && count == 3)
+        return deep(atol(words[2]));
     if (strcmp(verb, "keys") == 0)
         return keys();
     if (strcmp(verb, "with-key") == 0 && count > 2)

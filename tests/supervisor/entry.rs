@@ -1,5 +1,6 @@
 //! Images whose program, environment, directories or root are hostile: the start fails with a clear
 //! reason or works, nothing of the host changes, and nothing is left when the container is removed.
+//! (R00: what attacks the start and is no row of the bar.)
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -8,9 +9,11 @@ use serde_json::{Value, json};
 use system_tests::containers::until;
 use system_tests::programs::attacker;
 use system_tests::supervisor::{Supervisor, busybox_layer};
-use system_tests::{Check, Client, TestServer, image, requires_root, sample};
+use system_tests::{Check, Client, TestServer, image, requires_root, sample, times};
 
-use crate::hostile::{Host, Layer, Outcome, archive, attempt, request};
+use crate::hostile::{
+    Host, Layer, Outcome, archive, attacker_layer, attempt, once, remove, request,
+};
 
 /// What is at `/run-me`, and how the start's answer begins, or what the program prints.
 struct Program {
@@ -171,11 +174,12 @@ fn programs_that_are_none_fail_with_a_reason() {
             let observed =
                 if observed.starts_with(program.expected) { program.expected } else { observed };
             let variant = format!("program is {}, user {user:?}", program.what);
-            Check { id: "R12", variant: &variant, control: "a plain script runs" }
+            Check { id: "R00", variant: &variant, control: "a plain script runs" }
                 .sees(program.expected, observed);
         }
     }
-    Check { id: "R12", variant: "programs: the host", control: "" }.finds_nothing(&host.changes());
+    Check { id: "R00", variant: "programs: the host", control: Host::CONTROL }
+        .finds_nothing(&host.changes());
 }
 
 /// A layer that is hostile as a whole, and what a start on it is to do: run, or be refused.
@@ -249,7 +253,7 @@ fn roots_that_are_hostile_start_or_fail_and_leave_nothing() {
         request["network"] = json!("private");
         let outcome = attempt(&berth, &request);
         let wanted = if tree.runs { "ran" } else { "refused" };
-        let check = Check { id: "R05", variant: tree.what, control: "without the layer it runs" };
+        let check = Check { id: "R00", variant: tree.what, control: "without the layer it runs" };
         assert!(outcome.word() == wanted, "{}: {outcome:?}", tree.what);
         check.sees(wanted, outcome.word());
         if let Outcome::Ran { exit, output } = &outcome {
@@ -261,7 +265,8 @@ fn roots_that_are_hostile_start_or_fail_and_leave_nothing() {
             );
         }
     }
-    Check { id: "R05", variant: "roots: the host", control: "" }.finds_nothing(&host.changes());
+    Check { id: "R00", variant: "roots: the host", control: Host::CONTROL }
+        .finds_nothing(&host.changes());
 }
 
 /// Working directories of 10^4 links and as many levels, made by the container itself at its first run.
@@ -289,6 +294,35 @@ fn paths_without_end_end() {
         let control = "an ordinary link is followed";
         Check { id: "R02", variant: what, control }.sees(wanted, outcome.word());
     }
+}
+
+/// What a container leaves is removed however deep it is, and nobody waits for that.
+#[test]
+fn a_tree_without_end_is_removed_and_holds_up_nobody() {
+    requires_root!();
+    let berth = Supervisor::start();
+    let layer = attacker_layer(&berth);
+    let levels = times(100_000, 5_000).to_string();
+    let deep = request(&berth, &[&layer], &["/attacker", "deep", &levels]);
+    let output = once(&berth, &deep).output();
+    assert_eq!(output, format!("made {levels}\n"), "the control makes them");
+    let control = format!("{levels} directories in each other");
+    let container = deep["container"].as_str().expect("it has a name");
+    std::thread::scope(|scope| {
+        let removal = scope.spawn(|| remove(&berth, container));
+        // Until it is removed, and at least once: others are answered.
+        loop {
+            let begun = Instant::now();
+            assert_eq!(berth.call(&json!({"op": "hello"}))["answer"], "hello");
+            assert!(begun.elapsed() < Duration::from_secs(5), "others wait {:?}", begun.elapsed());
+            if removal.is_finished() {
+                break;
+            }
+        }
+        let removed = removal.join().is_ok();
+        Check { id: "R00", variant: "a deep tree is removed", control: &control }
+            .sees(true, removed);
+    });
 }
 
 /// Configurations of images that are too much, or no sense, and what making a container of them is
@@ -351,7 +385,7 @@ async fn configurations_that_are_too_much_are_refused_before_the_start() {
         image::import(&anna, archive(&reference, &config, &[&layer])).await;
         let status = made(&anna, &reference).await;
         let observed = if wanted.contains(&status) { wanted[0] } else { status };
-        Check { id: "R12", variant: what, control }.sees(wanted[0], observed);
+        Check { id: "R00", variant: what, control }.sees(wanted[0], observed);
     }
     let runs = fs::read_dir(server.run_dir().join("containers")).expect("list the runs").count();
     assert_eq!(runs, 0, "nothing is left");

@@ -222,6 +222,9 @@ const TARGETS: [&str; 8] = [
 ];
 
 impl Host {
+    /// What [`Host::new`] has seen.
+    pub(crate) const CONTROL: &str = "a file that is added to the canary shows";
+
     /// As it is now, with a new canary beside the instance.
     pub(crate) fn new(berth: &Supervisor) -> Self {
         let canary = berth.dir.join("canary");
@@ -230,7 +233,12 @@ impl Host {
             fs::write(canary.join(name), TOKEN).expect("write the canary");
         }
         let before = facts(&canary);
-        Self { canary, before }
+        let this = Self { canary, before };
+        let probe = this.canary.join("probe");
+        fs::write(&probe, "x").expect("write to the canary");
+        assert!(!this.changes().is_empty(), "a change shows");
+        fs::remove_file(probe).expect("remove it again");
+        this
     }
 
     /// What differs from before, line by line.

@@ -305,8 +305,7 @@ fn files_that_promise_privilege_give_none() {
                 .sees(&wanted, status(&output));
         }
     }
-    Check { id: "R12", variant: "the host", control: "written by the host, it would show" }
-        .finds_nothing(&host.changes());
+    Check { id: "R12", variant: "the host", control: Host::CONTROL }.finds_nothing(&host.changes());
 }
 
 /// What the layer's program is without no_new_privs and nosuid: the host runs it as another user, from
