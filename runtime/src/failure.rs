@@ -4,6 +4,7 @@ use berth_runtime::record::{Failure, FailureClass};
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
+use crate::files::FileError;
 use crate::init::{Report, Stage};
 use crate::plan::Plan;
 use crate::spec::SpecError;
@@ -191,6 +192,11 @@ pub fn system(step: &str, errno: Errno) -> Failure {
         _ => FailureClass::Broken,
     };
     Failure::new(class, "container.start-failed", format!("{step}: {}", errno.desc()))
+}
+
+/// A disk is full.
+pub(crate) fn disk_full(error: &FileError) -> Failure {
+    Failure::new(FailureClass::Exhausted, "disk.full", format!("the disk is full: {error}"))
 }
 
 /// Something that cannot be unless there is a defect.

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
+use nix::fcntl::{AtFlags, FallocateFlags, OFlag, fallocate, open, openat, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat, mkdirat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, unlinkat};
 
@@ -49,6 +49,21 @@ impl FileError {
             let source = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
             Self::Os { verb, object: object.into(), source }
         }
+    }
+
+    /// The same, of something below `place`: names alone don't say on which disk they are.
+    pub(crate) fn below(self, place: &str) -> Self {
+        match self {
+            Self::Os { verb, object, source } => {
+                Self::Os { verb, object: format!("{place}/{object}"), source }
+            }
+            content @ Self::Content { .. } => content,
+        }
+    }
+
+    /// Whether a disk is full.
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self.errno(), Some(Errno::ENOSPC | Errno::EDQUOT))
     }
 
     /// The kernel's answer, when there is one.
@@ -167,6 +182,55 @@ pub(crate) enum Durability {
     Later,
 }
 
+/// Makes sure that `name` in `directory` can be replaced by up to `bytes` even when the disk is full by
+/// then: the file that [`replace`] writes is there already, with blocks of its own.
+pub(crate) fn reserve(
+    directory: impl AsFd,
+    name: &str,
+    bytes: u32,
+    owner: u32,
+) -> Result<(), FileError> {
+    let temporary = temporary(name);
+    let file = open_temporary(&directory, &temporary)?;
+    let uid = Uid::from_raw(owner);
+    let kept = fchown(&file, Some(uid), Some(Gid::from_raw(owner)))
+        .map_err(FileError::os("change owner of", temporary.as_str()))
+        .and_then(|()| {
+            let keep = FallocateFlags::FALLOC_FL_KEEP_SIZE;
+            match fallocate(&file, keep, 0, i64::from(bytes)) {
+                // A file system that cannot promise blocks; the file itself is there.
+                Ok(()) | Err(Errno::EOPNOTSUPP) => Ok(()),
+                Err(errno) => Err(FileError::os("set blocks aside for", name)(errno)),
+            }
+        });
+    if kept.is_err() {
+        remove_file(&directory, &temporary)?;
+    }
+    kept
+}
+
+fn temporary(name: &str) -> String {
+    format!("{name}.new")
+}
+
+/// The file that is to become another: the one that is reserved, or a new one.
+fn open_temporary(directory: impl AsFd, temporary: &str) -> Result<File, FileError> {
+    let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+    if let Ok(file) = openat(&directory, temporary, flags, Mode::empty()) {
+        let (found, home) = (status(&file, temporary)?, status(&directory, ".")?);
+        let plain = found.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits();
+        let known = found.st_uid == home.st_uid || found.st_uid == Uid::effective().as_raw();
+        if plain && known && found.st_nlink == 1 {
+            return Ok(File::from(file));
+        }
+    }
+    // Nothing, a link, or something that was put there: not to be written to.
+    remove_file(&directory, temporary)?;
+    let mode = Mode::from_bits_truncate(0o600);
+    let file = openat(&directory, temporary, flags | OFlag::O_CREAT | OFlag::O_EXCL, mode);
+    Ok(File::from(file.map_err(FileError::os("create", temporary))?))
+}
+
 /// Replaces `name` in `directory` by `bytes`, whole or not at all.
 pub(crate) fn replace(
     directory: impl AsFd,
@@ -174,20 +238,12 @@ pub(crate) fn replace(
     bytes: &[u8],
     durability: Durability,
 ) -> Result<(), FileError> {
-    let temporary = format!("{name}.new");
-    let flags =
-        OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let mode = Mode::from_bits_truncate(0o600);
-    let file = match openat(&directory, temporary.as_str(), flags, mode) {
-        Err(Errno::EEXIST) => {
-            remove_file(&directory, &temporary)?;
-            openat(&directory, temporary.as_str(), flags, mode)
-        }
-        other => other,
-    };
-    let mut file = File::from(file.map_err(FileError::os("create", temporary.as_str()))?);
+    let temporary = temporary(name);
+    let mut file = open_temporary(&directory, &temporary)?;
     let written = file
         .write_all(bytes)
+        // What was there of an earlier try.
+        .and_then(|()| file.set_len(bytes.len() as u64))
         .map_err(FileError::io("write", temporary.as_str()))
         .and_then(|()| match durability {
             Durability::Synced => fsync(&file).map_err(FileError::os("sync", temporary.as_str())),

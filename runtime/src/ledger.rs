@@ -26,6 +26,8 @@ const EXIT: &str = "exit.json";
 const LIVE: &str = "live.json";
 /// No record is larger.
 const RECORD_BYTES_MAX: u64 = 256 * 1024;
+/// What an end takes with the longest failure that is usual.
+const RESERVED_BYTES: u32 = 4096;
 
 /// `start.json`. The request itself is not kept: the inventory has it, and it may hold secrets.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -117,8 +119,12 @@ impl EndRecord {
         read(record, END)
     }
 
-    /// Writes it.
+    /// Writes it, unless the same is written already: only the first has room of its own.
     pub(crate) fn write(&self, record: impl AsFd) -> Result<(), FileError> {
+        let known = Self::read(&record)?;
+        if known.is_some_and(|known| known.run == self.run && known.cause == self.cause) {
+            return Ok(());
+        }
         write(record, END, self, Durability::Synced)
     }
 
@@ -140,6 +146,13 @@ impl LiveRecord {
     pub(crate) fn write(&self, run: impl AsFd) -> Result<(), FileError> {
         write(run, LIVE, self, Durability::Later)
     }
+}
+
+/// Has room for the end of a run, whatever fills the disk until then: who ends it, and how it ended.
+/// `monitor` writes the second, in a directory of its own.
+pub(crate) fn reserve_end(record: impl AsFd, monitor: u32) -> Result<(), FileError> {
+    files::reserve(files::open_in(&record, crate::places::INIT)?, EXIT, RESERVED_BYTES, monitor)?;
+    files::reserve(record, END, RESERVED_BYTES, 0)
 }
 
 /// Reads how the newest ended run has ended, with the cause that the supervisor knows.

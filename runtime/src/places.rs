@@ -122,16 +122,28 @@ impl Places {
         person: &Person,
         container: &ContainerId,
     ) -> Result<(OwnedFd, OwnedFd), FileError> {
-        let record = files::make_directory(&self.records, container.as_str(), Place::ROOT)?;
-        files::make_directory(&record, INIT, Self::monitors(person))?;
-        let run = files::make_directory(&self.runs, container.as_str(), Place::ROOT)?;
-        let run = files::make_directory(&run, INIT, Place::ROOT)?;
-        Ok((record, run))
+        let state = |error: FileError| error.below("state");
+        let record =
+            files::make_directory(&self.records, container.as_str(), Place::ROOT).map_err(state)?;
+        files::make_directory(&record, INIT, Self::monitors(person)).map_err(state)?;
+        let run = |error: FileError| error.below("run");
+        let own =
+            files::make_directory(&self.runs, container.as_str(), Place::ROOT).map_err(run)?;
+        let own = files::make_directory(&own, INIT, Place::ROOT).map_err(run)?;
+        Ok((record, own))
     }
 
     /// Makes the directories of a container in its owner's tree; returns that with `upper` and `work`,
     /// and that of the logs.
     pub(crate) fn make_tree(
+        &self,
+        person: &Person,
+        container: &ContainerId,
+    ) -> Result<(OwnedFd, OwnedFd), FileError> {
+        self.make_own(person, container).map_err(|error| error.below("people"))
+    }
+
+    fn make_own(
         &self,
         person: &Person,
         container: &ContainerId,

@@ -4,8 +4,27 @@
 //! `power`: the power fails under load (F04).
 //! `strikes`: a process is killed at its k-th system call, or that call fails (F01, F08). `acts` is what is
 //! struck, `injector` what strikes.
+//! `disks`: full (F05). `locked`: the inventory's lock is another's (F06). `database`: it is damaged (F07),
+//! as `damage` does it.
+//! `reset`: the machine has begun anew (F03). `memory`: it is short (F09). `trees`: of processes (F10).
+//! `descriptors`: none is left (F11). `flood`: of output (F13).
+//! `contention`: many at once (F14). `upgrade`: stops and versions (F16). `soak`: thousands of lives (F15);
+//! `footprint` counts what they leave.
 
 mod acts;
+mod contention;
+mod damage;
+mod database;
+mod descriptors;
+mod disks;
+mod flood;
+mod footprint;
 mod injector;
+mod locked;
+mod memory;
 mod power;
+mod reset;
+mod soak;
 mod strikes;
+mod trees;
+mod upgrade;

@@ -17,6 +17,7 @@ use nix::unistd::Pid;
 use serde_json::json;
 
 use crate::client::{Answer, Client};
+use crate::disk::{SmallDisk, unmount};
 use crate::programs;
 
 /// The password of everybody in tests.
@@ -49,6 +50,8 @@ pub struct Options {
     pub no_supervisor: bool,
     /// Where its data lies, in place of a folder in its own directory.
     pub data_dir: Option<PathBuf>,
+    /// Small disks, mounted before anything starts.
+    pub disks: Vec<SmallDisk>,
 }
 
 /// A running instance.
@@ -63,6 +66,7 @@ pub struct TestServer {
     server: Mutex<Option<Child>>,
     supervisor: Mutex<Option<Child>>,
     operator: Option<Client>,
+    disks: Vec<PathBuf>,
 }
 
 impl TestServer {
@@ -76,7 +80,7 @@ impl TestServer {
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let instance = instance_name(number);
         let dir = std::env::temp_dir().join(format!("berth-{instance}"));
-        fs::create_dir_all(dir.join("run/server")).expect("make the instance's directory");
+        fs::create_dir_all(&dir).expect("make the instance's directory");
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).expect("open the directory");
         let address = free_address();
         let mut this = Self {
@@ -87,7 +91,12 @@ impl TestServer {
             server: Mutex::new(None),
             supervisor: Mutex::new(None),
             operator: None,
+            disks: Vec::new(),
         };
+        for disk in &options.disks {
+            this.disks.push(disk.mount(&this.dir, &this.dir));
+        }
+        fs::create_dir_all(this.dir.join("run/server")).expect("make the run directory");
         fs::write(this.config_path(), this.config(&options, number)).expect("write the config");
         if options.no_supervisor {
             this.make_directories();
@@ -182,19 +191,60 @@ impl TestServer {
 
     /// Starts the server, as a user without privilege, and waits until it answers.
     pub async fn start_server(&self) {
-        let mut command = self.command(&programs::berth(), "server.log");
-        command.arg("--config").arg(self.config_path()).arg("serve");
-        if programs::is_root() {
-            command.uid(SERVER_USER.1).gid(SERVER_USER.2);
-        }
-        *self.server.lock().expect("not poisoned") =
-            Some(command.spawn().expect("start the server"));
+        self.spawn_server(&[]);
         let client = self.anonymous();
         self.wait_for("the server answers", &self.server, async || {
             let answer = client.raw("GET", "/healthz").send().await;
             answer.is_ok_and(|answer| answer.status() == 200)
         })
         .await;
+    }
+
+    /// Starts the server and waits until it answers, or has ended; then with which status.
+    pub async fn try_start_server(&self) -> Option<std::process::ExitStatus> {
+        self.try_start_server_by(&[]).await
+    }
+
+    /// The same, run by another program (a tracer) as root.
+    pub async fn try_start_server_by(&self, by: &[&str]) -> Option<std::process::ExitStatus> {
+        self.spawn_server(by);
+        let client = self.anonymous();
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let mut server = self.server.lock().expect("not poisoned").take();
+            let ended =
+                server.as_mut().and_then(|child| child.try_wait().expect("look at a child"));
+            if ended.is_some() {
+                return ended;
+            }
+            *self.server.lock().expect("not poisoned") = server;
+            let answer = client.raw("GET", "/healthz").send().await;
+            if answer.is_ok_and(|answer| answer.status() == 200) {
+                return None;
+            }
+            assert!(Instant::now() < deadline, "neither answers nor ends\n{}", self.logs());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Spawns the server as a user without privilege, or a program that does so.
+    fn spawn_server(&self, by: &[&str]) {
+        let berth = programs::berth();
+        let mut command =
+            self.command(by.first().map_or(berth.as_path(), |by| Path::new(by)), "server.log");
+        if let Some((_, arguments)) = by.split_first() {
+            command.args(arguments).arg(&berth);
+        } else if programs::is_root() {
+            command.uid(SERVER_USER.1).gid(SERVER_USER.2);
+        }
+        command.arg("--config").arg(self.config_path()).arg("serve");
+        *self.server.lock().expect("not poisoned") =
+            Some(command.spawn().expect("start the server"));
+    }
+
+    /// Begins the server's log anew.
+    pub fn clear_server_log(&self) {
+        fs::write(self.dir.join("server.log"), "").expect("empty a log");
     }
 
     /// Kills the server at once.
@@ -352,6 +402,9 @@ id_last = {id_last}
             remove_cgroups(&self.instance);
             remove_links(&self.instance);
             run("nft", &["delete", "table", "inet", &self.instance]);
+        }
+        for disk in &self.disks {
+            unmount(disk);
         }
         drop(fs::remove_dir_all(&self.dir));
     }

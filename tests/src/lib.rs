@@ -26,7 +26,7 @@ pub mod check;
 pub mod client;
 pub mod clonable_disk;
 pub mod containers;
-
+pub mod disk;
 pub mod image;
 pub mod instance;
 pub mod prober;

@@ -69,7 +69,10 @@ impl Cgroup {
             return Ok(());
         }
         match self.unified() {
-            Some(unified) => files::write(&unified.join("cgroup.kill"), "1"),
+            Some(unified) => {
+                files::write(&unified.join("cgroup.kill"), "1")?;
+                self.thaw_freezer()
+            }
             None => self.kill_v1(),
         }
     }
@@ -123,6 +126,16 @@ impl Cgroup {
                 Ok(Some(OwnedFd::from(inotify)))
             }
             Hierarchy::V1 { .. } => oom_eventfd(&directory).map(Some),
+        }
+    }
+
+    /// Beside a unified tree Berth does not use the freezer of v1, but others of the host's may have: what
+    /// is frozen there does not even die.
+    fn thaw_freezer(&self) -> Result<(), Error> {
+        let state = self.directory(Controller::Freezer).map(|found| found.join("freezer.state"));
+        match state.filter(|state| state.exists()) {
+            Some(state) => files::write(&state, "THAWED"),
+            None => Ok(()),
         }
     }
 

@@ -45,18 +45,19 @@ pub(super) struct Parts {
 /// Builds the container and runs its program.
 pub(super) fn build(job: &Job, places: &Places) -> Result<Parts, Failure> {
     let file = |error: FileError| broken(&error);
+    let in_run = |error: FileError| broken(&error.below("run"));
     let start = &job.start;
     let run = places.live(&start.container).map_err(file)?;
     let monitor = ProcessKey::own(&job.boot_id).map_err(file)?;
     let mut record = LiveRecord { version: ledger::VERSION, run: start.run, monitor, live: None };
-    record.write(&run).map_err(file)?;
+    record.write(&run).map_err(in_run)?;
     let (tree, logs) = places.make_tree(&job.person, &start.container).map_err(file)?;
     timing::done("records and directories");
     let (cgroup, limits) = make_cgroup(job)?;
     timing::done("cgroup, limits, devices");
     let listener = socket::listen_in(run.as_fd(), SOCKET, BACKLOG)
         .map_err(FileError::os("listen on", SOCKET))
-        .map_err(file)?;
+        .map_err(in_run)?;
     let (mut created, pipes) = create(job, places, tree, &cgroup)?;
     match &job.place {
         Some(place) => Network::new(&job.config)?
@@ -77,7 +78,7 @@ pub(super) fn build(job: &Job, places: &Places) -> Result<Parts, Failure> {
         oom_kills: 0,
     };
     record.live = Some(live.clone());
-    record.write(&run).map_err(file)?;
+    record.write(&run).map_err(in_run)?;
     timing::done("record of what runs");
     close_standard_streams().map_err(file)?;
     Ok(Parts {

@@ -117,10 +117,11 @@ fn start(job: &Job) -> Result<(Live, watch::Watch), Failure> {
 /// A step of the host's own that failed.
 fn broken(error: &FileError) -> Failure {
     use nix::errno::Errno;
+    if error.is_full() {
+        return crate::failure::disk_full(error);
+    }
     let class = match error.errno() {
-        Some(Errno::ENOSPC | Errno::EDQUOT | Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM) => {
-            FailureClass::Exhausted
-        }
+        Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM) => FailureClass::Exhausted,
         _ => FailureClass::Broken,
     };
     Failure::new(class, "container.build", error.to_string())

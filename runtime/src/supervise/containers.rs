@@ -139,6 +139,9 @@ pub(super) fn failure(class: FailureClass, code: &str, message: impl Into<String
 
 /// A step of the host's own that failed.
 pub(super) fn broken(error: &FileError) -> Failure {
+    if error.is_full() {
+        return crate::failure::disk_full(error);
+    }
     failure(FailureClass::Broken, "supervisor.file", error.to_string())
 }
 
@@ -256,7 +259,9 @@ impl Supervisor {
             let message = "a monitor of this container still runs";
             return Err(failure(FailureClass::Conflict, "container.running", message));
         }
-        start.write(&record).map_err(file)?;
+        ledger::reserve_end(&record, person.monitor_uid)
+            .and_then(|()| start.write(&record))
+            .map_err(|error| broken(&error.below("state")))?;
         timing::done("records");
         let monitors = self.scope.monitors(person.group, person.person)?;
         monitors.create()?;

@@ -88,9 +88,9 @@ impl Row {
     }
 }
 
-/// Writes a row.
-pub async fn insert(db: &mut SqliteConnection, row: &Row) -> Result<()> {
-    sqlx::query(
+/// Writes a row; its number.
+pub async fn insert(db: &mut SqliteConnection, row: &Row) -> Result<i64> {
+    let done = sqlx::query(
         "insert into audit (at, actor, actor_name, via, action, subject_kind, subject, owner, \
          outcome, address, request_id) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
@@ -107,7 +107,7 @@ pub async fn insert(db: &mut SqliteConnection, row: &Row) -> Result<()> {
     .bind(&row.request_id)
     .execute(db)
     .await?;
-    Ok(())
+    Ok(done.last_insert_rowid())
 }
 
 /// Which rows.

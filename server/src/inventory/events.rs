@@ -50,9 +50,9 @@ pub struct Event {
     pub data: Value,
 }
 
-/// Appends an event.
-pub async fn insert(db: &mut SqliteConnection, event: NewEvent<'_>) -> Result<()> {
-    sqlx::query(
+/// Appends an event; its number.
+pub async fn insert(db: &mut SqliteConnection, event: NewEvent<'_>) -> Result<i64> {
+    let done = sqlx::query(
         "insert into events (at, owner, kind, subject_kind, subject, data) \
          values (?, ?, ?, ?, ?, ?)",
     )
@@ -64,7 +64,7 @@ pub async fn insert(db: &mut SqliteConnection, event: NewEvent<'_>) -> Result<()
     .bind(event.data.to_string())
     .execute(db)
     .await?;
-    Ok(())
+    Ok(done.last_insert_rowid())
 }
 
 /// Which events.

@@ -8,6 +8,8 @@
 //!   commit waits for no disk.
 //! - Every object has an owner; every query that serves a caller binds [`crate::auth::Visibility`].
 //! - A damaged or newer file is refused at open, never replaced.
+//! - One that lacks what was acknowledged is refused, too ([`mark`]).
+//! - On a full disk what ends or removes something can still be written ([`room`]).
 
 pub mod audit;
 pub mod containers;
@@ -16,9 +18,11 @@ pub mod idempotency;
 pub mod image_shares;
 pub mod images;
 pub mod keys;
+mod mark;
 pub mod operations;
 pub mod people;
 pub mod registries;
+mod room;
 pub mod sessions;
 pub mod tokens;
 pub mod usage;
@@ -38,15 +42,40 @@ use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 
 use crate::auth::Actor;
 use crate::error::{Error, Result};
+use mark::{Mark, Newest};
+use room::Room;
 
 /// Written into the file's header, so that another program's file is never taken for ours.
 const APPLICATION_ID: i32 = 1113944692;
 /// The server's secret key lies beside the inventory, and is made after it.
 pub const KEY_FILE: &str = "token.key";
+/// What the write-ahead log is cut to when it can begin anew.
+const LOG_BYTES_MAX: u64 = 16 << 20;
+const IOERR_SHMSIZE: u32 = 4874;
+/// A disk that takes no writes: the file system became read-only, or the device fails.
+const IOERR_WRITES: [u32; 4] = [778, 1034, 1290, 1546];
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const READERS_MAX: u32 = 4;
 /// KiB of pages that each connection keeps; the kernel's own cache is right behind.
 const CACHE_KIB: u32 = 512;
+
+/// What may use the room that is kept for a full disk: it ends or removes something, or lets somebody in
+/// to do that.
+const RELIEVING: [&str; 13] = [
+    "container.stop",
+    "container.kill",
+    "container.signal",
+    "container.pause",
+    "container.resume",
+    "container.remove",
+    "image.remove",
+    "image.untag",
+    "operation.cancel",
+    "session.open",
+    "session.end",
+    "token.end",
+    "person.end-access",
+];
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
 
@@ -57,6 +86,14 @@ pub struct Inventory {
     lazy: SqlitePool,
     turn: Arc<Mutex<()>>,
     appended: watch::Sender<u64>,
+    room: Room,
+    progress: Arc<Progress>,
+}
+
+/// How far it has come.
+struct Progress {
+    mark: Mark,
+    newest: std::sync::Mutex<Newest>,
 }
 
 /// A write in progress: dropped, it never was.
@@ -65,7 +102,9 @@ pub struct Write {
     _turn: OwnedMutexGuard<()>,
     audit: Option<audit::Row>,
     appended: watch::Sender<u64>,
-    has_events: bool,
+    newest: Newest,
+    /// For what is acknowledged when it is committed.
+    progress: Option<Arc<Progress>>,
 }
 
 impl Inventory {
@@ -75,9 +114,12 @@ impl Inventory {
     /// When it is damaged, newer than this program, another program's, or not writable.
     pub async fn open(path: &Path) -> anyhow::Result<Self> {
         let shown = path.display();
+        room::make_way(path);
         create_if_absent(path).await?;
+        // Before SQLite, and for as long.
+        let room = Room::open(path).with_context(|| format!("open {shown}"))?;
         let options = options(path);
-        let one = || SqlitePoolOptions::new().max_connections(1).idle_timeout(None);
+        let one = writers;
         let durable = one()
             .connect_with(options.clone().synchronous(SqliteSynchronous::Full))
             .await
@@ -87,9 +129,13 @@ impl Inventory {
                 "{shown} cannot be used; it was left as it is. Restore a backup or move it away"
             )
         })?;
+        keep_a_copy(path, &durable).await?;
         MIGRATIONS.run(&durable).await.with_context(|| {
             format!("bring the schema of {shown} up to date (is it a newer version's?)")
         })?;
+        let (mark, newest) =
+            Mark::open(path, &durable).await.with_context(|| format!("use {shown}"))?;
+        let progress = Arc::new(Progress { mark, newest: std::sync::Mutex::new(newest) });
         let lazy = one()
             .connect_with(options.clone().synchronous(SqliteSynchronous::Normal))
             .await
@@ -100,7 +146,7 @@ impl Inventory {
             .await
             .with_context(|| format!("open {shown} for reading"))?;
         let (appended, _) = watch::channel(0);
-        Ok(Self { read, durable, lazy, turn: Arc::new(Mutex::new(())), appended })
+        Ok(Self { read, durable, lazy, turn: Arc::new(Mutex::new(())), appended, room, progress })
     }
 
     /// The readers.
@@ -111,9 +157,12 @@ impl Inventory {
     /// A write that a caller asked for. `action` is what the audit says, such as `person.add`.
     ///
     /// # Errors
-    /// When the database is locked by another program or the disk fails.
+    /// When the database is locked by another program, or the disk fails or is full.
     pub async fn change(&self, actor: &Actor, action: &'static str) -> Result<Write> {
-        let mut write = self.begin(&self.durable).await?;
+        if self.is_low() && !RELIEVING.contains(&action) {
+            return Err(disk_full());
+        }
+        let mut write = self.record().await?;
         write.audit = Some(audit::Row::of(actor, action));
         Ok(write)
     }
@@ -123,7 +172,9 @@ impl Inventory {
     /// # Errors
     /// As [`Inventory::change`].
     pub async fn record(&self) -> Result<Write> {
-        self.begin(&self.durable).await
+        let mut write = self.begin(&self.durable).await?;
+        write.progress = Some(self.progress.clone());
+        Ok(write)
     }
 
     /// A write of the server's own that a power cut may take back; it waits for no disk.
@@ -132,6 +183,11 @@ impl Inventory {
     /// As [`Inventory::change`].
     pub async fn observe(&self) -> Result<Write> {
         self.begin(&self.lazy).await
+    }
+
+    /// Whether the disk is as good as full: what can wait must not be written.
+    pub fn is_low(&self) -> bool {
+        self.room.is_low()
     }
 
     /// Changes whenever events were appended.
@@ -159,10 +215,13 @@ impl Inventory {
     }
 
     async fn begin(&self, pool: &SqlitePool) -> Result<Write> {
-        let turn = self.turn.clone().lock_owned().await;
+        // Whoever waits behind a lock of another program's does not wait for all before it, too.
+        let turn = tokio::time::timeout(BUSY_TIMEOUT, self.turn.clone().lock_owned());
+        let turn = turn.await.map_err(|_| busy())?;
         let tx = pool.begin_with("begin immediate").await?;
         let appended = self.appended.clone();
-        Ok(Write { tx, _turn: turn, audit: None, appended, has_events: false })
+        let newest = Newest::default();
+        Ok(Write { tx, _turn: turn, audit: None, appended, newest, progress: None })
     }
 }
 
@@ -186,8 +245,8 @@ impl Write {
     /// # Errors
     /// As the database's.
     pub async fn event(&mut self, event: events::NewEvent<'_>) -> Result<()> {
-        self.has_events = true;
-        events::insert(&mut self.tx, event).await
+        self.newest.event = events::insert(&mut self.tx, event).await?;
+        Ok(())
     }
 
     /// Makes it so: on disk when this returns (but for [`Inventory::observe`]).
@@ -196,14 +255,50 @@ impl Write {
     /// As the database's; then nothing has changed.
     pub async fn commit(mut self) -> Result<()> {
         if let Some(row) = self.audit.take() {
-            audit::insert(&mut self.tx, &row).await?;
+            self.newest.audit = audit::insert(&mut self.tx, &row).await?;
         }
         self.tx.commit().await?;
-        if self.has_events {
+        if let Some(progress) = self.progress.take() {
+            progress.note(self.newest);
+        }
+        if self.newest.event > 0 {
             self.appended.send_modify(|number| *number = number.wrapping_add(1));
         }
         Ok(())
     }
+}
+
+impl Progress {
+    fn note(&self, newest: Newest) {
+        let mut known = self.newest.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let now = known.max(newest);
+        if now != *known {
+            *known = now;
+            self.mark.note(now);
+        }
+    }
+}
+
+/// A pool of one connection. A transaction that SQLite has given up by itself, as it does when the disk is
+/// full, is one that sqlx can neither end nor begin another beside: such a connection is closed, and the
+/// next write has a new one.
+fn writers() -> SqlitePoolOptions {
+    let pool = SqlitePoolOptions::new().max_connections(1).idle_timeout(None);
+    pool.after_release(|db, _| {
+        Box::pin(async move {
+            // After whatever roll-back is under way.
+            db.ping().await?;
+            Ok(!db.is_in_transaction())
+        })
+    })
+}
+
+fn busy() -> Error {
+    Error::unavailable("inventory.busy", "the inventory is busy")
+}
+
+fn disk_full() -> Error {
+    Error::exhausted("disk.full", "the disk of the inventory is full")
 }
 
 /// Makes the file when there is none: whole and migrated under another name, then renamed, so that
@@ -223,7 +318,9 @@ async fn create_if_absent(path: &Path) -> anyhow::Result<()> {
         Err(error) => return Err(error).with_context(|| format!("look at {shown}")),
     }
     let directory = path.parent().context("find the inventory's directory")?;
-    for trace in [path.with_extension("db-wal"), directory.join(KEY_FILE)] {
+    let traces =
+        [path.with_extension("db-wal"), directory.join(KEY_FILE), directory.join(mark::FILE)];
+    for trace in traces {
         ensure!(
             !trace.exists(),
             "{shown} is gone, but {} shows that there was one: restore a backup, or move that away \
@@ -232,14 +329,7 @@ async fn create_if_absent(path: &Path) -> anyhow::Result<()> {
         );
     }
     let new = path.with_extension("new");
-    for suffix in ["", "-wal", "-shm"] {
-        let mut left = new.clone().into_os_string();
-        left.push(suffix);
-        match std::fs::remove_file(&left) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
-            _ => {}
-        }
-    }
+    remove_unfinished(&new)?;
     std::fs::OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -255,6 +345,46 @@ async fn create_if_absent(path: &Path) -> anyhow::Result<()> {
     pool.close().await;
     std::fs::rename(&new, path).with_context(|| format!("name {shown}"))?;
     std::fs::File::open(directory)?.sync_all()?;
+    Ok(())
+}
+
+/// Removes a database that was not finished, and what SQLite would roll back into the next of its name.
+fn remove_unfinished(path: &Path) -> std::io::Result<()> {
+    for suffix in ["", "-journal", "-wal", "-shm"] {
+        let mut left = path.to_owned().into_os_string();
+        left.push(suffix);
+        match std::fs::remove_file(&left) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Before the schema changes: a copy of the inventory for whoever wants the version before back.
+async fn keep_a_copy(path: &Path, db: &SqlitePool) -> anyhow::Result<()> {
+    let has: i64 = sqlx::query_scalar("select coalesce(max(version), 0) from _sqlx_migrations")
+        .fetch_one(db)
+        .await
+        .context("look for its version")?;
+    if MIGRATIONS.iter().all(|known| known.version <= has) {
+        return Ok(());
+    }
+    let copy = path.with_file_name(format!("berth.db.version-{has}"));
+    let shown = copy.display();
+    let unfinished = path.with_file_name("berth.db.copy");
+    remove_unfinished(&unfinished)?;
+    let name = unfinished.to_str().context("name a copy of the inventory")?;
+    sqlx::query("vacuum into ?")
+        .bind(name)
+        .execute(db)
+        .await
+        .with_context(|| format!("copy the inventory to {shown} before its schema is changed"))?;
+    let file = std::fs::File::open(&unfinished)?;
+    file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+    file.sync_all()?;
+    std::fs::rename(&unfinished, &copy).with_context(|| format!("name {shown}"))?;
+    tracing::info!(copy = %shown, "kept the inventory as it was before its schema is changed");
     Ok(())
 }
 
@@ -282,6 +412,8 @@ fn options(path: &Path) -> SqliteConnectOptions {
         .journal_mode(SqliteJournalMode::Wal)
         .foreign_keys(true)
         .busy_timeout(BUSY_TIMEOUT)
+        // After a reader that had kept the log from beginning anew.
+        .pragma("journal_size_limit", LOG_BYTES_MAX.to_string())
         .pragma("cell_size_check", "on")
         .pragma("trusted_schema", "off")
         .pragma("cache_size", format!("-{CACHE_KIB}"))
@@ -328,15 +460,20 @@ impl From<sqlx::Error> for Error {
         let code = error
             .as_database_error()
             .and_then(|error| error.code())
-            .and_then(|code| code.parse::<u32>().ok())
-            .map(|code| code & 0xff);
-        match code {
-            Some(5 | 6) => Self::unavailable("inventory.busy", "the inventory is busy"),
+            .and_then(|code| code.parse::<u32>().ok());
+        // The log's index could not grow.
+        if code == Some(IOERR_SHMSIZE) {
+            return disk_full();
+        }
+        if code.is_some_and(|code| IOERR_WRITES.contains(&code)) {
+            tracing::error!(%error, "the inventory cannot be written");
+            return Self::unavailable("inventory.read-only", "the inventory cannot be written");
+        }
+        match code.map(|code| code & 0xff) {
+            Some(5 | 6) => busy(),
             Some(8) => Self::unavailable("inventory.read-only", "the inventory cannot be written"),
-            Some(13) => Self::exhausted("disk.full", "the disk of the inventory is full"),
-            _ if matches!(error, sqlx::Error::PoolTimedOut) => {
-                Self::unavailable("inventory.busy", "the inventory is busy")
-            }
+            Some(13) => disk_full(),
+            _ if matches!(error, sqlx::Error::PoolTimedOut) => busy(),
             _ => Self::broken("ask the inventory", error),
         }
     }

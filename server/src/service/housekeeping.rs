@@ -104,6 +104,11 @@ pub async fn audit_refusals(app: App, mut refusals: tokio::sync::mpsc::Receiver<
 }
 
 async fn write_refusals(app: &App, rows: &[audit::Row]) -> Result<()> {
+    // What anybody can cause must not take the room that is kept for a full disk.
+    if app.inventory.is_low() {
+        let text = "the disk of the inventory is full";
+        return Err(crate::error::Error::exhausted("disk.full", text));
+    }
     let mut write = app.inventory.observe().await?;
     for row in rows {
         audit::insert(write.db(), row).await?;
