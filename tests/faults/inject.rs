@@ -204,7 +204,7 @@ fn seize(pid: Pid, tasks: &mut HashMap<Pid, Task>) -> Result<()> {
 fn role_of(pid: Pid) -> String {
     let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
-    let has = |word: &str| words.iter().any(|found| *found == word.as_bytes());
+    let has = |word: &str| words.contains(&word.as_bytes());
     let program = words.first().copied().unwrap_or_default();
     let role = match program {
         // Workers are started by this name.

@@ -166,7 +166,7 @@ async fn one_piece(server: &TestServer, anna: &Client, story: &Mutex<Story>, num
                 "start": number % 4 == 2, "stop_grace_secs": 0});
             let made = anna.post("/api/v1/containers", &body).await.expect_status(201).json();
             told(Fact::Container(name.clone()));
-            if number % 3 == 0 {
+            if number.is_multiple_of(3) {
                 ask(Fact::NoContainer(name.clone()));
                 let id = made["id"].as_str().expect("an id");
                 let path = format!("/api/v1/containers/{id}?force=true");
