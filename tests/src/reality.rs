@@ -112,11 +112,11 @@ async fn look(server: &TestServer) -> Vec<String> {
     };
     let known = ids(&|_| true);
     let live = ids(&|one| matches!(one["status"].as_str(), Some("running" | "paused")));
-    let busy = ids(&|one| {
-        !matches!(
-            one["status"].as_str(),
-            Some("running" | "paused" | "created" | "exited" | "failed")
-        )
+    let busy = ids(&|one| match one["status"].as_str() {
+        Some("running" | "paused" | "created" | "failed") => false,
+        // Its end is known, and not yet how it ended.
+        Some("exited") => one["exit"].is_null(),
+        _ => true,
     });
     differ("settled containers", &BTreeSet::new(), &busy);
     for (hierarchy, groups) in cgroups(&server.instance) {
