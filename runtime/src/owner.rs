@@ -7,12 +7,13 @@
 //! host's. No process in a container gains by it: its user is in the namespace, not in the parent
 //! (user_namespaces(7), "Capabilities").
 
-use nix::unistd::{Uid, seteuid};
+use nix::unistd::Uid;
 
 use crate::sys::prctl::{Capabilities, capabilities, set_capabilities};
+use crate::sys::process::set_effective_user;
 
-/// As long as it lives, the caller's effective user is another, with the caller's capabilities. Real and
-/// saved user stay root.
+/// As long as it lives, the calling thread's effective user is another, with the caller's capabilities.
+/// Real and saved user stay root, and so do other threads.
 #[derive(Debug)]
 pub struct Acting(());
 
@@ -20,7 +21,7 @@ impl Acting {
     /// Begins. The change of user puts the capabilities out of force (capabilities(7)); some hosts let
     /// only `CAP_SYS_ADMIN` make user namespaces, so they are put in force again.
     pub fn as_user(user: Uid) -> nix::Result<Self> {
-        seteuid(user)?;
+        set_effective_user(user)?;
         let acting = Self(());
         let sets = capabilities()?;
         set_capabilities(Capabilities { effective: sets.permitted, ..sets })?;
@@ -36,7 +37,7 @@ impl Acting {
 impl Drop for Acting {
     fn drop(&mut self) {
         // A caller that could not go back would do its further work as somebody else.
-        if seteuid(Uid::from_raw(0)).is_err() {
+        if set_effective_user(Uid::from_raw(0)).is_err() {
             std::process::abort();
         }
     }

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
+use nix::unistd::Uid;
 
 /// pidfd_send_signal(2): signals the very process, even if its number has been given away.
 pub fn pidfd_send_signal(pidfd: impl AsFd, signal: i32) -> nix::Result<()> {
@@ -11,6 +12,15 @@ pub fn pidfd_send_signal(pidfd: impl AsFd, signal: i32) -> nix::Result<()> {
     let result = unsafe {
         libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, std::ptr::null::<u8>(), 0)
     };
+    Errno::result(result).map(drop)
+}
+
+/// setresuid(2) of the effective user of the calling thread alone. The C library's own changes that of all
+/// threads.
+pub fn set_effective_user(user: Uid) -> nix::Result<()> {
+    let same = libc::uid_t::MAX;
+    // SAFETY: no pointer is passed.
+    let result = unsafe { libc::syscall(libc::SYS_setresuid, same, user.as_raw(), same) };
     Errno::result(result).map(drop)
 }
 
