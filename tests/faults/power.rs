@@ -243,12 +243,16 @@ fn has(images: &BTreeSet<String>, name: &str) -> bool {
 async fn missing_bytes(server: &TestServer, anna: &Client) -> Vec<String> {
     let mut wrong = Vec::new();
     let blobs = server.data_dir().join("store/blobs/sha256");
-    for name in names(&blobs) {
-        let bytes = fs::read(blobs.join(&name)).expect("a blob can be read");
-        let digest: String =
-            Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    let wanted = "select blob from image_layers union select manifest_digest from images \
+                  union select config_digest from images";
+    for wanted in inventory(server, wanted) {
+        let name = wanted.trim_start_matches("sha256:");
+        let digest = match fs::read(blobs.join(name)) {
+            Ok(bytes) => Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect(),
+            Err(error) => error.to_string(),
+        };
         if digest != name {
-            wrong.push(format!("the blob {name} is {digest}"));
+            wrong.push(format!("the blob {name}: {digest}"));
         }
     }
     let listed = anna.get("/api/v1/images?limit=500").await.expect_status(200).json();
