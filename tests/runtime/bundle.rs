@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::unistd::fchownat;
 use serde_json::Value;
+use system_tests::programs;
 
 /// First host id of the range of these tests; no person's of any instance.
 pub const FIRST_ID: u32 = 1_900_019_712;
@@ -38,15 +39,9 @@ pub fn runtime() -> PathBuf {
     }
 }
 
-/// A program that was brought along beside the runtime (to a machine without a compiler).
-pub fn companion(name: &str) -> Option<PathBuf> {
-    let path = runtime().parent()?.join(name);
-    path.exists().then_some(path)
-}
-
 fn busybox() -> PathBuf {
     let places = ["/usr/bin/busybox", "/bin/busybox"].map(PathBuf::from);
-    let found = companion("busybox").into_iter().chain(places).find(|path| path.exists());
+    let found = programs::companion("busybox").into_iter().chain(places).find(|path| path.exists());
     found.expect("busybox-static is installed")
 }
 

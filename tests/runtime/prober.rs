@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use system_tests::prober::{answers, expected, is_refused};
+use system_tests::programs::companion;
 
-use crate::bundle::{Bundle, companion, is_root};
+use crate::bundle::{Bundle, is_root};
 
 /// The prober for an architecture: brought along, or compiled here.
 pub fn prober(name: &str, flags: &[&str]) -> PathBuf {

@@ -59,13 +59,22 @@ pub fn compile(source: &Path, flags: &[&str]) -> Vec<u8> {
     bytes
 }
 
-/// The program that attacks from inside an image, see its source.
+/// A program that was brought along beside the runtime (to a machine without a compiler).
+pub fn companion(name: &str) -> Option<PathBuf> {
+    let path = berth_runtime().parent()?.join(name);
+    path.exists().then_some(path)
+}
+
+/// The program that attacks from inside an image, see its source: brought along, or compiled here.
 ///
 /// # Panics
 /// When it cannot be compiled.
 pub fn attacker() -> &'static [u8] {
     static PROGRAM: OnceLock<Vec<u8>> = OnceLock::new();
     PROGRAM.get_or_init(|| {
+        if let Some(path) = companion("attacker") {
+            return std::fs::read(path).expect("it was brought along");
+        }
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("supervisor/attacker.c");
         compile(&source, &["-static", "-O1", "-Wall"])
     })

@@ -21,6 +21,7 @@ done <"$scratch/list"
 # What tests would compile or find themselves: the guest has no compiler and no static busybox.
 gcc -static -O1 -o "$scratch/programs/prober-64" tests/runtime/prober.c
 gcc -static -O1 -m32 -o "$scratch/programs/prober-32" tests/runtime/prober.c
+gcc -static -O1 -o "$scratch/programs/attacker" tests/supervisor/attacker.c
 cp "$(command -v busybox)" "$scratch/programs/busybox"
 "$BERTH_VM" run --timeout 1500 --with "$scratch/programs:/opt/berth" --with "$scratch/tests:/opt/tests" \
     -- tests/vm/guest/kernel.sh
