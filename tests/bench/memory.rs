@@ -20,9 +20,8 @@ struct Held {
 
 pub(crate) async fn measure(options: &Options, table: &mut Table) {
     // A person's subnet must hold them all, and the test instances' is small.
-    let wide = Some("network_pool = \"10.64.0.0/16\"\nnetwork_prefix = 24".to_owned());
-    let (server, owner) =
-        instance(system_tests::Options { network: wide, ..system_tests::Options::default() }).await;
+    let options_of_ours = system_tests::Options { one_subnet: true, ..Default::default() };
+    let (server, owner) = instance(options_of_ours).await;
     for _ in 0..CONTAINERS {
         let body =
             json!({"image": IMAGE, "command": PROGRAM, "start": true, "stop_signal": "KILL"});

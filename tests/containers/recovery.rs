@@ -12,16 +12,15 @@ const CONTAINERS: usize = 50;
 /// How often both are killed in turn.
 const CRASHES: usize = 20;
 
-/// A server with one subnet, which holds that many; of its own, since tests run side by side.
-async fn roomy(subnet: &str) -> TestServer {
-    let network = Some(format!("network_pool = \"{subnet}\"\nnetwork_prefix = 24"));
-    TestServer::with(system_tests::Options { network, ..Default::default() }).await
+/// A server with one subnet, which holds that many.
+async fn roomy() -> TestServer {
+    TestServer::with(system_tests::Options { one_subnet: true, ..Default::default() }).await
 }
 
 #[tokio::test]
 async fn containers_outlive_server_and_supervisor() {
     requires_root!();
-    let server = roomy("10.64.1.0/24").await;
+    let server = roomy().await;
     let anna = server.person("anna", "user").await;
     import(&anna).await;
     let mut running = Vec::new();
@@ -76,7 +75,7 @@ async fn containers_outlive_server_and_supervisor() {
 #[tokio::test]
 async fn the_server_is_ready_soon_with_everything_known() {
     requires_root!();
-    let server = roomy("10.64.2.0/24").await;
+    let server = roomy().await;
     let anna = server.person("anna", "user").await;
     import(&anna).await;
     for number in 0..CONTAINERS {

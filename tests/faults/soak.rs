@@ -13,6 +13,8 @@ use crate::footprint::{self, Footprint};
 
 /// Lives side by side.
 const WORKERS: usize = 4;
+/// Requests at once before the first life: more than there are places in any pool.
+const CROWD: usize = 48;
 /// Rows that one life may leave: what was done (audit) and what happened (events, operations).
 const ROWS_PER_LIFE_MAX: u64 = 16;
 /// Bytes of them on disk, indexes included.
@@ -33,7 +35,9 @@ async fn thousands_of_lives_leave_nothing() {
     requires_root!();
     let (lives, every) = if is_long() { (times(5000, 60), 100) } else { (times(5000, 60), 10) };
     // Small logs, so that the one that talks is full before the first look.
-    let sections = "[containers]\nlog_file_bytes = 65536\nlog_files = 2\n".to_owned();
+    let sections = "[containers]\nlog_file_bytes = 65536\nlog_files = 2\n\
+                    [rates]\nchanges_per_min = 1000000\nperson_per_min = 1000000\n"
+        .to_owned();
     let options = Options { log: Some("warn".to_owned()), sections, ..Default::default() };
     let server = TestServer::with(options).await;
     let anna = server.person("anna", "user").await;
@@ -45,6 +49,7 @@ async fn thousands_of_lives_leave_nothing() {
         neighbours.push((containers::identity(&anna, &id).await, id));
     }
     // What is made once is made: connections, thread pools, the heap's arenas.
+    crowd(&anna, &neighbours[1].1).await;
     batch(&anna, 0, every).await;
     let mut samples = vec![look(&server, &anna, 0).await];
     for first in (0..lives).step_by(every) {
@@ -59,6 +64,24 @@ async fn thousands_of_lives_leave_nothing() {
     compare(&samples, lives, &control);
     let warned = server.server_log().lines().count();
     check("warnings of the server", &control).sees(0, warned);
+}
+
+/// Has more answered at once than the lives ever ask for, so that every pool is as full as it gets.
+async fn crowd(anna: &Client, talks: &str) {
+    let paths =
+        ["", "/stats", "/logs?tail=1000"].map(|what| format!("/api/v1/containers/{talks}{what}"));
+    let ask = |number: usize| {
+        let (anna, path) = (anna.clone(), paths[number % paths.len()].clone());
+        tokio::spawn(async move {
+            for _ in 0..20 {
+                anna.get(&path).await.expect_status(200);
+            }
+        })
+    };
+    let asking: Vec<_> = (0..CROWD).map(ask).collect();
+    for one in asking {
+        one.await.expect("all are answered");
+    }
 }
 
 /// `number` lives from number `first` on, some at a time.

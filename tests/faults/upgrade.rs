@@ -31,8 +31,7 @@ const STRACE: [&str; 6] = ["/usr/bin/strace", "-f", "-q", "-u", "nobody", "-o"];
 #[tokio::test]
 async fn a_server_that_is_stopped_under_load_keeps_what_it_has_acknowledged() {
     requires_root!();
-    let network = Some("network_pool = \"10.64.4.0/24\"\nnetwork_prefix = 24".to_owned());
-    let server = TestServer::with(Options { network, ..Default::default() }).await;
+    let server = TestServer::with(Options { one_subnet: true, ..Default::default() }).await;
     let anna = server.person("anna", "user").await;
     import(&anna).await;
     let lives = run(&anna, "lives", "while :; do usleep 20000; done", json!({})).await;

@@ -40,8 +40,8 @@ pub struct Options {
     pub log: Option<String>,
     /// Lines for `[runtime]`.
     pub runtime: String,
-    /// Lines on the network, in place of those that let many instances run side by side.
-    pub network: Option<String>,
+    /// One subnet for 252 containers of one person, in place of sixteen for twelve.
+    pub one_subnet: bool,
     /// Whole sections.
     pub sections: String,
     /// Leave the appliance without a first operator.
@@ -322,7 +322,8 @@ impl TestServer {
         let id_first = 2_000_224_256 + (seed % 140) * 16 * 65_536;
         let [.., high, low] = seed.to_be_bytes();
         let pool = Ipv4Addr::new(10, 64 + high % 64, low, 0);
-        let network = format!("network_pool = \"{pool}/24\"\nnetwork_prefix = 28");
+        let prefix = if options.one_subnet { 24 } else { 28 };
+        let network = format!("network_pool = \"{pool}/24\"\nnetwork_prefix = {prefix}");
         format!(
             "[server]
 listen = {listen:?}
@@ -352,7 +353,6 @@ id_last = {id_last}
             run = self.run_dir().display(),
             user = SERVER_USER.0,
             id_last = id_first + 16 * 65_536 - 1,
-            network = options.network.as_ref().unwrap_or(&network),
             runtime = options.runtime,
             sections = options.sections,
         )
