@@ -9,11 +9,11 @@ use system_tests::{Check, Client, Options, TestServer, image, requires_root, sam
 use super::{Field, field, judge};
 
 /// The fields of one route's body.
-struct Body {
-    route: &'static str,
+pub(super) struct Body {
+    pub(super) route: &'static str,
     /// A body that is taken; `pointer` of a field is looked up in it.
-    base: Value,
-    fields: Vec<Field>,
+    pub(super) base: Value,
+    pub(super) fields: Vec<Field>,
 }
 
 fn text(length: usize) -> Value {
@@ -335,7 +335,7 @@ fn registries() -> Vec<Body> {
     ]
 }
 
-fn bodies(image: &str) -> Vec<Body> {
+pub(super) fn bodies(image: &str) -> Vec<Body> {
     let mut all = vec![create(image), change()];
     all.extend(people());
     all.extend(registries());
@@ -382,7 +382,7 @@ fn collect(document: &Value, schema: &Value, at: &str, found: &mut BTreeSet<Stri
 }
 
 /// Where a field is in a body: `/a/b`, the first of a list or map.
-fn pointer(base: &Value, name: &str) -> String {
+pub(super) fn pointer(base: &Value, name: &str) -> String {
     let mut pointer = String::new();
     for part in name.split('.') {
         let plain = part.trim_end_matches("[]").trim_end_matches("{}");

@@ -14,6 +14,7 @@
 mod forms;
 mod json;
 mod query;
+mod who;
 
 use serde_json::{Value, json};
 use system_tests::{Answer, Options};
