@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use berth_runtime::id::{ContainerId, PrincipalId};
 use berth_runtime::record::ContainerRecord;
-use tokio::sync::{OwnedMutexGuard, watch};
+use tokio::sync::{Notify, OwnedMutexGuard, watch};
 
 use super::lifecycle::{self, Action, Status};
 use super::{Listed, Page};
@@ -51,6 +51,8 @@ pub struct Containers {
     pulling: Mutex<HashSet<ContainerId>>,
     /// People whom the supervisor is known to know.
     people: Mutex<HashSet<PrincipalId>>,
+    /// Something could not be looked at or brought further, for want of the supervisor or inventory.
+    unsettled: Notify,
 }
 
 /// Which containers are listed, beyond what the inventory can tell.
@@ -71,6 +73,7 @@ impl Default for Containers {
             watched: Mutex::default(),
             pulling: Mutex::default(),
             people: Mutex::default(),
+            unsettled: Notify::new(),
         }
     }
 }
@@ -122,6 +125,16 @@ impl Containers {
     /// Wakes everybody who waits for a container's state.
     pub(crate) fn tell(&self) {
         self.changed.send_modify(|number| *number = number.wrapping_add(1));
+    }
+
+    /// Has everything looked at again soon.
+    pub(crate) fn note_unsettled(&self) {
+        self.unsettled.notify_one();
+    }
+
+    /// Waits for [`Self::note_unsettled`]; one call before is enough.
+    pub(crate) async fn unsettled(&self) {
+        self.unsettled.notified().await;
     }
 
     /// The right to act on a container.

@@ -25,7 +25,7 @@ use crate::runtime_client::Watch;
 
 /// Between two looks at everything.
 const PERIOD: Duration = Duration::from_secs(10);
-/// Between two looks while the supervisor is away.
+/// Between two looks while the supervisor is away, or something waits for a look.
 const PERIOD_AWAY: Duration = Duration::from_millis(500);
 /// Before a broken connection to a monitor is made anew.
 const WATCH_PAUSE: Duration = Duration::from_secs(1);
@@ -74,6 +74,7 @@ pub fn spawn(app: &App) {
             tokio::select! {
                 () = app.stopping.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
+                () = app.containers.unsettled() => tokio::time::sleep(PERIOD_AWAY).await,
             }
         }
     });
@@ -85,7 +86,7 @@ pub(crate) fn poke(app: &App, id: &ContainerId) {
     tokio::spawn(async move {
         if let Err(error) = settle(&app, &id).await {
             match error {
-                Error::Unavailable(_) => {}
+                Error::Unavailable(_) => app.containers.note_unsettled(),
                 error => {
                     let error = anyhow::Error::from(error);
                     tracing::error!(container = %id, error = format!("{error:#}"), "not settled");
