@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::json;
 use system_tests::instance::PASSWORD;
-use system_tests::{Client, Options, TestServer, requires_root};
+use system_tests::{Check, Client, Options, TestServer, requires_root};
 
 use super::registry::{Authority, DockerRegistry, Fake, Image, Reply, pull};
 
@@ -104,6 +104,50 @@ async fn hostile_token_services_end_a_pull_and_nothing_else() {
     let anna = server.person("anna", "user").await;
     let done = pull(&anna, &format!("{}/app:v1", fake.address)).await;
     assert_eq!(done["state"], "succeeded", "{done}");
+}
+
+/// I09: where else a layer might be had (`urls` of its descriptor, OCI image-spec) is not asked.
+#[tokio::test]
+async fn i09_the_urls_of_a_layer_lead_nowhere() {
+    requires_root!();
+    let elsewhere = Fake::start(Image::small("x"), |_| None);
+    let kinds = ["tar", "nondistributable.v1.tar"];
+    for (number, kind) in kinds.iter().enumerate() {
+        for has_blob in [true, false] {
+            let mut image = Image::small(&format!("{number}{has_blob}"));
+            image.change_layers(|layer| {
+                let digest = layer["digest"].clone();
+                let name = digest.as_str().expect("a digest");
+                layer["urls"] = json!([format!("http://{}/v2/x/blobs/{name}", elsewhere.address)]);
+                layer["mediaType"] = format!("application/vnd.oci.image.layer.{kind}")
+                    .replace("layer.tar", "layer.v1.tar")
+                    .into();
+            });
+            if !has_blob {
+                image.blobs.remove(&image.layers[1].clone());
+            }
+            let fake = Fake::start(image, |_| None);
+            let section = format!(
+                "[registries]\ninsecure = [\"{}\", \"{}\"]\n",
+                fake.address, elsewhere.address
+            );
+            let server = server_with(section).await;
+            let anna = server.person("anna", "user").await;
+            let done = pull(&anna, &format!("{}/app:v1", fake.address)).await;
+            let asked = elsewhere.lines();
+            let variant = format!("urls of a layer, {kind}, has it itself: {has_blob}");
+            let control = format!("the pull {}; the registry itself was asked", done["state"]);
+            assert!(!fake.lines().is_empty(), "the control: {done}");
+            Check { id: "I09", variant: &variant, control: &control }.finds_nothing(&asked);
+            let may = if has_blob { &["succeeded", "failed"][..] } else { &["failed"] };
+            assert!(may.iter().any(|state| done["state"] == *state), "{done}");
+        }
+    }
+    // The control: asked for, the place has it.
+    let image = Image::small("x");
+    let anonymous = Client::anonymous(&format!("http://{}", elsewhere.address));
+    anonymous.get(&format!("/v2/x/blobs/{}", image.layers[1])).await.expect_status(200);
+    assert_eq!(elsewhere.lines().len(), 1, "the control is seen");
 }
 
 #[tokio::test]

@@ -82,6 +82,14 @@ impl Image {
         self.top = self.add(document.to_string().into_bytes());
     }
 
+    /// The same, with other descriptors of its layers in the manifest.
+    pub(crate) fn change_layers(&mut self, change: impl FnMut(&mut Value)) {
+        let mut document: Value =
+            serde_json::from_slice(&self.blobs[&self.top]).expect("a manifest");
+        document["layers"].as_array_mut().expect("layers").iter_mut().for_each(change);
+        self.top = self.add(document.to_string().into_bytes());
+    }
+
     /// As an OCI layout in a directory.
     pub(crate) fn write_layout(&self, directory: &Path, tag: &str) {
         let blobs = directory.join("blobs/sha256");

@@ -171,6 +171,13 @@ impl Cgroup {
         self.directories().iter().any(|directory| directory.is_dir())
     }
 
+    /// Whether it has all its directories. Where one is missing, whoever made or removed it was killed
+    /// in the middle, and nothing is in the others: a process enters when all are there
+    /// ([`Cgroup::entry`]), and none is removed while a process is in it (rmdir answers EBUSY).
+    pub(super) fn is_whole(&self) -> bool {
+        self.directories().iter().all(|directory| directory.is_dir())
+    }
+
     /// Where the kernel shows its use, as absolute paths.
     pub fn paths(&self) -> CgroupPaths {
         let of = |controller| {

@@ -205,6 +205,20 @@ fn processes_are_counted_frozen_thawed_and_killed() {
     cgroup.kill().expect("killing what is gone");
 }
 
+#[test]
+fn what_is_half_made_is_ended_and_removed() {
+    let Some(place) = Place::new("half") else { return };
+    let (_, cgroup) = place.container();
+    for missing in cgroup.directories() {
+        cgroup.create().expect("made");
+        std::fs::remove_dir(&missing).expect("one of its directories is removed");
+        cgroup.kill().expect("nothing is in it");
+        cgroup.wait_empty(Duration::from_secs(1)).expect("empty");
+        cgroup.remove().expect("removed");
+        assert!(!cgroup.exists(), "without {}", missing.display());
+    }
+}
+
 /// Every answer of the device fence, the same on v1 and v2, and without the fence (the control).
 #[test]
 fn only_listed_devices_open() {
