@@ -182,6 +182,7 @@ impl Supervisor {
 
     fn run(mut self) -> ! {
         loop {
+            let asked_at = Instant::now();
             for source in self.wait() {
                 match source {
                     Source::Listener => self.admit(),
@@ -193,7 +194,7 @@ impl Supervisor {
                     Source::Leaver(index) => self.worker_left(index),
                 }
             }
-            self.expire();
+            self.expire(asked_at);
         }
     }
 
@@ -280,11 +281,12 @@ impl Supervisor {
         }
     }
 
-    fn expire(&mut self) {
-        let now = Instant::now();
+    /// Hangs up on whoever had not sent a request in time when the kernel was last asked: one that came
+    /// while something else took long has been read by then.
+    fn expire(&mut self, asked_at: Instant) {
         self.connections
-            .retain(|_, connection| connection.deadline.is_none_or(|deadline| deadline > now));
-        self.expire_containers(now);
+            .retain(|_, connection| connection.deadline.is_none_or(|deadline| deadline > asked_at));
+        self.expire_containers(Instant::now());
     }
 
     /// The next number; connections and tasks share the count.
