@@ -33,8 +33,9 @@ pub fn write_id_maps(pid: Pid, users: &[IdMap], groups: &[IdMap]) -> io::Result<
 /// outside ids are those that the mount shows.
 pub fn id_map_namespace(map: IdMap) -> io::Result<OwnedFd> {
     let flags = CloneFlags { namespaces: u64::from(NEW_USER), cgroup: None };
+    let parent = Pid::this();
     let (child, pidfd) = match clone3(&flags)? {
-        Forked::Child => process::wait_for_kill(),
+        Forked::Child => process::wait_for_kill(parent),
         Forked::Parent { child, pidfd } => (child, pidfd),
     };
     let namespace = write_id_maps(child, &[map], &[map])

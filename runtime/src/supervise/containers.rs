@@ -9,6 +9,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use berth_runtime::id::{ContainerId, PrincipalId};
@@ -312,7 +313,15 @@ impl Supervisor {
         let Some(entry) = self.containers.get_mut(container) else { return };
         let Some(monitor) = entry.monitor.as_mut() else { return };
         let Some(channel) = monitor.report.take() else { return };
-        let message = receive_message(&channel).map(|(bytes, _)| bytes).unwrap_or_default();
+        // Not even a process that has ended has its end closed for certain: a child may hold it yet.
+        let message = match receive_message(&channel) {
+            Ok((bytes, _)) => bytes,
+            Err(Errno::EAGAIN | Errno::EINTR) => {
+                monitor.report = Some(channel);
+                return;
+            }
+            Err(_) => Vec::new(),
+        };
         match serde_json::from_slice(&message) {
             Ok(Report::Started { live }) => {
                 let key = ProcessKey {

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
-use nix::unistd::Uid;
+use nix::unistd::{Pid, Uid};
 
 /// pidfd_send_signal(2): signals the very process, even if its number has been given away.
 pub fn pidfd_send_signal(pidfd: impl AsFd, signal: i32) -> nix::Result<()> {
@@ -24,10 +24,14 @@ pub fn set_effective_user(user: Uid) -> nix::Result<()> {
     Errno::result(result).map(drop)
 }
 
-/// Sleeps until a signal ends the process: the whole life of a child that only holds a namespace.
-pub fn wait_for_kill() -> ! {
-    // SAFETY: prctl with these arguments touches no memory; a parent that dies takes the child along.
+/// Sleeps until a signal ends the process: the whole life of a child of `parent` that only holds a
+/// namespace. A parent that dies takes it along, also one that died before the kernel was told so.
+pub fn wait_for_kill(parent: Pid) -> ! {
+    // SAFETY: prctl with these arguments touches no memory.
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+    if Pid::parent() != parent {
+        exit_now(1);
+    }
     loop {
         // SAFETY: pause takes no arguments and touches no memory.
         unsafe { libc::pause() };
