@@ -188,6 +188,16 @@ impl Bundle {
         }
     }
 
+    /// Waits until the program of [`Self::create`] has written this.
+    pub fn wait_for_output(&self, text: &str) {
+        let begin = Instant::now();
+        let path = self.outside("output");
+        while std::fs::read_to_string(&path).expect("read the output") != text {
+            assert!(begin.elapsed() < LIMIT, "it has not said {text:?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// Fails the test unless the command succeeded; its output.
     pub fn succeed(&self, output: Output) -> String {
         assert!(output.status.success(), "{}", said(&output));

@@ -20,6 +20,7 @@ fn a_container_goes_through_its_states() {
     bundle.refuse(bundle.command(&["delete", name]), "is created, not stopped");
     bundle.succeed(bundle.command(&["start", name]));
     assert_eq!(bundle.state()["status"], "running");
+    bundle.wait_for_output("started\n");
     bundle.refuse(bundle.command(&["start", name]), "is running, not created");
     let pid = bundle.pid();
 
