@@ -1,13 +1,15 @@
 //! A real Chromium through chromedriver: one driver for a test, one browser for each person, and the
 //! browser's own log, in which the content security policy and scripts complain.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use fantoccini::wd::Capabilities;
 use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 /// How long anything on a page may take.
@@ -106,8 +108,25 @@ impl Drop for Driver {
     fn drop(&mut self) {
         drop(self.process.kill());
         drop(self.process.wait());
+        // A test that fails closes no browser, and the driver leaves it running.
+        for pid in browsers_with(&self.profiles) {
+            kill(pid, Signal::SIGKILL).ok();
+        }
         drop(std::fs::remove_dir_all(&self.profiles));
     }
+}
+
+/// The browsers that were told to keep their profile below `profiles`.
+fn browsers_with(profiles: &Path) -> Vec<Pid> {
+    let told = format!("--user-data-dir={}/", profiles.display());
+    let processes = std::fs::read_dir("/proc").expect("list processes").flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid: &i32| {
+        let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&arguments).contains(&told)
+    })
+    .map(Pid::from_raw)
+    .collect()
 }
 
 impl Browser {
