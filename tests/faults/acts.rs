@@ -181,6 +181,21 @@ impl Stage {
         }
     }
 
+    /// Whether a start was ended by the kill that struck: the program's own process, or the monitor
+    /// without which none runs, and its end is told as what it was.
+    pub(crate) async fn was_done_and_is_known_to_have_ended(
+        &self,
+        act: Act,
+        subject: &Subject,
+    ) -> bool {
+        if act != Act::Start {
+            return false;
+        }
+        let known = self.anna.get(&format!("/api/v1/containers/{}", subject.id)).await.json();
+        let last = &known["exit"];
+        last["run"] == known["run"] && (last["cause"] == "monitor_lost" || last["signal"] == 9)
+    }
+
     /// Takes away what the act and its preparation have left.
     pub(crate) async fn tidy(&self, act: Act, subject: &Subject) {
         if matches!(act, Act::Pull | Act::Import) {
