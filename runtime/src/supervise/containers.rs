@@ -32,6 +32,7 @@ use crate::profile::{self, ProfileHost};
 use crate::sys::lock::try_lock;
 use crate::sys::{socket, spawn};
 use crate::timing;
+use crate::undo::remove_tree;
 
 /// How long a monitor may build.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -196,12 +197,58 @@ impl Supervisor {
         };
         timing::done("check the request");
         let container = request.container.clone();
-        let monitor = self.spawn_monitor(token, &person, request, &start)?;
+        let lock = self
+            .begin_run(&person, &container, &start)
+            .inspect_err(|failure| self.abandon(&container, failure))?;
+        let spawned = self.spawn_monitor(token, &person, request, &start, lock);
         let fresh = || Entry::new(person.person, None);
-        let entry = self.containers.entry(container).or_insert_with(fresh);
+        let entry = self.containers.entry(container.clone()).or_insert_with(fresh);
         entry.start = Some(start);
-        entry.monitor = Some(monitor);
+        match spawned {
+            Ok(monitor) => entry.monitor = Some(monitor),
+            // The run is written down: its end is to be, too.
+            Err(failure) => {
+                entry.undo = Some(Undo {
+                    cause: ExitCause::StartFailed,
+                    failure: Some(failure),
+                    waiter: Some(token),
+                    not_before: Instant::now(),
+                });
+                self.undo(&container);
+            }
+        }
         Ok(())
+    }
+
+    /// Makes the run's directory and takes its lock, and writes down that it begins.
+    fn begin_run(
+        &self,
+        person: &Person,
+        container: &ContainerId,
+        start: &StartRecord,
+    ) -> Result<OwnedFd, Failure> {
+        let file = |error: FileError| broken(&error);
+        let (record, run) = self.places.make_records(person, container).map_err(file)?;
+        let lock = setup::open_lock(&run, LOCK).map_err(file)?;
+        if !try_lock(&lock).map_err(FileError::os("lock", "the run directory")).map_err(file)? {
+            let message = "a monitor of this container still runs";
+            return Err(failure(FailureClass::Conflict, "container.running", message));
+        }
+        ledger::reserve_end(&record, person.monitor_uid)
+            .and_then(|()| start.write(&record))
+            .map_err(|error| broken(&error.below("state")))?;
+        timing::done("records");
+        Ok(lock)
+    }
+
+    /// Takes away what a run has that could not be written down, unless it is somebody else's.
+    fn abandon(&self, container: &ContainerId, failure: &Failure) {
+        if failure.class == FailureClass::Conflict {
+            return;
+        }
+        if let Err(error) = remove_tree(&self.places.runs, container.as_str()) {
+            say(&format!("container {container}: {}", crate::scope::chain(&error)));
+        }
     }
 
     /// A container is one person's for ever, and its runs are numbered upwards.
@@ -252,18 +299,9 @@ impl Supervisor {
         person: &Person,
         request: StartRequest,
         start: &StartRecord,
+        lock: OwnedFd,
     ) -> Result<Monitor, Failure> {
         let file = |error: FileError| broken(&error);
-        let (record, run) = self.places.make_records(person, &request.container).map_err(file)?;
-        let lock = setup::open_lock(&run, LOCK).map_err(file)?;
-        if !try_lock(&lock).map_err(FileError::os("lock", "the run directory")).map_err(file)? {
-            let message = "a monitor of this container still runs";
-            return Err(failure(FailureClass::Conflict, "container.running", message));
-        }
-        ledger::reserve_end(&record, person.monitor_uid)
-            .and_then(|()| start.write(&record))
-            .map_err(|error| broken(&error.below("state")))?;
-        timing::done("records");
         let monitors = self.scope.monitors(person.group, person.person)?;
         monitors.create()?;
         let born = monitors.entry()?;
@@ -289,20 +327,27 @@ impl Supervisor {
         .map_err(FileError::os("start", "the monitor"))
         .map_err(file)?;
         timing::done("start the monitor");
-        if !born.procs.is_empty() {
-            // v1. It waits for its job, so it has no child yet that could be left outside.
-            monitors.join(spawned.pid.as_raw())?;
-        }
+        // v1. It waits for its job, so it has no child yet that could be left outside.
+        let joined = match born.procs.is_empty() {
+            true => Ok(()),
+            false => monitors.join(spawned.pid.as_raw()).map_err(Failure::from),
+        };
         timing::done("monitor into the v1 cgroups");
-        super::tasks::hand_over(&ours, &job, &[lock.as_fd()]).map_err(file)?;
+        let handed = joined
+            .and_then(|()| super::tasks::hand_over(&ours, &job, &[lock.as_fd()]).map_err(file));
         timing::done("give it its job");
-        // The lock is the open file's, which the monitor has open from here on.
+        // The lock is the open file's, which the monitor has open from here on. Without a job it ends
+        // as soon as our end of the channel is closed.
+        let (report, failure) = match handed {
+            Ok(()) => (Some(ours), None),
+            Err(failure) => (None, Some(failure)),
+        };
         Ok(Monitor {
             pidfd: spawned.pidfd,
-            report: Some(ours),
+            report,
             waiter: Some(token),
             deadline: Some(Instant::now() + START_LIMIT),
-            failure: None,
+            failure,
             running: None,
             paused: false,
         })

@@ -268,7 +268,12 @@ pub async fn remove_if(
         containers::set_removed(write.db(), &row.id, task_caller.principal).await?;
         write.commit().await?;
         task_app.containers.tell();
-        match finish_removal(&task_app, &row).await {
+        let finished = finish_removal(&task_app, &row).await;
+        if finished.is_err() {
+            // The wish is kept; it is tried again whatever the caller is told.
+            task_app.containers.note_unsettled();
+        }
+        match finished {
             Ok(()) => Ok(true),
             Err(Error::Unavailable(_)) => Ok(false),
             Err(error) => Err(error),
