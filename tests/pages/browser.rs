@@ -218,6 +218,19 @@ impl Browser {
         self.client.find_all(Locator::Css(selector)).await.expect("look for elements").len()
     }
 
+    /// Waits until so many elements fit a selector: a page is shown while it is still being read.
+    pub(crate) async fn counts(&self, selector: &str, expected: usize) {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let count = self.count(selector).await;
+            if count == expected {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{count} of {selector} instead of {expected}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// What the browser has complained of since the last time: script errors, refused content.
     pub(crate) async fn complaints(&self) -> Vec<String> {
         let url = format!("http://127.0.0.1:{}/session/{}/se/log", self.driver_port, self.session);
@@ -230,6 +243,8 @@ impl Browser {
             .iter()
             .map(|entry| format!("{} {}", entry["level"], entry["message"]))
             .filter(|line| !line.contains("the server responded with a status of 4"))
+            // Nor is it the page's doing that other tests' containers bring and take interfaces.
+            .filter(|line| !line.contains("net::ERR_NETWORK_CHANGED"))
             .collect()
     }
 

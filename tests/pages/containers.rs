@@ -214,13 +214,13 @@ async fn columns_order_and_pages_of_a_long_list() {
     let browser = signed_in(&driver, &server, "anna", Script::Off).await;
     browser.open("/containers?sort=name").await;
     browser.sees("1 to 100 of 105").await;
-    assert_eq!(browser.count("#rows tbody tr").await, 100);
+    browser.counts("#rows tbody tr", 100).await;
     browser.press("Next page").await;
     browser.sees("c-104").await;
-    assert_eq!(browser.count("#rows tbody tr").await, 5);
+    browser.counts("#rows tbody tr", 5).await;
     browser.press("Name").await;
     browser.sees("c-104").await;
-    assert_eq!(browser.count("th[aria-sort=descending]").await, 1);
+    browser.counts("th[aria-sort=descending]", 1).await;
     browser.press("Columns").await;
     for name in ["image", "since", "memory"] {
         let selector = format!(".column-choice input[value={name}]");
@@ -229,12 +229,12 @@ async fn columns_order_and_pages_of_a_long_list() {
     }
     browser.press("Show these").await;
     browser.sees("c-104").await;
-    assert_eq!(browser.count("#rows th.image").await, 0);
-    assert_eq!(browser.count("#rows th.state").await, 1);
+    browser.counts("#rows th.image", 0).await;
+    browser.counts("#rows th.state", 1).await;
     // It is kept, and a filter in the address narrows.
     browser.open("/containers?q=c-00").await;
-    assert_eq!(browser.count("#rows tbody tr").await, 10);
-    assert_eq!(browser.count("#rows th.image").await, 0);
+    browser.counts("#rows tbody tr", 10).await;
+    browser.counts("#rows th.image", 0).await;
     assert_eq!(browser.complaints().await, Vec::<String>::new());
     browser.close().await;
 }
