@@ -355,15 +355,33 @@ impl Supervisor {
 
     /// The monitor's report has come, or will never come.
     pub(super) fn report(&mut self, container: &ContainerId) {
+        let monitor = self.containers.get(container).and_then(|entry| entry.monitor.as_ref());
+        let lives = monitor.is_some_and(|monitor| !has_ended(&monitor.pidfd));
+        if self.take_report(container) || !lives {
+            return;
+        }
+        // It could not be sent: the record tells whether the program runs.
+        self.refresh(container);
         let Some(entry) = self.containers.get_mut(container) else { return };
-        let Some(monitor) = entry.monitor.as_mut() else { return };
-        let Some(channel) = monitor.report.take() else { return };
+        let Some(monitor) = entry.monitor.as_mut().filter(|monitor| monitor.running.is_some())
+        else {
+            return;
+        };
+        let waiter = monitor.waiter.take();
+        self.started(container, waiter);
+    }
+
+    /// Takes the monitor's report, if it has come; false when none will ever come.
+    fn take_report(&mut self, container: &ContainerId) -> bool {
+        let Some(entry) = self.containers.get_mut(container) else { return true };
+        let Some(monitor) = entry.monitor.as_mut() else { return true };
+        let Some(channel) = monitor.report.take() else { return true };
         // Not even a process that has ended has its end closed for certain: a child may hold it yet.
         let message = match receive_message(&channel) {
             Ok((bytes, _)) => bytes,
             Err(Errno::EAGAIN | Errno::EINTR) => {
                 monitor.report = Some(channel);
-                return;
+                return true;
             }
             Err(_) => Vec::new(),
         };
@@ -383,9 +401,9 @@ impl Supervisor {
                 self.started(container, waiter);
             }
             Ok(Report::Failed { failure }) => monitor.failure = Some(failure),
-            // Its end follows.
-            Err(_) => {}
+            Err(_) => return false,
         }
+        true
     }
 
     fn started(&mut self, container: &ContainerId, waiter: Option<Token>) {
@@ -410,7 +428,7 @@ impl Supervisor {
 
     /// The monitor is gone: the run is over, and what is left of it is to be undone.
     pub(super) fn monitor_ended(&mut self, container: &ContainerId) {
-        self.report(container);
+        self.take_report(container);
         let Some(entry) = self.containers.get_mut(container) else { return };
         let Some(monitor) = entry.monitor.take() else { return };
         // Not ours when it was adopted; then the host's first process has waited for it.
