@@ -63,7 +63,9 @@ impl Stage {
         let pushed = image::archive("pushed:1", &[file("etc/pushed", "pushed")]);
         let reference = registry.push(&pushed, "pushed:1");
         let archive = image::archive("imported:1", &[file("etc/imported", "imported")]);
-        let sections = registry.section();
+        let rates = "[rates]\ncostly_per_min = 1000000\nchanges_per_min = 1000000\n\
+                     person_per_min = 1000000\n";
+        let sections = registry.section() + rates;
         let server = TestServer::with(Options { sections, ..Options::default() }).await;
         let anna = server.person("anna", "user").await;
         import(&anna).await;
