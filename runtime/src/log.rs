@@ -324,6 +324,15 @@ pub(crate) fn segment_numbers(directory: impl AsFd) -> Vec<u64> {
     numbers
 }
 
+/// A moment as RFC 3339 writes it, with nanoseconds.
+pub(crate) fn time_of(moment: std::time::SystemTime) -> String {
+    let since = moment.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let mut text = String::new();
+    let seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
+    time_text(&mut text, seconds, since.subsec_nanos().into());
+    text
+}
+
 /// Appends `1970-01-01T00:00:00.000000000Z` and its like: proleptic Gregorian, UTC, no leap seconds
 /// (the algorithm is the usual one with eras of 400 years that start on 1 March).
 fn time_text(text: &mut String, seconds: i64, nanoseconds: i64) {

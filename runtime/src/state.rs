@@ -195,7 +195,8 @@ impl Record {
     /// A descriptor of its first process, certainly of that one.
     pub fn open(&self) -> Result<OwnedFd, Failure> {
         let gone = || {
-            let text = format!("container {:?} is not running", self.id);
+            // "container not running" is what engines look for, to tell it from a failure.
+            let text = format!("container not running: {:?}", self.id);
             Failure::new(FailureClass::Conflict, "container.not-running", text)
         };
         let pidfd = process::pidfd_open(Pid::from_raw(self.pid)).map_err(|_| gone())?;

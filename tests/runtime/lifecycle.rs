@@ -37,7 +37,7 @@ fn a_container_goes_through_its_states() {
 
     bundle.succeed(bundle.command(&["kill", name, "KILL"]));
     bundle.wait_for("stopped");
-    bundle.refuse(bundle.command(&["kill", name, "TERM"]), "is not running");
+    bundle.refuse(bundle.command(&["kill", name, "TERM"]), "container not running");
     assert_eq!(fs::read_to_string(bundle.outside("output")).expect("read"), "started\n");
     bundle.succeed(bundle.command(&["delete", name]));
     bundle.refuse(bundle.command(&["state", name]), "does not exist");

@@ -43,11 +43,17 @@ impl Options {
                 }
                 Long("pid-file") => options.pid_file = Some(parser.value().map_err(usage)?.into()),
                 Long("detach") | Short('d') => options.detach = true,
-                Long("preserve-fds") => {
-                    let count = parser.value().and_then(|value| value.string()).map_err(usage)?;
-                    if count != "0" {
-                        return Err(bad_usage("--preserve-fds is not supported".to_owned()));
-                    }
+                Long("preserve-fds") => refuse_preserved(&mut parser)?,
+                // A container that shared its creator's keys could read what they open.
+                Long("no-new-keyring") => {
+                    return Err(bad_usage(
+                        "--no-new-keyring: a container always has a session keyring of its own"
+                            .to_owned(),
+                    ));
+                }
+                // chroot(2), which this asks for, can be left by a process that may call it.
+                Long("no-pivot") => {
+                    return Err(bad_usage("--no-pivot: the root is always pivoted".to_owned()));
                 }
                 Value(value) if options.id.is_none() => {
                     options.id = Some(value.string().map_err(usage)?);
@@ -56,6 +62,17 @@ impl Options {
             }
         }
         Ok(options)
+    }
+}
+
+/// `--preserve-fds`, which engines give as 0 too.
+pub fn refuse_preserved(parser: &mut lexopt::Parser) -> Result<(), Failure> {
+    match parser.value().and_then(|value| value.parse::<u32>()).map_err(usage)? {
+        0 => Ok(()),
+        count => Err(bad_usage(format!(
+            "--preserve-fds {count}: descriptors beside standard input, output and error are not \
+             passed on yet"
+        ))),
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
 
 use berth_runtime::id::{ContainerId, PrincipalId};
 use berth_runtime::record::{CgroupVersion, Failure, FailureClass, Status};
@@ -40,6 +41,8 @@ fn describe(place: &Place) -> Result<Json, Failure> {
     let status = record.status(place)?;
     let pid = if status == Status::Stopped { 0 } else { record.pid };
     let root = spec.root().as_ref().map(|root| record.bundle.join(root.path()));
+    let created_ms = u64::try_from(record.created_ms).unwrap_or_default();
+    let created = SystemTime::UNIX_EPOCH + Duration::from_millis(created_ms);
     Ok(json!({
         "ociVersion": OCI_VERSION,
         "id": record.id,
@@ -47,7 +50,9 @@ fn describe(place: &Place) -> Result<Json, Failure> {
         "pid": pid,
         "bundle": record.bundle,
         "rootfs": root,
-        "created_ms": u64::try_from(record.created_ms).unwrap_or_default(),
+        "created": crate::log::time_of(created),
+        // Only root can create a container.
+        "owner": "root",
         "annotations": spec.annotations().clone().unwrap_or_default(),
     }))
 }
@@ -81,10 +86,11 @@ pub fn list(mut parser: lexopt::Parser, global: &Global) -> Result<ExitCode, Fai
         other => other.to_string(),
     };
     if !quiet {
-        line(&mut text, &["ID", "PID", "STATUS", "BUNDLE"].map(str::to_owned));
+        line(&mut text, &["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned));
     }
     for row in &rows {
-        let fields = ["id", "pid", "status", "bundle"].map(|name| field(row, name));
+        let fields =
+            ["id", "pid", "status", "bundle", "created", "owner"].map(|name| field(row, name));
         line(&mut text, if quiet { &fields[..1] } else { &fields[..] });
     }
     print(&text)?;

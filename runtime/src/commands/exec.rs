@@ -1,5 +1,6 @@
 //! `exec`, and waiting for a child in the foreground.
 
+use std::collections::HashSet;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -13,9 +14,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::{Capability, Process, Spec};
 
-use crate::commands::create::{absolute, own_stdio};
+use crate::commands::create::{absolute, own_stdio, refuse_preserved};
 use crate::commands::lifecycle::expect;
 use crate::commands::{Global, bad_usage, missing_id, usage};
 use crate::exec::Exec;
@@ -33,6 +34,11 @@ struct Options {
     cwd: Option<PathBuf>,
     user: Option<String>,
     environment: Vec<String>,
+    capabilities: Vec<String>,
+    groups: Vec<u32>,
+    no_new_privileges: bool,
+    apparmor: Option<String>,
+    ignore_paused: bool,
     pid_file: Option<PathBuf>,
     detach: bool,
     id: Option<String>,
@@ -42,20 +48,26 @@ struct Options {
 impl Options {
     fn parse(mut parser: lexopt::Parser) -> Result<Self, Failure> {
         let mut options = Self::default();
+        let text = |parser: &mut lexopt::Parser| {
+            parser.value().and_then(|value| value.string()).map_err(usage)
+        };
         while let Some(argument) = parser.next().map_err(usage)? {
             match argument {
                 Long("process") | Short('p') => {
                     options.process = Some(parser.value().map_err(usage)?.into());
                 }
                 Long("cwd") => options.cwd = Some(parser.value().map_err(usage)?.into()),
-                Long("user") | Short('u') => {
-                    let user = parser.value().and_then(|value| value.string()).map_err(usage)?;
-                    options.user = Some(user);
+                Long("user") | Short('u') => options.user = Some(text(&mut parser)?),
+                Long("env") | Short('e') => options.environment.push(text(&mut parser)?),
+                Long("cap") | Short('c') => options.capabilities.push(text(&mut parser)?),
+                Long("additional-gids") | Short('g') => {
+                    let group = parser.value().and_then(|value| value.parse());
+                    options.groups.push(group.map_err(usage)?);
                 }
-                Long("env") | Short('e') => {
-                    let variable = parser.value().and_then(|value| value.string());
-                    options.environment.push(variable.map_err(usage)?);
-                }
+                Long("no-new-privs") => options.no_new_privileges = true,
+                Long("apparmor") => options.apparmor = Some(text(&mut parser)?),
+                Long("ignore-paused") => options.ignore_paused = true,
+                Long("preserve-fds") => refuse_preserved(&mut parser)?,
                 Long("pid-file") => options.pid_file = Some(parser.value().map_err(usage)?.into()),
                 Long("detach") | Short('d') => options.detach = true,
                 Long("tty") | Short('t') => {
@@ -76,17 +88,32 @@ impl Options {
     }
 }
 
-/// `exec`.
+/// `exec`. Its own failure is exit status 255, since any lower one may be the program's.
 pub fn exec(parser: lexopt::Parser, global: &Global) -> Result<ExitCode, Failure> {
+    join(parser, global).or_else(|failure| {
+        super::report(global, &format!("exec failed: {}", failure.message));
+        Ok(ExitCode::from(255))
+    })
+}
+
+fn join(parser: lexopt::Parser, global: &Global) -> Result<ExitCode, Failure> {
     let options = Options::parse(parser)?;
     memfd::ensure_sealed().map_err(|error| system("seal our binary", errno_of(&error)))?;
     let place =
         Place::new(&absolute(&global.root)?, options.id.as_deref().ok_or_else(missing_id)?)?;
     let record = place.read()?;
-    expect(&record, &place, &[Status::Running, Status::Created])?;
+    match options.ignore_paused {
+        // It begins to run when the container goes on.
+        true => expect(&record, &place, &[Status::Running, Status::Created, Status::Paused])?,
+        false => expect(&record, &place, &[Status::Running, Status::Created])?,
+    }
     let spec = place.read_spec()?;
     let process = process_of(&options, &spec)?;
     let user = match &options.user {
+        Some(_) if !options.groups.is_empty() => {
+            let text = "--additional-gids beside --user: the user's groups are looked up";
+            return Err(bad_usage(text.to_owned()));
+        }
         Some(text) => User::Named(text.clone()),
         None => User::FromSpec,
     };
@@ -132,7 +159,48 @@ fn process_of(options: &Options, spec: &Spec) -> Result<Process, Failure> {
     if let Some(cwd) = &options.cwd {
         process.set_cwd(cwd.clone());
     }
+    if options.no_new_privileges {
+        process.set_no_new_privileges(Some(true));
+    }
+    if let Some(profile) = &options.apparmor {
+        process.set_apparmor_profile(Some(profile.clone()));
+    }
+    if !options.groups.is_empty() {
+        let groups = process.user().additional_gids().clone().unwrap_or_default();
+        let groups = groups.into_iter().chain(options.groups.iter().copied()).collect();
+        process.user_mut().set_additional_gids(Some(groups));
+    }
+    add_capabilities(&mut process, &options.capabilities)?;
     Ok(process)
+}
+
+/// `--cap`: more than the container's own process has, in every set in which it can be.
+fn add_capabilities(process: &mut Process, names: &[String]) -> Result<(), Failure> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let mut sets = process.capabilities().clone().unwrap_or_default();
+    let mut added = HashSet::new();
+    for name in names {
+        let plain = name.strip_prefix("CAP_").unwrap_or(name);
+        let capability = plain
+            .parse::<Capability>()
+            .map_err(|_| bad_usage(format!("--cap: {name:?} is no capability")))?;
+        added.insert(capability);
+    }
+    let with = |set: &Option<HashSet<Capability>>| -> Option<HashSet<Capability>> {
+        Some(set.iter().flatten().copied().chain(added.iter().copied()).collect())
+    };
+    sets.set_bounding(with(sets.bounding()));
+    sets.set_permitted(with(sets.permitted()));
+    sets.set_effective(with(sets.effective()));
+    if process.user().uid() != 0 {
+        // Only ambient ones outlive execve in a user that is not root.
+        sets.set_inheritable(with(sets.inheritable()));
+        sets.set_ambient(with(sets.ambient()));
+    }
+    process.set_capabilities(Some(sets));
+    Ok(())
 }
 
 fn read_process(path: &Path) -> Result<Process, Failure> {

@@ -5,6 +5,7 @@
 
 mod create;
 mod describe;
+mod events;
 mod exec;
 mod lifecycle;
 
@@ -30,6 +31,8 @@ pub struct Global {
 
 const USAGE: &str = "berth-runtime [--root DIR] [--log FILE] [--log-format text|json] COMMAND
 
+Options of a command may stand before or after the container's id.
+
   create [-b BUNDLE] [--pid-file FILE] ID      build a container that waits
   start ID                                     run its program
   run [-b BUNDLE] [--pid-file FILE] [-d] ID    create, start, wait, delete
@@ -37,8 +40,10 @@ const USAGE: &str = "berth-runtime [--root DIR] [--log FILE] [--log-format text|
   kill ID [SIGNAL] [--all]                     signal its first process, or all
   delete [--force] ID                          remove it
   exec [options] ID COMMAND [ARGS]             run another program in it
-      --process FILE  --cwd DIR  -u USER[:GROUP]  -e NAME=VALUE  --pid-file FILE  -d
+      --process FILE  --cwd DIR  -u USER[:GROUP]  -g GID  -e NAME=VALUE  -c CAPABILITY
+      --no-new-privs  --apparmor PROFILE  --ignore-paused  --pid-file FILE  -d
   pause ID, resume ID                          freeze and thaw it
+  events [--stats] [--interval SECS] ID        its use and lack of memory, as lines of JSON
   list [-q] [-f table|json]                    show all
   ps [-f table|json] ID                        show its processes
   spec [-b BUNDLE] [--first-id ID]             write a config.json of the default profile
@@ -72,6 +77,18 @@ fn dispatch(arguments: &[OsString], global: &mut Global) -> Result<ExitCode, Fai
                 };
             }
             Some(Long("debug")) => {}
+            Some(Long("systemd-cgroup")) => {
+                let text = "--systemd-cgroup: scopes and slices need systemd's D-Bus interface, which is \
+                            not here yet; use cgroupfs paths";
+                return Err(bad_usage(text.to_owned()));
+            }
+            Some(Long("rootless")) => {
+                let value = parser.value().and_then(|value| value.string()).map_err(usage)?;
+                if !matches!(value.as_str(), "false" | "auto") {
+                    let text = format!("--rootless {value}: running without root is not here yet");
+                    return Err(bad_usage(text));
+                }
+            }
             Some(Long("version") | Short('v')) => {
                 print(&format!("berth-runtime {}\nspec: 1.2.0\n", env!("CARGO_PKG_VERSION")))?;
                 return Ok(ExitCode::SUCCESS);
@@ -96,6 +113,11 @@ fn command(word: &str, parser: lexopt::Parser, global: &Global) -> Result<ExitCo
         "pause" => lifecycle::pause(parser, global),
         "resume" => lifecycle::resume(parser, global),
         "exec" => exec::exec(parser, global),
+        "events" => events::events(parser, global),
+        "checkpoint" | "restore" => {
+            let text = format!("{word}: saving and restoring running containers is not here yet");
+            Err(bad_usage(text))
+        }
         "state" => describe::state(parser, global),
         "list" => describe::list(parser, global),
         "ps" => describe::ps(parser, global),
@@ -136,16 +158,18 @@ fn print(text: &str) -> Result<(), Failure> {
     })
 }
 
-/// Says a failure wherever it can be said; there is nobody to tell that it cannot.
+/// Says a failure wherever it can be said; there is nobody to tell that it cannot. The log's lines are
+/// what engines read of runc's: `time`, `level`, `msg`.
 fn report(global: &Global, message: &str) {
     let line = format!("berth-runtime: {message}\n");
     let told = std::io::stderr().write_all(line.as_bytes()).is_ok();
     let Some(path) = &global.log else { return };
+    let time = crate::log::time_of(std::time::SystemTime::now());
     let line = if global.log_json {
-        let fields = serde_json::json!({ "level": "error", "msg": message });
+        let fields = serde_json::json!({ "level": "error", "msg": message, "time": time });
         format!("{fields}\n")
     } else {
-        line
+        format!("time={time:?} level=error msg={message:?}\n")
     };
     let file = OpenOptions::new().create(true).append(true).open(path);
     let written = file.and_then(|mut file| file.write_all(line.as_bytes()));

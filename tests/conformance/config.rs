@@ -1,0 +1,115 @@
+//! config.md and config-linux.md.
+
+use serde_json::json;
+
+use crate::case::Case;
+
+/// config.md, "Root": `readonly`.
+#[test]
+fn a_read_only_root_is_read_only() {
+    let Some(case) = Case::new("readonly") else { return };
+    let script = "touch /made 2>/dev/null && echo wrote; echo end";
+    assert_eq!(case.script(script).with("/root/readonly", true.into()).run(), "end\n");
+}
+
+/// config.md, "Process": `cwd`, `env`, `args`, `user`.
+#[test]
+fn the_process_is_as_configured() {
+    let Some(case) = Case::new("process") else { return };
+    let user = json!({ "uid": 3, "gid": 4, "additionalGids": [5, 6], "umask": 63 });
+    let case = case.script("pwd; echo $A; id; umask").with("/process/cwd", "/bin".into());
+    let case = case.with("/process/env", json!(["A=b c", "PATH=/bin"]));
+    let case = case.with("/process/user", user);
+    assert_eq!(case.run(), "/bin\nb c\nuid=3 gid=4 groups=5,6\n0077\n");
+}
+
+/// config.md, "POSIX process": `rlimits`, `oomScoreAdj`, `noNewPrivileges`.
+#[test]
+fn limits_and_preferences_are_as_configured() {
+    let Some(case) = Case::new("rlimits") else { return };
+    let script = "ulimit -Sn; ulimit -Hn; cat /proc/self/oom_score_adj; \
+        grep NoNewPrivs /proc/self/status";
+    let limit = json!({ "type": "RLIMIT_NOFILE", "soft": 100, "hard": 200 });
+    let case = case.script(script).with("/process/rlimits", json!([limit]));
+    let case = case.with("/process/oomScoreAdj", 500.into());
+    assert_eq!(case.run(), "100\n200\n500\nNoNewPrivs:\t1\n");
+}
+
+/// config.md, "Linux Process": the five sets of `capabilities`.
+#[test]
+fn capabilities_are_exactly_those_configured() {
+    let Some(case) = Case::new("capabilities") else { return };
+    let sets = json!({ "bounding": ["CAP_KILL", "CAP_CHOWN"], "permitted": ["CAP_KILL"],
+        "effective": ["CAP_KILL"], "inheritable": ["CAP_KILL"], "ambient": ["CAP_KILL"] });
+    let case = case.script("exec grep Cap /proc/self/status").with("/process/capabilities", sets);
+    let case = case.with("/process/user", json!({ "uid": 9, "gid": 9 }));
+    let kill = "0000000000000020";
+    let expected = format!(
+        "CapInh:\t{kill}\nCapPrm:\t{kill}\nCapEff:\t{kill}\nCapBnd:\t0000000000000021\nCapAmb:\t{kill}\n"
+    );
+    assert_eq!(case.run(), expected);
+}
+
+/// config.md, "Hostname".
+#[test]
+fn the_host_name_is_set() {
+    let Some(case) = Case::new("hostname") else { return };
+    assert_eq!(case.script("hostname").with("/hostname", "a-name".into()).run(), "a-name\n");
+}
+
+/// config-linux.md, "Masked Paths", "Readonly Paths".
+#[test]
+fn paths_are_masked_and_read_only() {
+    let Some(case) = Case::new("masks") else { return };
+    let script = "cat /proc/keys; ls /proc/fs | wc -l; \
+        echo 1 2>/dev/null >/proc/sys/kernel/domainname && echo wrote; echo end";
+    let case = case.script(script).with("/linux/maskedPaths", json!(["/proc/keys", "/proc/fs"]));
+    let case = case.with("/linux/readonlyPaths", json!(["/proc/sys"]));
+    assert_eq!(case.run(), "0\nend\n");
+}
+
+/// config-linux.md, "Sysctl".
+#[test]
+fn sysctls_of_own_namespaces_are_set() {
+    let Some(case) = Case::new("sysctl") else { return };
+    let case = case.script("cat /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/shmmni");
+    let sysctl = json!({ "net.ipv4.ip_forward": "1", "kernel.shmmni": "77" });
+    assert_eq!(case.with("/linux/sysctl", sysctl).run(), "1\n77\n");
+}
+
+/// config-linux.md, "Sysctl": one of the host's is refused.
+#[test]
+fn sysctls_of_the_host_are_refused() {
+    let Some(case) = Case::new("sysctl-host") else { return };
+    let case = case.with("/linux/sysctl", json!({ "kernel.panic_on_oops": "0" }));
+    case.create_refused();
+}
+
+/// config-linux.md, "Default Devices" and "Default Filesystems".
+#[test]
+fn the_default_devices_are_there() {
+    let Some(case) = Case::new("devices") else { return };
+    let script = "for d in null zero full random urandom tty; do test -c /dev/$d || echo $d; done; \
+        for l in fd stdin stdout stderr ptmx; do test -h /dev/$l || test -c /dev/$l || echo $l; done; \
+        echo end";
+    assert_eq!(case.script(script).run(), "end\n");
+}
+
+/// config-linux.md, "Seccomp": an action with its errno, and the rest allowed.
+#[test]
+fn seccomp_answers_with_the_given_errno() {
+    let Some(case) = Case::new("seccomp") else { return };
+    let rule = json!({ "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28 });
+    let seccomp = json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule] });
+    let case = case.script("mkdir /made 2>&1; echo end").with("/linux/seccomp", seccomp);
+    let text = case.run();
+    assert!(text.contains("No space left on device") && text.ends_with("end\n"), "{text}");
+}
+
+/// config.md, "Extensibility": unknown properties are ignored.
+#[test]
+fn unknown_properties_are_ignored() {
+    let Some(case) = Case::new("unknown") else { return };
+    let case = case.script("echo ran").with("/unknown", json!({ "a": 1 }));
+    assert_eq!(case.with("/process/unknown", true.into()).run(), "ran\n");
+}

@@ -1,0 +1,12 @@
+//! Conformance to the OCI runtime specification, by the command line only: the same suite drives any
+//! runtime. `RUNTIME=runc` (a name in `PATH`, or a path) names another than Berth's own.
+//!
+//! A module is a document of the specification, and a test's name says what a clause of it demands.
+//! What the specification leaves open is `engines`: what engines written for runc rely on.
+
+#![expect(unreachable_pub, reason = "a test binary has no outside")]
+
+mod case;
+mod config;
+mod engines;
+mod runtime;
