@@ -171,7 +171,7 @@ async fn first_operator(operator: &Browser, server: &TestServer) -> String {
     operator.sees("First steps").await;
     operator.press("Sign out").await;
     operator.sees("You are signed out.").await;
-    operator.sees("For people who trust one another").await;
+    operator.sees("For people who don’t trust one another").await;
     operator.fill("name", "olga").await;
     operator.fill("password", "wrong wrong wrong").await;
     operator.press("Sign in").await;
