@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -118,9 +119,16 @@ fn a_container_whose_monitor_is_killed_is_ended_and_recorded_as_lost() {
         .expect("the monitor runs");
     assert_eq!(run.wait_exit()["cause"], "monitor_lost");
     berth.wait_idle();
-    // The host's first process reaps it, in its own time.
-    let stat = fs::read_to_string(format!("/proc/{}/stat", run.pid())).unwrap_or_default();
-    assert!(stat.is_empty() || stat.contains(") Z "), "its first process is gone: {stat}");
+    // It has left its cgroup before it is a zombie, which the host's first process reaps in its own time.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", run.pid())).unwrap_or_default();
+        if stat.is_empty() || stat.contains(") Z ") {
+            break;
+        }
+        assert!(Instant::now() < deadline, "its first process is there: {stat}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
     let again = berth.start_request(&run.container, 2, &["true"]);
     assert_eq!(berth.started(&again).wait_exit()["code"], 0, "and it can be started again");
 }
