@@ -171,11 +171,20 @@ impl Cgroup {
         self.directories().iter().any(|directory| directory.is_dir())
     }
 
-    /// Whether it has all its directories. Where one is missing, whoever made or removed it was killed
-    /// in the middle, and nothing is in the others: a process enters when all are there
-    /// ([`Cgroup::entry`]), and none is removed while a process is in it (rmdir answers EBUSY).
-    pub(super) fn is_whole(&self) -> bool {
-        self.directories().iter().all(|directory| directory.is_dir())
+    /// Whether some of its directories are missing, since whoever made or removed them was killed in the
+    /// middle, and no process is in the others; also when it is gone.
+    pub(super) fn is_half_and_empty(&self) -> Result<bool, Error> {
+        let directories = self.directories();
+        let there: Vec<_> = directories.iter().filter(|directory| directory.is_dir()).collect();
+        if there.len() == directories.len() {
+            return Ok(false);
+        }
+        for directory in there {
+            if !files::read(&directory.join("cgroup.procs"))?.is_empty() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Where the kernel shows its use, as absolute paths.

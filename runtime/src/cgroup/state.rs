@@ -65,7 +65,7 @@ impl Cgroup {
     /// Kills every process in it, frozen or not, also those that are being forked now. Success when
     /// the cgroup is gone, or only half made or removed.
     pub fn kill(&self) -> Result<(), Error> {
-        if !self.is_whole() {
+        if self.is_half_and_empty()? {
             return Ok(());
         }
         match self.unified() {
@@ -79,7 +79,7 @@ impl Cgroup {
 
     /// Waits until no process is in it (zombies don't count).
     pub fn wait_empty(&self, limit: Duration) -> Result<(), Error> {
-        if !self.is_whole() {
+        if self.is_half_and_empty()? {
             return Ok(());
         }
         match self.unified() {

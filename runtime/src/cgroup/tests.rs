@@ -217,6 +217,25 @@ fn what_is_half_made_is_ended_and_removed() {
         cgroup.remove().expect("removed");
         assert!(!cgroup.exists(), "without {}", missing.display());
     }
+    // A hierarchy that came later has no directory of what runs, which is killed all the same.
+    let Some((unified, other)) = cgroup.unified().zip(cgroup.directories().into_iter().next())
+    else {
+        return;
+    };
+    if unified != other {
+        cgroup.create().expect("made");
+        let mut child = run_in(&cgroup, "sleep 1000");
+        std::fs::write(
+            other.parent().expect("a parent").join("cgroup.procs"),
+            child.id().to_string(),
+        )
+        .expect("it leaves one of them");
+        std::fs::remove_dir(&other).expect("which is removed");
+        cgroup.kill().expect("killed");
+        assert_eq!(child.wait().expect("reaped").signal(), Some(libc::SIGKILL));
+        cgroup.wait_empty(Duration::from_secs(10)).expect("empty");
+        cgroup.remove().expect("removed");
+    }
 }
 
 /// Every answer of the device fence, the same on v1 and v2, and without the fence (the control).
