@@ -130,6 +130,13 @@ pub fn plan(
     namespaces &= !u64::from(libc::CLONE_NEWCGROUP.cast_unsigned());
     let id_maps = has_namespace(spec, LinuxNamespaceType::User).then(|| id_maps_of(linux));
     let filter = linux.seccomp().as_ref().map(seccomp::compile).transpose()?;
+    if !has_namespace(spec, LinuxNamespaceType::Uts) {
+        for (field, name) in [("hostname", spec.hostname()), ("domainname", spec.domainname())] {
+            if name.is_some() {
+                return Err(invalid(field, "without a uts namespace it would be the host's"));
+            }
+        }
+    }
     Ok(Plan {
         namespaces,
         cgroup_namespace,

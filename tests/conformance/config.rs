@@ -57,6 +57,17 @@ fn the_host_name_is_set() {
     assert_eq!(case.script("hostname").with("/hostname", "a-name".into()).run(), "a-name\n");
 }
 
+/// config.md, "Hostname": of the container's uts namespace, which has to be its own. The name is the
+/// host's present one, so that a runtime that sets it does no harm.
+#[test]
+fn a_host_name_without_a_uts_namespace_is_refused() {
+    let Some(case) = Case::new("hostname-host") else { return };
+    let own = std::fs::read_to_string("/proc/sys/kernel/hostname").expect("the host has a name");
+    let kinds = ["pid", "ipc", "mount", "network", "cgroup"].map(|kind| json!({ "type": kind }));
+    let case = case.with("/hostname", own.trim().into()).with("/linux/namespaces", json!(kinds));
+    case.create_refused();
+}
+
 /// config-linux.md, "Masked Paths", "Readonly Paths".
 #[test]
 fn paths_are_masked_and_read_only() {
