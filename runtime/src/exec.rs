@@ -30,6 +30,8 @@ pub struct Exec<'a> {
     pub user: User,
     /// Standard input, output and error.
     pub stdio: [OwnedFd; 3],
+    /// Whether it gets a terminal of the container's in their place.
+    pub terminal: bool,
     /// The container's first process.
     pub init: OwnedFd,
     /// The container's cgroup.
@@ -42,6 +44,8 @@ pub struct Joined {
     pub pid: Pid,
     /// The same, as a descriptor.
     pub pidfd: OwnedFd,
+    /// The master of its terminal, if it has one.
+    pub terminal: Option<OwnedFd>,
     gate: OwnedFd,
     words: Words,
 }
@@ -62,7 +66,7 @@ impl Joined {
 /// # Errors
 /// A [`Failure`] that names the step; the child is gone and reaped then.
 pub fn exec(exec: Exec<'_>) -> Result<Joined, Failure> {
-    let Exec { spec, process, user, stdio, init, cgroup } = exec;
+    let Exec { spec, process, user, stdio, terminal, init, cgroup } = exec;
     let user = match user {
         User::FromSpec => plan::user_from_spec(process),
         User::Named(text) => UserPlan::Named(
@@ -73,7 +77,8 @@ pub fn exec(exec: Exec<'_>) -> Result<Joined, Failure> {
     let linux = spec.linux().as_ref();
     let linux = linux.ok_or_else(|| from_spec(crate::spec::SpecError::Missing("linux")))?;
     let filter = linux.seccomp().as_ref().map(seccomp::compile).transpose().map_err(from_spec)?;
-    let plan = plan::process_plan(process, user, filter).map_err(from_spec)?;
+    let mut plan = plan::process_plan(process, user, filter).map_err(from_spec)?;
+    plan.terminal = terminal;
     let words = Words::of_process(&plan);
     let user_namespace = has_namespace(spec, LinuxNamespaceType::User);
     let id_maps = user_namespace.then(|| plan::id_maps_of(linux));
@@ -93,12 +98,13 @@ pub fn exec(exec: Exec<'_>) -> Result<Joined, Failure> {
     };
     drop((joining, wiring));
     let owner = id_maps.as_ref().and_then(|(users, _)| host_id_of_root(users)).map(Uid::from_raw);
-    let mut birth = Birth { pid, pidfd: Some(pidfd), ours, owner, words };
+    let mut birth = Birth { pid, pidfd: Some(pidfd), ours, owner, words, terminal: None };
     birth.lead(&plan, None, &cgroup)?;
     let gate = birth.ours.try_clone();
     let gate = gate.map_err(|error| system("copy", crate::launch::errno_of(&error)))?;
     let pidfd = birth.pidfd.take().ok_or_else(|| broken("the child's descriptor is gone"))?;
-    Ok(Joined { pid, pidfd, gate, words: std::mem::take(&mut birth.words) })
+    let terminal = birth.terminal.take();
+    Ok(Joined { pid, pidfd, terminal, gate, words: std::mem::take(&mut birth.words) })
 }
 
 /// The container's own namespaces, except pid.

@@ -158,6 +158,7 @@ fn plain(stage: Stage) -> &'static str {
         Stage::Loopback => "bring the loopback interface up",
         Stage::Home => "set HOME",
         Stage::Stdio => "place standard input, output and error",
+        Stage::Terminal => "open a terminal in the container",
         Stage::Descriptors => "close descriptors",
         Stage::Bounding => "drop capabilities from the bounding set",
         Stage::Groups => "set supplementary groups",

@@ -75,6 +75,17 @@ impl fmt::Display for ContainerId {
     }
 }
 
+/// A program that was run beside a container's first one, as the inventory numbers them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ExecId(pub u64);
+
+impl fmt::Display for ExecId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
 /// A principal (person, group or the system), as the inventory numbers them. The supervisor keeps
 /// its own record of which ids exist and what range each holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -33,7 +33,7 @@ use nix::unistd;
 use crate::accounts::{self, LookupError};
 use crate::plan::{Plan, ProcessPlan, UserPlan};
 use crate::rootfs::build;
-use crate::sys::{exec, fd, mount_api, prctl, process, seccomp};
+use crate::sys::{exec, fd, mount_api, prctl, process, seccomp, terminal};
 
 /// Where in its life a child was; [`crate::launch`] has the words for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +65,7 @@ pub enum Stage {
     Group,
     Home,
     Stdio,
+    Terminal,
     Descriptors,
     Cwd,
     CwdOutside,
@@ -82,7 +83,7 @@ pub enum Stage {
 }
 
 /// All stages, by number.
-const STAGES: [Stage; 39] = [
+const STAGES: [Stage; 40] = [
     Stage::Ready,
     Stage::Wait,
     Stage::Session,
@@ -108,6 +109,7 @@ const STAGES: [Stage; 39] = [
     Stage::Group,
     Stage::Home,
     Stage::Stdio,
+    Stage::Terminal,
     Stage::Descriptors,
     Stage::Cwd,
     Stage::CwdOutside,
@@ -365,7 +367,11 @@ fn prepare(plan: &mut ProcessPlan, wiring: &Wiring) -> Result<usize, Report> {
         });
         plan.environment.set_late([b"HOME=", home]).at(Stage::Home)?;
     }
-    place_stdio(&wiring.stdio, user).at(Stage::Stdio)?;
+    if plan.terminal {
+        make_terminal(wiring.parent.as_fd(), user)?;
+    } else {
+        place_stdio(&wiring.stdio, user).at(Stage::Stdio)?;
+    }
     close_the_rest(wiring).at(Stage::Descriptors)?;
     enter_directory(plan)?;
     nix::sys::stat::umask(Mode::from_bits_truncate(plan.umask));
@@ -429,6 +435,21 @@ fn place_stdio(stdio: &[OwnedFd; 3], user: u32) -> nix::Result<()> {
         }
     }
     Ok(())
+}
+
+/// A terminal of the container's own devpts becomes standard input, output and error, and the user's;
+/// its master goes to the parent.
+fn make_terminal(parent: BorrowedFd<'_>, user: u32) -> Result<(), Report> {
+    let terminal::Terminal { master, slave } = terminal::open().at(Stage::Terminal)?;
+    // The group is the one that devpts was mounted with (tty).
+    // A user that the container has no id for is refused here, in the words of the later step.
+    unistd::fchown(&slave, Some(unistd::Uid::from_raw(user)), None).at(Stage::UserId)?;
+    terminal::make_controlling(slave.as_fd()).at(Stage::Terminal)?;
+    unistd::dup2_stdin(&slave).at(Stage::Stdio)?;
+    unistd::dup2_stdout(&slave).at(Stage::Stdio)?;
+    unistd::dup2_stderr(&slave).at(Stage::Stdio)?;
+    let made = Report { stage: Stage::Terminal, index: 0, errno: 0 };
+    terminal::send_descriptor(parent, &made.to_bytes(), master.as_fd()).at(Stage::Terminal)
 }
 
 fn close_the_rest(wiring: &Wiring) -> nix::Result<()> {

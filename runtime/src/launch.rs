@@ -172,7 +172,8 @@ pub fn create(launch: Launch<'_>) -> Result<Created, Failure> {
         Forked::Parent { child, pidfd } => (child, pidfd),
         Forked::Child => return Err(broken("a child came back from its own life")),
     };
-    let mut birth = Birth { pid, pidfd: Some(pidfd), ours, owner, words };
+    let terminal = None;
+    let mut birth = Birth { pid, pidfd: Some(pidfd), ours, owner, words, terminal };
     birth.lead(&plan.process, plan.id_maps.as_ref(), &cgroup)?;
     timing::done("child: overlay, mounts, masks");
     birth.into_created()
@@ -195,6 +196,8 @@ pub struct Birth {
     pub owner: Option<Uid>,
     /// For its reports.
     pub words: Words,
+    /// The master of its terminal, once it has made one.
+    pub terminal: Option<OwnedFd>,
 }
 
 impl Birth {
@@ -221,6 +224,9 @@ impl Birth {
                 .map_err(|error| system("write the user namespace's id maps", errno_of(&error)))?;
         }
         write(&self.ours, &[1]).map_err(|errno| system("release the child", errno))?;
+        if process.terminal {
+            self.receive_terminal()?;
+        }
         match receive(&self.ours)? {
             Some(Report { stage: Stage::Ready, .. }) => {
                 // Now, so that a small limit does not hinder the building; and as the owner, since a
@@ -233,6 +239,25 @@ impl Birth {
             }
             Some(report) => Err(self.words.describe(report)),
             None => Err(broken("the first process ended while the container was being built")),
+        }
+    }
+
+    /// The child's message with the master of its terminal, or what it failed at before that.
+    fn receive_terminal(&mut self) -> Result<(), Failure> {
+        let (bytes, mut fds) = loop {
+            match berth_runtime::receive_message(&self.ours) {
+                Err(Errno::EINTR) => {}
+                Err(Errno::ECONNRESET) => break (Vec::new(), Vec::new()),
+                other => break other.map_err(|errno| system("read the child's report", errno))?,
+            }
+        };
+        match (Report::from_bytes(&bytes), fds.pop()) {
+            (Some(Report { stage: Stage::Terminal, errno: 0, .. }), Some(master)) => {
+                self.terminal = Some(master);
+                Ok(())
+            }
+            (Some(report), _) => Err(self.words.describe(report)),
+            (None, _) => Err(broken("the process ended while it was being made")),
         }
     }
 

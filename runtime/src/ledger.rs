@@ -3,18 +3,20 @@
 //! Four small files, each with one writer. `start.json` (supervisor): the newest start. `end.json`
 //! (supervisor): who was about to end it, written before the act. `exit.json` (monitor; the undoer when
 //! there is no monitor left): how the run ended, on disk before anybody is told. `live.json` (monitor,
-//! after the start the supervisor; on tmpfs): who runs now. Readers pass over fields that they do not
+//! after the start the supervisor; on tmpfs): who runs now. Beside them, on tmpfs, one for each exec
+//! that goes on (supervisor; then its own monitor). Readers pass over fields that they do not
 //! know, so that a newer or older build can go on with them.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use berth_runtime::digest::Digest;
-use berth_runtime::id::PrincipalId;
+use berth_runtime::id::{ExecId, PrincipalId};
 use berth_runtime::record::{ExitCause, ExitRecord, Live};
-use berth_runtime::wire::{Limits, StopOptions};
+use berth_runtime::wire::{Limits, StopOptions, Ulimit};
 
 use crate::files::{self, Durability, FileError};
 use crate::network::{Attachment, Subnet};
@@ -51,6 +53,29 @@ pub(crate) struct StartRecord {
     /// Its place on its owner's bridge, unless it has no network.
     #[serde(default)]
     pub(crate) place: Option<NetworkPlace>,
+    /// What confines later programs as it does the first; absent from an older build's record.
+    #[serde(default)]
+    pub(crate) confinement: Option<Confinement>,
+}
+
+/// What a start asked for that later programs of the run have to be held to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Confinement {
+    /// The uts namespace's name, for their environment.
+    pub(crate) hostname: String,
+    /// See [`berth_runtime::wire::ProcessSpec`].
+    pub(crate) capabilities_dropped: Vec<String>,
+    /// The same.
+    pub(crate) ulimits: BTreeMap<String, Ulimit>,
+}
+
+/// An exec that goes on.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ExecRecord {
+    /// Its monitor, the parent of its program.
+    pub(crate) monitor: ProcessKey,
+    /// The program's process, once it is there.
+    pub(crate) process: Option<ProcessKey>,
 }
 
 /// A container's place on its owner's bridge, as it is written down.
@@ -133,6 +158,18 @@ impl EndRecord {
     fn explains(&self, exit: &ExitRecord) -> bool {
         let by_itself = exit.cause != ExitCause::Exited && exit.cause != ExitCause::OutOfMemory;
         self.run == exit.run && exit.ended_ms >= self.at_ms && !by_itself
+    }
+}
+
+impl ExecRecord {
+    /// Reads it.
+    pub(crate) fn read(execs: impl AsFd, exec: ExecId) -> Result<Option<Self>, FileError> {
+        read(execs, &exec.to_string())
+    }
+
+    /// Writes it.
+    pub(crate) fn write(&self, execs: impl AsFd, exec: ExecId) -> Result<(), FileError> {
+        write(execs, &exec.to_string(), self, Durability::Later)
     }
 }
 

@@ -54,6 +54,7 @@ fn main() -> ExitCode {
         "stop-all" => supervise::stop_all_main(&arguments[1..]),
         // Started by the supervisor only, with a channel instead of arguments.
         "monitor" => monitor::main(),
+        "monitor-exec" => monitor::exec_main(),
         "task" => supervise::task_main(),
         "holder" => scope::holder_main(&arguments[1..]),
         "doctor" => doctor::main(&arguments[1..]),

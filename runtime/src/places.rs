@@ -15,6 +15,7 @@
 //!   supervisor.sock         the server's, 0600
 //!   server/                 the server's, 0700
 //!   containers/<id>/init/   root 0700: live.json, lock, monitor.sock
+//!   containers/<id>/execs/  root 0700: <number>, one for each exec that goes on
 //! ```
 
 use std::os::fd::OwnedFd;
@@ -26,8 +27,10 @@ use berth_runtime::id::ContainerId;
 use crate::files::{self, FileError, Place};
 use crate::people::Person;
 
-/// The one process of a container so far; each process has directories of its own by name.
+/// The first process of a container; each process has directories of its own by name.
 pub(crate) const INIT: &str = "init";
+/// What later processes are recorded in.
+const EXECS: &str = "execs";
 
 /// Root's directories.
 #[derive(Debug)]
@@ -104,6 +107,17 @@ impl Places {
     /// `run_dir/containers/<id>/init`.
     pub(crate) fn live(&self, container: &ContainerId) -> Result<OwnedFd, FileError> {
         files::open_in(files::open_in(&self.runs, container.as_str())?, INIT)
+    }
+
+    /// `run_dir/containers/<id>/execs`.
+    pub(crate) fn execs(&self, container: &ContainerId) -> Result<OwnedFd, FileError> {
+        files::open_in(files::open_in(&self.runs, container.as_str())?, EXECS)
+    }
+
+    /// The same, made when it is not there.
+    pub(crate) fn make_execs(&self, container: &ContainerId) -> Result<OwnedFd, FileError> {
+        let own = files::open_in(&self.runs, container.as_str())?;
+        files::make_directory(own, EXECS, Place::ROOT)
     }
 
     /// `people/<first id>/logs/<id>`.

@@ -72,6 +72,8 @@ pub struct Sysctl {
 pub struct ProcessPlan {
     /// Who runs it.
     pub user: UserPlan,
+    /// Whether it gets a terminal in place of the standard streams that the parent has.
+    pub terminal: bool,
     /// File mode bits that are not given.
     pub umask: u32,
     /// Absolute.
@@ -178,6 +180,7 @@ pub fn process_plan(
     let home_bytes_max = accounts::HOME_BYTES_MAX + "HOME=".len();
     Ok(ProcessPlan {
         user,
+        terminal: false,
         umask: process.user().umask().unwrap_or(0o022) & 0o777,
         cwd: path_string("process.cwd", cwd)?,
         cwd_parents: directories

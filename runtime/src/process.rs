@@ -45,6 +45,8 @@ impl ProcessKey {
 pub(crate) struct Stat {
     /// One letter.
     pub(crate) state: char,
+    /// The id of its session's leader.
+    pub(crate) session: u64,
     /// Clock ticks of processor time in user and kernel mode.
     pub(crate) cpu_ticks: u64,
     /// Clock ticks since boot at its start.
@@ -76,6 +78,7 @@ fn parse_stat(text: &str) -> Option<Stat> {
     let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
     Some(Stat {
         state: fields.first()?.chars().next()?,
+        session: number(6)?,
         cpu_ticks: number(14)? + number(15)?,
         start_ticks: number(22)?,
         resident_pages: number(24)?,
@@ -125,7 +128,8 @@ mod tests {
     fn a_name_that_looks_like_fields_does_not_shift_them() {
         let text =
             "42 (a) S 1 (x) R 7 42 42 0 -1 4194560 100 0 0 0 11 22 0 0 20 0 1 0 9876 1000 55 0";
-        let expected = Stat { state: 'R', cpu_ticks: 33, start_ticks: 9876, resident_pages: 55 };
+        let expected =
+            Stat { state: 'R', session: 42, cpu_ticks: 33, start_ticks: 9876, resident_pages: 55 };
         assert_eq!(parse_stat(text), Some(expected));
         assert_eq!(parse_stat("42 (cut"), None);
         assert_eq!(parse_stat("42 (cut) S 1 2"), None);

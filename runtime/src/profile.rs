@@ -11,13 +11,14 @@ use std::{fs, io};
 
 use berth_runtime::config::RANGE_IDS;
 use berth_runtime::record::{Failure, FailureClass};
-use berth_runtime::wire::{StartRequest, Tmpfs, Ulimit};
+use berth_runtime::wire::{ProcessSpec, StartRequest, Tmpfs, Ulimit};
 use nix::sys::resource::{Resource, getrlimit};
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
-    Capability, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxIdMapping, LinuxIdMappingBuilder,
-    LinuxNamespaceBuilder, LinuxNamespaceType, Mount, MountBuilder, PosixRlimit,
-    PosixRlimitBuilder, PosixRlimitType, Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder,
+    Capability, Linux, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxIdMapping,
+    LinuxIdMappingBuilder, LinuxNamespaceBuilder, LinuxNamespaceType, Mount, MountBuilder,
+    PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Process, ProcessBuilder, RootBuilder, Spec,
+    SpecBuilder,
 };
 
 use crate::apparmor;
@@ -96,6 +97,37 @@ const TMPFS_MAX: usize = 32;
 /// `invalid` with the field's name, when a value is impossible or would loosen the profile.
 pub fn spec(request: &StartRequest, host: &ProfileHost) -> Result<Spec, Failure> {
     check_hostname(&request.hostname)?;
+    let root = RootBuilder::default().path("rootfs").readonly(request.read_only_root);
+    SpecBuilder::default()
+        .version("1.2.0")
+        .root(root.build().map_err(defect)?)
+        .hostname(request.hostname.clone())
+        .mounts(mounts(request, host)?)
+        .process(process(&request.process, &request.hostname, host)?)
+        .linux(linux(host)?)
+        .build()
+        .map_err(defect)
+}
+
+/// The configuration by which a later process joins a container: the same namespaces, filter and
+/// protections as the first one's, with a program of its own.
+///
+/// # Errors
+/// As [`spec`].
+pub fn exec_spec(
+    wanted: &ProcessSpec,
+    hostname: &str,
+    host: &ProfileHost,
+) -> Result<Spec, Failure> {
+    SpecBuilder::default()
+        .version("1.2.0")
+        .process(process(wanted, hostname, host)?)
+        .linux(linux(host)?)
+        .build()
+        .map_err(defect)
+}
+
+fn linux(host: &ProfileHost) -> Result<Linux, Failure> {
     let map = id_map(host.first_id).map_err(defect)?;
     let sysctls =
         [("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 65535")];
@@ -107,7 +139,7 @@ pub fn spec(request: &StartRequest, host: &ProfileHost) -> Result<Spec, Failure>
         .collect();
     let mut masked: Vec<String> = MASKED.map(str::to_owned).into();
     masked.extend(thermal_paths());
-    let linux = LinuxBuilder::default()
+    LinuxBuilder::default()
         .namespaces(namespaces.map_err(defect)?)
         .uid_mappings(vec![map])
         .gid_mappings(vec![map])
@@ -115,16 +147,6 @@ pub fn spec(request: &StartRequest, host: &ProfileHost) -> Result<Spec, Failure>
         .masked_paths(masked)
         .readonly_paths(READ_ONLY.map(str::to_owned).to_vec())
         .seccomp(default_filter())
-        .build()
-        .map_err(defect)?;
-    let root = RootBuilder::default().path("rootfs").readonly(request.read_only_root);
-    SpecBuilder::default()
-        .version("1.2.0")
-        .root(root.build().map_err(defect)?)
-        .hostname(request.hostname.clone())
-        .mounts(mounts(request, host)?)
-        .process(process(request, host)?)
-        .linux(linux)
         .build()
         .map_err(defect)
 }
@@ -210,8 +232,7 @@ fn check_tmpfs(tmpfs: &Tmpfs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn process(request: &StartRequest, host: &ProfileHost) -> Result<Process, Failure> {
-    let wanted = &request.process;
+fn process(wanted: &ProcessSpec, hostname: &str, host: &ProfileHost) -> Result<Process, Failure> {
     if wanted.args.first().is_none_or(String::is_empty) {
         return Err(invalid("process.args", "a program is needed".to_owned()));
     }
@@ -233,7 +254,7 @@ fn process(request: &StartRequest, host: &ProfileHost) -> Result<Process, Failur
         environment.push(PATH_DEFAULT.to_owned());
     }
     if !has("HOSTNAME=") {
-        environment.push(format!("HOSTNAME={}", request.hostname));
+        environment.push(format!("HOSTNAME={hostname}"));
     }
     let cwd = if wanted.cwd.is_empty() { "/" } else { &wanted.cwd };
     if !cwd.starts_with('/') || cwd.contains('\0') {

@@ -2,12 +2,14 @@
 //! container has on disk. Every step can be done again, and "gone already" is success: whoever did it
 //! may have been killed half-way.
 
+use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
 use berth_runtime::config::RuntimeConfig;
 use berth_runtime::id::ContainerId;
 use berth_runtime::record::{ExitRecord, Failure, FailureClass};
+use nix::errno::Errno;
 
 use crate::cgroup::{Cgroup, Hierarchy, Scope};
 use crate::files::{self, FileError};
@@ -16,10 +18,14 @@ use crate::ledger::{self, NetworkPlace};
 use crate::network::Network;
 use crate::people::Person;
 use crate::places::Places;
+use crate::process::{self, ProcessKey};
+use crate::sys::process::pidfd_send_signal;
 
 /// How long killed processes may take to be gone; one in uninterruptible sleep may take longer, and
 /// is tried again.
 const END_LIMIT: Duration = Duration::from_secs(10);
+/// Looks at a session that still forks, at most; each kills all that was there.
+const END_ROUNDS_MAX: u32 = 1000;
 
 /// The instance whose things are undone.
 pub(crate) struct At<'a> {
@@ -103,6 +109,45 @@ impl At<'_> {
             remove_tree(&places.records, container.as_str())
         };
         removed().map_err(|error| failed(&error))
+    }
+
+    /// Kills every process of a container that is in the session of `leader`, until none is left that
+    /// has not been: what was killed forks no more, frozen or not.
+    pub(crate) fn end_session(
+        &self,
+        person: &Person,
+        container: &ContainerId,
+        leader: &ProcessKey,
+    ) -> Result<(), Failure> {
+        let cgroup = self.cgroup(person, container)?;
+        let session = u64::try_from(leader.pid).unwrap_or(u64::MAX);
+        let mut killed = BTreeSet::new();
+        for _ in 0..END_ROUNDS_MAX {
+            // The number stays the session's as long as a process is in it; later it may be another's.
+            let reused = |stat: process::Stat| stat.start_ticks != leader.start_ticks;
+            if process::read_stat(leader.pid).is_ok_and(reused) || !cgroup.exists() {
+                return Ok(());
+            }
+            let mut fresh = false;
+            for pid in cgroup.pids()? {
+                let Ok(stat) = process::read_stat(pid) else { continue };
+                if stat.session != session || killed.contains(&(pid, stat.start_ticks)) {
+                    continue;
+                }
+                let key = ProcessKey { pid, start_ticks: stat.start_ticks, ..leader.clone() };
+                let Some(pidfd) = key.open(&leader.boot_id) else { continue };
+                match pidfd_send_signal(&pidfd, libc::SIGKILL) {
+                    Ok(()) | Err(Errno::ESRCH) => {}
+                    Err(errno) => return Err(crate::failure::system("end a program", errno)),
+                }
+                killed.insert((pid, stat.start_ticks));
+                fresh = true;
+            }
+            if !fresh {
+                return Ok(());
+            }
+        }
+        Err(crate::failure::broken("a program's session makes processes faster than they end"))
     }
 
     /// Removes interfaces that were found stale, and makes the table agree with those that are left.

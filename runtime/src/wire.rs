@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::id::{ContainerId, PrincipalId};
+use crate::id::{ContainerId, ExecId, PrincipalId};
 use crate::record::{ContainerRecord, Failure, FailureClass, LimitState};
 
 /// The version this build speaks; the supervisor accepts this one and the one before.
@@ -110,6 +110,11 @@ pub enum Request {
     ContainerWatch { container: ContainerId },
     /// The container's log. Answer: [`Answer::Logs`] with one read-only descriptor per segment.
     ContainerLogs { container: ContainerId },
+    /// Runs another program in a running container, confined as its first process is.
+    /// Answer: [`Answer::ExecStarted`].
+    ContainerExec(Box<ExecRequest>),
+    /// Sends a signal (signal(7), 1 to 64) to such a program. Answer: [`Answer::Done`].
+    ExecSignal { container: ContainerId, exec: ExecId, signal: i32 },
     /// The container's processes as the host sees them. Answer: [`Answer::Processes`].
     ContainerProcesses { container: ContainerId },
 }
@@ -175,6 +180,61 @@ pub struct ProcessSpec {
     pub capabilities_dropped: Vec<String>,
     /// rlimits by name without prefix in lower case (`nofile`): soft and hard, never above the profile's.
     pub ulimits: BTreeMap<String, Ulimit>,
+}
+
+/// A later program of a running container. What confines it is what confines the first one.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExecRequest {
+    /// The container.
+    pub container: ContainerId,
+    /// Its number, from 1; none that goes on has it.
+    pub exec: ExecId,
+    /// Whose the container is.
+    pub person: PrincipalId,
+    /// Program and arguments, at least one; looked up in the `PATH` of `env`.
+    pub args: Vec<String>,
+    /// `NAME=value` each, the whole of it.
+    pub env: Vec<String>,
+    /// Absolute; made if absent.
+    pub cwd: String,
+    /// As in [`ProcessSpec::user`].
+    pub user: String,
+    /// A terminal of this size; without one it gets three pipes.
+    pub terminal: Option<TerminalSize>,
+}
+
+/// A terminal's size in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TerminalSize {
+    /// Columns, 1 to [`TERMINAL_CELLS_MAX`].
+    pub columns: u16,
+    /// Rows, 1 to [`TERMINAL_CELLS_MAX`].
+    pub rows: u16,
+}
+
+/// Columns, and rows, of a terminal at most.
+pub const TERMINAL_CELLS_MAX: u16 = 1000;
+/// Programs beside the first one that go on at once in one container, at most.
+pub const EXECS_PER_CONTAINER_MAX: usize = 16;
+/// The same, in all containers of one person.
+pub const EXECS_PER_PERSON_MAX: usize = 64;
+
+/// What the server says on the connection that an exec lives by; hanging up ends the exec.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "order", rename_all = "snake_case", deny_unknown_fields)]
+pub enum ExecOrder {
+    /// Another size of its terminal.
+    Resize(TerminalSize),
+}
+
+/// What it hears there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum ExecEvent {
+    /// The program has ended, by an exit code or by a signal.
+    Exited { code: Option<i32>, signal: Option<i32> },
 }
 
 /// One resource limit (setrlimit(2)).
@@ -275,6 +335,10 @@ pub enum Answer {
     /// To [`Request::ContainerLogs`]: segment numbers, oldest first, one descriptor each, in order.
     /// Numbers grow by one per rotation and are never reused; the last one is being written.
     Logs { segments: Vec<u64> },
+    /// To [`Request::ContainerExec`]. Descriptor 0 is the connection that it lives by ([`ExecOrder`],
+    /// [`ExecEvent`]); then comes the terminal's master, or its standard input, output and error.
+    /// All but the first are non-blocking.
+    ExecStarted {},
     /// To [`Request::ContainerProcesses`].
     Processes { processes: Vec<ProcessInfo>, truncated: bool },
 }

@@ -124,6 +124,7 @@ fn join(parser: lexopt::Parser, global: &Global) -> Result<ExitCode, Failure> {
         process: &process,
         user,
         stdio: own_stdio()?,
+        terminal: false,
         init: record.open()?,
         cgroup: record.cgroup()?.entry()?,
     })?;

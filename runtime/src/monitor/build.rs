@@ -164,13 +164,13 @@ fn streams() -> Result<([OwnedFd; 3], [OwnedFd; 2]), FileError> {
     Ok(([input, out_writer, err_writer], [out, err]))
 }
 
-fn null() -> Result<OwnedFd, FileError> {
+pub(super) fn null() -> Result<OwnedFd, FileError> {
     open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())
         .map_err(FileError::os("open", "/dev/null"))
 }
 
 /// What the supervisor's standard streams lead to is not kept open by its containers' monitors.
-fn close_standard_streams() -> Result<(), FileError> {
+pub(super) fn close_standard_streams() -> Result<(), FileError> {
     let null = null()?;
     let closed = |name: &'static str| FileError::os("close", name);
     nix::unistd::dup2_stdin(&null).map_err(closed("standard input"))?;

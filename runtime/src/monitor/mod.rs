@@ -10,6 +10,7 @@
 //! disk before any watcher is told.
 
 mod build;
+mod exec;
 mod privilege;
 mod watch;
 
@@ -32,6 +33,7 @@ use crate::sys::spawn;
 use crate::timing;
 
 pub(crate) use build::SOCKET;
+pub(crate) use exec::{Job as ExecJob, Report as ExecReport, main as exec_main};
 
 /// What the supervisor gives a monitor, in descriptor 0 of its first message; descriptor 1 is the
 /// run's lock, held as long as the monitor lives.

@@ -4,7 +4,7 @@
 //! A container has at most one monitor and at most one task. A request that has to wait for either
 //! is queued at the container and dispatched again when that is done.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use berth_runtime::id::{ContainerId, PrincipalId};
+use berth_runtime::id::{ContainerId, ExecId, PrincipalId};
 use berth_runtime::receive_message;
 use berth_runtime::record::{
     ContainerRecord, ExitCause, ExitRecord, Failure, FailureClass, Live, Status,
@@ -20,10 +20,11 @@ use berth_runtime::record::{
 use berth_runtime::wire::{Answer, NetworkMode, Request, StartRequest};
 
 use super::connection::{Reply, Token};
+use super::execs::Exec;
 use super::tasks::{Purpose, Task};
 use super::{Supervisor, say, setup, validate};
 use crate::files::FileError;
-use crate::ledger::{self, LiveRecord, NetworkPlace, StartRecord};
+use crate::ledger::{self, Confinement, LiveRecord, NetworkPlace, StartRecord};
 use crate::monitor::{Job, Report, SOCKET};
 use crate::network::{self, Network};
 use crate::people::Person;
@@ -55,6 +56,8 @@ pub(super) struct Entry {
     pub(super) task: Option<u64>,
     /// What is to be undone when no task is under way.
     pub(super) undo: Option<Undo>,
+    /// The programs beside the first one.
+    pub(super) execs: BTreeMap<ExecId, Exec>,
     queue: VecDeque<(Token, Request)>,
 }
 
@@ -86,7 +89,8 @@ pub(super) struct Undo {
 
 impl Entry {
     pub(super) fn new(person: PrincipalId, start: Option<StartRecord>) -> Self {
-        Self { person, start, monitor: None, task: None, undo: None, queue: VecDeque::new() }
+        let (execs, queue) = (BTreeMap::new(), VecDeque::new());
+        Self { person, start, monitor: None, task: None, undo: None, execs, queue }
     }
 
     /// When the start under way is late.
@@ -105,11 +109,13 @@ impl Entry {
     }
 
     /// Whether a request that changes something has to wait: for a task, for a monitor that builds, or
-    /// for one whose container has ended and that is about to go.
+    /// for one whose container has ended and that is about to go, as are those of its execs.
     pub(super) fn is_busy(&self) -> bool {
         let passing =
             |monitor: &Monitor| monitor.running.as_ref().is_none_or(|(_, init)| has_ended(init));
-        self.task.is_some() || self.undo.is_some() || self.monitor.as_ref().is_some_and(passing)
+        let leaving = self.monitor.is_none() && !self.execs.is_empty();
+        let passes = self.monitor.as_ref().is_some_and(passing);
+        self.task.is_some() || self.undo.is_some() || leaving || passes
     }
 
     /// Whether a run goes on or is being undone.
@@ -194,6 +200,11 @@ impl Supervisor {
             limits: request.limits,
             stop: request.stop,
             place: self.choose_place(&person, request.network)?,
+            confinement: Some(Confinement {
+                hostname: request.hostname.clone(),
+                capabilities_dropped: request.process.capabilities_dropped.clone(),
+                ulimits: request.process.ulimits.clone(),
+            }),
         };
         timing::done("check the request");
         let container = request.container.clone();
@@ -509,7 +520,7 @@ impl Supervisor {
 
     /// Removes a person's cgroups with their last run. Here and not in the task: nothing else of this
     /// process makes them meanwhile.
-    fn prune(&self, container: &ContainerId) {
+    pub(super) fn prune(&self, container: &ContainerId) {
         let Some(entry) = self.containers.get(container) else { return };
         let theirs = |other: &&Entry| other.person == entry.person && other.is_active();
         if self.containers.values().any(|other| theirs(&other)) {

@@ -78,6 +78,10 @@ impl Supervisor {
             }
             Request::ContainerRemove { container } => return self.remove(token, &container),
             Request::ContainerProcesses { container } => return self.processes(token, &container),
+            Request::ContainerExec(request) => return self.exec(token, *request),
+            Request::ExecSignal { container, exec, signal } => {
+                self.exec_signal(&container, exec, signal)
+            }
             Request::Doctor {} => return self.answer_by_task(token, Task::Doctor {}, None),
         };
         Some(answered.unwrap_or_else(Reply::from))
@@ -290,11 +294,12 @@ impl Supervisor {
     }
 }
 
-/// The container that a request changes, and for which it has to wait its turn. A signal does not
+/// The container that a request changes, or adds a program to, and for which it has to wait its turn. A signal does not
 /// wait for a task: it is for the program, not for what is done about it.
 fn changes(request: &Request) -> Option<&ContainerId> {
     match request {
         Request::ContainerStart(start) => Some(&start.container),
+        Request::ContainerExec(exec) => Some(&exec.container),
         Request::ContainerKill { container }
         | Request::ContainerPause { container }
         | Request::ContainerResume { container }

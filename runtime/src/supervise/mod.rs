@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!  server ──1 request per connection──► poll loop ──► monitors  (one per container, outlive us)
+//!                                          │    ├───► execs' monitors (one per later program, outlive us)
 //!                                          │    └───► tasks     (pause, kill, undo, remove, …)
 //!                                          └────────► unpackers (confined, per layer)
 //! ```
@@ -16,6 +17,7 @@
 mod connection;
 mod containers;
 mod dispatch;
+mod execs;
 mod recover;
 mod setup;
 mod stop_all;
@@ -34,7 +36,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use berth_runtime::config::RuntimeConfig;
-use berth_runtime::id::{ContainerId, PrincipalId};
+use berth_runtime::id::{ContainerId, ExecId, PrincipalId};
 
 use self::connection::{CONNECTIONS_MAX, Connection, Received, Reply, Token};
 use self::containers::Entry;
@@ -100,6 +102,8 @@ enum Source {
     Connection(Token),
     Report(ContainerId),
     Monitor(ContainerId),
+    ExecReport(ContainerId, ExecId),
+    ExecMonitor(ContainerId, ExecId),
     Task(u64),
     Leaver(usize),
     Rules,
@@ -189,6 +193,10 @@ impl Supervisor {
                     Source::Connection(token) => self.receive(token),
                     Source::Report(container) => self.report(&container),
                     Source::Monitor(container) => self.monitor_ended(&container),
+                    Source::ExecReport(container, exec) => self.exec_report(&container, exec),
+                    Source::ExecMonitor(container, exec) => {
+                        self.exec_monitor_ended(&container, exec);
+                    }
                     Source::Task(number) => self.task_ended(number),
                     Source::Rules => self.rules_changed(),
                     Source::Leaver(index) => self.worker_left(index),
@@ -222,6 +230,14 @@ impl Supervisor {
             sources.push((Source::Connection(*token), connection.socket()));
         }
         for (container, entry) in &self.containers {
+            for (number, exec) in &entry.execs {
+                let named =
+                    |source: fn(ContainerId, ExecId) -> Source| source(container.clone(), *number);
+                if let Some(channel) = &exec.channel {
+                    sources.push((named(Source::ExecReport), channel.as_fd()));
+                }
+                sources.push((named(Source::ExecMonitor), exec.monitor.as_fd()));
+            }
             let Some(monitor) = &entry.monitor else { continue };
             if let Some(report) = &monitor.report {
                 sources.push((Source::Report(container.clone()), report.as_fd()));
@@ -241,9 +257,10 @@ impl Supervisor {
     fn poll_timeout(&self) -> PollTimeout {
         let requests = self.connections.values().filter_map(|connection| connection.deadline);
         let containers = self.containers.values().filter_map(Entry::deadline);
+        let execs = self.containers.values().filter_map(Entry::exec_deadline);
         let undos = self.containers.values().filter_map(Entry::undo_time);
         let undos = undos.filter(|_| self.may_undo());
-        let Some(next) = requests.chain(containers).chain(undos).min() else {
+        let Some(next) = requests.chain(containers).chain(execs).chain(undos).min() else {
             return PollTimeout::NONE;
         };
         let wait = next.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
@@ -286,7 +303,9 @@ impl Supervisor {
     fn expire(&mut self, asked_at: Instant) {
         self.connections
             .retain(|_, connection| connection.deadline.is_none_or(|deadline| deadline > asked_at));
-        self.expire_containers(Instant::now());
+        let now = Instant::now();
+        self.expire_containers(now);
+        self.expire_execs(now);
     }
 
     /// The next number; connections and tasks share the count.

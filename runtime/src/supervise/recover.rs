@@ -142,6 +142,7 @@ impl Supervisor {
                         Some(Monitor::adopted(monitor, running.map(|running| *running)));
                 }
                 self.refresh_paused(container);
+                self.recover_execs(container);
             }
             Found::Remains => self.plan_undo(container, self.cause_of_loss(container)),
             Found::Nothing => {

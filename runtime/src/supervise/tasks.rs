@@ -25,6 +25,7 @@ use super::{Leaver, Supervisor};
 use crate::files::FileError;
 use crate::ledger::{LiveRecord, NetworkPlace};
 use crate::people::Person;
+use crate::process::ProcessKey;
 use crate::sys::{socket, spawn};
 use crate::{doctor, inspect, layer, process, undo};
 
@@ -50,6 +51,8 @@ pub(super) enum Task {
     Remove { person: Person, container: ContainerId },
     /// Lists the processes.
     Processes { person: Person, container: ContainerId },
+    /// Ends what is left of a program's session (setsid(2)).
+    EndSession { person: Person, container: ContainerId, leader: ProcessKey },
     /// Makes interfaces and table agree with the containers that run.
     SweepNetwork { stale: Vec<u32> },
     /// Looks at the host.
@@ -405,6 +408,9 @@ fn run(job: Job) -> Result<Answer, Failure> {
             let pids = at.cgroup(&person, &container)?.pids()?;
             let (processes, truncated) = inspect::processes(&pids, person.first_id);
             return Ok(Answer::Processes { processes, truncated });
+        }
+        Task::EndSession { person, container, leader } => {
+            at.end_session(&person, &container, &leader)?;
         }
         Task::SweepNetwork { stale } => at.sweep_network(&stale)?,
         Task::Doctor {} => return Ok(Answer::Doctor(doctor::report(&job.config))),

@@ -4,7 +4,10 @@
 
 use berth_runtime::config::RuntimeConfig;
 use berth_runtime::record::{Failure, FailureClass};
-use berth_runtime::wire::{LAYERS_MAX, Limits, LogOptions, ProcessSpec, StartRequest, StopOptions};
+use berth_runtime::wire::{
+    ExecRequest, LAYERS_MAX, Limits, LogOptions, ProcessSpec, StartRequest, StopOptions,
+    TERMINAL_CELLS_MAX,
+};
 
 /// Bytes of arguments and environment at most; the kernel's own bound is a quarter of the stack.
 const PROCESS_BYTES_MAX: usize = 96 * 1024;
@@ -46,20 +49,47 @@ pub(super) fn start(request: &StartRequest, config: &RuntimeConfig) -> Checked {
     stop(&request.stop)
 }
 
-fn process(process: &ProcessSpec) -> Checked {
-    check(process.args.first().is_some_and(|program| !program.is_empty()), "args", "no program")?;
-    let bytes: usize = process.args.iter().chain(&process.env).map(|text| text.len() + 9).sum();
+/// Everything about an exec that does not depend on the container's state.
+pub(super) fn exec(request: &ExecRequest) -> Checked {
+    check(request.exec.0 >= 1, "exec", "execs are numbered from 1")?;
+    program(Program {
+        args: &request.args,
+        env: &request.env,
+        cwd: &request.cwd,
+        user: &request.user,
+    })?;
+    let possible = |cells: u16| (1..=TERMINAL_CELLS_MAX).contains(&cells);
+    let size = request.terminal;
+    let fits = size.is_none_or(|size| possible(size.columns) && possible(size.rows));
+    check(fits, "terminal", format!("1 to {TERMINAL_CELLS_MAX} columns and rows are possible"))
+}
+
+/// What a first program and a later one have in common.
+struct Program<'a> {
+    args: &'a [String],
+    env: &'a [String],
+    cwd: &'a str,
+    user: &'a str,
+}
+
+fn program(program: Program<'_>) -> Checked {
+    let Program { args, env, cwd, user } = program;
+    check(args.first().is_some_and(|program| !program.is_empty()), "args", "no program")?;
+    let bytes: usize = args.iter().chain(env).map(|text| text.len() + 9).sum();
     check(bytes <= PROCESS_BYTES_MAX, "args", "arguments and environment are too long")?;
-    let clean = |text: &String| !text.contains('\0');
-    check(process.args.iter().all(clean), "args", "one holds a NUL")?;
+    let clean = |text: &str| !text.contains('\0');
+    check(args.iter().all(|text| clean(text)), "args", "one holds a NUL")?;
     let named = |text: &String| clean(text) && text.find('=').is_some_and(|place| place > 0);
-    check(process.env.iter().all(named), "env", "each is NAME=value, without NUL")?;
-    let cwd = &process.cwd;
+    check(env.iter().all(named), "env", "each is NAME=value, without NUL")?;
     let possible = cwd.starts_with('/') && cwd.len() <= PATH_BYTES_MAX && clean(cwd);
     check(possible, "cwd", "not an absolute path")?;
-    let user = &process.user;
     let possible = user.len() <= USER_BYTES_MAX && !user.contains(['\0', '\n']);
-    check(possible, "user", "not of the form user[:group]")?;
+    check(possible, "user", "not of the form user[:group]")
+}
+
+fn process(process: &ProcessSpec) -> Checked {
+    let ProcessSpec { args, env, cwd, user, .. } = process;
+    program(Program { args, env, cwd, user })?;
     check(process.capabilities_dropped.len() <= 64, "capabilities_dropped", "too many")?;
     check(process.ulimits.len() <= 32, "ulimits", "too many")?;
     let ordered = process.ulimits.values().all(|limit| limit.soft <= limit.hard);

@@ -16,3 +16,4 @@ pub mod process;
 pub mod seccomp;
 pub(crate) mod socket;
 pub(crate) mod spawn;
+pub mod terminal;

@@ -241,4 +241,40 @@ pub(super) const KNOWN: &[Known] = &[
         "The container’s control group went away while it was being changed.",
         "Look at the container again.",
     ),
+    known(
+        "exec.too-many",
+        507,
+        "Too many programs beside the first",
+        "In one container 16 programs can be run beside its first one at a time, in one person’s containers 64.",
+        "End one of them, and try again.",
+    ),
+    known(
+        "exec.older-start",
+        409,
+        "It was started by an older version",
+        "What confines the container’s first program was not written down at its start, so that later ones \
+         could not be held to it.",
+        "Restart the container.",
+    ),
+    known(
+        "exec.ended",
+        409,
+        "The program has ended",
+        "A signal was meant for a program that is not there any more.",
+        "Nothing.",
+    ),
+    known(
+        "exec.number",
+        409,
+        "A program has this number",
+        "The inventory numbers programs from where an older copy of it was, as after a restored backup.",
+        "Try again; the next one has another number.",
+    ),
+    known(
+        "exec.timeout",
+        503,
+        "The program was not there in time",
+        "The machine was too busy to put a program into the container, or the container was being paused.",
+        "Try again.",
+    ),
 ];
