@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 use system_tests::supervisor::{PERSON, SERVER_UID, Supervisor, id, receive, send};
 use system_tests::{Check, requires_root};
 
+use crate::execs::exec_request;
+
 /// One thing that must be refused.
 struct Attack {
     op: &'static str,
@@ -246,6 +248,53 @@ fn other_requests(berth: &Supervisor, running: &str) -> Vec<Attack> {
     attacks
 }
 
+/// Programs beside the first one that would be looser, or another's.
+fn execs(running: &str) -> Vec<Attack> {
+    let exec = || exec_request(running, 1, &["true"]);
+    let more = [
+        ("capabilities_added", json!(["CAP_SYS_ADMIN"])),
+        ("capabilities_dropped", json!([])),
+        ("ulimits", json!({})),
+        ("privileged", json!(true)),
+        ("no_new_privileges", json!(false)),
+        ("seccomp", json!("unconfined")),
+        ("apparmor", json!("unconfined")),
+        ("pid", json!(1)),
+        ("namespaces", json!(["/proc/1/ns/mnt"])),
+        ("cgroup", json!("/")),
+        ("console_socket", json!("/run/x")),
+    ];
+    let mut attacks: Vec<Attack> = more
+        .into_iter()
+        .map(|(what, value)| Attack {
+            op: "container_exec",
+            what,
+            request: extended(exec(), "", what, value),
+            code: "wire.",
+        })
+        .collect();
+    let values = [
+        ("another person", "/person", json!(PERSON + 1), "container.foreign"),
+        ("a stranger's", "/container", json!(id("stranger")), "container.unknown"),
+        ("a path", "/container", json!("../../../etc"), "wire."),
+    ];
+    for (what, pointer, value, code) in values {
+        let mut request = exec();
+        *request.pointer_mut(pointer).expect("a request has it") = value;
+        attacks.push(Attack { op: "container_exec", what, request, code });
+    }
+    for (what, exec, signal, code) in [
+        ("no signal", 1, 0, "start.signal"),
+        ("one that is not there", 99, 9, "exec.ended"),
+        ("by a pid", 1, 9, "exec.ended"),
+    ] {
+        let request =
+            json!({"op": "exec_signal", "container": running, "exec": exec, "signal": signal});
+        attacks.push(Attack { op: "exec_signal", what, request, code });
+    }
+    attacks
+}
+
 #[test]
 fn the_servers_credentials_buy_no_path_no_ids_and_no_looser_profile() {
     requires_root!();
@@ -259,6 +308,7 @@ fn the_servers_credentials_buy_no_path_no_ids_and_no_looser_profile() {
     let mut attacks = fields_beyond_the_protocol(&berth);
     attacks.extend(values_out_of_bounds(&berth));
     attacks.extend(other_requests(&berth, &running));
+    attacks.extend(execs(&running));
     let covered: BTreeSet<String> = attacks.iter().map(|one| one.op.to_owned()).collect();
     assert_eq!(covered, requests(), "every request has a row, and no row is of another");
     let mut wrong = Vec::new();

@@ -11,6 +11,7 @@ use system_tests::programs::{attacker, berth_runtime, compile, install, unguarde
 use system_tests::supervisor::Supervisor;
 use system_tests::{Check, requires_root, times};
 
+use crate::execs::{Exec, exec_request};
 use crate::hostile::{Layer, attempt, request};
 use crate::paths::bare_root;
 
@@ -100,4 +101,37 @@ fn an_image_that_runs_its_runtime_does_not_write_to_it() {
     }
     let now = fs::read(berth_runtime()).expect("read the runtime");
     Check { id: "R01", variant: "the host's binary", control: &control }.sees(true, binary == now);
+}
+
+/// The same by later programs of a container: each is started by a process that joins it.
+#[test]
+fn a_later_program_that_is_its_runtime_does_not_write_to_it() {
+    requires_root!();
+    let berth = Supervisor::start();
+    let preload = preload();
+    let control = control(&berth, &preload);
+    let layer = berth.unpack(&layer(&preload));
+    let binary = fs::read(berth_runtime()).expect("read the runtime");
+    let facts = fs::metadata(berth_runtime()).expect("inspect the runtime");
+    let host = format!("file {}:{}", facts.dev(), facts.ino());
+    let run = berth.started(&request(&berth, &[&layer], &["sleep", "1000"]));
+    let entries = ENTRIES.iter().filter(|(_, args)| !args[0].contains("/proc/1/"));
+    let entries: Vec<_> = entries.collect();
+    for round in 0..times(100, 6) {
+        let (name, args) = entries[round % entries.len()];
+        let number = u64::try_from(round + 1).expect("a count fits");
+        let mut request = exec_request(&run.container, number, args);
+        request["env"] = json!(["PATH=/bin", "LD_PRELOAD=/preload.so"]);
+        let mut exec = Exec::start(&berth, &request);
+        let output = exec.read_until(1, "");
+        let (file, wrote) = output.trim().split_once('\n').unwrap_or((&output, ""));
+        let variant = format!("a later program, {name}, {round}");
+        let check = || Check { id: "R01", variant: &variant, control: &control };
+        check().sees("not written", wrote);
+        assert!(file.starts_with("file "), "{variant}: {output}");
+        check().sees(true, file != host);
+    }
+    let now = fs::read(berth_runtime()).expect("read the runtime");
+    let check = Check { id: "R01", variant: "the host's binary after them", control: &control };
+    check.sees(true, binary == now);
 }

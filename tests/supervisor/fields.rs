@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 use system_tests::supervisor::{PERSON, Supervisor, id};
 use system_tests::{Check, requires_root, sample};
 
+use crate::execs::{Exec, exec_request};
+
 /// One field: where it is in a start, what is taken there and what is not.
 struct Field {
     name: &'static str,
@@ -166,15 +168,19 @@ fn fields(layer: &str) -> Vec<Field> {
     ]
 }
 
-/// The fields of what a start carries, from the types' source; other requests carry a name and one
+/// The types that a start is made of.
+const STARTS: [&str; 7] =
+    ["StartRequest", "ProcessSpec", "Ulimit", "Tmpfs", "Limits", "LogOptions", "StopOptions"];
+/// The types that an exec is made of.
+const EXECS: [&str; 2] = ["ExecRequest", "TerminalSize"];
+
+/// The fields of what a start or an exec carries, from the types' source; other requests carry a name and one
 /// of these, and are in `attacks.rs`.
-fn in_the_source() -> BTreeSet<String> {
+fn in_the_source(types: &[&str]) -> BTreeSet<String> {
     let source = include_str!("../../runtime/src/wire.rs");
     let (source, _) = source.split_once("/// What the supervisor answers.").expect("the answers");
     let mut found = BTreeSet::new();
-    for name in
-        ["StartRequest", "ProcessSpec", "Ulimit", "Tmpfs", "Limits", "LogOptions", "StopOptions"]
-    {
+    for name in types {
         let (_, rest) = source.split_once(&format!("pub struct {name} {{")).expect("the type");
         let (body, _) = rest.split_once("\n}").expect("the type ends");
         let lines = body.lines().filter_map(|line| line.trim().strip_prefix("pub "));
@@ -182,7 +188,11 @@ fn in_the_source() -> BTreeSet<String> {
         found.extend(fields.map(|(field, _)| format!("{name}.{field}")));
     }
     let structs = source.matches("pub struct ").count();
-    assert_eq!(structs, 8, "a new type in wire.rs: name it here (Envelope is in attacks.rs)");
+    assert_eq!(
+        structs,
+        STARTS.len() + EXECS.len() + 1,
+        "a new type in wire.rs: name it here (Envelope is in attacks.rs)"
+    );
     found
 }
 
@@ -192,7 +202,7 @@ fn each_field_of_a_start_has_a_row_and_takes_its_bounds_and_nothing_beyond() {
     let berth = Supervisor::start();
     let fields = fields(berth.layer());
     let rows: BTreeSet<String> = fields.iter().map(|field| field.name.to_owned()).collect();
-    assert_eq!(rows, in_the_source(), "every field has a row in tests/supervisor/fields.rs");
+    assert_eq!(rows, in_the_source(&STARTS), "every field has a row in tests/supervisor/fields.rs");
     let with = |container: &str, field: &Field, value: &Value| {
         let mut request = berth.start_request(container, 1, &["true"]);
         request["tmpfs"] = json!([{"target": "/t", "size_bytes": 4096}]);
@@ -236,4 +246,81 @@ fn each_field_of_a_start_has_a_row_and_takes_its_bounds_and_nothing_beyond() {
     let left = berth.state(&id("refused"));
     assert!(!left["live"].is_object(), "something runs: {left}");
     assert_eq!(berth.call(&json!({"op": "hello"}))["answer"], "hello", "{}", berth.log());
+}
+
+fn exec_fields() -> Vec<Field> {
+    let cells = [json!(0), json!(1001), json!(65_536)];
+    vec![
+        field("ExecRequest.container", "/container", [], [json!("../../etc"), json!(id("other"))]),
+        field("ExecRequest.exec", "/exec", [json!(1), json!(i64::MAX)], [json!(0)]),
+        field("ExecRequest.person", "/person", [json!(PERSON)], [json!(0), json!(4_242)]),
+        field("ExecRequest.args", "/args", [json!(["true"])], [json!([]), json!(["a\u{0}"])]),
+        field(
+            "ExecRequest.env",
+            "/env",
+            [json!([])],
+            [json!(["A"]), json!(["A=\u{0}"]), json!(["=a"])],
+        ),
+        field(
+            "ExecRequest.cwd",
+            "/cwd",
+            [json!("/"), json!("/a/b")],
+            [json!("a"), json!("/\u{0}")],
+        ),
+        may(
+            field(
+                "ExecRequest.user",
+                "/user",
+                [json!("0"), json!("65535:65535")],
+                [json!("65536"), json!("-1"), json!("0:")],
+            ),
+            &["empty"],
+        ),
+        may(field("ExecRequest.terminal", "/terminal", [json!(null)], [json!({})]), &["null"]),
+        field("TerminalSize.columns", "/terminal/columns", [json!(1), json!(1000)], cells.clone()),
+        field("TerminalSize.rows", "/terminal/rows", [json!(1), json!(1000)], cells),
+    ]
+}
+
+#[test]
+fn each_field_of_an_exec_has_a_row_and_takes_its_bounds_and_nothing_beyond() {
+    requires_root!();
+    let berth = Supervisor::start();
+    let running = berth.run("exec-fields", &["sleep", "1000"]).container;
+    let fields = exec_fields();
+    let rows: BTreeSet<String> = fields.iter().map(|field| field.name.to_owned()).collect();
+    assert_eq!(rows, in_the_source(&EXECS), "every field has a row in tests/supervisor/fields.rs");
+    let with = |number: usize, field: &Field, value: &Value| {
+        let number = u64::try_from(number).expect("a count fits");
+        let mut request = exec_request(&running, number, &["true"]);
+        request["terminal"] = json!({"columns": 80, "rows": 24});
+        *request.pointer_mut(field.pointer).expect("an exec has it") = value.clone();
+        request
+    };
+    let mut wrong = Vec::new();
+    for (row, field) in fields.iter().enumerate() {
+        for (number, value) in field.at.iter().enumerate() {
+            let exec = Exec::start(&berth, &with(100 + row * 10 + number, field, value));
+            assert_eq!(exec.end()["code"], 0, "{} at {value}", field.name);
+        }
+        let beyond = field.beyond.iter().map(|value| ("beyond", value.clone()));
+        let absurd = absurd().into_iter().filter(|(name, _)| !field.may_be.contains(name));
+        let refused: Vec<_> = beyond.chain(absurd).collect();
+        for (what, value) in sample(&refused, 6) {
+            let answer = berth.call_as_server(&with(99, field, &value));
+            let said = answer["message"].as_str().is_some_and(|message| !message.is_empty());
+            let class = answer["class"].as_str().unwrap_or("none");
+            let seen = match answer["answer"] == "failed" && class != "broken" && said {
+                true => "refused, and why".to_owned(),
+                false => answer.to_string(),
+            };
+            let shown: String = value.to_string().chars().take(30).collect();
+            let variant = format!("the supervisor's {} is {what} {shown}", field.name);
+            let control = "the same exec with the field at its bound runs";
+            if !(Check { id: "A02", variant: &variant, control }.notes("refused, and why", &seen)) {
+                wrong.push(format!("{variant}: {}", seen.chars().take(300).collect::<String>()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} of them\n{}", wrong.len(), wrong.join("\n"));
 }

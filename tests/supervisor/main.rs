@@ -1,11 +1,13 @@
 //! The supervisor and its monitors from outside: kills and crash loops (F02, F03), what its socket
-//! refuses, logs, memory, ends, host shutdown; and what images that attack the start achieve (R rows).
+//! refuses, logs, memory, ends, host shutdown;
+//! later programs of running containers; and what images that attack the start achieve (R rows).
 
 mod attacks;
 mod binary;
 mod crash;
 mod ends;
 mod entry;
+mod execs;
 mod fields;
 mod hostile;
 mod kernel;

@@ -5,8 +5,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use serde_json::json;
 use system_tests::supervisor::{PERSON, Supervisor};
 use system_tests::{Check, requires_root};
+
+use crate::execs::{Exec, exec_request};
 
 const GOLDEN: &str = include_str!("posture.golden");
 
@@ -173,4 +176,112 @@ fn a_default_container_is_as_the_golden_file_says() {
         status.len()
     );
     Check { id: "R12", variant: "posture", control: &control }.sees(GOLDEN, observed);
+}
+
+/// What differs between two processes of one container by nature: their own numbers and streams.
+fn comparable(seen: &Seen<'_>) -> Vec<String> {
+    let own = ["NStgid", "NSsid", "descriptor"];
+    let lines: Vec<String> = seen.all().lines().map(str::to_owned).collect();
+    lines.into_iter().filter(|line| !own.iter().any(|name| line.starts_with(name))).collect()
+}
+
+/// The one process of a container whose command is `command`, by the host's number.
+fn host_pid(container: &str, command: &str) -> i32 {
+    let deadline = std::time::Instant::now() + system_tests::supervisor::LIMIT;
+    loop {
+        for entry in fs::read_dir("/proc").expect("list processes").flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let Ok(pid) = name.parse::<i32>() else { continue };
+            let read = |file: &str| fs::read_to_string(entry.path().join(file)).unwrap_or_default();
+            if read("cmdline").replace('\0', " ").trim() == command
+                && read("cgroup").contains(container)
+            {
+                return pid;
+            }
+        }
+        assert!(std::time::Instant::now() < deadline, "{command} does not run");
+    }
+}
+
+/// R01 to R05, R12, R15 for later programs: whatever holds the first one holds them, line by line.
+#[test]
+fn a_later_program_is_held_by_all_that_holds_the_first() {
+    requires_root!();
+    let berth = Supervisor::start();
+    for (name, dropped) in [("usual", json!([])), ("bare", json!(["ALL"]))] {
+        let mut request = berth.start_request(&system_tests::supervisor::id(name), 1, &[]);
+        request["process"]["args"] = json!(["sleep", "1000"]);
+        request["process"]["capabilities_dropped"] = dropped;
+        request["process"]["ulimits"] = json!({"nofile": {"soft": 99, "hard": 99}});
+        let run = berth.started(&request);
+        let map = fs::read_to_string(format!("/proc/{}/uid_map", run.pid())).expect("its id map");
+        let first = map.split_whitespace().nth(1).and_then(|id| id.parse().ok());
+        let first = first.expect("the first id");
+        let seen = |pid| Seen { pid, container: &run.container, instance: &berth.instance, first };
+        let init = comparable(&seen(run.pid()));
+        // The control: what only enters the namespaces has every capability and no filter.
+        let mut entered = std::process::Command::new("nsenter")
+            .args(["-t", &run.pid().to_string(), "-a", "/bin/busybox", "sleep", "1234"])
+            .spawn()
+            .expect("run nsenter");
+        let pid = i32::try_from(entered.id()).expect("a pid fits");
+        let inside = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+        let inside = inside.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(pid);
+        let status = seen(inside).status();
+        let control = "a process that has only entered the namespaces has no filter";
+        let loose = status.iter().any(|line| line == "Seccomp: 0");
+        entered.kill().expect("it runs");
+        entered.wait().expect("it is our child");
+        assert!(loose, "{control}: {status:?}");
+        for (number, terminal) in [(1, json!(null)), (2, json!({"columns": 80, "rows": 24}))] {
+            let command = format!("sleep 200{number}");
+            let args: Vec<&str> = command.split(' ').collect();
+            let mut request = exec_request(&run.container, number, &args);
+            request["terminal"] = terminal;
+            let exec = Exec::start(&berth, &request);
+            let later = seen(host_pid(&run.container, &command));
+            let variant = format!("a later program, {name}, {number}");
+            Check { id: "R12", variant: &variant, control }
+                .sees(init.join("\n"), comparable(&later).join("\n"));
+            let text = later.read("limits");
+            let files = text.lines().find(|line| line.starts_with("Max open files"));
+            let files = files.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
+            Check { id: "R12", variant: &format!("{variant}, its own limits"), control }
+                .sees("Max open files 99 99 files", files.unwrap_or_default());
+            let open: Vec<String> = later
+                .all()
+                .lines()
+                .filter(|line| line.starts_with("descriptor"))
+                .map(|line| line.split(' ').take(2).collect::<Vec<_>>().join(" "))
+                .collect();
+            Check { id: "R02", variant: &format!("{variant}, descriptors"), control }
+                .sees("descriptor 0,descriptor 1,descriptor 2", open.join(","));
+            drop(exec);
+        }
+    }
+}
+
+/// R03 for later programs: a working directory that leads out is refused (CVE-2024-21626).
+#[test]
+fn a_later_program_has_no_directory_of_the_hosts() {
+    requires_root!();
+    let berth = Supervisor::start();
+    let run = berth.run("directories", &["sleep", "1000"]);
+    let mut number = 0;
+    let mut start = |cwd: &str| {
+        number += 1;
+        let mut request = exec_request(&run.container, number, &["true"]);
+        request["cwd"] = json!(cwd);
+        berth.call_with(&request, &[]).0
+    };
+    assert_eq!(start("/tmp")["answer"], "exec_started", "the control: an honest one runs");
+    let descriptors = (0..64).map(|fd| format!("/proc/self/fd/{fd}"));
+    let others = ["/proc/self/cwd", "/proc/1/root", "/proc/self/root", "/proc/self/fd/7/../../.."];
+    for cwd in descriptors.chain(others.map(str::to_owned)) {
+        let answer = start(&cwd);
+        let control = "an honest directory is entered";
+        let code = answer["code"].as_str().unwrap_or("entered");
+        Check { id: "R03", variant: &format!("a later program in {cwd}"), control }
+            .sees("container.working-directory", code);
+    }
 }
