@@ -211,6 +211,9 @@ listen = $(listen_toml)
 #shm_bytes = 67108864
 # Seconds between the stop signal and the end, where nothing is said.
 #stop_grace_secs = 10
+# Seconds that a terminal, or another program beside a container's first one, waits for somebody to
+# attach before it is ended.
+#unattended_secs = 60
 # A container's log: size of a file, and files kept.
 #log_file_bytes = 10485760
 #log_files = 3

@@ -21,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::inventory::{Inventory, audit};
 use crate::runtime_client::RuntimeClient;
 use crate::service::containers::Containers;
+use crate::service::execs::Execs;
 use crate::service::history::History;
 use crate::service::images::Images;
 use crate::service::operations::Operations;
@@ -53,6 +54,8 @@ pub struct Parts {
     pub budgets: Budgets,
     /// What is known of containers.
     pub containers: Containers,
+    /// Programs that are run beside containers' first ones.
+    pub execs: Execs,
     /// What containers have used in the last hour.
     pub history: History,
     /// Processor time at the last look, of people and of the machine.
@@ -109,6 +112,7 @@ impl App {
             throttle: Throttle::default(),
             budgets: Budgets::new(&config.rates),
             containers: Containers::default(),
+            execs: Execs::default(),
             history: History::open(config.db_dir().join("history")),
             looks: Looks::default(),
             operations: Operations::default(),

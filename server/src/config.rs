@@ -100,6 +100,8 @@ pub struct ContainersConfig {
     pub log_file_bytes: u64,
     /// Log segments kept, 1 to 10.
     pub log_files: u32,
+    /// Seconds that a program beside a container's first one waits for somebody to attach, 1 to 86400.
+    pub unattended_secs: u32,
     /// The limits that a container gets when nothing is said.
     pub default_limits: Limits,
     /// Sizes that the launch page offers, at most [`SIZES_MAX`]; clipped to the ceilings.
@@ -186,6 +188,7 @@ impl Default for ContainersConfig {
         Self {
             per_person_max: 200,
             shm_bytes: 64 << 20,
+            unattended_secs: 60,
             stop_grace_secs: 10,
             log_file_bytes: 10 << 20,
             log_files: 3,
@@ -421,10 +424,11 @@ fn validate_containers(
         return Err(("containers.sizes", text));
     }
     let limits = &containers.default_limits;
-    let within: [(&'static str, u64, u64, u64); 10] = [
+    let within: [(&'static str, u64, u64, u64); 11] = [
         ("containers.per_person_max", containers.per_person_max.into(), 1, 100_000),
         ("containers.shm_bytes", containers.shm_bytes, 4096, ceilings.memory_bytes),
         ("containers.stop_grace_secs", containers.stop_grace_secs.into(), 0, 600),
+        ("containers.unattended_secs", containers.unattended_secs.into(), 1, 86_400),
         ("containers.log_file_bytes", containers.log_file_bytes, 64 << 10, 1 << 30),
         ("containers.log_files", containers.log_files.into(), 1, 10),
         ("containers.default_limits", limits.cpu_millis.into(), 10, ceilings.cpu_millis.into()),

@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use berth_runtime::digest::Digest;
-use berth_runtime::id::{ContainerId, PrincipalId};
+use berth_runtime::id::{ContainerId, ExecId, PrincipalId};
 use berth_runtime::record::{ContainerRecord, Failure, FailureClass, LimitState};
 use berth_runtime::wire::{
-    Answer, Compression, DoctorReport, Envelope, Hello, LayerFacts, Limits, MESSAGE_BYTES_MAX,
-    PROTOCOL_VERSION, PersonRange, ProcessInfo, Request, StartRequest,
+    Answer, Compression, DoctorReport, Envelope, ExecEvent, ExecOrder, ExecRequest, Hello,
+    LayerFacts, Limits, MESSAGE_BYTES_MAX, PROTOCOL_VERSION, PersonRange, ProcessInfo, Request,
+    StartRequest,
 };
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
@@ -97,6 +98,21 @@ pub(crate) type LogSegments = Vec<(u64, OwnedFd)>;
 /// A connection to a container's monitor. What it says means only "ask for the state now".
 #[derive(Debug)]
 pub(crate) struct Watch {
+    socket: UnixStream,
+}
+
+/// A program that was put into a container.
+#[derive(Debug)]
+pub(crate) struct ExecEnds {
+    /// What it lives by.
+    pub(crate) line: ExecLine,
+    /// The master of its terminal; or its standard input, output and error. Non-blocking.
+    pub(crate) streams: Vec<OwnedFd>,
+}
+
+/// The connection that such a program lives by: dropping it ends the program.
+#[derive(Debug)]
+pub(crate) struct ExecLine {
     socket: UnixStream,
 }
 
@@ -328,6 +344,33 @@ impl RuntimeClient {
         }
     }
 
+    /// Runs another program in a running container.
+    pub(crate) async fn container_exec(
+        &self,
+        request: ExecRequest,
+    ) -> Result<ExecEnds, RuntimeError> {
+        let terms = Terms { name: "container exec", limit: QUICK_LIMIT, slots: &self.starts };
+        let streams = if request.terminal.is_some() { 1 } else { 3 };
+        match self.call(&terms, Request::ContainerExec(Box::new(request)), None).await? {
+            (Answer::ExecStarted {}, mut fds) if fds.len() == 1 + streams => {
+                let line = ExecLine { socket: listener(&terms, fds.remove(0))? };
+                Ok(ExecEnds { line, streams: fds })
+            }
+            (other, _) => Err(unexpected(&terms, &other)),
+        }
+    }
+
+    /// Sends a signal to such a program.
+    pub(crate) async fn exec_signal(
+        &self,
+        id: &ContainerId,
+        exec: ExecId,
+        signal: i32,
+    ) -> Result<(), RuntimeError> {
+        let request = Request::ExecSignal { container: id.clone(), exec, signal };
+        self.done(&self.quick("exec signal"), request).await
+    }
+
     /// The container's processes, and whether the list was cut.
     pub(crate) async fn container_processes(
         &self,
@@ -428,11 +471,7 @@ impl RuntimeClient {
 
 impl Watch {
     fn new(terms: &Terms<'_>, fd: OwnedFd) -> Result<Self, RuntimeError> {
-        let broken = |source| RuntimeError::HungUp { request: terms.name, source };
-        let flags = nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK);
-        nix::fcntl::fcntl(&fd, flags).map_err(broken)?;
-        let socket = asynchronous(fd).map_err(|error| broken(errno_of(&error)))?;
-        Ok(Self { socket })
+        listener(terms, fd).map(|socket| Self { socket })
     }
 
     /// Waits until the monitor says anything (what, does not matter); `None` when it has hung up.
@@ -446,6 +485,33 @@ impl Watch {
             _ => None,
         }
     }
+}
+
+impl ExecLine {
+    /// Tells the program's monitor something.
+    pub(crate) async fn order(&self, order: ExecOrder) -> Result<(), Errno> {
+        let bytes = serde_json::to_vec(&order).expect("an order is plain data");
+        let sent = self.socket.async_io(Interest::WRITABLE, || {
+            Ok(berth_runtime::send_message(&self.socket, &bytes, &[])?)
+        });
+        sent.await.map_err(|error| errno_of(&error))
+    }
+
+    /// Waits for what its monitor says; `None` when that has hung up.
+    pub(crate) async fn event(&self) -> Option<ExecEvent> {
+        let received = self
+            .socket
+            .async_io(Interest::READABLE, || Ok(berth_runtime::receive_message(&self.socket)?));
+        serde_json::from_slice(&received.await.ok()?.0).ok()
+    }
+}
+
+/// A connection that a supervisor's answer has brought.
+fn listener(terms: &Terms<'_>, fd: OwnedFd) -> Result<UnixStream, RuntimeError> {
+    let broken = |source| RuntimeError::HungUp { request: terms.name, source };
+    let flags = nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK);
+    nix::fcntl::fcntl(&fd, flags).map_err(broken)?;
+    asynchronous(fd).map_err(|error| broken(errno_of(&error)))
 }
 
 /// The socket under tokio's reactor. Its type is the standard library's stream socket, whose own

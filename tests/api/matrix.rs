@@ -22,7 +22,9 @@ use std::pin::Pin;
 
 use serde_json::{Value, json};
 use system_tests::client::send;
-use system_tests::{Answer, Check, Client, TestServer, image, programs, requires_root};
+use system_tests::{
+    Answer, Check, Client, TestServer, containers, image, programs, requires_root, socket,
+};
 
 pub(crate) type Making<'a> = Pin<Box<dyn Future<Output = String> + 'a>>;
 pub(crate) type Maker = for<'a> fn(&'a TestServer, &'a Client) -> Making<'a>;
@@ -220,6 +222,48 @@ pub(crate) const ROWS: &[Row] = &[
         who: Who::SignedIn,
         scope: "read",
         object: Object::Made(container, Reach::Sees),
+        body: "",
+    },
+    Row {
+        route: "POST /api/v1/containers/{id}/exec",
+        who: Who::Member,
+        scope: "operate",
+        object: Object::Made(container, Reach::Content),
+        body: r#"{"program": {"command": ["true"]}}"#,
+    },
+    Row {
+        route: "GET /api/v1/containers/{id}/execs",
+        who: Who::Member,
+        scope: "operate",
+        object: Object::Made(container, Reach::Content),
+        body: "",
+    },
+    Row {
+        route: "POST /api/v1/containers/{id}/execs",
+        who: Who::Member,
+        scope: "operate",
+        object: Object::Made(container, Reach::Content),
+        body: r#"{"program": {"command": ["true"]}}"#,
+    },
+    Row {
+        route: "GET /api/v1/containers/{id}/execs/{number}",
+        who: Who::Member,
+        scope: "operate",
+        object: Object::Made(program, Reach::Content),
+        body: "",
+    },
+    Row {
+        route: "DELETE /api/v1/containers/{id}/execs/{number}",
+        who: Who::Member,
+        scope: "operate",
+        object: Object::Made(program, Reach::Content),
+        body: "",
+    },
+    Row {
+        route: "GET /api/v1/containers/{id}/execs/{number}/attach",
+        who: Who::Member,
+        scope: "operate",
+        object: Object::Made(program, Reach::Content),
         body: "",
     },
     Row {
@@ -528,6 +572,20 @@ fn container<'a>(_: &'a TestServer, owner: &'a Client) -> Making<'a> {
     })
 }
 
+/// A container with a program that can be attached to, its first.
+fn program<'a>(_: &'a TestServer, owner: &'a Client) -> Making<'a> {
+    Box::pin(async move {
+        containers::import(owner).await;
+        let name = format!("{:?}", std::time::Instant::now());
+        let name: String = name.chars().filter(char::is_ascii_digit).collect();
+        let id = containers::run(owner, &format!("s{name}"), "sleep 1000", json!({})).await;
+        containers::in_status(owner, &id, "running").await;
+        let path = socket::open(owner, &id, "sleep 1000", false).await;
+        assert!(path.ends_with("/1"), "{path}");
+        id
+    })
+}
+
 /// An image that differs from every other, so that removing one leaves the others.
 fn image<'a>(_: &'a TestServer, owner: &'a Client) -> Making<'a> {
     Box::pin(async move {
@@ -769,7 +827,8 @@ async fn try_route(client: &Client, row: &Row, id: &str) -> Answer {
     let path = match path.split_once('{') {
         Some((before, after)) => {
             let (_, after) = after.split_once('}').expect("a closed parameter");
-            // Further parameters name nothing.
+            // Numbers are of the first; further parameters name nothing.
+            let after = after.replace("{number}", "1");
             format!("{before}{id}{}", after.replace(['{', '}'], ""))
         }
         None => path.to_owned(),

@@ -93,6 +93,15 @@ impl Client {
         }
     }
 
+    /// The header that shows who asks, for what is no plain request.
+    pub fn credential(&self) -> (&'static str, String) {
+        match &self.credential {
+            Credential::Nobody => ("x-nobody", String::new()),
+            Credential::Cookie(cookie) => ("cookie", cookie.clone()),
+            Credential::Bearer(token) => ("authorization", format!("Bearer {token}")),
+        }
+    }
+
     /// The address of the instance.
     pub fn base(&self) -> &str {
         &self.base

@@ -33,6 +33,7 @@ pub mod prober;
 pub mod programs;
 pub mod reality;
 pub mod registry;
+pub mod socket;
 pub mod supervised;
 pub mod supervisor;
 

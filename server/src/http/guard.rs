@@ -13,7 +13,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::HeaderMap;
 use axum::http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, COOKIE, HeaderName, HeaderValue, ORIGIN,
-    REFERRER_POLICY, STRICT_TRANSPORT_SECURITY, USER_AGENT, X_CONTENT_TYPE_OPTIONS,
+    REFERRER_POLICY, STRICT_TRANSPORT_SECURITY, UPGRADE, USER_AGENT, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::request::Parts;
 use axum::middleware::{Next, from_fn_with_state};
@@ -33,6 +33,7 @@ use crate::auth::keys::random_text;
 use crate::auth::{Actor, Caller};
 use crate::error::{Error, Result};
 use crate::inventory::audit::Row as AuditRow;
+use crate::listen::{Place, Working};
 use crate::service::sessions::{self, Visitor};
 
 /// Where a connection comes from.
@@ -42,6 +43,17 @@ pub enum Peer {
     Tcp(Link),
     /// The machine's root on the root socket.
     Root,
+}
+
+/// The place that a request's connection has among all, for who needs it longer than for the answer.
+#[derive(Clone)]
+pub struct Seat(pub(crate) Arc<Place>);
+
+impl Seat {
+    /// Until what is returned is dropped, the place is not taken away.
+    pub fn work(&self) -> Working {
+        self.0.work()
+    }
 }
 
 /// The ends of a TCP connection.
@@ -255,7 +267,8 @@ async fn authenticate(app: &App, request: &Parts) -> Result<Option<Caller>> {
 /// and may not change anything. Links from elsewhere open pages, nothing else.
 fn same_site(request: &Parts, surface: Surface, cookie: bool) -> Result<()> {
     let headers = &request.headers;
-    let safe = request.method.is_safe();
+    // What a WebSocket carries is as good as a request that changes things.
+    let safe = request.method.is_safe() && !headers.contains_key(UPGRADE);
     let refused =
         || Error::denied("request.cross-site", "this request comes from another site's page");
     if let Some(site) = headers.get(SEC_FETCH_SITE) {

@@ -64,6 +64,7 @@ pub fn routes() -> Routes {
     let routes = api::images::routes(routes);
     let routes = api::registries::routes(routes);
     let routes = api::containers::routes(routes);
+    let routes = api::execs::routes(routes);
     let routes = api::operations::routes(routes);
     let routes = api::usage::routes(routes);
     let routes = api::events::routes(routes);

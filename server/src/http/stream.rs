@@ -52,27 +52,14 @@ where
 {
     let place = app.stream_place(caller.principal)?;
     let (app, caller) = (app.clone(), caller.clone());
-    let mut credentials = app.credentials();
     Ok(async_stream::stream! {
         let _place = place;
-        let expiry = caller.expires_at.map_or(Duration::MAX, |at| at.until());
-        // tokio's timers reach two years ahead.
-        let expiry = tokio::time::sleep(expiry.min(Duration::from_secs(365 * 86_400)));
-        tokio::pin!(items, expiry);
-        // What ended between the guard and here must end this too.
-        credentials.mark_changed();
+        let right = sessions::right_ends(&app, &caller);
+        tokio::pin!(items, right);
         loop {
             tokio::select! {
                 biased;
-                () = app.stopping.cancelled() => break,
-                () = &mut expiry => break,
-                changed = credentials.changed() => {
-                    let good = changed.is_ok()
-                        && sessions::still_good(&app, &caller).await.unwrap_or(false);
-                    if !good {
-                        break;
-                    }
-                }
+                () = &mut right => break,
                 item = items.next() => {
                     let Some(item) = item else { break };
                     let failed = item.is_err();

@@ -238,6 +238,16 @@ pub async fn name_taken(db: &mut SqliteConnection, owner: PrincipalId, name: &st
     Ok(count > 0)
 }
 
+/// The number of the next program that is run beside a container's first one.
+pub async fn next_exec(db: &mut SqliteConnection, id: &ContainerId) -> Result<u64> {
+    let number: Option<i64> =
+        sqlx::query_scalar("update containers set execs = execs + 1 where id = ? returning execs")
+            .bind(id.as_str())
+            .fetch_optional(db)
+            .await?;
+    number.and_then(|number| u64::try_from(number).ok()).ok_or(Error::NotFound("container"))
+}
+
 /// Whether an image is still there.
 pub async fn image_is_here(db: &mut SqliteConnection, image: &str) -> Result<bool> {
     let count: u32 = sqlx::query_scalar("select count(*) from images where id = ?")

@@ -31,10 +31,11 @@ use tower::ServiceExt;
 use crate::app::App;
 use crate::clock::Seldom;
 use crate::config::ListenAddress;
-use crate::http::guard::{Link, Peer};
+use crate::http::guard::{Link, Peer, Seat};
 use patient::Patient;
-use places::{Place, Places, Working};
+use places::Places;
 
+pub use places::{Place, Working};
 pub use sockets::{root, tcp};
 
 /// A request's head must be there within this, and the next one on a kept connection.
@@ -61,6 +62,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 struct Guest {
     router: Router,
     peer: Peer,
+    /// Its being there holds the server's end up.
     watcher: Watcher,
     stopping: CancellationToken,
     place: Arc<Place>,
@@ -232,6 +234,7 @@ impl Guest {
         let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
             begun.notify_one();
             request.extensions_mut().insert(peer);
+            request.extensions_mut().insert(Seat(Arc::clone(&seat)));
             let working = seat.work();
             let answer = router.clone().oneshot(request);
             async move {
@@ -244,24 +247,32 @@ impl Guest {
             .header_read_timeout(HEAD_TIMEOUT)
             .max_buf_size(HEAD_BYTES_MAX)
             .max_headers(HEADERS_MAX)
-            .serve_connection(TokioIo::new(Patient::new(stream)), service);
+            .serve_connection(TokioIo::new(Patient::new(stream)), service)
+            .with_upgrades();
         let early = tokio::select! {
             ended = &mut connection => Some(ended),
             () = asked.notified() => None,
             () = patience(&stopping) => None,
             () = place.is_needed() => Some(Ok(())),
         };
+        let mut told = false;
         let ended = match early {
             Some(ended) => ended,
-            None => tokio::select! {
-                ended = watcher.watch(connection) => ended,
-                () = place.is_needed() => Ok(()),
+            None => loop {
+                tokio::select! {
+                    ended = &mut connection => break ended,
+                    () = place.is_needed() => break Ok(()),
+                    () = stopping.cancelled(), if !told => {
+                        told = true;
+                        Pin::new(&mut connection).graceful_shutdown();
+                    }
+                }
             },
         };
         if let Err(error) = ended {
             tracing::debug!(error = %error, "a connection ended with an error");
         }
-        drop(place);
+        drop((place, watcher));
     }
 }
 

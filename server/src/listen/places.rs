@@ -37,6 +37,8 @@ pub struct Place {
     /// Where it stands among those that wait; 0 while a request is worked on. Written only under the
     /// lock of the counts.
     turn: AtomicU64,
+    /// What is worked on for it. Written only under the same lock.
+    works: AtomicU64,
     leave: Arc<Notify>,
 }
 
@@ -87,8 +89,8 @@ impl Places {
             *counts.each.entry(address).or_insert(0) += 1;
         }
         counts.total += 1;
-        let (turn, leave) = (AtomicU64::new(0), Arc::new(Notify::new()));
-        Some(Place { places: self.clone(), address, turn, leave })
+        let (turn, works, leave) = Default::default();
+        Some(Place { places: self.clone(), address, turn, works, leave })
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts> {
@@ -101,6 +103,7 @@ impl Place {
     pub fn work(self: &Arc<Self>) -> Working {
         let mut counts = self.places.lock();
         counts.waiting.remove(&self.turn.swap(0, Ordering::Relaxed));
+        self.works.fetch_add(1, Ordering::Relaxed);
         Working(Arc::clone(self))
     }
 
@@ -124,7 +127,10 @@ impl Place {
 
 impl Drop for Working {
     fn drop(&mut self) {
-        self.0.wait(&mut self.0.places.lock());
+        let mut counts = self.0.places.lock();
+        if self.0.works.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.wait(&mut counts);
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 pub mod containers;
 pub mod edits;
 pub mod events;
+pub mod execs;
 pub mod history;
 pub mod housekeeping;
 pub mod images;

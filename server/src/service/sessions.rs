@@ -1,6 +1,7 @@
 //! Signing in and out, and finding out who is behind a cookie or token.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use berth_runtime::id::PrincipalId;
 
@@ -175,6 +176,30 @@ pub async fn still_good(app: &App, caller: &Caller) -> Result<bool> {
         Via::Token(id) => tokens::holder_by_id(db, id).await?,
     };
     Ok(holder.is_some_and(|now| now.role == caller.role))
+}
+
+/// Waits until the caller may not go on: signed out, token ended, person disabled or given another role,
+/// or the server stops. What has ended already is noticed at once.
+pub async fn right_ends(app: &App, caller: &Caller) {
+    let mut credentials = app.credentials();
+    let expiry = caller.expires_at.map_or(Duration::MAX, |at| at.until());
+    // tokio's timers reach two years ahead.
+    let expiry = tokio::time::sleep(expiry.min(Duration::from_secs(365 * 86_400)));
+    tokio::pin!(expiry);
+    credentials.mark_changed();
+    loop {
+        tokio::select! {
+            biased;
+            () = app.stopping.cancelled() => return,
+            () = &mut expiry => return,
+            changed = credentials.changed() => {
+                let good = changed.is_ok() && still_good(app, caller).await.unwrap_or(false);
+                if !good {
+                    return;
+                }
+            }
+        }
+    }
 }
 
 /// The caller's sessions.

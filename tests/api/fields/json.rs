@@ -188,6 +188,49 @@ fn change() -> Body {
     }
 }
 
+/// What is run beside a container's first program; the container in the path does not run, so that no
+/// body is taken, and what is wrong with one is said before that.
+fn programs() -> Vec<Body> {
+    let program = || {
+        vec![
+            field("program"),
+            field("program.command").beyond([json!([]), list(1025), json!([""])]),
+            field("program.command[]").may_be(&["newline", "turned text"]),
+            field("program.env").beyond([map(1025), json!({"A=B": "c"}), json!({"": "c"})]),
+            field("program.env{}").may_be(&["empty", "newline", "turned text"]),
+            field("program.working_dir").beyond([json!("a"), json!("/a/../b")]).may_be(&["null"]),
+            field("program.user")
+                .beyond([json!("65536"), json!("00"), json!("-1")])
+                .may_be(&["null", "empty"]),
+        ]
+    };
+    let base = json!({"command": ["a"], "env": {"A": "b"}, "working_dir": "/", "user": "0"});
+    let mut once = program();
+    once.extend([
+        field("stdin").may_be(&["empty", "huge text", "NUL", "newline", "turned text"]),
+        field("encoding").beyond([json!("hex"), json!("Text")]),
+        field("timeout_secs").beyond([json!(0), json!(51)]).may_be(&["null"]),
+    ]);
+    let mut session = program();
+    session.extend([
+        field("terminal").may_be(&["null"]),
+        field("terminal.columns").beyond([json!(0), json!(1001)]),
+        field("terminal.rows").beyond([json!(0), json!(1001)]),
+    ]);
+    vec![
+        Body {
+            route: "POST /api/v1/containers/{id}/exec",
+            base: json!({"program": base, "stdin": "", "encoding": "text", "timeout_secs": 1}),
+            fields: once,
+        },
+        Body {
+            route: "POST /api/v1/containers/{id}/execs",
+            base: json!({"program": base, "terminal": {"columns": 80, "rows": 24}}),
+            fields: session,
+        },
+    ]
+}
+
 #[expect(clippy::too_many_lines, reason = "a table, one row per field")]
 fn people() -> Vec<Body> {
     let role = || {
@@ -337,6 +380,7 @@ fn registries() -> Vec<Body> {
 
 pub(super) fn bodies(image: &str) -> Vec<Body> {
     let mut all = vec![create(image), change()];
+    all.extend(programs());
     all.extend(people());
     all.extend(registries());
     all
@@ -447,7 +491,7 @@ async fn each_field_takes_its_bounds_and_nothing_beyond() {
                 let mut sent = body.base.clone();
                 *sent.pointer_mut(&pointer).expect("the base has the field") = value.clone();
                 // A container beside the one that is changed.
-                if body.route.starts_with("POST /api/v1/containers") && field.name != "name" {
+                if body.route == "POST /api/v1/containers" && field.name != "name" {
                     sent["name"] = json!("other");
                 }
                 sent

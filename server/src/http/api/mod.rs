@@ -2,6 +2,7 @@
 
 pub mod containers;
 pub mod events;
+pub mod execs;
 pub mod images;
 pub mod keys;
 pub mod operations;

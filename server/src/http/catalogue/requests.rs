@@ -27,6 +27,13 @@ pub(super) const KNOWN: &[Known] = &[
         "Send the header `Content-Type: application/json`, and no `Content-Encoding`.",
     ),
     known(
+        "request.no-websocket",
+        400,
+        "A WebSocket is needed",
+        "What goes to and fro with a program goes over a WebSocket (RFC 6455, version 13), and the request did not ask for one.",
+        "Use a WebSocket client; for a program that needs no input while it runs there is `POST …/exec`.",
+    ),
+    known(
         "request.too-large",
         413,
         "The request is too large",

@@ -89,6 +89,7 @@ fn acted(entry: AuditEntry) -> Line {
         "container.pause" => "paused it",
         "container.resume" => "resumed it",
         "container.remove" => "removes it",
+        "container.exec" => "ran a program in it",
         other => other,
     };
     let view = ActivityView {

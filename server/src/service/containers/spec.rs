@@ -226,7 +226,7 @@ pub(crate) struct Spec {
 
 /// Collects what is wrong, so that a caller learns all of it at once.
 #[derive(Default)]
-struct Faults(Vec<FieldError>);
+pub(crate) struct Faults(Vec<FieldError>);
 
 /// Names are one file name, one word on a command line and one host name at most; never an id.
 pub(crate) fn check_name(pointer: &str, name: &str) -> Result<()> {
@@ -255,9 +255,8 @@ pub(crate) fn check(
     if let Some(path) = &request.working_dir {
         faults.path("/working_dir", path);
     }
-    if let Some(user) = request.user.as_deref().filter(|user| parse_user(user).is_none()) {
-        faults
-            .add("/user", format!("{user:?} is no user[:group], by name or by number below {IDS}"));
+    if let Some(user) = &request.user {
+        faults.user("/user", user);
     }
     if let Some(name) = request.hostname.as_deref().filter(|name| !is_host_label(name)) {
         faults.add("/hostname", format!("{name:?} is no label of a host name (RFC 1123)"));
@@ -386,6 +385,14 @@ pub(crate) fn signal_name(number: i32) -> String {
     }
 }
 
+/// Checks what a program is called with, whatever it was put together from. In the request it lies at
+/// `base`.
+pub(crate) fn check_program(base: &str, args: &[String], env: &[String]) -> Result<()> {
+    let mut faults = Faults::default();
+    faults.program(args, env);
+    faults.below(base).into_result()
+}
+
 /// What came of request and image together must be right by itself.
 fn check_merged(spec: &Spec) -> Result<()> {
     let process = &spec.process;
@@ -393,20 +400,7 @@ fn check_merged(spec: &Spec) -> Result<()> {
     if process.args.is_empty() {
         faults.add("/command", "the image names no program to run; give a command");
     }
-    faults.words("/command", &process.args);
-    let bytes = |texts: &[String]| texts.iter().map(|text| text.len() + 1).sum::<usize>();
-    if bytes(&process.args) + bytes(&process.env) > PROGRAM_BYTES_MAX {
-        faults.add(
-            "/env",
-            format!(
-                "entrypoint, command and environment, the image's included, exceed \
-                 {PROGRAM_BYTES_MAX} bytes"
-            ),
-        );
-    }
-    if process.env.len() > ENV_MAX {
-        faults.add("/env", format!("holds more than {ENV_MAX}, the image's included"));
-    }
+    faults.program(&process.args, &process.env);
     faults.path("/working_dir", &process.cwd);
     if parse_user(&process.user).is_none() {
         faults
@@ -504,11 +498,11 @@ impl From<&TmpfsMount> for wire::Tmpfs {
 }
 
 impl Faults {
-    fn add(&mut self, pointer: &str, detail: impl Into<String>) {
+    pub(crate) fn add(&mut self, pointer: &str, detail: impl Into<String>) {
         self.0.push(FieldError { pointer: pointer.to_owned(), detail: detail.into() });
     }
 
-    fn into_result(self) -> Result<()> {
+    pub(crate) fn into_result(self) -> Result<()> {
         let Some(first) = self.0.first() else { return Ok(()) };
         let detail = format!("{}: {}", first.pointer.trim_start_matches('/'), first.detail);
         Err(Error::Invalid { refusal: Refusal::new("request.invalid", detail), fields: self.0 })
@@ -526,7 +520,15 @@ impl Faults {
         }
     }
 
-    fn words(&mut self, pointer: &str, words: &[String]) {
+    /// The same, of what lies at `base` in a request.
+    pub(crate) fn below(mut self, base: &str) -> Self {
+        for fault in &mut self.0 {
+            fault.pointer.insert_str(0, base);
+        }
+        self
+    }
+
+    pub(crate) fn words(&mut self, pointer: &str, words: &[String]) {
         if words.len() > ARGS_MAX {
             self.add(pointer, format!("holds more than {ARGS_MAX} words"));
         }
@@ -538,7 +540,24 @@ impl Faults {
         }
     }
 
-    fn env(&mut self, env: &BTreeMap<String, String>) {
+    fn program(&mut self, args: &[String], env: &[String]) {
+        self.words("/command", args);
+        let bytes = |texts: &[String]| texts.iter().map(|text| text.len() + 1).sum::<usize>();
+        if bytes(args) + bytes(env) > PROGRAM_BYTES_MAX {
+            self.add(
+                "/env",
+                format!(
+                    "entrypoint, command and environment, the image's included, exceed \
+                     {PROGRAM_BYTES_MAX} bytes"
+                ),
+            );
+        }
+        if env.len() > ENV_MAX {
+            self.add("/env", format!("holds more than {ENV_MAX}, the image's included"));
+        }
+    }
+
+    pub(crate) fn env(&mut self, env: &BTreeMap<String, String>) {
         if env.len() > ENV_MAX {
             self.add("/env", format!("holds more than {ENV_MAX}"));
         }
@@ -550,7 +569,14 @@ impl Faults {
         }
     }
 
-    fn path(&mut self, pointer: &str, path: &str) {
+    pub(crate) fn user(&mut self, pointer: &str, user: &str) {
+        if parse_user(user).is_none() {
+            let rule = format!("{user:?} is no user[:group], by name or by number below {IDS}");
+            self.add(pointer, rule);
+        }
+    }
+
+    pub(crate) fn path(&mut self, pointer: &str, path: &str) {
         let climbs = path.split('/').any(|part| part == "..");
         if !path.starts_with('/') || path.contains('\0') || climbs || path.len() > PATH_BYTES_MAX {
             self.add(pointer, format!("{path:?} is no absolute path without '..'"));
