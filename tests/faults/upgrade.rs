@@ -22,6 +22,7 @@ const OLDER: &str = "
     alter table tokens drop column key_id;
     drop index events_subject;
     drop index audit_subject;
+    alter table containers drop column execs;
     delete from _sqlx_migrations where version >= 5;";
 /// What a process does to a disk.
 const CALLS: &str = "pwrite64,fdatasync,fsync,ftruncate,fallocate,rename,unlink";

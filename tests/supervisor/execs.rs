@@ -179,7 +179,7 @@ fn whoever_hangs_up_ends_the_session_and_nothing_else() {
     let berth = Supervisor::start();
     let run = berth.run("hang-up", &["sh", "-c", "sleep 1001 & sleep 1000"]);
     let stubborn = "trap '' HUP TERM; sleep 2002 & sleep 2001";
-    for (number, terminal) in [(1, Value::Null), (2, json!({"columns": 80, "rows": 24}))] {
+    for (number, terminal) in [(1, Value::Null), (3, json!({"columns": 80, "rows": 24}))] {
         let mut request = exec_request(&run.container, number, &["sh", "-c", stubborn]);
         request["terminal"] = terminal;
         let exec = Exec::start(&berth, &request);
@@ -273,12 +273,14 @@ fn a_user_that_the_container_has_no_id_for_gets_no_terminal_and_is_told_why() {
     requires_root!();
     let berth = Supervisor::start();
     let run = berth.run("no-id", &["sleep", "1000"]);
-    for (number, terminal) in [(1, Value::Null), (2, json!({"columns": 80, "rows": 24}))] {
+    for (number, terminal) in [(1, Value::Null), (3, json!({"columns": 80, "rows": 24}))] {
         let mut request = exec_request(&run.container, number, &["true"]);
         request["terminal"] = terminal;
         // The control: the last id that it has.
         request["user"] = json!("65535");
         assert_eq!(Exec::start(&berth, &request).end()["code"], 0);
+        // A number of its own: the one before may still be on its way out.
+        request["exec"] = json!(number + 1);
         request["user"] = json!("65536");
         let answer = berth.call(&request);
         assert_eq!(answer["code"], "container.user", "{answer}");

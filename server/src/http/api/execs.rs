@@ -18,7 +18,7 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::IntoParams;
 use utoipa_axum::routes;
 
 use crate::app::App;
@@ -48,10 +48,10 @@ const RIGHT_ENDED: &str = "the right to it has ended";
 pub fn routes(routes: Routes) -> Routes {
     let operate = Access::Member(TokenScope::Operate);
     routes
-        .add(operate, routes!(run))
-        .add(operate, routes!(list, open))
-        .add(operate, routes!(show, end))
-        .add(operate, routes!(attach))
+        .add(operate, routes!(exec))
+        .add(operate, routes!(list_execs, open_exec))
+        .add(operate, routes!(show_exec, end_exec))
+        .add(operate, routes!(attach_exec))
 }
 
 /// Where to go on.
@@ -65,9 +65,8 @@ struct AttachQuery {
 }
 
 /// What whoever is attached says, one field a message.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[schema(as = SessionOrder)]
 enum Order {
     /// The terminal has another size.
     Resize(Size),
@@ -81,9 +80,8 @@ enum Order {
 }
 
 /// What whoever is attached hears, one field a message.
-#[derive(Debug, Clone, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "snake_case")]
-#[schema(as = SessionEvent)]
 enum Said {
     /// So many bytes of output were not kept.
     Lost(u64),
@@ -111,7 +109,7 @@ enum Said {
         (status = 200, body = OnceView), (status = 403, body = ProblemBody),
         (status = 404, body = ProblemBody), (status = 409, body = ProblemBody),
         (status = 422, body = ProblemBody)))]
-async fn run(
+async fn exec(
     State(app): State<App>,
     caller: Caller,
     Path(key): Path<String>,
@@ -129,7 +127,7 @@ async fn run(
         (status = 201, body = SessionView), (status = 403, body = ProblemBody),
         (status = 404, body = ProblemBody), (status = 409, body = ProblemBody),
         (status = 422, body = ProblemBody)))]
-async fn open(
+async fn open_exec(
     State(app): State<App>,
     caller: Caller,
     Path(key): Path<String>,
@@ -144,7 +142,7 @@ async fn open(
     responses(
         (status = 200, body = Items<SessionView>), (status = 403, body = ProblemBody),
         (status = 404, body = ProblemBody)))]
-async fn list(
+async fn list_execs(
     State(app): State<App>,
     caller: Caller,
     Path(key): Path<String>,
@@ -160,7 +158,7 @@ async fn list(
     responses(
         (status = 200, body = SessionView), (status = 403, body = ProblemBody),
         (status = 404, body = ProblemBody)))]
-async fn show(
+async fn show_exec(
     State(app): State<App>,
     caller: Caller,
     Path((key, number)): Path<(String, String)>,
@@ -175,7 +173,7 @@ async fn show(
         ("number" = u64, Path, description = "The program’s number")),
     responses(
         (status = 204), (status = 403, body = ProblemBody), (status = 404, body = ProblemBody)))]
-async fn end(
+async fn end_exec(
     State(app): State<App>,
     caller: Caller,
     Path((key, number)): Path<(String, String)>,
@@ -186,18 +184,21 @@ async fn end(
 
 /// Attaches to such a program by a WebSocket; whoever was attached before is not any more. Binary
 /// messages from the server are one byte (1 standard output or terminal, 2 standard error) and then
-/// output; binary messages to it are standard input; text messages are JSON (`SessionOrder` to the
-/// server, `SessionEvent` from it). Whoever lost the connection comes back with `from`.
+/// output; binary messages to it are standard input. Text messages are JSON with one field: to the
+/// server `{"resize": {"columns": 80, "rows": 24}}`, `{"signal": 2}`, `{"eof": true}` and
+/// `{"received": 4096}` (bytes of output that have arrived; from the first such message on, at most
+/// 128 KiB more than that are sent); from it `{"lost": 512}` (bytes that were not kept), `{"refused":
+/// {"code": "…", "detail": "…"}}` and, last, `{"exited": {"code": 0, "signal": null}}`. Whoever lost the
+/// connection comes back with `from`.
 #[utoipa::path(get, path = "/api/v1/containers/{id}/execs/{number}/attach", tag = "containers",
     params(
         ("id" = String, Path, description = "The container’s id or name"),
         ("number" = u64, Path, description = "The program’s number"), AttachQuery),
     responses(
-        (status = 101, description = "The connection is a WebSocket now",
-            content((Said = "application/json"), (Order = "application/json"))),
+        (status = 101, description = "The connection is a WebSocket now"),
         (status = 403, body = ProblemBody), (status = 404, body = ProblemBody),
         (status = 400, body = ProblemBody)))]
-async fn attach(
+async fn attach_exec(
     State(app): State<App>,
     caller: Caller,
     Path((key, number)): Path<(String, String)>,
