@@ -435,6 +435,7 @@ pub(crate) const ROWS: &[Row] = &[
     object("GET /containers/{id}/activity", Who::SignedIn, "read", Reach::Sees),
     object("GET /containers/{id}/raw", Who::SignedIn, "read", Reach::Sees),
     object("GET /containers/{id}/processes", Who::SignedIn, "read", Reach::Sees),
+    object("GET /containers/{id}/terminal", Who::Member, "operate", Reach::Content),
     object("GET /containers/{id}/settings", Who::Member, "operate", Reach::Changes),
     Row {
         route: "POST /containers/{id}/settings",

@@ -13,6 +13,7 @@ mod hostile;
 mod image;
 mod images;
 mod machine;
+mod terminal;
 
 use std::time::Duration;
 
@@ -51,6 +52,7 @@ async fn two_people_do_not_see_each_other() {
         format!("/containers/{id}"),
         format!("/containers/{id}/logs"),
         format!("/containers/{id}/processes"),
+        format!("/containers/{id}/terminal"),
         format!("/containers/{id}/settings"),
         format!("/containers/{id}/remove"),
         "/containers/annas-secret-work".to_owned(),

@@ -10,6 +10,9 @@ pub const CACHE_CONTROL: &str = "public, max-age=31536000, immutable";
 /// The first part of every asset's path.
 pub const PREFIX: &str = "/assets/";
 
+const STYLE_SHEET: &str = "text/css; charset=utf-8";
+const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
+
 /// One embedded file.
 #[derive(Debug)]
 pub struct Asset {
@@ -29,6 +32,7 @@ static STYLE: &str = concat!(
     include_str!("../static/home.css"),
     include_str!("../static/containers.css"),
     include_str!("../static/container.css"),
+    include_str!("../static/terminal.css"),
     include_str!("../static/charts.css"),
     include_str!("../static/launch.css"),
     include_str!("../static/images.css"),
@@ -51,8 +55,13 @@ static SCRIPT: &str = concat!(
 static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| {
     let svg = "image/svg+xml";
     vec![
-        asset("app", "css", "text/css; charset=utf-8", STYLE),
-        asset("app", "js", "text/javascript; charset=utf-8", SCRIPT),
+        asset("app", "css", STYLE_SHEET, STYLE),
+        asset("app", "js", JAVASCRIPT, SCRIPT),
+        asset("terminal", "js", JAVASCRIPT, include_str!("../static/terminal.js")),
+        // Others' work, as they give it out: xterm.js and its addon (MIT, see static/vendor).
+        asset("xterm", "js", JAVASCRIPT, include_str!("../static/vendor/xterm.js")),
+        asset("xterm-fit", "js", JAVASCRIPT, include_str!("../static/vendor/xterm-fit.js")),
+        asset("xterm", "css", STYLE_SHEET, include_str!("../static/vendor/xterm.css")),
         asset("icons", "svg", svg, include_str!("../static/icons.svg")),
         asset("mark-idle", "svg", svg, include_str!("../static/mark-idle.svg")),
         asset("mark-running", "svg", svg, include_str!("../static/mark-running.svg")),

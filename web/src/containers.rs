@@ -405,6 +405,8 @@ pub enum Tab {
     Logs,
     /// What runs in it.
     Processes,
+    /// Programs in it, by hand.
+    Terminal,
     /// What can be changed.
     Settings,
     /// Who did what, and what happened.

@@ -22,6 +22,7 @@ pub mod parts;
 pub mod people;
 pub mod shell;
 pub mod system;
+pub mod terminal;
 
 pub use askama::{Error, Template};
 

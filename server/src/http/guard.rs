@@ -77,6 +77,11 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 
+/// The policy of a page that makes style sheets by a script: those that bear the nonce.
+pub fn page_policy_with_styles(nonce: &str) -> String {
+    CSP_PAGE.replace("style-src 'self'", &format!("style-src 'self' 'nonce-{nonce}'"))
+}
+
 /// Puts the outer layers around the routes.
 pub fn around(app: &App, router: Router) -> Router {
     router

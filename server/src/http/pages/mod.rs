@@ -29,6 +29,7 @@ mod request;
 mod shown;
 mod story;
 mod system;
+mod terminal;
 mod used;
 
 use axum::extract::Path;
@@ -61,6 +62,7 @@ pub(super) fn routes(routes: Routes) -> Routes {
     let routes = container::routes(routes);
     let routes = log::routes(routes);
     let routes = story::routes(routes);
+    let routes = terminal::routes(routes);
     let routes = launch::routes(routes);
     let routes = operations::routes(routes);
     let routes = image::routes(routes);
