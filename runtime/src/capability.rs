@@ -67,14 +67,17 @@ impl Sets {
         let set = |names: &Option<std::collections::HashSet<Capability>>| -> u64 {
             names.iter().flatten().filter_map(number).fold(0, |set, number| set | 1 << number)
         };
+        let (permitted, inheritable) = (set(spec.permitted()), set(spec.inheritable()));
         Self {
             bounding: set(spec.bounding()),
             thread: prctl::Capabilities {
                 effective: set(spec.effective()),
-                permitted: set(spec.permitted()),
-                inheritable: set(spec.inheritable()),
+                permitted,
+                inheritable,
             },
-            ambient: set(spec.ambient()),
+            // Only what is both can be ambient (capabilities(7)). A configuration may list more
+            // (`runc spec` does); what cannot be granted is no reason not to start.
+            ambient: set(spec.ambient()) & permitted & inheritable,
         }
     }
 }
@@ -107,5 +110,13 @@ mod tests {
         assert_eq!(number(&Capability::SysAdmin), Some(21));
         assert_eq!(number(&Capability::DacReadSearch), Some(2));
         assert_eq!(number(&Capability::CheckpointRestore), Some(40));
+    }
+
+    #[test]
+    fn ambient_are_only_those_that_the_kernel_would_take() {
+        let json = r#"{"permitted":["CAP_KILL","CAP_CHOWN"],"inheritable":["CAP_KILL","CAP_FOWNER"],
+            "ambient":["CAP_KILL","CAP_CHOWN","CAP_FOWNER"]}"#;
+        let sets: LinuxCapabilities = serde_json::from_str(json).expect("sets");
+        assert_eq!(Sets::from_spec(Some(&sets)).ambient, 1 << 5);
     }
 }

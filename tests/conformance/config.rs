@@ -50,6 +50,18 @@ fn capabilities_are_exactly_those_configured() {
     assert_eq!(case.run(), expected);
 }
 
+/// config.md, "Linux Process", `capabilities`: one that cannot be granted does not hinder the start.
+/// Only what is inheritable can be ambient (capabilities(7)), and `runc spec` lists more.
+#[test]
+fn ambient_capabilities_that_are_not_inheritable_are_left_out() {
+    let Some(case) = Case::new("ambient") else { return };
+    let sets = json!({ "bounding": ["CAP_KILL"], "permitted": ["CAP_KILL"],
+        "effective": ["CAP_KILL"], "ambient": ["CAP_KILL"] });
+    let case = case.script("exec grep -E 'Amb|Eff' /proc/self/status");
+    let case = case.with("/process/capabilities", sets);
+    assert_eq!(case.run(), "CapEff:\t0000000000000020\nCapAmb:\t0000000000000000\n");
+}
+
 /// config.md, "Hostname".
 #[test]
 fn the_host_name_is_set() {
