@@ -15,7 +15,7 @@ use crate::init::{Joining, Wiring};
 use crate::launch::{
     Birth, CgroupEntry, User, above_stdio, give_pipes_to_root, host_id_of_root, release,
 };
-use crate::plan::{self, UserPlan};
+use crate::plan::{self, Streams, UserPlan};
 use crate::rootfs::mounts::has_namespace;
 use crate::seccomp;
 use crate::sys::clone3::{CloneFlags, Forked, clone3};
@@ -32,6 +32,8 @@ pub struct Exec<'a> {
     pub stdio: [OwnedFd; 3],
     /// Whether it gets a terminal of the container's in their place.
     pub terminal: bool,
+    /// Descriptors of the caller's from 3 on that the program keeps; all of them are open.
+    pub preserved: u32,
     /// The container's first process.
     pub init: OwnedFd,
     /// The container's cgroup.
@@ -66,7 +68,7 @@ impl Joined {
 /// # Errors
 /// A [`Failure`] that names the step; the child is gone and reaped then.
 pub fn exec(exec: Exec<'_>) -> Result<Joined, Failure> {
-    let Exec { spec, process, user, stdio, terminal, init, cgroup } = exec;
+    let Exec { spec, process, user, stdio, terminal, preserved, init, cgroup } = exec;
     let user = match user {
         User::FromSpec => plan::user_from_spec(process),
         User::Named(text) => UserPlan::Named(
@@ -78,7 +80,8 @@ pub fn exec(exec: Exec<'_>) -> Result<Joined, Failure> {
     let linux = linux.ok_or_else(|| from_spec(crate::spec::SpecError::Missing("linux")))?;
     let filter = linux.seccomp().as_ref().map(seccomp::compile).transpose().map_err(from_spec)?;
     let mut plan = plan::process_plan(process, user, filter).map_err(from_spec)?;
-    plan.terminal = terminal;
+    plan.streams = if terminal { Streams::Terminal } else { Streams::Given };
+    plan.preserved = preserved;
     let words = Words::of_process(&plan);
     let user_namespace = has_namespace(spec, LinuxNamespaceType::User);
     let id_maps = user_namespace.then(|| plan::id_maps_of(linux));

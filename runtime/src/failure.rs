@@ -159,6 +159,7 @@ fn plain(stage: Stage) -> &'static str {
         Stage::Home => "set HOME",
         Stage::Stdio => "place standard input, output and error",
         Stage::Terminal => "open a terminal in the container",
+        Stage::Console => "bind the terminal at /dev/console",
         Stage::Descriptors => "close descriptors",
         Stage::Bounding => "drop capabilities from the bounding set",
         Stage::Groups => "set supplementary groups",

@@ -14,26 +14,28 @@
 //! | `pivot_root`, detach the old root | from here on no path leads to the host |
 //! | names, loopback | need only the new namespaces |
 //! | account look-up | in the new root, so that no link can lead to a host file |
-//! | stdio, other descriptors closed | at the pause nothing of the host is open |
+//! | stdio or a terminal, other descriptors closed | at the pause nothing of the host is open |
 //! | user and groups, capabilities, no_new_privs | after all that needs privilege |
 //! | AppArmor profile named | execve enters it; what setting up needs is done |
 //! | program found, "ready", pause | errors in the configuration show at creation |
 //! | seccomp, execve | last, so that the filter need not allow what setting up needs |
 
+mod streams;
+
 use std::ffi::CStr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::mount::{MntFlags, MsFlags};
-use nix::sys::stat::{Mode, SFlag, fstat, fstatat};
+use nix::sys::stat::{Mode, SFlag, fstatat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd;
 
 use crate::accounts::{self, LookupError};
-use crate::plan::{Plan, ProcessPlan, UserPlan};
+use crate::plan::{Plan, ProcessPlan, Streams, UserPlan};
 use crate::rootfs::build;
-use crate::sys::{exec, fd, mount_api, prctl, process, seccomp, terminal};
+use crate::sys::{exec, fd, mount_api, prctl, process, seccomp};
 
 /// Where in its life a child was; [`crate::launch`] has the words for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +68,7 @@ pub enum Stage {
     Home,
     Stdio,
     Terminal,
+    Console,
     Descriptors,
     Cwd,
     CwdOutside,
@@ -83,7 +86,7 @@ pub enum Stage {
 }
 
 /// All stages, by number.
-const STAGES: [Stage; 40] = [
+const STAGES: [Stage; 41] = [
     Stage::Ready,
     Stage::Wait,
     Stage::Session,
@@ -110,6 +113,7 @@ const STAGES: [Stage; 40] = [
     Stage::Home,
     Stage::Stdio,
     Stage::Terminal,
+    Stage::Console,
     Stage::Descriptors,
     Stage::Cwd,
     Stage::CwdOutside,
@@ -367,12 +371,11 @@ fn prepare(plan: &mut ProcessPlan, wiring: &Wiring) -> Result<usize, Report> {
         });
         plan.environment.set_late([b"HOME=", home]).at(Stage::Home)?;
     }
-    if plan.terminal {
-        make_terminal(wiring.parent.as_fd(), user)?;
-    } else {
-        place_stdio(&wiring.stdio, user).at(Stage::Stdio)?;
+    match plan.streams {
+        Streams::Given => streams::place(&wiring.stdio, user).at(Stage::Stdio)?,
+        terminal => streams::make_terminal(wiring.parent.as_fd(), user, terminal)?,
     }
-    close_the_rest(wiring).at(Stage::Descriptors)?;
+    streams::close_the_rest(wiring, plan.preserved).at(Stage::Descriptors)?;
     enter_directory(plan)?;
     nix::sys::stat::umask(Mode::from_bits_truncate(plan.umask));
     let groups = match (&plan.user, &named) {
@@ -419,48 +422,6 @@ fn lookup_report(error: LookupError) -> Report {
         LookupError::Group(errno) => (Stage::Group, errno),
     };
     Report { stage, index: 0, errno: errno as i32 }
-}
-
-/// Pipes become the user's, so that it can open `/dev/stdout` anew; the host's owner could not be
-/// reached from inside anyway.
-fn place_stdio(stdio: &[OwnedFd; 3], user: u32) -> nix::Result<()> {
-    exec::place_stdio(stdio)?;
-    for fd in stdio {
-        if SFlag::from_bits_truncate(fstat(fd.as_fd())?.st_mode) & SFlag::S_IFMT == SFlag::S_IFIFO {
-            match unistd::fchown(fd, Some(unistd::Uid::from_raw(user)), None) {
-                // Another's pipe (the engine's user's): it stays as it is.
-                Ok(()) | Err(Errno::EPERM | Errno::EINVAL) => {}
-                Err(errno) => return Err(errno),
-            }
-        }
-    }
-    Ok(())
-}
-
-/// A terminal of the container's own devpts becomes standard input, output and error, and the user's;
-/// its master goes to the parent.
-fn make_terminal(parent: BorrowedFd<'_>, user: u32) -> Result<(), Report> {
-    let terminal::Terminal { master, slave } = terminal::open().at(Stage::Terminal)?;
-    // The group is the one that devpts was mounted with (tty).
-    // A user that the container has no id for is refused here, in the words of the later step.
-    unistd::fchown(&slave, Some(unistd::Uid::from_raw(user)), None).at(Stage::UserId)?;
-    terminal::make_controlling(slave.as_fd()).at(Stage::Terminal)?;
-    unistd::dup2_stdin(&slave).at(Stage::Stdio)?;
-    unistd::dup2_stdout(&slave).at(Stage::Stdio)?;
-    unistd::dup2_stderr(&slave).at(Stage::Stdio)?;
-    let made = Report { stage: Stage::Terminal, index: 0, errno: 0 };
-    terminal::send_descriptor(parent, &made.to_bytes(), master.as_fd()).at(Stage::Terminal)
-}
-
-fn close_the_rest(wiring: &Wiring) -> nix::Result<()> {
-    let parent = wiring.parent.as_fd();
-    match &wiring.gate {
-        None => fd::close_all_but(&[parent]),
-        Some(gate) if gate.as_raw_fd() < parent.as_raw_fd() => {
-            fd::close_all_but(&[gate.as_fd(), parent])
-        }
-        Some(gate) => fd::close_all_but(&[parent, gate.as_fd()]),
-    }
 }
 
 /// Enters the working directory without magic links, making it if absent, and checks that it is
@@ -579,7 +540,8 @@ fn release(plan: &ProcessPlan, wiring: &Wiring, program: usize) -> Report {
         true => load_filter(plan),
         false => Ok(()),
     };
-    let report = match filtered.and_then(|()| fd::close_on_exec_from(3).at(Stage::Descriptors)) {
+    let ours = 3 + plan.preserved;
+    let report = match filtered.and_then(|()| fd::close_on_exec_from(ours).at(Stage::Descriptors)) {
         Err(report) => report,
         Ok(()) => {
             let errno =

@@ -27,7 +27,7 @@ use crate::failure::{Words, broken, from_spec, system};
 use crate::init::{REPORT_BYTES, Report, Root, Stage, Wiring};
 use crate::namespace::{IdMap, write_id_maps};
 use crate::owner::Acting;
-use crate::plan::{self, Plan, ProcessPlan, UserPlan};
+use crate::plan::{self, Plan, ProcessPlan, Streams, UserPlan};
 use crate::rlimit::{self, Limit};
 use crate::rootfs::staging::{OverlayPlan, Staging};
 use crate::rootfs::target::{Kind, Target};
@@ -55,6 +55,8 @@ pub struct Launch<'a> {
     /// A listening `SOCK_SEQPACKET` socket on which the child waits for its start when the process
     /// that creates and the one that starts differ (OCI command line); see [`release`].
     pub gate: Option<OwnedFd>,
+    /// Descriptors of the caller's from 3 on that the program keeps; all of them are open.
+    pub preserved: u32,
 }
 
 /// Where a container's root file system comes from.
@@ -115,6 +117,8 @@ pub struct Created {
     pub pidfd: OwnedFd,
     /// Its network namespace.
     pub network_namespace: OwnedFd,
+    /// The master of its terminal, if its configuration asks for one.
+    pub terminal: Option<OwnedFd>,
     /// The caller's end; the child's end hangs up when it runs the program.
     gate: Option<OwnedFd>,
     words: Words,
@@ -129,7 +133,7 @@ pub struct Created {
 /// A [`Failure`] that names the step and its object. The child is gone and reaped then; the cgroup,
 /// the layers and the upper directory are the caller's to clean.
 pub fn create(launch: Launch<'_>) -> Result<Created, Failure> {
-    let Launch { spec, root, stdio, user, cgroup, files, gate } = launch;
+    let Launch { spec, root, stdio, user, cgroup, files, gate, preserved } = launch;
     let process = spec.process().as_ref().ok_or(crate::spec::SpecError::Missing("process"));
     let process = process.map_err(from_spec)?;
     let user = match user {
@@ -137,7 +141,8 @@ pub fn create(launch: Launch<'_>) -> Result<Created, Failure> {
         User::Named(text) => UserPlan::Named(accounts::Request::parse(&text).map_err(from_user)?),
     };
     let places = file_places(&files)?;
-    let plan = plan::plan(spec, user, Path::new(""), places).map_err(from_spec)?;
+    let mut plan = plan::plan(spec, user, Path::new(""), places).map_err(from_spec)?;
+    plan.process.preserved = preserved;
     let words = Words::of(&plan);
     give_pipes_to_root(&stdio, plan.id_maps.as_ref())?;
     let (ours, theirs) =
@@ -224,7 +229,7 @@ impl Birth {
                 .map_err(|error| system("write the user namespace's id maps", errno_of(&error)))?;
         }
         write(&self.ours, &[1]).map_err(|errno| system("release the child", errno))?;
-        if process.terminal {
+        if process.streams != Streams::Given {
             self.receive_terminal()?;
         }
         match receive(&self.ours)? {
@@ -271,6 +276,7 @@ impl Birth {
             pid: self.pid,
             pidfd,
             network_namespace: network.into(),
+            terminal: self.terminal.take(),
             gate: Some(gate),
             words: std::mem::take(&mut self.words),
         })

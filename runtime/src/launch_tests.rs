@@ -155,6 +155,7 @@ fn launch(host: &Host, request: &StartRequest, user: &str) -> (Created, File) {
         cgroup: CgroupEntry::default(),
         files: vec![file("/etc/hosts", "HOSTS\n"), file("/etc/resolv.conf", "RESOLV\n")],
         gate: None,
+        preserved: 0,
     });
     (created.expect("launch the container"), File::from(read))
 }
@@ -292,6 +293,7 @@ fn a_layer_set_as_deep_as_allowed_is_mounted() {
         cgroup: CgroupEntry::default(),
         files: Vec::new(),
         gate: None,
+        preserved: 0,
     };
     let mut created = create(launch).expect("launch with many layers");
     created.start().expect("start it");

@@ -72,8 +72,10 @@ pub struct Sysctl {
 pub struct ProcessPlan {
     /// Who runs it.
     pub user: UserPlan,
-    /// Whether it gets a terminal in place of the standard streams that the parent has.
-    pub terminal: bool,
+    /// What its standard streams are.
+    pub streams: Streams,
+    /// Descriptors from 3 on that are left open, under their numbers.
+    pub preserved: u32,
     /// File mode bits that are not given.
     pub umask: u32,
     /// Absolute.
@@ -102,6 +104,17 @@ pub struct ProcessPlan {
     pub limits: Vec<Limit>,
     /// The kernel's preference when memory is short, set by the parent.
     pub oom_score_adj: Option<i32>,
+}
+
+/// What a program's standard input, output and error are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Streams {
+    /// What the parent gives.
+    Given,
+    /// A new terminal of the container's.
+    Terminal,
+    /// The same, which is the container's `/dev/console` too.
+    Console,
 }
 
 /// Who runs a program.
@@ -139,6 +152,10 @@ pub fn plan(
             }
         }
     }
+    let mut program = process_plan(process, user, filter)?;
+    if process.terminal() == Some(true) {
+        program.streams = Streams::Console;
+    }
     Ok(Plan {
         namespaces,
         cgroup_namespace,
@@ -147,7 +164,7 @@ pub fn plan(
         mounts: mount_plan(spec, Context { bundle, cgroup_namespace }, files)?,
         hostname: spec.hostname().as_ref().map(OsString::from),
         domainname: spec.domainname().as_ref().map(OsString::from),
-        process: process_plan(process, user, filter)?,
+        process: program,
     })
 }
 
@@ -180,7 +197,8 @@ pub fn process_plan(
     let home_bytes_max = accounts::HOME_BYTES_MAX + "HOME=".len();
     Ok(ProcessPlan {
         user,
-        terminal: false,
+        streams: Streams::Given,
+        preserved: 0,
         umask: process.user().umask().unwrap_or(0o022) & 0o777,
         cwd: path_string("process.cwd", cwd)?,
         cwd_parents: directories

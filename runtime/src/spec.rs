@@ -119,7 +119,6 @@ pub fn check_process(process: &Process) -> Result<(), SpecError> {
         return Err(invalid("process.apparmorProfile", why));
     }
     let absent = [
-        ("process.terminal", process.terminal() == Some(true)),
         ("process.selinuxLabel", named(process.selinux_label())),
         ("process.ioPriority", process.io_priority().is_some()),
         ("process.scheduler", process.scheduler().is_some()),

@@ -48,7 +48,7 @@ impl Case {
         let busybox = busybox.into_iter().find(|path| path.exists()).expect("busybox is installed");
         fs::copy(busybox, bin.join("busybox")).expect("copy busybox");
         let applets = "sh cat echo env grep hostname id kill ls mkdir mount readlink rm sleep stat \
-            test touch true tty wc";
+            stty test touch true tty wc";
         for applet in applets.split(' ').filter(|applet| !applet.is_empty()) {
             symlink("busybox", bin.join(applet)).expect("link an applet");
         }
@@ -172,8 +172,9 @@ impl Drop for Case {
         let top = Path::new("/sys/fs/cgroup");
         let hierarchies = fs::read_dir(top).into_iter().flatten().flatten();
         for root in hierarchies.map(|entry| entry.path()).chain([top.to_owned()]) {
-            // Another test may still be in it.
+            // Another test may still be in them.
             drop(fs::remove_dir(root.join("berth-conformance")));
+            drop(fs::remove_dir(root.join("berth-oci")));
         }
         if !std::thread::panicking() {
             assert!(output.status.success(), "delete: {}", said(&output));

@@ -105,11 +105,10 @@ fn exec_takes_its_process_from_options_or_a_file() {
     let Some(case) = Case::new("exec") else { return };
     let case = case.started();
     let options = ["--cwd", "/bin", "--env", "A=b", "--user", "5:6", "--additional-gids", "7"];
-    let options = if crate::case::is_berths() { &options[..6] } else { &options[..] };
-    let program = ["/bin/sh", "-c", "pwd; echo $A; id -u; id -g; exit 9"];
-    let output = exec(&case, options, &program);
+    let program = ["/bin/sh", "-c", "pwd; echo $A; id; exit 9"];
+    let output = exec(&case, &options, &program);
     assert_eq!(output.status.code(), Some(9), "{}", said(&output));
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "/bin\nb\n5\n6\n");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "/bin\nb\nuid=5 gid=6 groups=7\n");
     let bounding = ["/bin/sh", "-c", "grep CapBnd /proc/self/status"];
     let bounding = exec(&case, &["--cap", "CAP_SYS_CHROOT"], &bounding);
     let text = String::from_utf8_lossy(&bounding.stdout).into_owned();
@@ -143,7 +142,12 @@ fn a_detached_exec_leaves_its_pid() {
     let status = case.command(&words).stdout(null).status().expect("run the runtime");
     assert!(status.success());
     let path = format!("/proc/{}/cmdline", case.file("pid"));
-    assert_eq!(fs::read_to_string(path).expect("it runs"), "/bin/sleep\u{0}999\u{0}");
+    let program = "/bin/sleep\u{0}999\u{0}";
+    if !crate::case::is_berths() {
+        // runc answers before its child has become the program.
+        case.wait("the program", || fs::read_to_string(&path).is_ok_and(|line| line == program));
+    }
+    assert_eq!(fs::read_to_string(path).expect("it runs"), program);
     let pids: Vec<u64> = serde_json::from_str(&case.done("ps -f json ID")).expect("JSON");
     assert_eq!(pids.len(), 2, "{pids:?}");
 }
@@ -209,6 +213,7 @@ fn features_names_versions_and_lists() {
 #[test]
 fn what_is_not_here_is_refused_by_name() {
     if !crate::case::is_berths() {
+        eprintln!("SKIPPED conformance: other runtimes have what Berth's has not yet");
         return;
     }
     let Some(case) = Case::new("not-here") else { return };
@@ -218,7 +223,6 @@ fn what_is_not_here_is_refused_by_name() {
         ("--systemd-cgroup create ID", "systemd"),
         ("create --no-pivot ID", "--no-pivot"),
         ("create --no-new-keyring ID", "--no-new-keyring"),
-        ("create --preserve-fds 1 ID", "--preserve-fds"),
     ] {
         let text = case.refused(words);
         assert!(text.contains(name), "{words}: {text}");

@@ -10,3 +10,4 @@ mod case;
 mod config;
 mod engines;
 mod runtime;
+mod terminal;

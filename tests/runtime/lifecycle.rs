@@ -103,8 +103,7 @@ fn what_is_not_supported_is_named() {
     }
     let bundle = Bundle::new("unsupported");
     type Change = fn(&mut serde_json::Value);
-    let cases: [(&str, Change); 9] = [
-        ("process.terminal", |config| config["process"]["terminal"] = true.into()),
+    let cases: [(&str, Change); 8] = [
         ("process.apparmorProfile", |config| config["process"]["apparmorProfile"] = "x".into()),
         ("hooks", |config| {
             config["hooks"] = serde_json::json!({ "prestart": [{ "path": "/bin/true" }] });

@@ -17,6 +17,8 @@ use oci_spec::runtime::{LinuxDeviceType, LinuxResources, Spec};
 use crate::cgroup::{
     CONTAINER_DEVICES, Cgroup, DeviceAccess, DeviceKind, DeviceRule, Hierarchy, Settings,
 };
+use crate::commands::console::{Console, Kept, activation_sockets};
+use crate::commands::foreground::{Session, block_forwarded_signals, wait};
 use crate::commands::{Global, bad_usage, missing_id, usage};
 use crate::failure::{broken, from_spec, system};
 use crate::launch::{self, Created, Launch, RootSource, User, errno_of};
@@ -30,12 +32,15 @@ struct Options {
     bundle: Option<PathBuf>,
     pid_file: Option<PathBuf>,
     detach: bool,
+    console_socket: Option<PathBuf>,
+    kept: Kept,
     id: Option<String>,
 }
 
 impl Options {
     fn parse(mut parser: lexopt::Parser) -> Result<Self, Failure> {
         let mut options = Self::default();
+        let mut preserved = 0;
         while let Some(argument) = parser.next().map_err(usage)? {
             match argument {
                 Long("bundle") | Short('b') => {
@@ -43,7 +48,12 @@ impl Options {
                 }
                 Long("pid-file") => options.pid_file = Some(parser.value().map_err(usage)?.into()),
                 Long("detach") | Short('d') => options.detach = true,
-                Long("preserve-fds") => refuse_preserved(&mut parser)?,
+                Long("preserve-fds") => {
+                    preserved = parser.value().and_then(|value| value.parse()).map_err(usage)?;
+                }
+                Long("console-socket") => {
+                    options.console_socket = Some(parser.value().map_err(usage)?.into());
+                }
                 // A container that shared its creator's keys could read what they open.
                 Long("no-new-keyring") => {
                     return Err(bad_usage(
@@ -61,25 +71,15 @@ impl Options {
                 other => return Err(usage(other.unexpected())),
             }
         }
+        options.kept = Kept::check(activation_sockets(), preserved)?;
         Ok(options)
-    }
-}
-
-/// `--preserve-fds`, which engines give as 0 too.
-pub fn refuse_preserved(parser: &mut lexopt::Parser) -> Result<(), Failure> {
-    match parser.value().and_then(|value| value.parse::<u32>()).map_err(usage)? {
-        0 => Ok(()),
-        count => Err(bad_usage(format!(
-            "--preserve-fds {count}: descriptors beside standard input, output and error are not \
-             passed on yet"
-        ))),
     }
 }
 
 /// `create`: the container waits at its gate.
 pub fn create(parser: lexopt::Parser, global: &Global) -> Result<ExitCode, Failure> {
     let options = Options::parse(parser)?;
-    let created = build(&options, global, Gate::Socket)?;
+    let (created, _) = build(&options, global, Gate::Socket)?;
     created.leave_to_gate();
     Ok(ExitCode::SUCCESS)
 }
@@ -87,8 +87,8 @@ pub fn create(parser: lexopt::Parser, global: &Global) -> Result<ExitCode, Failu
 /// `run`: creates, starts, and unless detached waits and deletes.
 pub fn run(parser: lexopt::Parser, global: &Global) -> Result<ExitCode, Failure> {
     let options = Options::parse(parser)?;
-    let signals = super::exec::block_forwarded_signals()?;
-    let mut created = build(&options, global, Gate::Inherited)?;
+    let signals = block_forwarded_signals()?;
+    let (mut created, session) = build(&options, global, Gate::Inherited)?;
     let place = Place::new(&absolute(&global.root)?, options.id.as_deref().unwrap_or_default())?;
     if let Err(failure) = created.start() {
         super::lifecycle::remove(&place)?;
@@ -97,7 +97,7 @@ pub fn run(parser: lexopt::Parser, global: &Global) -> Result<ExitCode, Failure>
     if options.detach {
         return Ok(ExitCode::SUCCESS);
     }
-    let code = super::exec::wait(&created.pidfd, &signals)?;
+    let code = wait(&created.pidfd, &signals, session)?;
     super::lifecycle::remove(&place)?;
     Ok(code)
 }
@@ -111,38 +111,55 @@ enum Gate {
     Inherited,
 }
 
-fn build(options: &Options, global: &Global, gate: Gate) -> Result<Created, Failure> {
+fn build(
+    options: &Options,
+    global: &Global,
+    gate: Gate,
+) -> Result<(Created, Option<Session>), Failure> {
     memfd::ensure_sealed().map_err(|error| system("seal our binary", errno_of(&error)))?;
     let id = options.id.as_deref().ok_or_else(missing_id)?;
     let place = Place::new(&absolute(&global.root)?, id)?;
     let pid_file = options.pid_file.as_deref().map(absolute).transpose()?;
+    let socket = options.console_socket.as_deref().map(absolute).transpose()?;
     let bundle = absolute(options.bundle.as_deref().unwrap_or(Path::new(".")))?;
     std::env::set_current_dir(&bundle)
         .map_err(|error| system(&format!("enter {}", bundle.display()), errno_of(&error)))?;
     let spec = read_spec(&bundle.join("config.json"))?;
     crate::spec::check(&spec).map_err(from_spec)?;
     let path = cgroup_path(&spec, id).map_err(from_spec)?;
+    let process = spec.process().as_ref().ok_or(SpecError::Missing("process"));
+    let detached = options.detach || gate == Gate::Socket;
+    let console = Console::choose(process.map_err(from_spec)?, socket.as_deref(), detached)?;
     place.create()?;
     let cgroup = Hierarchy::detect().and_then(|hierarchy| Cgroup::at(&hierarchy, &path));
     let built = cgroup.map_err(Failure::from).and_then(|cgroup| {
         let new = !cgroup.exists();
-        let built = build_in(&place, &spec, &bundle, id, (&cgroup, gate));
+        let built = build_in(&place, &spec, &bundle, id, (&cgroup, gate), options.kept);
+        let built = built.and_then(|created| hand_over(created, console, pid_file.as_deref()));
         if built.is_err() && new {
             cgroup.kill()?;
             cgroup.remove()?;
         }
         built
     });
-    let built = built.and_then(|created| match &pid_file {
-        Some(path) => fs::write(path, created.pid.to_string())
-            .map(|()| created)
-            .map_err(|error| system(&format!("write {}", path.display()), errno_of(&error))),
-        None => Ok(created),
-    });
     if built.is_err() {
         place.remove()?;
     }
     built
+}
+
+/// Tells who the process is and gives its terminal away.
+fn hand_over(
+    mut created: Created,
+    console: Console,
+    pid_file: Option<&Path>,
+) -> Result<(Created, Option<Session>), Failure> {
+    if let Some(path) = pid_file {
+        fs::write(path, created.pid.to_string())
+            .map_err(|error| system(&format!("write {}", path.display()), errno_of(&error)))?;
+    }
+    let session = console.take(created.terminal.take())?;
+    Ok((created, session))
 }
 
 fn build_in(
@@ -151,6 +168,7 @@ fn build_in(
     bundle: &Path,
     id: &str,
     (cgroup, gate): (&Cgroup, Gate),
+    kept: Kept,
 ) -> Result<Created, Failure> {
     cgroup.create()?;
     let linux = spec.linux().as_ref();
@@ -170,14 +188,19 @@ fn build_in(
         Gate::Socket => Some(listen_at(place)?),
         Gate::Inherited => None,
     };
+    let mut told = spec.clone();
+    if let Some(process) = told.process_mut() {
+        kept.add_to(process);
+    }
     let created = launch::create(Launch {
-        spec,
+        spec: &told,
         root: RootSource::Directory(root),
         stdio: own_stdio()?,
         user: User::FromSpec,
         cgroup: cgroup.entry()?,
         files: Vec::new(),
         gate: listener,
+        preserved: kept.count,
     })?;
     let (_, start_ticks) =
         stat(created.pid.as_raw()).ok_or_else(|| broken("the first process is gone"))?;

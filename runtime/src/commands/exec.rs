@@ -1,29 +1,25 @@
-//! `exec`, and waiting for a child in the foreground.
+//! `exec`: another program in a running container.
 
 use std::collections::HashSet;
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use berth_runtime::record::{Failure, FailureClass, Status};
 use lexopt::Arg::{Long, Short, Value};
 use lexopt::ValueExt;
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use oci_spec::runtime::{Capability, Process, Spec};
 
-use crate::commands::create::{absolute, own_stdio, refuse_preserved};
+use crate::commands::console::{Console, Kept};
+use crate::commands::create::{absolute, own_stdio};
+use crate::commands::foreground::{block_forwarded_signals, wait};
 use crate::commands::lifecycle::expect;
 use crate::commands::{Global, bad_usage, missing_id, usage};
 use crate::exec::Exec;
 use crate::failure::{broken, system};
 use crate::launch::{User, errno_of};
 use crate::state::Place;
-use crate::sys::{memfd, process};
+use crate::sys::memfd;
 
 /// Bytes of a `--process` file at most.
 const PROCESS_BYTES_MAX: u64 = 1 << 20;
@@ -41,6 +37,9 @@ struct Options {
     ignore_paused: bool,
     pid_file: Option<PathBuf>,
     detach: bool,
+    tty: bool,
+    console_socket: Option<PathBuf>,
+    kept: Kept,
     id: Option<String>,
     arguments: Vec<String>,
 }
@@ -48,6 +47,7 @@ struct Options {
 impl Options {
     fn parse(mut parser: lexopt::Parser) -> Result<Self, Failure> {
         let mut options = Self::default();
+        let mut preserved = 0;
         let text = |parser: &mut lexopt::Parser| {
             parser.value().and_then(|value| value.string()).map_err(usage)
         };
@@ -67,12 +67,15 @@ impl Options {
                 Long("no-new-privs") => options.no_new_privileges = true,
                 Long("apparmor") => options.apparmor = Some(text(&mut parser)?),
                 Long("ignore-paused") => options.ignore_paused = true,
-                Long("preserve-fds") => refuse_preserved(&mut parser)?,
+                Long("preserve-fds") => {
+                    preserved = parser.value().and_then(|value| value.parse()).map_err(usage)?;
+                }
+                Long("console-socket") => {
+                    options.console_socket = Some(parser.value().map_err(usage)?.into());
+                }
                 Long("pid-file") => options.pid_file = Some(parser.value().map_err(usage)?.into()),
                 Long("detach") | Short('d') => options.detach = true,
-                Long("tty") | Short('t') => {
-                    return Err(bad_usage("--tty is not supported".to_owned()));
-                }
+                Long("tty") | Short('t') => options.tty = true,
                 Value(value) => {
                     options.id = Some(value.string().map_err(usage)?);
                     // What follows the id is the program's, dashes and all.
@@ -84,6 +87,7 @@ impl Options {
                 other => return Err(usage(other.unexpected())),
             }
         }
+        options.kept = Kept::check(0, preserved)?;
         Ok(options)
     }
 }
@@ -110,36 +114,36 @@ fn join(parser: lexopt::Parser, global: &Global) -> Result<ExitCode, Failure> {
     let spec = place.read_spec()?;
     let process = process_of(&options, &spec)?;
     let user = match &options.user {
-        Some(_) if !options.groups.is_empty() => {
-            let text = "--additional-gids beside --user: the user's groups are looked up";
-            return Err(bad_usage(text.to_owned()));
-        }
-        Some(text) => User::Named(text.clone()),
-        None => User::FromSpec,
+        Some(text) if options.groups.is_empty() => User::Named(text.clone()),
+        _ => User::FromSpec,
     };
     let pid_file = options.pid_file.as_deref().map(absolute).transpose()?;
+    let socket = options.console_socket.as_deref().map(absolute).transpose()?;
+    let console = Console::choose(&process, socket.as_deref(), options.detach)?;
     let signals = block_forwarded_signals()?;
-    let joined = crate::exec::exec(Exec {
+    let mut joined = crate::exec::exec(Exec {
         spec: &spec,
         process: &process,
         user,
         stdio: own_stdio()?,
-        terminal: false,
+        terminal: process.terminal() == Some(true),
+        preserved: options.kept.count,
         init: record.open()?,
         cgroup: record.cgroup()?.entry()?,
     })?;
+    let session = console.take(joined.terminal.take())?;
     if let Some(path) = pid_file {
         fs::write(&path, joined.pid.to_string())
             .map_err(|error| system(&format!("write {}", path.display()), errno_of(&error)))?;
     }
     if let Err(failure) = joined.start() {
-        wait(&joined.pidfd, &signals)?;
+        wait(&joined.pidfd, &signals, session)?;
         return Err(failure);
     }
     if options.detach {
         return Ok(ExitCode::SUCCESS);
     }
-    wait(&joined.pidfd, &signals)
+    wait(&joined.pidfd, &signals, session)
 }
 
 /// The file's program, or the container's own with what the options change.
@@ -152,7 +156,8 @@ fn process_of(options: &Options, spec: &Spec) -> Result<Process, Failure> {
     }
     let own = spec.process().as_ref().ok_or_else(|| broken("the record has no process"))?;
     let mut process = own.clone();
-    process.set_terminal(None);
+    process.set_terminal(Some(options.tty));
+    process.set_console_size(None);
     process.set_args(Some(options.arguments.clone()));
     let mut environment = process.env().clone().unwrap_or_default();
     environment.extend(options.environment.iter().cloned());
@@ -170,9 +175,28 @@ fn process_of(options: &Options, spec: &Spec) -> Result<Process, Failure> {
         let groups = process.user().additional_gids().clone().unwrap_or_default();
         let groups = groups.into_iter().chain(options.groups.iter().copied()).collect();
         process.user_mut().set_additional_gids(Some(groups));
+        if let Some(text) = &options.user {
+            set_numbers(process.user_mut(), text)?;
+        }
     }
     add_capabilities(&mut process, &options.capabilities)?;
     Ok(process)
+}
+
+/// `--user` beside `--additional-gids`: by numbers, since a name's groups would be looked up.
+fn set_numbers(user: &mut oci_spec::runtime::User, text: &str) -> Result<(), Failure> {
+    let (uid, gid) = text.split_once(':').map_or((text, None), |(uid, gid)| (uid, Some(gid)));
+    let number = |text: &str| {
+        text.parse::<u32>().map_err(|_| {
+            let why = "beside --additional-gids the user is given by numbers, UID or UID:GID";
+            bad_usage(format!("--user: {text:?}: {why}"))
+        })
+    };
+    user.set_uid(number(uid)?);
+    if let Some(gid) = gid {
+        user.set_gid(number(gid)?);
+    }
+    Ok(())
 }
 
 /// `--cap`: more than the container's own process has, in every set in which it can be.
@@ -215,55 +239,4 @@ fn read_process(path: &Path) -> Result<Process, Failure> {
     }
     let bytes = fs::read(path).map_err(|error| failed(error.to_string()))?;
     serde_json::from_slice(&bytes).map_err(|error| failed(error.to_string()))
-}
-
-/// Signals that a foreground command passes on.
-const FORWARDED: [Signal; 6] = [
-    Signal::SIGHUP,
-    Signal::SIGINT,
-    Signal::SIGQUIT,
-    Signal::SIGTERM,
-    Signal::SIGUSR1,
-    Signal::SIGUSR2,
-];
-
-/// Blocks them before the child is there, so that none is lost; the child unblocks all.
-pub fn block_forwarded_signals() -> Result<SignalFd, Failure> {
-    let mut set = SigSet::empty();
-    FORWARDED.into_iter().for_each(|signal| set.add(signal));
-    set.thread_block().map_err(|errno| system("block signals", errno))?;
-    SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
-        .map_err(|errno| system("make a signal descriptor", errno))
-}
-
-/// Passes signals on until the child ends; its exit code, or 128 and the signal that ended it.
-pub fn wait(child: &OwnedFd, signals: &SignalFd) -> Result<ExitCode, Failure> {
-    loop {
-        let mut ready = [
-            PollFd::new(child.as_fd(), PollFlags::POLLIN),
-            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
-        ];
-        match poll(&mut ready, PollTimeout::NONE) {
-            Err(Errno::EINTR) => continue,
-            other => other.map_err(|errno| system("wait for the child", errno))?,
-        };
-        if ready[0].any() == Some(true) {
-            break;
-        }
-        let signal = signals.read_signal();
-        if let Some(info) = signal.map_err(|errno| system("read a signal", errno))? {
-            match process::pidfd_send_signal(child, info.ssi_signo.cast_signed()) {
-                Ok(()) | Err(Errno::ESRCH) => {}
-                Err(errno) => return Err(system("pass a signal on", errno)),
-            }
-        }
-    }
-    let status = waitid(Id::PIDFd(child.as_fd()), WaitPidFlag::WEXITED)
-        .map_err(|errno| system("read the child's end", errno))?;
-    let code = match status {
-        WaitStatus::Exited(_, code) => code,
-        WaitStatus::Signaled(_, signal, _) => 128 + signal as i32,
-        other => return Err(broken(&format!("the child's end is none: {other:?}"))),
-    };
-    Ok(ExitCode::from(u8::try_from(code & 0xff).unwrap_or(u8::MAX)))
 }

@@ -3,10 +3,12 @@
 //! Global options, then a command, then its own. A failure is one line on standard error, one in the
 //! log file when `--log` names one, and exit status 1.
 
+mod console;
 mod create;
 mod describe;
 mod events;
 mod exec;
+mod foreground;
 mod lifecycle;
 
 use std::ffi::OsString;
@@ -34,14 +36,17 @@ const USAGE: &str = "berth-runtime [--root DIR] [--log FILE] [--log-format text|
 Options of a command may stand before or after the container's id.
 
   create [-b BUNDLE] [--pid-file FILE] ID      build a container that waits
+      --console-socket SOCKET  --preserve-fds N
   start ID                                     run its program
   run [-b BUNDLE] [--pid-file FILE] [-d] ID    create, start, wait, delete
+      --console-socket SOCKET (with -d)  --preserve-fds N
   state ID                                     show it as JSON
   kill ID [SIGNAL] [--all]                     signal its first process, or all
   delete [--force] ID                          remove it
   exec [options] ID COMMAND [ARGS]             run another program in it
       --process FILE  --cwd DIR  -u USER[:GROUP]  -g GID  -e NAME=VALUE  -c CAPABILITY
       --no-new-privs  --apparmor PROFILE  --ignore-paused  --pid-file FILE  -d
+      -t  --console-socket SOCKET (with -d)  --preserve-fds N
   pause ID, resume ID                          freeze and thaw it
   events [--stats] [--interval SECS] ID        its use and lack of memory, as lines of JSON
   list [-q] [-f table|json]                    show all

@@ -133,6 +133,7 @@ fn create(
         cgroup: cgroup.entry()?,
         files: injected(job),
         gate: None,
+        preserved: 0,
     })?;
     Ok((created, pipes))
 }

@@ -142,6 +142,7 @@ fn begin(
         user: User::Named(job.process.user.clone()),
         stdio: theirs,
         terminal: job.terminal.is_some(),
+        preserved: 0,
         init,
         cgroup: cgroup.entry()?,
     })?;

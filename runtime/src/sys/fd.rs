@@ -67,9 +67,9 @@ pub fn open_in_root(
 /// Tries of one path walk that somebody's renames disturb.
 const RACES_MAX: u32 = 64;
 
-/// Closes every descriptor from 3 up except those in `kept`, which must be ascending.
-pub fn close_all_but(kept: &[BorrowedFd<'_>]) -> nix::Result<()> {
-    let mut next = 3;
+/// Closes every descriptor from `first` up except those in `kept`, which must be ascending.
+pub fn close_all_but(first: u32, kept: &[BorrowedFd<'_>]) -> nix::Result<()> {
+    let mut next = first;
     for fd in kept {
         let number = fd.as_raw_fd().unsigned_abs();
         close_range(next, number.saturating_sub(1))?;

@@ -37,13 +37,27 @@ pub fn open() -> nix::Result<Terminal> {
     let result =
         unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, std::ptr::from_ref(&unlocked)) };
     Errno::result(result)?;
+    let slave = slave_of(master.as_fd())?;
+    Ok(Terminal { master, slave })
+}
+
+/// The other end of a master, opened by no path. It becomes nobody's controlling terminal.
+pub fn slave_of(master: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
     let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
     // SAFETY: TIOCGPTPEER takes flags by value and gives a new descriptor.
     let slave = unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags) };
     let slave = Errno::result(slave)?;
     // SAFETY: the kernel has just made this descriptor, and nobody else knows it.
-    let slave = unsafe { OwnedFd::from_raw_fd(slave) };
-    Ok(Terminal { master, slave })
+    Ok(unsafe { OwnedFd::from_raw_fd(slave) })
+}
+
+/// Columns and rows of a terminal; 0 where they are not known.
+pub fn size(terminal: impl AsFd) -> nix::Result<(u16, u16)> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    let fd = terminal.as_fd().as_raw_fd();
+    // SAFETY: TIOCGWINSZ fills one winsize, which outlives the call.
+    let result = unsafe { libc::ioctl(fd, libc::TIOCGWINSZ, std::ptr::from_mut(&mut size)) };
+    Errno::result(result).map(|_| (size.ws_col, size.ws_row))
 }
 
 /// Makes `slave` the controlling terminal of the calling session leader, which has none.
