@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -169,13 +169,6 @@ impl Drop for Case {
     fn drop(&mut self) {
         let output = self.call("delete --force ID");
         let removed = fs::remove_dir_all(&self.directory);
-        let top = Path::new("/sys/fs/cgroup");
-        let hierarchies = fs::read_dir(top).into_iter().flatten().flatten();
-        for root in hierarchies.map(|entry| entry.path()).chain([top.to_owned()]) {
-            // Another test may still be in them.
-            drop(fs::remove_dir(root.join("berth-conformance")));
-            drop(fs::remove_dir(root.join("berth-oci")));
-        }
         if !std::thread::panicking() {
             assert!(output.status.success(), "delete: {}", said(&output));
             removed.expect("remove the bundle");
@@ -214,7 +207,7 @@ fn config(id: &str) -> Value {
         "linux": {
             "namespaces": [{ "type": "pid" }, { "type": "mount" }, { "type": "ipc" },
                 { "type": "uts" }, { "type": "network" }],
-            "cgroupsPath": format!("/berth-conformance/{id}"),
+            "cgroupsPath": format!("/berth-conformance-{id}"),
         },
     })
 }

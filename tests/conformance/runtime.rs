@@ -164,7 +164,7 @@ fn delete_removes_cgroups_and_frees_the_id() {
         case.done("delete ID");
         let hierarchies = std::fs::read_dir("/sys/fs/cgroup").expect("list").flatten();
         for hierarchy in hierarchies {
-            let path = hierarchy.path().join("berth-conformance").join(&case.id);
+            let path = hierarchy.path().join(format!("berth-conformance-{}", case.id));
             assert!(!path.exists(), "{} is left", path.display());
         }
     }
