@@ -18,6 +18,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
     connect, recvmsg, sendmsg, setsockopt, socket, sockopt,
@@ -94,7 +95,7 @@ impl Supervisor {
         command.stdin(Stdio::null()).stderr(log.try_clone().expect("share the log")).stdout(log);
         self.child = Some(command.spawn().expect("start the supervisor"));
         let deadline = Instant::now() + LIMIT;
-        while self.try_call(&json!({"op": "hello"}), &[]).is_none() {
+        while self.try_call(&json!({"op": "hello"}), &[]).is_err() {
             let child = self.child.as_mut().expect("just started");
             let ended = child.try_wait().expect("look at the supervisor");
             assert!(ended.is_none(), "the supervisor has ended: {}", self.log());
@@ -144,15 +145,19 @@ impl Supervisor {
 
     /// Asks with descriptors.
     pub fn call_with(&self, request: &Value, fds: &[BorrowedFd<'_>]) -> Answered {
-        self.try_call(request, fds)
-            .unwrap_or_else(|| panic!("no answer to {request}; log:\n{}", self.log()))
+        self.try_call(request, fds).unwrap_or_else(|why| {
+            let state = fs::read_to_string(format!("/proc/{}/stat", self.pid()));
+            let state = state.unwrap_or_else(|error| error.to_string());
+            panic!("no answer ({why}) to {request}; it is {state}; log:\n{}", self.log())
+        })
     }
 
-    fn try_call(&self, request: &Value, fds: &[BorrowedFd<'_>]) -> Option<Answered> {
+    fn try_call(&self, request: &Value, fds: &[BorrowedFd<'_>]) -> Result<Answered, String> {
         let frame = json!({"version": 1, "request": request}).to_string();
-        let socket = self.connect()?;
-        send(&socket, frame.as_bytes(), fds).ok()?;
-        receive(&socket)
+        let socket = try_connect(&self.run_dir().join("supervisor.sock"))
+            .map_err(|errno| format!("connect: {errno}"))?;
+        send(&socket, frame.as_bytes(), fds).map_err(|errno| format!("send: {errno}"))?;
+        try_receive(&socket)
     }
 
     /// A connection as root.
@@ -393,12 +398,16 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn connect_to(path: &Path) -> Option<OwnedFd> {
+    try_connect(path).ok()
+}
+
+fn try_connect(path: &Path) -> nix::Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC;
-    let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).ok()?;
+    let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
     let limit = TimeVal::new(60, 0);
     setsockopt(&socket, sockopt::ReceiveTimeout, &limit).expect("a socket takes a time limit");
-    connect(socket.as_raw_fd(), &UnixAddr::new(path).expect("the path is short")).ok()?;
-    Some(socket)
+    connect(socket.as_raw_fd(), &UnixAddr::new(path).expect("the path is short"))?;
+    Ok(socket)
 }
 
 /// Sends one frame.
@@ -412,25 +421,43 @@ pub fn send(socket: &OwnedFd, frame: &[u8], fds: &[BorrowedFd<'_>]) -> nix::Resu
 
 /// Receives one frame of JSON; `None` at the end.
 pub fn receive(socket: &OwnedFd) -> Option<Answered> {
+    try_receive(socket).ok()
+}
+
+/// The same, and why there was none.
+fn try_receive(socket: &OwnedFd) -> Result<Answered, String> {
     let mut bytes = vec![0; 128 * 1024];
     let mut space = nix::cmsg_space!([RawFd; 16]);
     let mut parts = [IoSliceMut::new(&mut bytes)];
     let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-    let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags).ok()?;
+    let message = loop {
+        match recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags) {
+            // With a time limit it is not begun anew by itself, whatever has interrupted it (signal(7)).
+            Err(Errno::EINTR) => {}
+            other => break other.map_err(|errno| format!("recvmsg: {errno}"))?,
+        }
+    };
     let mut fds = Vec::new();
-    for control in message.cmsgs().ok()? {
+    for control in message.cmsgs().map_err(|errno| format!("descriptors: {errno}"))? {
         if let ControlMessageOwned::ScmRights(received) = control {
             // SAFETY: the kernel has just made these descriptors for us, and nobody else knows them.
             fds.extend(received.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
         }
     }
     let length = message.bytes;
-    Some((serde_json::from_slice(&bytes[..length]).ok()?, fds))
+    let answer = serde_json::from_slice(&bytes[..length]);
+    Ok((answer.map_err(|error| format!("{length} bytes: {error}"))?, fds))
 }
 
 fn wait_readable(socket: &OwnedFd) {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     let mut polled = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
     let limit = PollTimeout::try_from(LIMIT).expect("half a minute fits");
-    assert_eq!(poll(&mut polled, limit), Ok(1), "nothing came within {LIMIT:?}");
+    let polled = loop {
+        match poll(&mut polled, limit) {
+            Err(Errno::EINTR) => {}
+            other => break other,
+        }
+    };
+    assert_eq!(polled, Ok(1), "nothing came within {LIMIT:?}");
 }
