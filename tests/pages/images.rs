@@ -48,7 +48,8 @@ async fn an_image_is_imported_named_downloaded_and_removed() {
         let field = browser.client.find(Locator::Css("input[type=file]")).await.expect("a field");
         field.send_keys(&file.0.display().to_string()).await.expect("choose a file");
         browser.press("Import").await;
-        sees(&browser, script, "The archive is here").await;
+        // A notice is on the page that the form leads to, and on no other: opened again, it is gone.
+        browser.sees("The archive is here").await;
         let deadline = Instant::now() + LIMIT;
         while browser.count("#rows .reference").await == 0 {
             assert!(Instant::now() < deadline, "no image:\n{}", browser.text().await);
