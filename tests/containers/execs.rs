@@ -105,6 +105,31 @@ async fn whoever_hangs_up_on_a_program_ends_it() {
 }
 
 #[tokio::test]
+async fn a_program_whose_end_nobody_saw_has_not_run_out_of_time() {
+    requires_root!();
+    let server = TestServer::start().await;
+    let anna = server.person("anna", "user").await;
+    import(&anna).await;
+    let id = waiting(&anna, "host", json!({})).await;
+    let body = json!({"program": {"command": ["sleep", "7777"]}, "timeout_secs": 50});
+    let asked = tokio::spawn({
+        let (anna, id) = (anna.clone(), id.clone());
+        async move { once(&anna, &id, body).await }
+    });
+    commands_until(&anna, &id, |all| all.iter().any(|one| one == "sleep 7777")).await;
+    let record = server.run_dir().join(format!("containers/{id}/execs/1"));
+    let record = std::fs::read_to_string(&record).expect("the program's record");
+    let record: Value = serde_json::from_str(&record).expect("JSON");
+    let pid = record["monitor"]["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
+    let pid = nix::unistd::Pid::from_raw(pid.expect("a pid"));
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("it lives");
+    let said = asked.await.expect("it was answered");
+    assert_eq!((&said["timed_out"], &said["exit_code"]), (&json!(false), &json!(null)), "{said}");
+    assert_eq!(said["exit_signal"], Value::Null);
+    commands_until(&anna, &id, |all| !all.iter().any(|one| one == "sleep 7777")).await;
+}
+
+#[tokio::test]
 async fn a_terminal_is_used_left_and_come_back_to() {
     requires_root!();
     let server = TestServer::start().await;

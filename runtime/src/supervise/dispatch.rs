@@ -294,8 +294,8 @@ impl Supervisor {
     }
 }
 
-/// The container that a request changes, or adds a program to, and for which it has to wait its turn. A signal does not
-/// wait for a task: it is for the program, not for what is done about it.
+/// The container that a request changes, or adds a program to, and for which it has to wait its turn.
+/// A signal does not wait for a task: it is for the program, not for what is done about it.
 fn changes(request: &Request) -> Option<&ContainerId> {
     match request {
         Request::ContainerStart(start) => Some(&start.container),

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::request::ProgramRequest;
-use super::streams::{Inlet, Outlet, Read};
+use super::streams::{Inlet, Outlet, PIECE_BYTES, REST_BYTES_MAX, Read};
 use super::{begin, to_run_in};
 use crate::app::App;
 use crate::auth::Caller;
@@ -20,12 +20,9 @@ use crate::service::containers::spec::signal_name;
 
 /// Bytes of each output that an answer holds.
 const OUTPUT_BYTES_MAX: usize = 512 << 10;
-/// Bytes read of an output after the program's end; another process may go on writing there.
-const REST_BYTES_MAX: usize = 1 << 20;
 /// Seconds that a program may take.
 const TIMEOUT_SECS_MAX: u64 = 50;
 const TIMEOUT_SECS: u64 = 30;
-const PIECE_BYTES: usize = 16 << 10;
 
 /// A program to be run to its end.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
@@ -103,7 +100,7 @@ pub async fn run(app: &App, caller: &Caller, key: &str, request: OnceRequest) ->
     let (stdout, stderr) = (Outlet::new(stdout), Outlet::new(stderr));
     let (stdout, stderr) = (stdout.map_err(broken)?, stderr.map_err(broken)?);
     let (mut out, mut err) = (Collected::default(), Collected::default());
-    let ended = {
+    let (ended, timed_out) = {
         let talk = async {
             let feed = async move {
                 // A program need not read what it is given.
@@ -115,14 +112,14 @@ pub async fn run(app: &App, caller: &Caller, key: &str, request: OnceRequest) ->
             std::future::pending::<()>().await;
         };
         tokio::select! {
-            event = line.event() => event,
-            () = talk => None,
-            () = tokio::time::sleep(Duration::from_secs(limit)) => None,
+            // None when the program's monitor is gone, and how the program has ended is not known.
+            event = line.event() => (event, false),
+            () = talk => (None, false),
+            () = tokio::time::sleep(Duration::from_secs(limit)) => (None, true),
         }
     };
     out.rest(&stdout);
     err.rest(&stderr);
-    let timed_out = ended.is_none();
     let (exit_code, signal) = match ended {
         Some(ExecEvent::Exited { code, signal }) => (code, signal),
         None => (None, None),

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::request::Size;
 use super::ring::{Next, Output, Ring, WINDOW_BYTES};
-use super::streams::{Inlet, Outlet, Read};
+use super::streams::{Inlet, Outlet, REST_BYTES_MAX, Read};
 use super::{Ended, Execs};
 use crate::app::App;
 use crate::auth::Caller;
@@ -30,8 +30,6 @@ use crate::service::sessions::right_ends;
 
 /// Pieces of input on their way to the program.
 const INPUTS_MAX: usize = 4;
-/// Bytes read of an output after the program's end; another process may go on writing there.
-const REST_BYTES_MAX: usize = 1 << 20;
 /// Bytes handed on at once.
 const HANDED_BYTES_MAX: usize = 16 << 10;
 /// ^D: what a terminal in its usual mode takes for the end of input (termios(3), `VEOF`).

@@ -9,7 +9,9 @@ use nix::libc;
 use tokio::net::unix::pipe;
 
 /// Bytes read at once.
-const PIECE_BYTES: usize = 16 << 10;
+pub(super) const PIECE_BYTES: usize = 16 << 10;
+/// Bytes read of an output after the program's end; another process may go on writing there.
+pub(super) const REST_BYTES_MAX: usize = 1 << 20;
 
 /// Where a program's output comes out.
 #[derive(Debug)]
