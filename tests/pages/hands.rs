@@ -6,6 +6,7 @@ use std::time::Instant;
 use fantoccini::Locator;
 use fantoccini::key::Key;
 use serde_json::{Value, json};
+use system_tests::client::send;
 use system_tests::{Options, TestServer, requires_root};
 
 use crate::browser::{Browser, Driver, LIMIT, Script};
@@ -36,6 +37,22 @@ async fn a_lost_server_is_said_and_comes_back_by_itself() {
     launched(&anna, "second", &["sleep", "600"]).await;
     browser.sees("second").await;
     browser.close().await;
+}
+
+#[tokio::test]
+async fn a_page_that_looks_again_takes_no_notice_from_the_next() {
+    requires_root!();
+    let server = TestServer::with(Options { no_supervisor: true, ..Options::default() }).await;
+    let anna = server.person("anna", "user").await;
+    let left = send(anna.request("POST", "/sign-out")).await.expect_status(303);
+    let after = server.anonymous().with_cookies_of(&left);
+    let look = send(after.request("GET", "/sign-in").header("berth-look", "again")).await;
+    assert!(!look.text.contains("You are signed out."), "{}", look.text);
+    assert_eq!(look.header("set-cookie"), "", "the notice stays for the page that is opened");
+    // The control: a page that is opened shows it and uses it up.
+    let opened = after.get("/sign-in").await;
+    assert!(opened.text.contains("You are signed out."), "{}", opened.text);
+    assert!(opened.header("set-cookie").contains("_flash=;"), "{opened:?}");
 }
 
 #[tokio::test]

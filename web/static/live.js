@@ -112,7 +112,7 @@ async function refresh(once) {
   clearTimeout(live.timer);
   try {
     const asked = location.href;
-    const answer = await fetch(asked, { headers: { accept: "text/html" }, cache: "no-store", signal: AbortSignal.timeout(ANSWER_MS_MAX) });
+    const answer = await fetch(asked, { headers: { accept: "text/html", "berth-look": "again" }, cache: "no-store", signal: AbortSignal.timeout(ANSWER_MS_MAX) });
     if (answer.redirected && new URL(answer.url).pathname !== location.pathname) {
       location.reload();
       return;

@@ -34,6 +34,9 @@ const FLASH_SECS: u32 = 30;
 const KEPT_SECS: u32 = 400 * 86_400;
 /// Below this share of the disk everyone is told.
 const DISK_LOW_PERCENT: u64 = 5;
+/// Sent by a page that looks again by itself. The notice is for whoever opens a page: a look that happens
+/// to be under way when somebody is led to another page must not take it from there.
+const LOOK: &str = "berth-look";
 /// A notice's bytes at most; a cookie has room for 4096.
 const FLASH_BYTES_MAX: usize = 1500;
 
@@ -67,7 +70,9 @@ impl FromRequestParts<App> for Frame {
             caller,
             strips: disk.as_ref().and_then(disk_strip).into_iter().collect(),
             theme: theme(&instance, headers),
-            flash: cookie(headers, &format!("{instance}_flash")).and_then(read_flash),
+            flash: (!headers.contains_key(LOOK))
+                .then(|| cookie(headers, &format!("{instance}_flash")).and_then(read_flash))
+                .flatten(),
             path: path.to_owned(),
             origin: reached.map(Reached::origin).unwrap_or_default(),
             https: reached.is_some_and(|reached| reached.https),
