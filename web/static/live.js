@@ -99,7 +99,16 @@ const live = {
   hurry: 0,
   seen: new Date(),
   gone: false,
+  left: 0,
 };
+
+// Whoever is on the way to another page is not to be led elsewhere by this one. What is saved as a file
+// looks the same and leaves the page where it is, so it counts for a while only.
+const LEAVING_MS = 5000;
+window.addEventListener("beforeunload", () => { live.left = Date.now(); });
+function isLeft() {
+  return Date.now() - live.left < LEAVING_MS;
+}
 
 /** Brings the live regions up to date; `once` does so on a page that is not live, too. */
 async function refresh(once) {
@@ -114,7 +123,7 @@ async function refresh(once) {
     const asked = location.href;
     const answer = await fetch(asked, { headers: { accept: "text/html", "berth-look": "again" }, cache: "no-store", signal: AbortSignal.timeout(ANSWER_MS_MAX) });
     if (answer.redirected && new URL(answer.url).pathname !== location.pathname) {
-      location.reload();
+      if (!isLeft()) location.reload();
       return;
     }
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
