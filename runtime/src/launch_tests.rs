@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use berth_runtime::id::{ContainerId, PrincipalId};
 use berth_runtime::wire::{
-    Limits, LogOptions, NetworkMode, ProcessSpec, StartRequest, StopOptions, Tmpfs,
+    Console, Limits, LogOptions, NetworkMode, ProcessSpec, StartRequest, StopOptions, Tmpfs,
 };
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Uid;
@@ -131,6 +131,7 @@ fn request(script: &str) -> StartRequest {
             swap_bytes: 0,
             pids: 64,
         },
+        console: Console::default(),
         log: LogOptions { file_bytes_max: 1 << 20, files_max: 2 },
         stop: StopOptions { signal: 15, grace_secs: 10 },
     }

@@ -8,6 +8,7 @@
 #[path = "sys/activation.rs"]
 mod activation;
 pub mod config;
+pub mod console;
 pub mod digest;
 #[path = "sys/heap.rs"]
 mod heap;

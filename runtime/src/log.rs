@@ -73,6 +73,7 @@ pub(crate) struct Log {
     gathered: u64,
     rests: [Vec<u8>; 2],
     stamp: String,
+    returns_stripped: bool,
 }
 
 impl Log {
@@ -92,6 +93,7 @@ impl Log {
             gathered: 0,
             rests: [Vec::new(), Vec::new()],
             stamp: String::with_capacity(40),
+            returns_stripped: false,
         };
         if number > 0 {
             log.reopen();
@@ -105,6 +107,16 @@ impl Log {
     /// Bytes of output that the disk did not take.
     pub(crate) fn bytes_lost(&self) -> u64 {
         self.lost
+    }
+
+    /// Leaves out the carriage return that a terminal puts before each newline (termios(3), `ONLCR`).
+    pub(crate) fn strip_returns(&mut self) {
+        self.returns_stripped = true;
+    }
+
+    /// The bytes of the latest [`Taken::Some`].
+    pub(crate) fn newest(&self, count: usize) -> &[u8] {
+        &self.input[..count]
     }
 
     /// Reads what `pipe` has, once, and keeps it.
@@ -176,7 +188,10 @@ impl Log {
         self.rests[stream as usize] = rest;
     }
 
-    fn record(&mut self, stream: Stream, mark: char, content: &[u8]) {
+    fn record(&mut self, stream: Stream, mark: char, mut content: &[u8]) {
+        if self.returns_stripped && mark == 'F' {
+            content = content.strip_suffix(b"\r").unwrap_or(content);
+        }
         let size = content.len() + FRAME_BYTES_MAX;
         if self.output.len() + size > OUTPUT_BYTES {
             self.flush();

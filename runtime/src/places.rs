@@ -14,7 +14,7 @@
 //! run_dir/                  root 0711
 //!   supervisor.sock         the server's, 0600
 //!   server/                 the server's, 0700
-//!   containers/<id>/init/   root 0700: live.json, lock, monitor.sock
+//!   containers/<id>/init/   root 0700: live.json, lock, monitor.sock, attach.sock
 //!   containers/<id>/execs/  root 0700: <number>, one for each exec that goes on
 //! ```
 

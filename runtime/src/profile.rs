@@ -98,12 +98,14 @@ const TMPFS_MAX: usize = 32;
 pub fn spec(request: &StartRequest, host: &ProfileHost) -> Result<Spec, Failure> {
     check_hostname(&request.hostname)?;
     let root = RootBuilder::default().path("rootfs").readonly(request.read_only_root);
+    let mut process = process(&request.process, &request.hostname, host)?;
+    process.set_terminal(request.console.terminal.map(|_| true));
     SpecBuilder::default()
         .version("1.2.0")
         .root(root.build().map_err(defect)?)
         .hostname(request.hostname.clone())
         .mounts(mounts(request, host)?)
-        .process(process(&request.process, &request.hostname, host)?)
+        .process(process)
         .linux(linux(host)?)
         .build()
         .map_err(defect)
@@ -388,7 +390,7 @@ fn defect(error: OciSpecError) -> Failure {
 mod tests {
     use super::*;
     use berth_runtime::id::{ContainerId, PrincipalId};
-    use berth_runtime::wire::{Limits, LogOptions, NetworkMode, ProcessSpec, StopOptions};
+    use berth_runtime::wire::{Console, Limits, LogOptions, NetworkMode, ProcessSpec, StopOptions};
 
     const HOST: ProfileHost =
         ProfileHost { first_id: 2_000_000_000, cgroup_v2: true, apparmor: false };
@@ -419,6 +421,7 @@ mod tests {
                 swap_bytes: 0,
                 pids: 64,
             },
+            console: Console::default(),
             log: LogOptions { file_bytes_max: 1 << 20, files_max: 2 },
             stop: StopOptions { signal: 15, grace_secs: 10 },
         }

@@ -108,6 +108,10 @@ pub enum Request {
     /// only "ask for the state now". Answer: [`Answer::Done`] with descriptor 0, a connected
     /// `SOCK_SEQPACKET` socket.
     ContainerWatch { container: ContainerId },
+    /// A connection to a first program that has a [`Console`]. Answer: [`Answer::Done`] with
+    /// descriptor 0, a connected `SOCK_SEQPACKET` socket that carries [`crate::console::ConsoleOrder`] one way
+    /// and [`crate::console::ConsoleEvent`] the other. Hanging up leaves the program as it is.
+    ContainerAttach { container: ContainerId },
     /// The container's log. Answer: [`Answer::Logs`] with one read-only descriptor per segment.
     ContainerLogs { container: ContainerId },
     /// Runs another program in a running container, confined as its first process is.
@@ -159,6 +163,9 @@ pub struct StartRequest {
     pub limits: Limits,
     /// How its output is kept.
     pub log: LogOptions,
+    /// How people can be with the program while it runs.
+    #[serde(default, skip_serializing_if = "Console::is_none")]
+    pub console: Console,
     /// How long the container may take to stop at host shutdown: signal, then grace in seconds.
     pub stop: StopOptions,
 }
@@ -202,6 +209,25 @@ pub struct ExecRequest {
     pub user: String,
     /// A terminal of this size; without one it gets three pipes.
     pub terminal: Option<TerminalSize>,
+}
+
+/// How people can be with a container's first program. Its output is in the log in any case.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Console {
+    /// A terminal of this size, in the place of all three streams.
+    pub terminal: Option<TerminalSize>,
+    /// A standard input that stays open until somebody ends it; without it, or a terminal, it is
+    /// empty.
+    pub stdin: bool,
+}
+
+impl Console {
+    /// Whether nobody can be with it.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        self.terminal.is_none() && !self.stdin
+    }
 }
 
 /// A terminal's size in characters.

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use berth_runtime::console;
 use berth_runtime::digest::Digest;
 use berth_runtime::id::{ContainerId, ExecId, PrincipalId};
 use berth_runtime::record::{ContainerRecord, Failure, FailureClass, LimitState};
@@ -16,8 +17,11 @@ use berth_runtime::wire::{
     LayerFacts, Limits, MESSAGE_BYTES_MAX, PROTOCOL_VERSION, PersonRange, ProcessInfo, Request,
     StartRequest,
 };
+use bytes::Bytes;
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, socket,
+};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -113,6 +117,13 @@ pub(crate) struct ExecEnds {
 /// The connection that such a program lives by: dropping it ends the program.
 #[derive(Debug)]
 pub(crate) struct ExecLine {
+    socket: UnixStream,
+}
+
+/// A connection to a container's first program; dropping it leaves the program as it is. Messages are
+/// those of [`berth_runtime::console`].
+#[derive(Debug)]
+pub(crate) struct ConsoleLine {
     socket: UnixStream,
 }
 
@@ -360,6 +371,21 @@ impl RuntimeClient {
         }
     }
 
+    /// A connection to the first program of a container that was made for that.
+    pub(crate) async fn container_attach(
+        &self,
+        id: &ContainerId,
+    ) -> Result<ConsoleLine, RuntimeError> {
+        let terms = self.quick("container attach");
+        let request = Request::ContainerAttach { container: id.clone() };
+        match self.call(&terms, request, None).await? {
+            (Answer::Done {}, mut fds) if fds.len() == 1 => {
+                Ok(ConsoleLine { socket: listener(&terms, fds.remove(0))? })
+            }
+            (other, _) => Err(unexpected(&terms, &other)),
+        }
+    }
+
     /// Sends a signal to such a program.
     pub(crate) async fn exec_signal(
         &self,
@@ -503,6 +529,26 @@ impl ExecLine {
             .socket
             .async_io(Interest::READABLE, || Ok(berth_runtime::receive_message(&self.socket)?));
         serde_json::from_slice(&received.await.ok()?.0).ok()
+    }
+}
+
+impl ConsoleLine {
+    /// Sends a message; waits while the program takes no input.
+    pub(crate) async fn send(&self, message: &[u8]) -> Result<(), Errno> {
+        let sent = self.socket.async_io(Interest::WRITABLE, || {
+            Ok(berth_runtime::send_message(&self.socket, message, &[])?)
+        });
+        sent.await.map_err(|error| errno_of(&error))
+    }
+
+    /// Waits for a message; `None` when the monitor has hung up.
+    pub(crate) async fn receive(&self) -> Option<Bytes> {
+        let mut buffer = [0; console::MESSAGE_BYTES_MAX];
+        let received = self.socket.async_io(Interest::READABLE, || {
+            Ok(recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT)?)
+        });
+        let length = received.await.ok().filter(|length| *length > 0)?;
+        buffer.get(..length).map(Bytes::copy_from_slice)
     }
 }
 

@@ -267,6 +267,13 @@ pub(crate) const ROWS: &[Row] = &[
         body: "",
     },
     Row {
+        route: "GET /api/v1/containers/{id}/attach",
+        who: Who::Member,
+        scope: "operate",
+        object: Object::Made(container, Reach::Content),
+        body: "",
+    },
+    Row {
         route: "GET /api/v1/containers/{id}/stats",
         who: Who::SignedIn,
         scope: "read",

@@ -19,7 +19,7 @@ async fn once(client: &Client, id: &str, body: Value) -> Value {
 }
 
 /// The command lines in the container once `good`.
-async fn commands_until(client: &Client, id: &str, good: impl Fn(&[String]) -> bool) {
+pub(crate) async fn commands_until(client: &Client, id: &str, good: impl Fn(&[String]) -> bool) {
     let commands = |list: &Value| -> Vec<String> {
         let items = list["items"].as_array().into_iter().flatten();
         items.map(|item| item["command"].as_str().unwrap_or("").to_owned()).collect()

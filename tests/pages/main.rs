@@ -300,7 +300,7 @@ pub(crate) async fn signed_in(
 }
 
 /// Imports busybox by the API; answers the image's name.
-async fn import(person: &Client) -> String {
+pub(crate) async fn import(person: &Client) -> String {
     let archive = Image::busybox().archive("tools/busybox:1");
     let request = person.request("POST", "/api/v1/images/import?reference=tools/busybox:1");
     let answer = system_tests::client::send(request.body(archive)).await.expect_status(202);

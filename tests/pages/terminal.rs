@@ -7,7 +7,7 @@ use serde_json::json;
 use system_tests::{Check, TestServer, requires_root};
 
 use crate::browser::{Browser, Driver, LIMIT, Script};
-use crate::{launched, signed_in};
+use crate::{import, launched, signed_in};
 
 /// What the terminal shows, without the spaces at the ends of its lines.
 const SHOWN: &str = "return [...document.querySelectorAll('.xterm-rows > div')]\
@@ -103,4 +103,35 @@ async fn a_terminal_is_opened_typed_into_and_come_back_to() {
     browser.press("Open").await;
     browser.sees("no-such-shell").await;
     browser.close().await;
+}
+
+#[tokio::test]
+async fn the_program_of_a_container_is_attached_to_and_left_running() {
+    requires_root!();
+    let server = TestServer::start().await;
+    let driver = Driver::start().await;
+    let anna = server.person("anna", "user").await;
+    let image = import(&anna).await;
+    let browser = signed_in(&driver, &server, "anna", Script::On).await;
+    browser.open("/launch").await;
+    browser.fill("image", &image).await;
+    browser.fill("name", "desk").await;
+    browser.fill("command", "sh").await;
+    let tick = "document.querySelector('main [name=terminal]').click()";
+    browser.client.execute(tick, Vec::new()).await.expect("tick it");
+    browser.press("Launch").await;
+    browser.sees("can be attached to").await;
+    browser.press("Terminal").await;
+    browser.sees("the container’s program; closing the terminal leaves it running").await;
+    browser.press("Attach").await;
+    browser.sees("With the container’s program.").await;
+    shows(&browser, "/ #").await;
+    type_in(&browser, "echo he''re\u{e007}").await;
+    shows(&browser, "\nhere").await;
+    // Another page is in its place, and is shown what there was.
+    browser.client.refresh().await.expect("open the page again");
+    browser.press("Attach").await;
+    shows(&browser, "\nhere").await;
+    type_in(&browser, "exit 5\u{e007}").await;
+    browser.sees("Ended with exit code 5.").await;
 }

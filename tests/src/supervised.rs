@@ -9,8 +9,8 @@ use berth_runtime::digest::Digest;
 use berth_runtime::id::{ContainerId, PrincipalId};
 use berth_runtime::record::{ContainerRecord, Failure, FailureClass, Live, Status};
 use berth_runtime::wire::{
-    Answer, Envelope, Limits, LogOptions, NetworkMode, PROTOCOL_VERSION, ProcessSpec, Request,
-    StartRequest, StopOptions,
+    Answer, Console, Envelope, Limits, LogOptions, NetworkMode, PROTOCOL_VERSION, ProcessSpec,
+    Request, StartRequest, StopOptions,
 };
 use berth_runtime::{receive_message, send_message};
 use nix::unistd::Pid;
@@ -133,6 +133,7 @@ impl Supervised {
             shm_bytes: 64 << 20,
             network: start.network,
             limits: start.limits,
+            console: Console::default(),
             log: LogOptions { file_bytes_max: 1 << 20, files_max: 1 },
             stop: StopOptions { signal: 15, grace_secs: 1 },
         };

@@ -222,6 +222,7 @@ impl Supervisor {
                 "swap_bytes": 0, "pids": 64},
             "log": {"file_bytes_max": 64 << 10, "files_max": 3},
             "stop": {"signal": 15, "grace_secs": 2},
+            "console": {"terminal": null, "stdin": false},
         })
     }
 

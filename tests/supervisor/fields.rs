@@ -83,6 +83,17 @@ fn fields(layer: &str) -> Vec<Field> {
         field("StartRequest.limits", "/limits", [], [json!({})]),
         field("StartRequest.log", "/log", [], [json!({})]),
         field("StartRequest.stop", "/stop", [], [json!({})]),
+        field("StartRequest.console", "/console", [], [json!({"terminals": null})]),
+        may(
+            field(
+                "Console.terminal",
+                "/console/terminal",
+                [json!(null), json!({"columns": 1, "rows": 1000})],
+                [json!({}), json!({"columns": 0, "rows": 1}), json!({"columns": 1, "rows": 1001})],
+            ),
+            &["null"],
+        ),
+        may(field("Console.stdin", "/console/stdin", [json!(true)], []), &["true"]),
         field(
             "ProcessSpec.args",
             "/process/args",
@@ -169,8 +180,16 @@ fn fields(layer: &str) -> Vec<Field> {
 }
 
 /// The types that a start is made of.
-const STARTS: [&str; 7] =
-    ["StartRequest", "ProcessSpec", "Ulimit", "Tmpfs", "Limits", "LogOptions", "StopOptions"];
+const STARTS: [&str; 8] = [
+    "StartRequest",
+    "ProcessSpec",
+    "Console",
+    "Ulimit",
+    "Tmpfs",
+    "Limits",
+    "LogOptions",
+    "StopOptions",
+];
 /// The types that an exec is made of.
 const EXECS: [&str; 2] = ["ExecRequest", "TerminalSize"];
 

@@ -1,9 +1,10 @@
 //! The supervisor and its monitors from outside: kills and crash loops (F02, F03), what its socket
 //! refuses, logs, memory, ends, host shutdown;
-//! later programs of running containers; and what images that attack the start achieve (R rows).
+//! first programs that people are with, later programs of running containers; and what images that attack the start achieve (R rows).
 
 mod attacks;
 mod binary;
+mod consoles;
 mod crash;
 mod ends;
 mod entry;

@@ -332,6 +332,8 @@ pub struct LaunchForm {
     pub capabilities: Field,
     /// Whether the root is read-only.
     pub read_only_root: bool,
+    /// Whether the program has a terminal.
+    pub terminal: bool,
 }
 
 impl LaunchForm {

@@ -19,7 +19,9 @@ pub struct TerminalPage {
     pub user: String,
     /// Whether a program can be run in it now.
     pub running: bool,
-    /// Those that run, oldest first.
+    /// The container's own program, while it runs and has a terminal.
+    pub first: Option<String>,
+    /// Those that run beside it, oldest first.
     pub sessions: Vec<SessionRow>,
 }
 

@@ -3,6 +3,7 @@
 
 const panel = document.querySelector("[data-terminal]");
 const api = panel.dataset.terminal;
+const container = panel.dataset.container;
 const nonce = document.querySelector("[data-terminal-script]").nonce;
 const find = (name) => panel.querySelector(`[data-terminal-${name}]`);
 
@@ -138,8 +139,13 @@ function attach(number) {
   terminal.focus();
 }
 
+/** Where the session is; the container's first program has no number. */
+function place() {
+  return session === null ? container : `${api}/${session}`;
+}
+
 function connect() {
-  const url = new URL(`${api}/${session}/attach?from=${received}`, location.href);
+  const url = new URL(`${place()}/attach?from=${received}`, location.href);
   url.protocol = location.protocol === "https:" ? "wss:" : "ws:";
   if (socket) socket.close();
   const mine = new WebSocket(url);
@@ -152,7 +158,7 @@ function connect() {
     told = received;
     order({ received });
     size();
-    say(`Session ${session}.`);
+    say(session === null ? "With the container’s program." : `Session ${session}.`);
   });
   mine.addEventListener("message", ({ data }) => {
     if (socket !== mine) return;
@@ -204,10 +210,11 @@ async function comeBack() {
   await new Promise((done) => setTimeout(done, RETRY_MS[Math.min(tries, RETRY_MS.length - 1)]));
   tries += 1;
   try {
-    const answer = await fetch(`${api}/${session}`);
+    const answer = await fetch(place());
     if (socket !== mine) return;
     if (answer.status === 404) say("The session has ended.");
-    else connect();
+    else if (session === null && answer.ok && (await answer.json()).status !== "running") say("The program has ended.");
+    else if (socket === mine) connect();
   } catch {
     if (socket === mine) comeBack();
   }
@@ -224,6 +231,9 @@ panel.addEventListener("click", async (event) => {
   if (button.dataset.terminalAttach) {
     await ready();
     attach(Number(button.dataset.terminalAttach));
+  } else if (button.matches("[data-terminal-first]")) {
+    await ready();
+    attach(null);
   } else if (button.dataset.terminalEnd) {
     button.disabled = true;
     const answer = await fetch(`${api}/${button.dataset.terminalEnd}`, { method: "DELETE" }).catch(() => null);

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use berth_runtime::id::{ContainerId, PrincipalId};
 use berth_runtime::record::{CgroupVersion, Failure, FailureClass, Status};
 use berth_runtime::wire::{
-    Limits, LogOptions, NetworkMode, ProcessSpec, StartRequest, StopOptions,
+    Console, Limits, LogOptions, NetworkMode, ProcessSpec, StartRequest, StopOptions,
 };
 use lexopt::Arg::{Long, Short, Value};
 use lexopt::ValueExt;
@@ -203,6 +203,7 @@ fn example() -> StartRequest {
             swap_bytes: 0,
             pids: 512,
         },
+        console: Console::default(),
         log: LogOptions { file_bytes_max: 1 << 20, files_max: 1 },
         stop: StopOptions { signal: libc::SIGTERM, grace_secs: 10 },
     }

@@ -10,10 +10,12 @@ use nix::unistd::pipe2;
 use berth_runtime::config::RANGE_IDS;
 use berth_runtime::digest::Digest;
 use berth_runtime::record::{CgroupVersion, Failure, LimitState, Live};
+use berth_runtime::wire::Console;
 
-use super::{Job, broken};
+use super::{Job, broken, console};
 use crate::apparmor;
 use crate::cgroup::{CONTAINER_DEVICES, Cgroup, Hierarchy, Scope, Settings};
+use crate::failure::system;
 use crate::files::FileError;
 use crate::launch::{self, Created, InjectedFile, Launch, OverlayRoot, RootSource, User};
 use crate::ledger::{self, LiveRecord};
@@ -22,11 +24,13 @@ use crate::network::{self, Network};
 use crate::places::Places;
 use crate::process::{self, ProcessKey};
 use crate::profile::{self, ProfileHost};
-use crate::sys::socket;
+use crate::sys::{self, socket};
 use crate::timing;
 
 /// The name of a monitor's socket in the run directory.
 pub(crate) const SOCKET: &str = "monitor.sock";
+/// The name of its socket for people who are with the program.
+pub(crate) const ATTACH_SOCKET: &str = "attach.sock";
 /// Watchers that may wait to be admitted.
 const BACKLOG: i32 = 16;
 
@@ -36,7 +40,8 @@ pub(super) struct Parts {
     pub(super) init: OwnedFd,
     pub(super) cgroup: Cgroup,
     pub(super) out_of_memory: Option<OwnedFd>,
-    pub(super) pipes: [OwnedFd; 2],
+    pub(super) outputs: [Option<OwnedFd>; 2],
+    pub(super) console: Option<console::Console>,
     pub(super) listener: OwnedFd,
     pub(super) logs: OwnedFd,
     pub(super) exit: OwnedFd,
@@ -58,13 +63,14 @@ pub(super) fn build(job: &Job, places: &Places) -> Result<Parts, Failure> {
     let listener = socket::listen_in(run.as_fd(), SOCKET, BACKLOG)
         .map_err(FileError::os("listen on", SOCKET))
         .map_err(in_run)?;
-    let (mut created, pipes) = create(job, places, tree, &cgroup)?;
+    let (mut created, ours) = create(job, places, tree, &cgroup)?;
     match &job.place {
         Some(place) => Network::new(&job.config)?
             .attach(created.network_namespace.as_fd(), &place.attachment())?,
         None => network::loopback_only(created.network_namespace.as_fd())?,
     }
     timing::done("network");
+    let (outputs, console) = console(job, &run, &mut created, ours)?;
     let out_of_memory = cgroup.oom_notifier()?;
     created.start()?;
     timing::done("release: capabilities, seccomp, execve");
@@ -86,7 +92,8 @@ pub(super) fn build(job: &Job, places: &Places) -> Result<Parts, Failure> {
         init: created.pidfd,
         cgroup,
         out_of_memory,
-        pipes,
+        outputs,
+        console,
         listener,
         logs,
         exit: places.exit(&start.container).map_err(file)?,
@@ -108,7 +115,7 @@ fn create(
     places: &Places,
     tree: OwnedFd,
     cgroup: &Cgroup,
-) -> Result<(Created, [OwnedFd; 2]), Failure> {
+) -> Result<(Created, Streams), Failure> {
     let file = |error: FileError| broken(&error);
     let cgroup_v2 = cgroup.paths().version == CgroupVersion::V2;
     let apparmor = apparmor::applies(&job.config);
@@ -120,7 +127,7 @@ fn create(
     let id_map = id_map_namespace(map)
         .map_err(FileError::io("make the id map of", "the layers"))
         .map_err(file)?;
-    let (stdio, pipes) = streams().map_err(file)?;
+    let (stdio, ours) = streams(job.start.console).map_err(file)?;
     let created = launch::create(Launch {
         spec: &spec,
         root: RootSource::Overlay(OverlayRoot {
@@ -135,7 +142,7 @@ fn create(
         gate: None,
         preserved: 0,
     })?;
-    Ok((created, pipes))
+    Ok((created, ours))
 }
 
 /// Each layer once, where it lies highest: what a layer holds covers all that the same layer holds
@@ -150,19 +157,70 @@ fn distinct(layers: &[Digest]) -> Vec<&Digest> {
         .collect()
 }
 
-/// Standard input at its end, and two pipes: the container's ends, and ours, which do not block.
-fn streams() -> Result<([OwnedFd; 3], [OwnedFd; 2]), FileError> {
-    let input = null()?;
-    let (out, out_writer) =
-        pipe2(OFlag::O_CLOEXEC).map_err(FileError::os("make a pipe for", "stdout"))?;
-    let (err, err_writer) =
-        pipe2(OFlag::O_CLOEXEC).map_err(FileError::os("make a pipe for", "stderr"))?;
-    for pipe in [&out, &err] {
-        // Only our ends: the flag is the open file's, and a pipe's ends are two.
-        fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
-            .map_err(FileError::os("change the flags of", "a pipe"))?;
+/// Our ends of a program's streams; a terminal takes the place of all.
+#[derive(Default)]
+struct Streams {
+    input: Option<OwnedFd>,
+    outputs: [Option<OwnedFd>; 2],
+}
+
+/// The program's streams, and our ends, which do not block.
+fn streams(console: Console) -> Result<([OwnedFd; 3], Streams), FileError> {
+    if console.terminal.is_some() {
+        return Ok(([null()?, null()?, null()?], Streams::default()));
     }
-    Ok(([input, out_writer, err_writer], [out, err]))
+    let pipe = |name: &'static str| {
+        pipe2(OFlag::O_CLOEXEC).map_err(FileError::os("make a pipe for", name))
+    };
+    let (input, input_writer) = match console.stdin {
+        true => pipe("stdin").map(|(reader, writer)| (reader, Some(writer)))?,
+        false => (null()?, None),
+    };
+    let (output, output_writer) = pipe("stdout")?;
+    let (error, error_writer) = pipe("stderr")?;
+    let ours = Streams { input: input_writer, outputs: [Some(output), Some(error)] };
+    ours.input.iter().chain(ours.outputs.iter().flatten()).try_for_each(not_blocking)?;
+    Ok(([input, output_writer, error_writer], ours))
+}
+
+/// The flag is the open file's: the program's end of a pipe or terminal is another one.
+pub(super) fn not_blocking(fd: &OwnedFd) -> Result<(), FileError> {
+    let set = fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK));
+    set.map(drop).map_err(FileError::os("change the flags of", "a stream"))
+}
+
+/// Where output comes from, and how people reach the program, if they can.
+fn console(
+    job: &Job,
+    run: &OwnedFd,
+    created: &mut Created,
+    ours: Streams,
+) -> Result<([Option<OwnedFd>; 2], Option<console::Console>), Failure> {
+    let file = |error: FileError| broken(&error.below("run"));
+    let Streams { input, mut outputs } = ours;
+    let copy = |fd: &OwnedFd| {
+        fd.try_clone().map_err(|error| system("copy the terminal", launch::errno_of(&error)))
+    };
+    let mut terminal = None;
+    let input = match (created.terminal.take(), job.start.console.terminal) {
+        (Some(master), Some(size)) => {
+            not_blocking(&master).map_err(file)?;
+            sys::terminal::set_size(&master, size.columns, size.rows)
+                .map_err(|errno| system("set the terminal's size", errno))?;
+            let slave = sys::terminal::slave_of(master.as_fd())
+                .map_err(|errno| system("open the terminal", errno))?;
+            outputs[0] = Some(copy(&master)?);
+            let input = copy(&master)?;
+            terminal = Some(console::Terminal { master, slave });
+            Some(input)
+        }
+        _ => input,
+    };
+    let Some(input) = input else { return Ok((outputs, None)) };
+    let listener = socket::listen_in(run.as_fd(), ATTACH_SOCKET, BACKLOG)
+        .map_err(FileError::os("listen on", ATTACH_SOCKET))
+        .map_err(file)?;
+    Ok((outputs, Some(console::Console::new(listener, input, terminal))))
 }
 
 pub(super) fn null() -> Result<OwnedFd, FileError> {

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::process::ExitCode;
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, recv};
 use nix::unistd::pipe2;
@@ -24,7 +24,7 @@ use berth_runtime::record::{CgroupVersion, Failure};
 use berth_runtime::send_message;
 use berth_runtime::wire::{ExecEvent, ExecOrder, ProcessSpec, TERMINAL_CELLS_MAX, TerminalSize};
 
-use super::build::{close_standard_streams, null};
+use super::build::{close_standard_streams, not_blocking, null};
 use super::{broken, privilege};
 use crate::apparmor;
 use crate::cgroup::{Hierarchy, Scope};
@@ -195,12 +195,6 @@ fn streams(terminal: bool) -> Result<Streams, FileError> {
     let ours = vec![input_writer, output, error];
     ours.iter().try_for_each(not_blocking)?;
     Ok(Streams { theirs: [input, output_writer, error_writer], ours })
-}
-
-/// The flag is the open file's: the program's end of a pipe or terminal is another one.
-fn not_blocking(fd: &OwnedFd) -> Result<(), FileError> {
-    let set = fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK));
-    set.map(drop).map_err(FileError::os("change the flags of", "a stream"))
 }
 
 /// Hands the streams over and looses every privilege; from then on it only waits.

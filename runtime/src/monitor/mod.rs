@@ -2,14 +2,15 @@
 //!
 //! It starts as root from the supervisor's executable, builds its container, lets it run, and only
 //! then gives up every privilege for a uid that owns nothing but the container's log and exit record.
-//! From there on it copies output to the log, waits, and writes down how the container ended. It
-//! outlives server and supervisor.
+//! From there on it copies output to the log, and to whoever is with the program, waits, and writes
+//! down how the container ended. It outlives server and supervisor.
 //!
 //! Invariants: one thread; buffers of fixed size; no path is opened after the privileges are gone but
 //! those of cgroupfs; a watcher that does not read is dropped, never waited for; the exit record is on
 //! disk before any watcher is told.
 
 mod build;
+mod console;
 mod exec;
 mod privilege;
 mod watch;
@@ -32,8 +33,8 @@ use crate::supervise::receive_job;
 use crate::sys::spawn;
 use crate::timing;
 
-pub(crate) use build::SOCKET;
-pub(crate) use exec::{Job as ExecJob, Report as ExecReport, main as exec_main};
+pub(crate) use build::{ATTACH_SOCKET, SOCKET};
+pub(crate) use exec::{Job as ExecJob, Report as ExecReport, is_possible, main as exec_main};
 
 /// What the supervisor gives a monitor, in descriptor 0 of its first message; descriptor 1 is the
 /// run's lock, held as long as the monitor lives.

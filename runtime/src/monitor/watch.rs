@@ -14,6 +14,7 @@ use berth_runtime::wire::{LogOptions, MonitorEvent};
 
 use super::Job;
 use super::build::Parts;
+use super::console::{self, Console};
 use crate::cgroup::Cgroup;
 use crate::files::FileError;
 use crate::ledger;
@@ -23,7 +24,7 @@ use crate::sys::socket;
 
 /// Watchers at once; the newest is turned away.
 const WATCHERS_MAX: usize = 16;
-/// What is read of each pipe after the end: more than a pipe holds (pipe(7)).
+/// What is read of each output after the end: more than a pipe holds (pipe(7)).
 const REST_BYTES_MAX: usize = 2 << 20;
 
 /// All that the loop needs; every descriptor was opened before.
@@ -35,7 +36,8 @@ pub(super) struct Watch {
     init: OwnedFd,
     cgroup: Cgroup,
     out_of_memory: Option<OwnedFd>,
-    pipes: [Option<OwnedFd>; 2],
+    outputs: [Option<OwnedFd>; 2],
+    console: Option<Console>,
     listener: OwnedFd,
     watchers: Vec<OwnedFd>,
     logs: Option<OwnedFd>,
@@ -55,15 +57,17 @@ const STREAMS: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
 #[derive(Debug, Clone, Copy)]
 enum Source {
     Init,
-    Pipe(usize),
+    Output(usize),
     Memory,
     Listener,
     Watcher(usize),
+    Console(console::Source),
 }
 
 impl Watch {
     pub(super) fn new(job: &Job, parts: Parts) -> Self {
-        let Parts { live, init, cgroup, out_of_memory, pipes, listener, logs, exit } = parts;
+        let Parts { live, init, cgroup, out_of_memory, outputs, console, listener, logs, exit } =
+            parts;
         Self {
             run: job.start.run,
             started_ms: live.started_ms,
@@ -72,7 +76,8 @@ impl Watch {
             init,
             cgroup,
             out_of_memory,
-            pipes: pipes.map(Some),
+            outputs,
+            console,
             listener,
             watchers: Vec::new(),
             logs: Some(logs),
@@ -86,16 +91,24 @@ impl Watch {
     pub(super) fn run(mut self) -> Result<(), FileError> {
         let directory = self.logs.take().expect("a watch runs once");
         let mut log = Log::open(directory, self.log_options);
+        if self.console.as_ref().is_some_and(Console::is_terminal) {
+            log.strip_returns();
+        }
         loop {
             let ready = self.wait();
             let mut ended = false;
             for source in ready {
                 match source {
                     Source::Init => ended = true,
-                    Source::Pipe(index) => self.take_output(&mut log, index),
+                    Source::Output(index) => self.take_output(&mut log, index),
                     Source::Memory => self.hear_of_memory(),
                     Source::Listener => self.admit(),
                     Source::Watcher(index) => self.look_at_watcher(index),
+                    Source::Console(source) => {
+                        if let Some(console) = &mut self.console {
+                            console.serve(source);
+                        }
+                    }
                 }
             }
             if ended {
@@ -109,7 +122,7 @@ impl Watch {
     fn wait(&self) -> Vec<Source> {
         let sources = self.sources();
         let mut polled: Vec<PollFd<'_>> =
-            sources.iter().map(|(_, fd)| PollFd::new(*fd, PollFlags::POLLIN)).collect();
+            sources.iter().map(|(_, fd, wanted)| PollFd::new(*fd, *wanted)).collect();
         let limit =
             if self.looks_left > 0 { PollTimeout::from(LOOK_PAUSE_MS) } else { PollTimeout::NONE };
         match poll(&mut polled, limit) {
@@ -120,25 +133,39 @@ impl Watch {
         let ready = |fd: &PollFd<'_>| fd.revents().is_some_and(|events| !events.is_empty());
         let ready = sources.iter().zip(&polled).filter(|(_, fd)| ready(fd));
         // From the last: a watcher that goes moves those behind it.
-        ready.rev().map(|((source, _), _)| *source).collect()
+        ready.rev().map(|((source, _, _), _)| *source).collect()
     }
 
-    fn sources(&self) -> Vec<(Source, BorrowedFd<'_>)> {
-        let mut sources =
-            vec![(Source::Init, self.init.as_fd()), (Source::Listener, self.listener.as_fd())];
-        for (index, pipe) in self.pipes.iter().enumerate() {
-            sources.extend(pipe.as_ref().map(|pipe| (Source::Pipe(index), pipe.as_fd())));
+    fn sources(&self) -> Vec<(Source, BorrowedFd<'_>, PollFlags)> {
+        let mut sources = Vec::new();
+        if let Some(console) = &self.console {
+            let console = console.sources();
+            sources
+                .extend(console.map(|(source, fd, wanted)| (Source::Console(source), fd, wanted)));
         }
-        sources.extend(self.out_of_memory.as_ref().map(|fd| (Source::Memory, fd.as_fd())));
-        let watchers = self.watchers.iter().enumerate();
-        sources.extend(watchers.map(|(index, fd)| (Source::Watcher(index), fd.as_fd())));
+        let mut read = |source, fd| sources.push((source, fd, PollFlags::POLLIN));
+        read(Source::Init, self.init.as_fd());
+        read(Source::Listener, self.listener.as_fd());
+        for (index, output) in self.outputs.iter().enumerate() {
+            if let Some(output) = output {
+                read(Source::Output(index), output.as_fd());
+            }
+        }
+        if let Some(memory) = &self.out_of_memory {
+            read(Source::Memory, memory.as_fd());
+        }
+        for (index, watcher) in self.watchers.iter().enumerate() {
+            read(Source::Watcher(index), watcher.as_fd());
+        }
         sources
     }
 
     fn take_output(&mut self, log: &mut Log, index: usize) {
-        let Some(pipe) = &self.pipes[index] else { return };
-        if log.take(STREAMS[index], pipe.as_fd()) == Taken::End {
-            self.pipes[index] = None;
+        let Some(output) = &self.outputs[index] else { return };
+        match (log.take(STREAMS[index], output.as_fd()), &mut self.console) {
+            (Taken::End, _) => self.outputs[index] = None,
+            (Taken::Some(count), Some(console)) => console.tell(STREAMS[index], log.newest(count)),
+            (Taken::Some(_) | Taken::Nothing, _) => {}
         }
     }
 
@@ -200,14 +227,17 @@ impl Watch {
     }
 
     /// The first process is gone, and with it every process of its pid namespace (pid_namespaces(7)):
-    /// what the pipes hold now is all there will be.
+    /// what the pipes or the terminal hold now is all there will be.
     fn finish(mut self, mut log: Log) -> Result<(), FileError> {
         let ended = process::reap(&self.init);
         let ended_ms = process::now_ms();
-        for (pipe, stream) in self.pipes.iter().zip(STREAMS) {
-            let Some(pipe) = pipe else { continue };
+        for (output, stream) in self.outputs.iter().zip(STREAMS) {
+            let Some(output) = output else { continue };
             let mut left = REST_BYTES_MAX;
-            while let Taken::Some(count) = log.take(stream, pipe.as_fd()) {
+            while let Taken::Some(count) = log.take(stream, output.as_fd()) {
+                if let Some(console) = &mut self.console {
+                    console.tell(stream, log.newest(count));
+                }
                 left = left.saturating_sub(count);
                 if left == 0 {
                     break;
@@ -239,6 +269,9 @@ impl Watch {
         // Told or not: the hang-up that follows says the same, and without a record it says "lost".
         if written.is_ok() {
             self.tell(&MonitorEvent::Exited {});
+            if let Some(console) = self.console.take() {
+                console.end(code, signal);
+            }
         }
         written
     }

@@ -1,8 +1,9 @@
 //! One arm per request. Each checks what it is given against the supervisor's own record, answers at
 //! once what can be read, and puts everything else to a monitor or a task.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 
@@ -19,9 +20,11 @@ use super::tasks::{Purpose, Task};
 use super::{Supervisor, validate};
 use crate::files::FileError;
 use crate::ledger::EndRecord;
+use crate::monitor::ATTACH_SOCKET;
 use crate::people::Person;
 use crate::process;
 use crate::sys::process::pidfd_send_signal;
+use crate::sys::socket;
 use crate::{layer, log};
 
 /// Bytes of rows in one page at most, so that the message stays within its own bound.
@@ -69,6 +72,7 @@ impl Supervisor {
             Request::ContainerState { container } => self.state(&container),
             Request::ContainerList { after } => self.list(after.as_ref()),
             Request::ContainerWatch { container } => self.watch(&container),
+            Request::ContainerAttach { container } => self.attach(&container),
             Request::ContainerLogs { container } => self.logs(&container),
             Request::ContainerKill { container } => return self.kill(token, &container),
             Request::ContainerPause { container } => return self.freeze(token, &container, true),
@@ -165,6 +169,24 @@ impl Supervisor {
         }
         let connected = self.connect_monitor(container).ok_or_else(|| not_running(container))?;
         Ok(Reply { answer: Answer::Done {}, fds: vec![connected] })
+    }
+
+    fn attach(&self, container: &ContainerId) -> Answered {
+        let entry = self.containers.get(container).ok_or_else(|| unknown(container))?;
+        if entry.running().is_none() {
+            return Err(not_running(container));
+        }
+        let run = self.places.live(container).map_err(|error| broken(&error))?;
+        match socket::connect_in(run.as_fd(), ATTACH_SOCKET) {
+            Ok(connected) => Ok(Reply { answer: Answer::Done {}, fds: vec![connected] }),
+            Err(Errno::ENOENT) => {
+                let message = "it was made without a terminal and without standard input";
+                Err(failure(FailureClass::Conflict, "container.no-console", message))
+            }
+            // Its monitor has just gone.
+            Err(Errno::ECONNREFUSED) => Err(not_running(container)),
+            Err(errno) => Err(broken(&FileError::os("connect to", "the program's monitor")(errno))),
+        }
     }
 
     fn logs(&self, container: &ContainerId) -> Answered {

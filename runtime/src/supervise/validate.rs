@@ -6,8 +6,10 @@ use berth_runtime::config::RuntimeConfig;
 use berth_runtime::record::{Failure, FailureClass};
 use berth_runtime::wire::{
     ExecRequest, LAYERS_MAX, Limits, LogOptions, ProcessSpec, StartRequest, StopOptions,
-    TERMINAL_CELLS_MAX,
+    TERMINAL_CELLS_MAX, TerminalSize,
 };
+
+use crate::monitor::is_possible;
 
 /// Bytes of arguments and environment at most; the kernel's own bound is a quarter of the stack.
 const PROCESS_BYTES_MAX: usize = 96 * 1024;
@@ -46,6 +48,7 @@ pub(super) fn start(request: &StartRequest, config: &RuntimeConfig) -> Checked {
     tmpfs(request, config)?;
     limits(&request.limits, &config.ceilings)?;
     log(&request.log)?;
+    terminal(request.console.terminal)?;
     stop(&request.stop)
 }
 
@@ -58,9 +61,11 @@ pub(super) fn exec(request: &ExecRequest) -> Checked {
         cwd: &request.cwd,
         user: &request.user,
     })?;
-    let possible = |cells: u16| (1..=TERMINAL_CELLS_MAX).contains(&cells);
-    let size = request.terminal;
-    let fits = size.is_none_or(|size| possible(size.columns) && possible(size.rows));
+    terminal(request.terminal)
+}
+
+fn terminal(size: Option<TerminalSize>) -> Checked {
+    let fits = size.is_none_or(is_possible);
     check(fits, "terminal", format!("1 to {TERMINAL_CELLS_MAX} columns and rows are possible"))
 }
 

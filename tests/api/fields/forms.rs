@@ -61,6 +61,7 @@ const ROWS: &[(&str, Kind)] = &[
     ("stop_grace", NUMBER),
     ("capabilities", Judged(&["EVERYTHING", "CAP_", "\0"])),
     ("read_only_root", Choice),
+    ("terminal", Choice),
     ("start", Choice),
     ("size", Way),
     ("etag", Way),

@@ -129,6 +129,8 @@ fn create(image: &str) -> Body {
             json!("container:1"),
             json!("bridge"),
         ]),
+        field("terminal").at([json!(false), json!(true)]).may_be(&["true"]),
+        field("stdin").at([json!(false), json!(true)]).may_be(&["true"]),
         field("limits"),
         field("start").at([json!(false)]).may_be(&["true"]),
     ];
@@ -148,7 +150,7 @@ fn create(image: &str) -> Body {
             "restart": {"name": "on-failure", "max_attempts": 3}, "read_only_root": false,
             "tmpfs": [{"target": "/a", "size_bytes": 4096}], "shm_bytes": 4096,
             "ulimits": {"nofile": {"soft": 64, "hard": 64}}, "capabilities_dropped": ["CHOWN"],
-            "network": "none", "start": false,
+            "network": "none", "terminal": false, "stdin": false, "start": false,
             "limits": {"cpu_millis": 100, "cpu_weight": 100, "memory_bytes": 64 << 20,
                        "swap_bytes": 0, "pids": 8},
         }),

@@ -1,5 +1,5 @@
-//! `/api/v1/containers/{id}/exec` and `/execs`: programs beside a container's first one, answered at once
-//! or attached to over a WebSocket (RFC 6455).
+//! `/api/v1/containers/{id}/exec`, `/execs` and `/attach`: programs beside a container's first one,
+//! answered at once or attached to over a WebSocket (RFC 6455), as the first one is.
 //!
 //! On the socket, binary messages are bytes: from us one byte that says which output (1 standard output
 //! or terminal, 2 standard error) and then the output; to us standard input. Text messages are JSON:
@@ -21,13 +21,14 @@ use tokio::sync::mpsc;
 use utoipa::IntoParams;
 use utoipa_axum::routes;
 
-use crate::app::App;
+use crate::app::{App, StreamPlace};
 use crate::auth::TokenScope;
 use crate::error::{Error, Result};
 use crate::http::extract::{Caller, Items, JsonBody, Path, Query};
 use crate::http::guard::Seat;
 use crate::http::problem::ProblemBody;
 use crate::http::routes::{Access, Routes};
+use crate::listen::Working;
 use crate::service::execs::{
     self, Attachment, Ended, Hands, OnceRequest, OnceView, OpenRequest, Output, Part, SessionView,
     Size,
@@ -52,6 +53,7 @@ pub fn routes(routes: Routes) -> Routes {
         .add(operate, routes!(list_execs, open_exec))
         .add(operate, routes!(show_exec, end_exec))
         .add(operate, routes!(attach_exec))
+        .add(operate, routes!(attach_first))
 }
 
 /// Where to go on.
@@ -208,19 +210,68 @@ async fn attach_exec(
 ) -> Result<Response> {
     // Who may not know of it is told that, whatever else is wrong.
     execs::show(&app, &caller, &key, &number).await?;
-    let upgrade = upgrade.map_err(|rejection| {
-        Error::invalid("request.no-websocket", rejection.body_text().to_lowercase())
-    })?;
-    let held = (app.stream_place(caller.principal)?, seat.map(|seat| seat.0.work()));
+    let door = Door::new(&app, &caller, seat, upgrade)?;
     let attachment = execs::attach(&app, &caller, &key, &number, query.from).await?;
-    let upgrade = upgrade
-        .max_message_size(MESSAGE_BYTES_MAX)
-        .max_frame_size(MESSAGE_BYTES_MAX)
-        .write_buffer_size(0);
-    Ok(upgrade.on_upgrade(move |socket| async move {
-        let _held = held;
-        talk(app, caller, attachment, socket).await;
-    }))
+    Ok(door.open(app, caller, attachment))
+}
+
+/// Attaches to the first program of a container that was made with `terminal` or `stdin`, by a WebSocket
+/// that carries the same as that of `/execs/{number}/attach`. The newest 32 KiB of its output come
+/// first. The program waits for nobody: `{"lost": 512}` says how much a slow reader was not sent; the
+/// log has it. Detaching leaves the program as it is. When the server stops, the socket is closed with
+/// 1001, and one comes back.
+#[utoipa::path(get, path = "/api/v1/containers/{id}/attach", tag = "containers",
+    params(("id" = String, Path, description = "Its id or name"), AttachQuery),
+    responses(
+        (status = 101, description = "The connection is a WebSocket now"),
+        (status = 403, body = ProblemBody), (status = 404, body = ProblemBody),
+        (status = 400, body = ProblemBody), (status = 409, body = ProblemBody)))]
+async fn attach_first(
+    State(app): State<App>,
+    caller: Caller,
+    Path(key): Path<String>,
+    Query(query): Query<AttachQuery>,
+    seat: Option<axum::Extension<Seat>>,
+    upgrade: std::result::Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response> {
+    // As above.
+    execs::list(&app, &caller, &key).await?;
+    let door = Door::new(&app, &caller, seat, upgrade)?;
+    let attachment = execs::attach_first(&app, &caller, &key, query.from).await?;
+    Ok(door.open(app, caller, attachment))
+}
+
+/// A WebSocket that is about to be.
+struct Door {
+    upgrade: WebSocketUpgrade,
+    held: (StreamPlace, Option<Working>),
+}
+
+impl Door {
+    fn new(
+        app: &App,
+        caller: &Caller,
+        seat: Option<axum::Extension<Seat>>,
+        upgrade: std::result::Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    ) -> Result<Self> {
+        let upgrade = upgrade.map_err(|rejection| {
+            Error::invalid("request.no-websocket", rejection.body_text().to_lowercase())
+        })?;
+        let held = (app.stream_place(caller.principal)?, seat.map(|seat| seat.0.work()));
+        Ok(Self { upgrade, held })
+    }
+
+    fn open(self, app: App, caller: Caller, attachment: Attachment) -> Response {
+        let Self { upgrade, held } = self;
+        let upgrade = upgrade
+            .max_message_size(MESSAGE_BYTES_MAX)
+            .max_frame_size(MESSAGE_BYTES_MAX)
+            .write_buffer_size(0);
+        upgrade.on_upgrade(move |socket| async move {
+            let _held = held;
+            talk(app, caller, attachment, socket).await;
+        })
+    }
 }
 
 /// Carries bytes between a program and whoever is attached, until either ends or the right to it does.
@@ -248,7 +299,7 @@ async fn write(
     let close = loop {
         let message = tokio::select! {
             biased;
-            () = &mut right => break close(close_code::POLICY, RIGHT_ENDED),
+            () = &mut right => break right_ended(app),
             Some(said) = saying.recv() => text(&said),
             _ = pings.tick() => Message::Ping(Bytes::new()),
             part = attachment.next() => match part {
@@ -256,9 +307,10 @@ async fn write(
                 Part::Lost(bytes) => text(&Said::Lost(bytes)),
                 Part::Replaced => break close(CLOSE_REPLACED, "attached to from elsewhere"),
                 // The program and this ask for the right at the same time.
-                Part::Ended(_) if !still_good(app, caller).await.unwrap_or(true) => {
-                    break close(close_code::POLICY, RIGHT_ENDED);
+                Part::Ended(_) | Part::Left if !still_good(app, caller).await.unwrap_or(true) => {
+                    break right_ended(app);
                 }
+                Part::Left => break close(close_code::AWAY, "the program goes on; come back"),
                 Part::Ended(Ended { code, signal }) => {
                     if sink.send(text(&Said::Exited { code, signal })).await.is_err() {
                         return;
@@ -268,7 +320,7 @@ async fn write(
             },
         };
         tokio::select! {
-            () = &mut right => break close(close_code::POLICY, RIGHT_ENDED),
+            () = &mut right => break right_ended(app),
             sent = sink.send(message) => if sent.is_err() { return },
         }
     };
@@ -336,6 +388,14 @@ fn marked(output: Output, bytes: &Bytes) -> Bytes {
 fn text(said: &Said) -> Message {
     let text = serde_json::to_string(said).expect("what is said has string keys only");
     Message::Text(text.into())
+}
+
+/// It ends with the server, too.
+fn right_ended(app: &App) -> Message {
+    match app.stopping.is_cancelled() {
+        true => close(close_code::AWAY, "the server stops; come back"),
+        false => close(close_code::POLICY, RIGHT_ENDED),
+    }
 }
 
 fn close(code: u16, reason: &'static str) -> Message {

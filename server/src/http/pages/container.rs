@@ -153,6 +153,11 @@ fn facts(detail: &DetailView) -> Vec<Fact> {
     if let (Some(signal), Some(grace)) = (&detail.stop_signal, detail.stop_grace_secs) {
         facts.push(Fact::text("Stops by", format!("{signal}, killed after {grace} s")));
     }
+    if detail.terminal == Some(true) {
+        facts.push(Fact::text("Terminal", "can be attached to"));
+    } else if detail.stdin == Some(true) {
+        facts.push(Fact::text("Standard input", "open for whoever attaches"));
+    }
     if detail.read_only_root == Some(true) {
         facts.push(Fact::text("Root", "read-only"));
     }

@@ -196,6 +196,12 @@ impl Wrong {
         found.map(|(_, value)| *value)
     }
 
+    /// A box that is ticked or not.
+    pub(super) fn flag(&mut self, posted: &Posted, name: &str, pointer: &str) -> bool {
+        let choices = [("false", false), ("true", true)];
+        self.choice(posted, name, pointer, &choices).unwrap_or_default()
+    }
+
     /// A command line; empty is none.
     pub(super) fn words(
         &mut self,

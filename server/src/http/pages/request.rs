@@ -39,6 +39,7 @@ pub(super) const LAUNCH: FormFields = FormFields::once(&[
     "ulimits",
     "capabilities",
     "read_only_root",
+    "terminal",
     "start",
     "size",
 ]);
@@ -75,14 +76,10 @@ pub(super) fn launch_request(posted: &Posted) -> Result<CreateRequest, Wrong> {
         stop_signal: posted.optional("stop_signal"),
         stop_grace_secs: wrong.number(posted, "stop_grace", "/stop_grace_secs"),
         restart: restart(&mut wrong, posted),
-        read_only_root: wrong
-            .choice(
-                posted,
-                "read_only_root",
-                "/read_only_root",
-                &[("false", false), ("true", true)],
-            )
-            .unwrap_or_default(),
+        read_only_root: wrong.flag(posted, "read_only_root", "/read_only_root"),
+        terminal: wrong.flag(posted, "terminal", "/terminal"),
+        // A terminal's is open in any case, and the page attaches to nothing else.
+        stdin: false,
         tmpfs: tmpfs(&mut wrong, posted.text("tmpfs")),
         shm_bytes: wrong.size(posted, "shm", "/shm_bytes"),
         ulimits: ulimits(&mut wrong, posted.text("ulimits")),
@@ -144,6 +141,7 @@ pub(super) fn launch_form(posted: &Posted, wrong: &mut Wrong) -> LaunchForm {
         ulimits: field("ulimits", "/ulimits"),
         capabilities: field("capabilities", "/capabilities_dropped"),
         read_only_root: posted.text("read_only_root") == "true",
+        terminal: posted.text("terminal") == "true",
     }
 }
 

@@ -57,14 +57,17 @@ async fn terminal(
         ApiCall::get("List sessions", format!("{path}/execs")),
     ];
     let nonce = random_text::<18>()?;
+    let running = view.status == Status::Running;
+    let first = spec.as_ref().filter(|spec| running && spec.console.terminal.is_some());
     let page = TerminalPage {
         shell: shell(&frame, view, calls),
         head: shown::head(&caller, view, Tab::Terminal),
+        first: first.map(|spec| spec.process.args.join(" ")),
         user: spec
             .map(|spec| spec.process.user)
             .filter(|user| !user.is_empty())
             .unwrap_or_else(|| "root".to_owned()),
-        running: view.status == Status::Running,
+        running,
         sessions: sessions.iter().filter(|session| session.running).map(row).collect(),
         nonce: nonce.clone(),
     };

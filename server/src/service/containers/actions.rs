@@ -404,6 +404,7 @@ pub(crate) async fn launch(
         limits: row.limits,
         log: LogOptions { file_bytes_max: config.log_file_bytes, files_max: config.log_files },
         stop: spec.stop,
+        console: spec.console,
     };
     let deadline = tokio::time::Instant::now() + UNDO_LIMIT;
     loop {

@@ -99,6 +99,9 @@ const CAPABILITIES: [&str; 41] = [
     "WAKE_ALARM",
 ];
 
+/// A terminal's size until somebody attaches who has another.
+const TERMINAL_FIRST: wire::TerminalSize = wire::TerminalSize { columns: 80, rows: 24 };
+
 /// A container to be made. What is left out comes from the image, or is the operator's default.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -146,6 +149,10 @@ pub struct CreateRequest {
     pub capabilities_dropped: Vec<String>,
     /// Its network.
     pub network: Network,
+    /// Give its program a terminal that people can attach to.
+    pub terminal: bool,
+    /// Keep its standard input open for people who attach; a terminal's is in any case.
+    pub stdin: bool,
     /// Its limits.
     pub limits: LimitsRequest,
     /// Start it at once.
@@ -222,6 +229,9 @@ pub(crate) struct Spec {
     pub(crate) shm_bytes: u64,
     pub(crate) network: wire::NetworkMode,
     pub(crate) stop: wire::StopOptions,
+    /// Older ones have none.
+    #[serde(default)]
+    pub(crate) console: wire::Console,
 }
 
 /// Collects what is wrong, so that a caller learns all of it at once.
@@ -335,10 +345,14 @@ pub(crate) fn merge(
     let user = request.user.as_ref().unwrap_or(&image.user);
     let cwd = request.working_dir.as_ref().unwrap_or(&image.working_dir);
     let limits = merge_limits(&request.limits, &config.default_limits);
+    let mut env = merge_env(&image.env, &request.env);
+    if request.terminal {
+        add_terminal_kind(&mut env);
+    }
     let spec = Spec {
         process: wire::ProcessSpec {
             args,
-            env: merge_env(&image.env, &request.env),
+            env,
             cwd: if cwd.starts_with('/') { cwd.clone() } else { format!("/{cwd}") },
             user: user.clone(),
             capabilities_dropped: capabilities(&request.capabilities_dropped),
@@ -359,6 +373,10 @@ pub(crate) fn merge(
         stop: wire::StopOptions {
             signal: signal.unwrap_or(Signal::SIGTERM as i32),
             grace_secs: request.stop_grace_secs.unwrap_or(config.stop_grace_secs),
+        },
+        console: wire::Console {
+            terminal: request.terminal.then_some(TERMINAL_FIRST),
+            stdin: request.stdin || request.terminal,
         },
     };
     check_merged(&spec)?;
@@ -407,6 +425,13 @@ fn check_merged(spec: &Spec) -> Result<()> {
             .add("/user", format!("the image's user {:?} cannot be used; give one", process.user));
     }
     faults.into_result()
+}
+
+/// Says what a terminal in a browser or of today understands, unless something else is said.
+pub(crate) fn add_terminal_kind(env: &mut Vec<String>) {
+    if !env.iter().any(|entry| entry.starts_with("TERM=")) {
+        env.push("TERM=xterm-256color".to_owned());
+    }
 }
 
 fn merge_env(image: &[String], request: &BTreeMap<String, String>) -> Vec<String> {

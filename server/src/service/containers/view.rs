@@ -75,6 +75,10 @@ pub struct DetailView {
     pub network: Option<&'static str>,
     /// Whether its root is read-only.
     pub read_only_root: Option<bool>,
+    /// Whether its program has a terminal that people can attach to.
+    pub terminal: Option<bool>,
+    /// Whether its program's standard input is open for people who attach.
+    pub stdin: Option<bool>,
     /// Asks it to end.
     pub stop_signal: Option<String>,
     /// Seconds until it is killed after that.
@@ -371,6 +375,8 @@ impl DetailView {
             oom_kills: live.map_or(0, |live| live.oom_kills),
             network: spec.as_ref().map(network),
             read_only_root: spec.as_ref().map(|spec| spec.read_only_root),
+            terminal: spec.as_ref().map(|spec| spec.console.terminal.is_some()),
+            stdin: spec.as_ref().map(|spec| spec.console.stdin),
             stop_signal: spec.as_ref().map(|spec| signal_name(spec.stop.signal)),
             stop_grace_secs: spec.as_ref().map(|spec| spec.stop.grace_secs),
         })

@@ -5,6 +5,7 @@
 //! container's owner may: what is in it is theirs. A program ends with the right of whoever is with it,
 //! and with the server, since nobody could reach it again.
 
+mod console;
 mod once;
 mod request;
 mod ring;
@@ -28,16 +29,19 @@ use crate::runtime_client::ExecEnds;
 use crate::service::containers::find;
 use crate::service::containers::spec::signal_name;
 
+pub use console::attach as attach_first;
 pub use once::{OnceRequest, OnceView, run};
 pub use request::{ProgramRequest, Size};
 pub use ring::Output;
 pub use session::{Attachment, Hands, Part};
 
-use session::{Facts, Session};
+use session::{Facts, Session, Source};
 
 /// Sessions of everybody together, and programs that are answered at once together: each may hold some
 /// hundred KiB.
 const PROGRAMS_MAX: usize = 256;
+/// The number of a container's first program among its sessions; those beside it count from 1.
+const FIRST: ExecId = ExecId(0);
 /// Sessions of one container that are listed, those that have ended included.
 const LISTED_MAX: usize = 32;
 
@@ -46,6 +50,8 @@ const LISTED_MAX: usize = 32;
 pub struct Execs {
     sessions: Mutex<BTreeMap<(ContainerId, ExecId), Arc<Session>>>,
     at_once: Semaphore,
+    /// Held while it is found out whether somebody is with a first program already.
+    console: tokio::sync::Mutex<()>,
 }
 
 /// A session to be opened.
@@ -98,7 +104,11 @@ pub struct SessionView {
 
 impl Default for Execs {
     fn default() -> Self {
-        Self { sessions: Mutex::default(), at_once: Semaphore::new(PROGRAMS_MAX) }
+        Self {
+            sessions: Mutex::default(),
+            at_once: Semaphore::new(PROGRAMS_MAX),
+            console: tokio::sync::Mutex::default(),
+        }
     }
 }
 
@@ -108,16 +118,20 @@ impl Execs {
     }
 
     fn of(&self, id: &ContainerId) -> Vec<Arc<Session>> {
-        let first = (id.clone(), ExecId(0));
+        let first = (id.clone(), ExecId(FIRST.0 + 1));
         let sessions = self.held();
         let theirs = sessions.range(first..).take_while(|((container, _), _)| container == id);
         theirs.map(|(_, session)| session.clone()).collect()
     }
 
     fn find(&self, id: &ContainerId, number: &str) -> Result<Arc<Session>> {
-        let number = number.parse().map(ExecId).map_err(|_| Error::NotFound("session"))?;
-        let session = self.held().get(&(id.clone(), number)).cloned();
+        let number = number.parse().ok().map(ExecId).filter(|number| *number != FIRST);
+        let session = number.and_then(|number| self.of_number(id, number));
         session.ok_or(Error::NotFound("session"))
+    }
+
+    fn of_number(&self, id: &ContainerId, number: ExecId) -> Option<Arc<Session>> {
+        self.held().get(&(id.clone(), number)).cloned()
     }
 
     /// Lists a session, and forgets the oldest of its container's ended ones when there are too many.
@@ -134,7 +148,12 @@ impl Execs {
 
     fn forget(&self, session: &Session) {
         let Facts { container, number, .. } = &session.facts;
-        self.held().remove(&(container.clone(), *number));
+        let key = (container.clone(), *number);
+        let mut sessions = self.held();
+        // Another one may have its place by now.
+        if sessions.get(&key).is_some_and(|listed| std::ptr::eq(&raw const **listed, session)) {
+            sessions.remove(&key);
+        }
     }
 
     /// Whether there is room for one more session of anybody's.
@@ -167,7 +186,7 @@ pub async fn open(
         terminal: terminal.is_some(),
         started_at: Time::now(),
     };
-    let (session, work) = Session::new(facts, caller, ends);
+    let (session, work) = Session::new(facts, caller, Source::Program(ends));
     app.execs.note(&session);
     Execs::begin(app, &session, work);
     Ok(SessionView::of(&session))

@@ -10,10 +10,7 @@ use utoipa::ToSchema;
 
 use crate::error::{Error, Result};
 use crate::inventory::containers::Container;
-use crate::service::containers::spec::{Faults, Spec, check_program};
-
-/// What a terminal in a browser or of today understands.
-const TERM: &str = "TERM=xterm-256color";
+use crate::service::containers::spec::{Faults, Spec, add_terminal_kind, check_program};
 
 /// Where a program lies in a request.
 const PROGRAM: &str = "/program";
@@ -88,8 +85,8 @@ impl ProgramRequest {
         let mut env: Vec<String> = first.env;
         env.retain(|entry| name(entry).is_none_or(|name| !self.env.contains_key(&name)));
         env.extend(self.env.iter().map(|(name, value)| format!("{name}={value}")));
-        if terminal.is_some() && !env.iter().any(|entry| entry.starts_with("TERM=")) {
-            env.push(TERM.to_owned());
+        if terminal.is_some() {
+            add_terminal_kind(&mut env);
         }
         check_program(PROGRAM, &self.command, &env)?;
         Ok(wire::ExecRequest {

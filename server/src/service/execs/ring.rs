@@ -62,6 +62,13 @@ impl Ring {
         }
     }
 
+    /// So many bytes were lost before they came here; what is kept goes with them.
+    pub(super) fn lose(&mut self, bytes: u64) {
+        self.pieces.clear();
+        self.end = self.end.saturating_add(bytes);
+        self.start = self.end;
+    }
+
     /// The reader has everything before `at`.
     pub(super) fn take(&mut self, at: u64) {
         self.taken = self.taken.max(at.min(self.end));
@@ -139,6 +146,16 @@ mod tests {
         assert_eq!(ring.room(), 1000);
         ring.rewind(0);
         assert_eq!(ring.room(), 0, "whoever comes anew has none of it");
+    }
+
+    #[test]
+    fn what_was_lost_on_the_way_is_told_as_lost() {
+        let mut ring = Ring::default();
+        ring.push(Output::Stdout, Bytes::from_static(b"before"));
+        ring.lose(1000);
+        ring.push(Output::Stdout, Bytes::from_static(b"after"));
+        assert_eq!(text(&ring, 0), (1006, b"after".to_vec()));
+        assert_eq!(text(&ring, 1006), (0, b"after".to_vec()));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A program that people can come back to: it, what it has written last, and who is with it.
 //!
-//! Each has a task ([`Session::run`]) that owns the program's streams. It ends the program when it is
+//! Each has a task ([`Session::run`]) that owns the program's streams. Unless the program is a container's
+//! first one (then see [`super::console`]), it ends the program when it is
 //! told to, when nobody has been with it for `containers.unattended_secs`, and when the right of whoever was with
 //! it last ends; it forgets nothing before that time is over, so that the end is seen by whoever comes
 //! back.
@@ -20,12 +21,12 @@ use tokio_util::sync::CancellationToken;
 use super::request::Size;
 use super::ring::{Next, Output, Ring, WINDOW_BYTES};
 use super::streams::{Inlet, Outlet, REST_BYTES_MAX, Read};
-use super::{Ended, Execs};
+use super::{Ended, Execs, FIRST};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::clock::Time;
 use crate::error::{Error, Result};
-use crate::runtime_client::{ExecEnds, ExecLine};
+use crate::runtime_client::{ConsoleLine, ExecEnds, ExecLine};
 use crate::service::sessions::right_ends;
 
 /// Pieces of input on their way to the program.
@@ -70,11 +71,13 @@ struct Shared {
     received: Option<u64>,
     /// Since when nobody is with it.
     alone_since: Instant,
+    /// Whether it has ended without its program.
+    left: bool,
 }
 
 /// For the program's standard input.
 #[derive(Debug)]
-enum Input {
+pub(super) enum Input {
     Bytes(Bytes),
     End,
 }
@@ -85,12 +88,25 @@ struct Streams {
     outputs: Vec<(Output, Outlet)>,
 }
 
+/// The program of a session.
+pub(super) enum Source {
+    /// One that lives by the session.
+    Program(ExecEnds),
+    /// A container's first one.
+    Console(ConsoleLine),
+}
+
+/// What a session's task is told.
+pub(super) struct Orders {
+    pub(super) inputs: mpsc::Receiver<Input>,
+    pub(super) sizes: watch::Receiver<Option<Size>>,
+    pub(super) callers: watch::Receiver<Caller>,
+}
+
 /// The task's side of a new session.
 pub(super) struct Work {
-    ends: ExecEnds,
-    inputs: mpsc::Receiver<Input>,
-    sizes: watch::Receiver<Option<Size>>,
-    callers: watch::Receiver<Caller>,
+    source: Source,
+    orders: Orders,
 }
 
 /// Somebody who is with a program. Another who comes takes their place.
@@ -120,10 +136,12 @@ pub enum Part {
     Ended(Ended),
     /// Somebody else has come in one's place.
     Replaced,
+    /// The session has ended, and its program has not.
+    Left,
 }
 
 impl Session {
-    pub(super) fn new(facts: Facts, caller: &Caller, ends: ExecEnds) -> (Arc<Self>, Work) {
+    pub(super) fn new(facts: Facts, caller: &Caller, source: Source) -> (Arc<Self>, Work) {
         let (input, inputs) = mpsc::channel(INPUTS_MAX);
         let (size, sizes) = watch::channel(None);
         let (caller, callers) = watch::channel(caller.clone());
@@ -134,6 +152,7 @@ impl Session {
             attachments: 0,
             received: None,
             alone_since: Instant::now(),
+            left: false,
         };
         let session = Self {
             facts,
@@ -144,7 +163,7 @@ impl Session {
             caller,
             ending: CancellationToken::new(),
         };
-        (Arc::new(session), Work { ends, inputs, sizes, callers })
+        (Arc::new(session), Work { source, orders: Orders { inputs, sizes, callers } })
     }
 
     /// How it has ended, if it has.
@@ -186,9 +205,16 @@ impl Session {
         Ok(Attachment { session: self.clone(), number, at: from, changes })
     }
 
-    /// The program's whole life from here on.
+    /// The session's whole life from here on.
     pub(super) async fn run(self: Arc<Self>, app: App, work: Work) {
-        let Work { ends, inputs, sizes, callers } = work;
+        match work.source {
+            Source::Program(ends) => self.run_program(app, ends, work.orders).await,
+            Source::Console(line) => self.run_console(app, line, work.orders).await,
+        }
+    }
+
+    async fn run_program(self: Arc<Self>, app: App, ends: ExecEnds, orders: Orders) {
+        let Orders { inputs, sizes, callers } = orders;
         let ExecEnds { line, streams } = ends;
         let Ok(Streams { input, outputs }) = Streams::new(streams) else {
             // They cannot be waited for: the program ends as the line is dropped.
@@ -220,17 +246,8 @@ impl Session {
         app: &App,
         line: ExecLine,
         mut sizes: watch::Receiver<Option<Size>>,
-        mut callers: watch::Receiver<Caller>,
+        callers: watch::Receiver<Caller>,
     ) -> Ended {
-        let over = async {
-            loop {
-                let caller = callers.borrow_and_update().clone();
-                tokio::select! {
-                    () = right_ends(app, &caller) => return,
-                    changed = callers.changed() => if changed.is_err() { return },
-                }
-            }
-        };
         let resize = async {
             while sizes.changed().await.is_ok() {
                 let size = *sizes.borrow_and_update();
@@ -244,7 +261,7 @@ impl Session {
         };
         tokio::select! {
             event = line.event() => Ended::from_event(event),
-            () = over => Ended::default(),
+            () = right_of(app, callers) => Ended::default(),
             () = self.is_left(app) => Ended::default(),
             () = resize => Ended::default(),
         }
@@ -265,8 +282,7 @@ impl Session {
                     if over.is_cancelled() {
                         rest -= bytes.len();
                     }
-                    self.held().ring.push(output, bytes);
-                    self.tell();
+                    self.keep(output, bytes);
                     if rest == 0 {
                         return;
                     }
@@ -291,8 +307,26 @@ impl Session {
         }
     }
 
+    /// Keeps output.
+    pub(super) fn keep(&self, output: Output, bytes: Bytes) {
+        self.held().ring.push(output, bytes);
+        self.tell();
+    }
+
+    /// So many bytes of output did not come here.
+    pub(super) fn lose(&self, bytes: u64) {
+        self.held().ring.lose(bytes);
+        self.tell();
+    }
+
+    /// Ends without its program.
+    pub(super) fn leave(&self) {
+        self.held().left = true;
+        self.finish(Ended::default());
+    }
+
     /// Waits until nobody has been with it for a while, it is to be ended, or the server stops.
-    async fn is_left(&self, app: &App) {
+    pub(super) async fn is_left(&self, app: &App) {
         let mut changes = self.changed.subscribe();
         let patience = Duration::from_secs(app.config.containers.unattended_secs.into());
         loop {
@@ -315,7 +349,7 @@ impl Session {
         }
     }
 
-    fn finish(&self, ended: Ended) {
+    pub(super) fn finish(&self, ended: Ended) {
         let mut shared = self.held();
         shared.ended.get_or_insert(ended);
         if shared.attached.is_none() {
@@ -331,6 +365,17 @@ impl Session {
 
     fn held(&self) -> MutexGuard<'_, Shared> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits until the right by which a session goes on has ended.
+pub(super) async fn right_of(app: &App, mut callers: watch::Receiver<Caller>) {
+    loop {
+        let caller = callers.borrow_and_update().clone();
+        tokio::select! {
+            () = right_ends(app, &caller) => return,
+            changed = callers.changed() => if changed.is_err() { return },
+        }
     }
 }
 
@@ -422,6 +467,7 @@ impl Attachment {
                 self.at += bytes;
                 Some(Part::Lost(bytes))
             }
+            Next::Nothing if shared.left => Some(Part::Left),
             Next::Nothing => shared.ended.map(Part::Ended),
         }
     }
@@ -484,7 +530,10 @@ impl Hands {
     /// As the supervisor's.
     pub async fn signal(&self, app: &App, signal: i32) -> Result<()> {
         let Facts { container, number, .. } = &self.session.facts;
-        Ok(app.runtime.exec_signal(container, *number, signal).await?)
+        match *number {
+            FIRST => Ok(app.runtime.container_signal(container, signal).await?),
+            number => Ok(app.runtime.exec_signal(container, number, signal).await?),
+        }
     }
 
     async fn give(&self, input: Input) {
