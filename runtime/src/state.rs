@@ -206,7 +206,7 @@ impl Record {
 
     /// Its cgroup.
     pub fn cgroup(&self) -> Result<Cgroup, Failure> {
-        Ok(Cgroup::at(&Hierarchy::detect()?, &self.cgroup)?)
+        Ok(Cgroup::made_at(Hierarchy::detect_all()?, &self.cgroup)?)
     }
 }
 

@@ -7,6 +7,7 @@
 #![expect(unreachable_pub, reason = "a test binary has no outside")]
 
 mod case;
+mod cgroups;
 mod config;
 mod engines;
 mod runtime;

@@ -1,4 +1,5 @@
-//! Which device nodes a container may open: an allow-list, everything else is denied.
+//! Which device nodes a container may open: a list of exceptions from a rule for all, which is to deny
+//! wherever a configuration does not say otherwise.
 //!
 //! v1 has a controller for it; on v2 it is a fixed eBPF program of type `cgroup_device`, assembled
 //! here, one comparison after the other, without maps or helpers (bpf(2)). Both give the same
@@ -30,7 +31,7 @@ pub struct DeviceAccess {
     pub mknod: bool,
 }
 
-/// One entry of the allow-list; a number left out stands for every number.
+/// One exception; a number left out stands for every number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeviceRule {
     /// The kind.
@@ -39,7 +40,7 @@ pub struct DeviceRule {
     pub major: Option<u16>,
     /// The minor number.
     pub minor: Option<u32>,
-    /// What is allowed.
+    /// What is allowed, or denied.
     pub access: DeviceAccess,
 }
 
@@ -49,6 +50,16 @@ impl DeviceRule {
         let access = DeviceAccess { read: true, write: true, mknod: false };
         Self { kind: DeviceKind::Character, major: Some(major), minor, access }
     }
+}
+
+/// A rule for every device, and the exceptions from it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fence {
+    /// Whether what no exception names is allowed.
+    pub open: bool,
+    /// What is allowed in a closed fence, or denied in an open one. An access is an exception in a closed
+    /// fence when one of them has all of it, in an open one when one has any of it, as v1 has it.
+    pub exceptions: Vec<DeviceRule>,
 }
 
 /// The devices of every container: null, zero, full, random, urandom, tty, ptmx and all of devpts.
@@ -63,9 +74,17 @@ pub const CONTAINER_DEVICES: [DeviceRule; 8] = [
     DeviceRule::character(136, None),
 ];
 
+/// mknod, read and write, as the kernel numbers them.
+const ALL_ACCESS: i32 = 7;
+
 impl Cgroup {
     /// Denies every device but those of `allowed`. For a new cgroup, before a process is in it.
     pub fn restrict_devices(&self, allowed: &[DeviceRule]) -> Result<(), Error> {
+        self.fence_devices(&Fence { open: false, exceptions: allowed.to_vec() })
+    }
+
+    /// Sets up a fence. For a new cgroup, before a process is in it.
+    pub fn fence_devices(&self, fence: &Fence) -> Result<(), Error> {
         match &self.hierarchy {
             Hierarchy::V2 { root } => {
                 let path = self.below(root);
@@ -78,17 +97,21 @@ impl Cgroup {
                         source: errno.into(),
                     }
                 };
-                let program =
-                    bpf::load_device_program(&program(allowed)).map_err(failed("load"))?;
+                let program = bpf::load_device_program(&program(fence)).map_err(failed("load"))?;
                 bpf::attach_device_program(directory.as_fd(), program.as_fd())
                     .map_err(failed("attach"))
             }
             Hierarchy::V1 { .. } => {
                 let missing = || Error::Layout("the devices controller is not mounted".to_owned());
                 let directory = self.directory(Controller::Devices).ok_or_else(missing)?;
-                files::write(&directory.join("devices.deny"), "a")?;
-                let file = directory.join("devices.allow");
-                allowed.iter().try_for_each(|rule| files::write(&file, &v1_line(rule)))
+                let (deny, allow) =
+                    (directory.join("devices.deny"), directory.join("devices.allow"));
+                let (all, exception) = if fence.open { (allow, deny) } else { (deny, allow) };
+                files::write(&all, "a")?;
+                fence
+                    .exceptions
+                    .iter()
+                    .try_for_each(|rule| files::write(&exception, &v1_line(rule)))
             }
         }
     }
@@ -112,12 +135,13 @@ fn v1_line(rule: &DeviceRule) -> String {
     line
 }
 
-/// The program: 1 (allow) as soon as a rule covers all that is asked for, 0 (deny) at the end.
+/// The program: the exception's answer (1 allows, 0 denies) as soon as one of them matches, and the
+/// fence's own at the end.
 ///
 /// Its context is `struct bpf_cgroup_dev_ctx {u32 access_type, major, minor}`, with the kind of node
 /// in the lower half of `access_type` (1 block, 2 character) and the access in the upper (1 mknod,
 /// 2 read, 4 write).
-fn program(allowed: &[DeviceRule]) -> Vec<Instruction> {
+fn program(fence: &Fence) -> Vec<Instruction> {
     use bpf::{R0, R1, R2, R3, R4, R5};
     let mut code = vec![
         Instruction::load_word(R2, R1, 0),
@@ -127,13 +151,13 @@ fn program(allowed: &[DeviceRule]) -> Vec<Instruction> {
         Instruction::and(R3, 0xffff),
         Instruction::shift_right(R2, 16),
     ];
-    for rule in allowed {
+    for rule in &fence.exceptions {
         let kind = match rule.kind {
             DeviceKind::Block => 1,
             DeviceKind::Character => 2,
         };
         let DeviceAccess { read, write, mknod } = rule.access;
-        let refused = i32::from(!mknod) | i32::from(!read) << 1 | i32::from(!write) << 2;
+        let named = i32::from(mknod) | i32::from(read) << 1 | i32::from(write) << 2;
         let mut tests = vec![(R3, kind)];
         // Numbers are below 2^31 in the kernel (12 and 20 bits), so a comparison with an immediate
         // value, which is signed, is exact.
@@ -145,14 +169,15 @@ fn program(allowed: &[DeviceRule]) -> Vec<Instruction> {
             left -= 1;
             code.push(Instruction::jump_unless_equal(register, value, left));
         }
-        code.extend([
-            Instruction::copy(R1, R2),
-            Instruction::and(R1, refused),
-            Instruction::jump_unless_equal(R1, 0, 2),
-            Instruction::set(R0, 1),
-            Instruction::exit(),
-        ]);
+        code.push(Instruction::copy(R1, R2));
+        if fence.open {
+            code.extend([Instruction::and(R1, named), Instruction::jump_if_equal(R1, 0, 2)]);
+        } else {
+            let others = named ^ ALL_ACCESS;
+            code.extend([Instruction::and(R1, others), Instruction::jump_unless_equal(R1, 0, 2)]);
+        }
+        code.extend([Instruction::set(R0, i32::from(!fence.open)), Instruction::exit()]);
     }
-    code.extend([Instruction::set(R0, 0), Instruction::exit()]);
+    code.extend([Instruction::set(R0, i32::from(fence.open)), Instruction::exit()]);
     code
 }

@@ -28,11 +28,21 @@ pub enum Controller {
     Freezer,
     /// No controller: systemd's own tree on v1, in which it tracks its units' processes.
     Systemd,
+    /// Processors and memory nodes.
+    Cpuset,
+    /// Huge pages.
+    Hugetlb,
+    /// Marks on packets (v1 only).
+    NetCls,
+    /// Priorities of packets (v1 only).
+    NetPrio,
+    /// Handles and objects of RDMA devices.
+    Rdma,
 }
 
 impl Controller {
-    /// Every one, in the order in which a process joins them.
-    const ALL: [Self; 8] = [
+    /// Those of every container, in the order in which a process joins them.
+    const OWN: [Self; 8] = [
         Self::Cpu,
         Self::Cpuacct,
         Self::Memory,
@@ -42,9 +52,11 @@ impl Controller {
         Self::Freezer,
         Self::Systemd,
     ];
+    /// Those that only a configuration of the OCI command line can ask for.
+    const ASKED: [Self; 5] = [Self::Cpuset, Self::Hugetlb, Self::NetCls, Self::NetPrio, Self::Rdma];
 
     /// Its name among a v1 mount's options.
-    fn v1_name(self) -> &'static str {
+    pub(super) fn v1_name(self) -> &'static str {
         match self {
             Self::Cpu => "cpu",
             Self::Cpuacct => "cpuacct",
@@ -54,6 +66,11 @@ impl Controller {
             Self::Devices => "devices",
             Self::Freezer => "freezer",
             Self::Systemd => "name=systemd",
+            Self::Cpuset => "cpuset",
+            Self::Hugetlb => "hugetlb",
+            Self::NetCls => "net_cls",
+            Self::NetPrio => "net_prio",
+            Self::Rdma => "rdma",
         }
     }
 }
@@ -76,13 +93,27 @@ pub enum Hierarchy {
 }
 
 impl Hierarchy {
-    /// Reads the layout from this process's mount table.
+    /// Reads the layout from this process's mount table, with the controllers that every container has.
     pub fn detect() -> Result<Self, Error> {
         Self::parse(&files::read(Path::new("/proc/self/mountinfo"))?)
     }
 
+    /// The same with every controller that a configuration can ask for.
+    pub fn detect_all() -> Result<Self, Error> {
+        Self::parse_all(&files::read(Path::new("/proc/self/mountinfo"))?)
+    }
+
     /// Reads the layout from the text of proc_pid_mountinfo(5).
     pub fn parse(mountinfo: &str) -> Result<Self, Error> {
+        Self::parse_for(mountinfo, &Controller::OWN)
+    }
+
+    /// [`Hierarchy::detect_all`] from a given text.
+    pub fn parse_all(mountinfo: &str) -> Result<Self, Error> {
+        Self::parse_for(mountinfo, &[&Controller::OWN[..], &Controller::ASKED].concat())
+    }
+
+    fn parse_for(mountinfo: &str, wanted: &[Controller]) -> Result<Self, Error> {
         let mut unified = None;
         let mut controllers: Vec<(Controller, PathBuf)> = Vec::new();
         for line in mountinfo.lines() {
@@ -94,7 +125,7 @@ impl Hierarchy {
             match (file_system.first(), file_system.get(2)) {
                 (Some(&"cgroup2"), _) if unified.is_none() => unified = Some(PathBuf::from(point)),
                 (Some(&"cgroup"), Some(options)) => {
-                    for controller in Controller::ALL {
+                    for &controller in wanted {
                         let known = controllers.iter().any(|(found, _)| *found == controller);
                         let here = options.split(',').any(|option| option == controller.v1_name());
                         if here && !known {
@@ -105,7 +136,9 @@ impl Hierarchy {
                 _ => {}
             }
         }
-        let on_v1 = controllers.iter().any(|(found, _)| *found != Controller::Systemd);
+        // A tree for net_cls alone, as some programs mount beside v2, does not make a host one of v1.
+        let makes_v1 = |found| Controller::OWN.contains(&found) && found != Controller::Systemd;
+        let on_v1 = controllers.iter().any(|(found, _)| makes_v1(*found));
         match (on_v1, unified) {
             (true, unified) => Ok(Self::V1 { controllers, unified }),
             (false, Some(root)) => Ok(Self::V2 { root }),
@@ -155,6 +188,37 @@ impl Hierarchy {
     }
 }
 
+impl Hierarchy {
+    /// This layout without the v1 trees of controllers to be asked for in which `path` was not made: they
+    /// were mounted later than the cgroup was made.
+    pub(super) fn only_made(mut self, path: &str) -> Self {
+        if let Self::V1 { controllers, .. } = &mut self {
+            controllers.retain(|(controller, root)| {
+                Controller::OWN.contains(controller) || root.join(&path[1..]).is_dir()
+            });
+        }
+        self
+    }
+}
+
+/// Makes `path` and what is above it in the v1 tree of cpusets, where a new cgroup has no processors and
+/// no memory and therefore takes no process: it is given those of the level above (cgroup-v1/cpusets.rst).
+pub fn create_cpuset(root: &Path, path: &str) -> Result<(), Error> {
+    let mut directory = root.to_owned();
+    for part in path[1..].split('/') {
+        let above = directory.clone();
+        directory.push(part);
+        files::make_directory(&directory)?;
+        for name in ["cpuset.cpus", "cpuset.mems"] {
+            let file = directory.join(name);
+            if files::read(&file)?.is_empty() {
+                files::write(&file, &files::read(&above.join(name))?)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Makes `path` and what is above it in one v1 tree.
 pub fn create_v1(root: &Path, path: &str) -> Result<(), Error> {
     let mut directory = root.to_owned();
@@ -174,6 +238,26 @@ pub fn create_v2(root: &Path, path: &str) -> Result<(), Error> {
         files::make_directory(&directory)?;
     }
     Ok(())
+}
+
+/// Enables one more controller for a v2 cgroup, from the root down; says whether the cgroup has it then.
+pub fn enable(root: &Path, path: &str, controller: &str) -> Result<bool, Error> {
+    let mut directory = root.to_owned();
+    for part in path[1..].split('/') {
+        if !lists(&directory.join("cgroup.controllers"), controller)? {
+            return Ok(false);
+        }
+        let control = directory.join("cgroup.subtree_control");
+        if !lists(&control, controller)? {
+            files::write(&control, &format!("+{controller}"))?;
+        }
+        directory.push(part);
+    }
+    lists(&directory.join("cgroup.controllers"), controller)
+}
+
+fn lists(file: &Path, controller: &str) -> Result<bool, Error> {
+    Ok(files::read(file)?.split(' ').any(|word| word == controller))
 }
 
 /// Lets the children of a v2 cgroup have every controller that it has itself. A controller that the

@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 
 use berth_runtime::record::LimitState;
 use berth_runtime::wire::Limits;
-use oci_spec::runtime::LinuxResources;
 
 use super::{Cgroup, Controller, Error, Hierarchy, files};
 
@@ -57,38 +56,6 @@ impl From<&Limits> for Settings {
             swap_bytes: Some(limits.swap_bytes),
             pids: Some(u64::from(limits.pids)),
         }
-    }
-}
-
-impl Settings {
-    /// The limits of an OCI configuration (runtime-spec, config-linux.md, "Control groups"). Numbers
-    /// below zero mean "no limit" there and are left alone; what is not among [`Settings`] is ignored.
-    pub fn from_oci(resources: &LinuxResources) -> Result<Self, Error> {
-        let positive = |number: i64| u64::try_from(number).ok();
-        let mut settings = Self::default();
-        if let Some(cpu) = resources.cpu() {
-            let period_us = cpu.period().unwrap_or(CPU_PERIOD_US);
-            let quota = cpu.quota().and_then(positive).filter(|quota_us| *quota_us > 0);
-            settings.cpu = quota.map(|quota_us| CpuQuota { quota_us, period_us });
-            // The inverse of what v1 is given; the smallest shares are the smallest weight.
-            let weight = |shares: u64| (shares * 100 / NEUTRAL_SHARES).clamp(1, 10_000);
-            settings.cpu_weight = cpu.shares().filter(|shares| *shares > 0).map(weight);
-        }
-        if let Some(memory) = resources.memory() {
-            settings.memory_bytes = memory.limit().and_then(positive);
-            // OCI counts memory and swap together, as v1 does.
-            if let Some(total) = memory.swap().and_then(positive) {
-                let memory_bytes = settings.memory_bytes.filter(|bytes| *bytes <= total);
-                let Some(memory_bytes) = memory_bytes else {
-                    let text = "linux.resources.memory.swap needs a limit that is not above it";
-                    return Err(Error::Invalid(text.to_owned()));
-                };
-                settings.swap_bytes = Some(total - memory_bytes);
-            }
-        }
-        settings.pids = resources.pids().as_ref().and_then(|pids| positive(pids.limit()));
-        settings.pids = settings.pids.filter(|pids| *pids > 0);
-        Ok(settings)
     }
 }
 

@@ -13,19 +13,21 @@ mod devices;
 mod files;
 mod hierarchy;
 mod limits;
+mod resources;
 mod scope;
 mod state;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-use berth_runtime::record::{CgroupPaths, Failure, FailureClass};
+use berth_runtime::record::{CgroupPaths, CgroupVersion, Failure, FailureClass};
 
 use crate::launch::CgroupEntry;
 
-pub use devices::{CONTAINER_DEVICES, DeviceAccess, DeviceKind, DeviceRule};
+pub use devices::{CONTAINER_DEVICES, DeviceAccess, DeviceKind, DeviceRule, Fence};
 pub use hierarchy::{Controller, Hierarchy};
 pub use limits::{CpuQuota, Settings};
+pub use resources::{Before, fence};
 pub use scope::{Found, Scope};
 
 /// Tries to remove a directory at most, a millisecond and more apart: the kernel answers EBUSY until
@@ -83,6 +85,24 @@ pub enum Error {
         #[source]
         source: Box<Error>,
     },
+    /// A resource of a configuration that the kernel refused.
+    #[error("linux.resources.{field}: {asked} is refused")]
+    Resource {
+        field: String,
+        asked: String,
+        #[source]
+        source: Box<Error>,
+    },
+    /// A resource of a configuration that nothing here can hold.
+    #[error("linux.resources.{field}: {asked} cannot be held: {reason}")]
+    Lacking { field: String, asked: String, reason: String },
+    /// A change of several resources of which one was refused.
+    #[error("nothing is changed: {count} values set before the refused one are put back")]
+    PutBack {
+        count: usize,
+        #[source]
+        source: Box<Error>,
+    },
     /// Something did not happen in time.
     #[error("wait for {what} of {path}: not within {millis} ms")]
     Timeout { path: PathBuf, what: &'static str, millis: u64 },
@@ -99,11 +119,19 @@ pub enum Error {
     Invalid(String),
 }
 
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        let (class, code) = match &error {
+impl Error {
+    /// What the caller may do, and the failure's identifier.
+    fn class(&self) -> (FailureClass, &'static str) {
+        match self {
             Error::MemoryInUse { .. } => (FailureClass::Conflict, "limits.memory-in-use"),
             Error::Invalid(_) | Error::BadPath(_) => (FailureClass::Invalid, "limits.invalid"),
+            Error::Lacking { .. } => (FailureClass::Unavailable, "limits.not-held"),
+            Error::Resource { source, .. } | Error::PutBack { source, .. } => match &**source {
+                Error::Write { source, .. } if source.raw_os_error() != Some(libc::ENOENT) => {
+                    (FailureClass::Invalid, "limits.invalid")
+                }
+                other => other.class(),
+            },
             Error::Layout(_) => (FailureClass::Unavailable, "cgroup.layout"),
             Error::Timeout { .. } => (FailureClass::Unavailable, "cgroup.timeout"),
             Error::Write { source, .. } if source.raw_os_error() == Some(libc::ENOENT) => {
@@ -113,7 +141,13 @@ impl From<Error> for Failure {
                 (FailureClass::Exhausted, "cgroup.exhausted")
             }
             _ => (FailureClass::Broken, "cgroup.broken"),
-        };
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let (class, code) = error.class();
         let mut message = error.to_string();
         let mut cause = std::error::Error::source(&error);
         while let Some(inner) = cause {
@@ -142,6 +176,12 @@ impl Cgroup {
         Ok(Self { hierarchy: hierarchy.clone(), path: path.to_owned() })
     }
 
+    /// A cgroup that was made earlier: in each v1 tree that was mounted then.
+    pub fn made_at(hierarchy: Hierarchy, path: &str) -> Result<Self, Error> {
+        let cgroup = Self::at(&hierarchy, path)?;
+        Ok(Self { hierarchy: hierarchy.only_made(path), ..cgroup })
+    }
+
     /// A cgroup below this one.
     pub fn child(&self, name: &str) -> Result<Self, Error> {
         Self::at(&self.hierarchy, &format!("{}/{name}", self.path))
@@ -158,8 +198,13 @@ impl Cgroup {
         match &self.hierarchy {
             Hierarchy::V2 { root } => hierarchy::create_v2(root, &self.path),
             Hierarchy::V1 { .. } => {
+                let cpusets = self.hierarchy.root_of(Controller::Cpuset);
                 for (root, _) in self.hierarchy.roots() {
-                    hierarchy::create_v1(root, &self.path)?;
+                    if cpusets == Some(root) {
+                        hierarchy::create_cpuset(root, &self.path)?;
+                    } else {
+                        hierarchy::create_v1(root, &self.path)?;
+                    }
                 }
                 Ok(())
             }
@@ -245,8 +290,13 @@ impl Cgroup {
         self.hierarchy.roots().into_iter().map(|(root, _)| self.below(root)).collect()
     }
 
+    /// Its layout.
+    pub fn version(&self) -> CgroupVersion {
+        self.hierarchy.version()
+    }
+
     /// The directory that holds a controller's files.
-    fn directory(&self, controller: Controller) -> Option<PathBuf> {
+    pub fn directory(&self, controller: Controller) -> Option<PathBuf> {
         self.hierarchy.root_of(controller).map(|root| self.below(root))
     }
 

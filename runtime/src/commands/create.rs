@@ -6,17 +6,15 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use berth_runtime::record::{Failure, FailureClass};
+use berth_runtime::record::Failure;
 use lexopt::Arg::{Long, Short, Value};
 use lexopt::ValueExt;
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket,
 };
-use oci_spec::runtime::{LinuxDeviceType, LinuxResources, Spec};
+use oci_spec::runtime::Spec;
 
-use crate::cgroup::{
-    CONTAINER_DEVICES, Cgroup, DeviceAccess, DeviceKind, DeviceRule, Hierarchy, Settings,
-};
+use crate::cgroup::{Before, Cgroup, Hierarchy, fence};
 use crate::commands::console::{Console, Kept, activation_sockets};
 use crate::commands::foreground::{Session, block_forwarded_signals, wait};
 use crate::commands::{Global, bad_usage, missing_id, usage};
@@ -131,7 +129,7 @@ fn build(
     let detached = options.detach || gate == Gate::Socket;
     let console = Console::choose(process.map_err(from_spec)?, socket.as_deref(), detached)?;
     place.create()?;
-    let cgroup = Hierarchy::detect().and_then(|hierarchy| Cgroup::at(&hierarchy, &path));
+    let cgroup = Hierarchy::detect_all().and_then(|hierarchy| Cgroup::at(&hierarchy, &path));
     let built = cgroup.map_err(Failure::from).and_then(|cgroup| {
         let new = !cgroup.exists();
         let built = build_in(&place, &spec, &bundle, id, (&cgroup, gate), options.kept);
@@ -170,18 +168,13 @@ fn build_in(
     (cgroup, gate): (&Cgroup, Gate),
     kept: Kept,
 ) -> Result<Created, Failure> {
+    let before = if cgroup.exists() { Before::InForce } else { Before::New };
     cgroup.create()?;
     let linux = spec.linux().as_ref();
     let resources = linux.and_then(|linux| linux.resources().as_ref());
-    cgroup.restrict_devices(&device_rules(resources).map_err(from_spec)?)?;
+    cgroup.fence_devices(&fence(resources)?)?;
     if let Some(resources) = resources {
-        check_resources(resources).map_err(from_spec)?;
-        for limit in cgroup.apply(&Settings::from_oci(resources)?)? {
-            if !limit.held {
-                let text = format!("linux.resources: {} is not held: {}", limit.name, limit.reason);
-                return Err(Failure::new(FailureClass::Unavailable, "limits.not-held", text));
-            }
-        }
+        cgroup.set_resources(resources, before)?;
     }
     let root = spec.root().as_ref().map(|root| bundle.join(root.path())).unwrap_or_default();
     let listener = match gate {
@@ -262,71 +255,4 @@ fn cgroup_path(spec: &Spec, id: &str) -> Result<String, SpecError> {
         None if path.is_empty() => format!("/berth-oci/{id}"),
         None => format!("/berth-oci/{path}"),
     })
-}
-
-/// Limits that no cgroup of ours holds are errors, not wishes.
-fn check_resources(resources: &LinuxResources) -> Result<(), SpecError> {
-    let memory = resources.memory().as_ref();
-    let cpu = resources.cpu().as_ref();
-    let named = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
-    let absent = [
-        ("memory.reservation", memory.is_some_and(|memory| memory.reservation().is_some())),
-        ("memory.kernel", memory.is_some_and(|memory| memory.kernel().is_some())),
-        ("memory.kernelTCP", memory.is_some_and(|memory| memory.kernel_tcp().is_some())),
-        ("memory.swappiness", memory.is_some_and(|memory| memory.swappiness().is_some())),
-        (
-            "memory.disableOOMKiller",
-            memory.is_some_and(|memory| memory.disable_oom_killer() == Some(true)),
-        ),
-        ("cpu.realtimeRuntime", cpu.is_some_and(|cpu| cpu.realtime_runtime().is_some())),
-        ("cpu.realtimePeriod", cpu.is_some_and(|cpu| cpu.realtime_period().is_some())),
-        ("cpu.cpus", cpu.is_some_and(|cpu| named(cpu.cpus()))),
-        ("cpu.mems", cpu.is_some_and(|cpu| named(cpu.mems()))),
-        ("cpu.idle", cpu.is_some_and(|cpu| cpu.idle().is_some_and(|idle| idle != 0))),
-        ("cpu.burst", cpu.is_some_and(|cpu| cpu.burst().is_some())),
-        ("blockIO", resources.block_io().is_some()),
-        ("hugepageLimits", resources.hugepage_limits().as_ref().is_some_and(|l| !l.is_empty())),
-        ("network", resources.network().is_some()),
-        ("rdma", resources.rdma().as_ref().is_some_and(|map| !map.is_empty())),
-        ("unified", resources.unified().as_ref().is_some_and(|map| !map.is_empty())),
-    ];
-    match absent.iter().find(|(_, present)| *present) {
-        Some((field, _)) => Err(unsupported(format!("linux.resources.{field}"), "set")),
-        None => Ok(()),
-    }
-}
-
-/// The devices of every container, and those that the configuration allows besides. A first rule that
-/// denies all is what holds anyway; other denials are not supported.
-fn device_rules(resources: Option<&LinuxResources>) -> Result<Vec<DeviceRule>, SpecError> {
-    let mut rules = Vec::from(CONTAINER_DEVICES);
-    let listed = resources.and_then(|resources| resources.devices().as_deref());
-    for (index, device) in listed.unwrap_or_default().iter().enumerate() {
-        let field = format!("linux.resources.devices[{index}]");
-        let all = matches!(device.typ(), None | Some(LinuxDeviceType::A));
-        match (device.allow(), all) {
-            (false, true) if index == 0 && device.major().is_none() => continue,
-            (false, _) => return Err(unsupported(field, "a denial after the first rule")),
-            (true, true) => return Err(unsupported(field, "allowing every device")),
-            (true, false) => {}
-        }
-        let kind = match device.typ() {
-            Some(LinuxDeviceType::B) => DeviceKind::Block,
-            Some(LinuxDeviceType::C | LinuxDeviceType::U) => DeviceKind::Character,
-            _ => return Err(unsupported(field, "a device of this type")),
-        };
-        let major = device.major().filter(|number| *number >= 0).map(u16::try_from).transpose();
-        let minor = device.minor().filter(|number| *number >= 0).map(u32::try_from).transpose();
-        let (Ok(major), Ok(minor)) = (major, minor) else {
-            return Err(invalid(field, "a number that no device has"));
-        };
-        let letters = device.access().as_deref().unwrap_or("rwm");
-        let access = DeviceAccess {
-            read: letters.contains('r'),
-            write: letters.contains('w'),
-            mknod: letters.contains('m'),
-        };
-        rules.push(DeviceRule { kind, major, minor, access });
-    }
-    Ok(rules)
 }

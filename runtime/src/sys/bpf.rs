@@ -76,6 +76,11 @@ impl Instruction {
         Self::new(0x55, register, R0, skipped, value)
     }
 
+    /// Skips the next `skipped` instructions if `register == value` (BPF_JMP | BPF_JEQ | BPF_K).
+    pub const fn jump_if_equal(register: Register, value: i32, skipped: i16) -> Self {
+        Self::new(0x15, register, R0, skipped, value)
+    }
+
     /// Ends the program; the answer is in [`R0`] (BPF_JMP | BPF_EXIT).
     pub const fn exit() -> Self {
         Self::new(0x95, R0, R0, 0, 0)

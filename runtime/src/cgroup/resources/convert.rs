@@ -1,0 +1,47 @@
+//! v1's numbers, in which a configuration is written, as v2 has them: runc's conversions.
+
+/// v1's largest `cpu.shares`.
+const SHARES_MAX: u32 = 262_144;
+/// v2's largest weight.
+const WEIGHT_MAX: u32 = 10_000;
+
+/// `cpu.weight` (1 to 10000, 100 is neutral) for `cpu.shares` (2 to 262144, 1024 is neutral): the quadratic
+/// curve over logarithms that meets both ends and the neutral values, rounded up. Beyond the ends it is the end.
+pub(super) fn cpu_weight(shares: u64) -> u32 {
+    let shares = u32::try_from(shares).unwrap_or(SHARES_MAX);
+    match shares {
+        0..=2 => 1,
+        SHARES_MAX.. => WEIGHT_MAX,
+        _ => {
+            let log = f64::from(shares).log2();
+            let exact = 10_f64.powf((log * log + 125.0 * log) / 612.0 - 7.0 / 34.0);
+            let below = |weight: &u32| f64::from(*weight) < exact;
+            let weights: Vec<u32> = (1..=WEIGHT_MAX).collect();
+            weights.get(weights.partition_point(below)).copied().unwrap_or(WEIGHT_MAX)
+        }
+    }
+}
+
+/// `io.weight` (1 to 10000) for `blkio.weight` (10 to 1000), a straight line.
+pub(super) fn io_weight(weight: u16) -> u32 {
+    1 + (u32::from(weight).saturating_sub(10)) * 9999 / 990
+}
+
+/// Swap alone, of which v2 keeps count, for v1's memory and swap together; -1 is no limit.
+pub(super) fn swap_alone(total: i64, memory: i64) -> Option<i64> {
+    match (total, memory) {
+        (-1, _) => Some(-1),
+        (total, memory) if memory > 0 && memory <= total => Some(total - memory),
+        _ => None,
+    }
+}
+
+/// The bytes of a huge page of a size such as `2MB`; 1 of one that cannot be read.
+pub(super) fn page_bytes(size: &str) -> u64 {
+    let units = [("KB", 10), ("MB", 20), ("GB", 30)];
+    let bytes = units.iter().find_map(|(unit, bits)| {
+        let number: u64 = size.strip_suffix(unit)?.parse().ok()?;
+        number.checked_mul(1 << bits)
+    });
+    bytes.unwrap_or(1).max(1)
+}

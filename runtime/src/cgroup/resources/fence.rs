@@ -1,0 +1,151 @@
+//! `linux.resources.devices`: an ordered list of rules as one rule for all and the exceptions from it, which
+//! is what v1 can hold; v2 is given the same, so that both answer alike.
+
+use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType, LinuxResources};
+
+use crate::cgroup::{CONTAINER_DEVICES, DeviceAccess, DeviceKind, DeviceRule, Error, Fence};
+
+/// Rules of a configuration at most.
+const RULES_MAX: usize = 4096;
+
+/// What the rules of a configuration come to. Nothing is allowed to begin with; the devices that every
+/// container has to have ("Default Devices") are allowed whatever the rules say.
+pub fn fence(resources: Option<&LinuxResources>) -> Result<Fence, Error> {
+    let mut fence = Fence { open: false, exceptions: Vec::new() };
+    let rules = resources.and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
+    if rules.len() > RULES_MAX {
+        return Err(invalid("", format!("{} rules are more than {RULES_MAX}", rules.len())));
+    }
+    for (index, rule) in rules.iter().enumerate() {
+        let field = format!("[{index}]");
+        let (kinds, one) = read(rule, &field)?;
+        let all = one.major.is_none() && one.minor.is_none() && !one.access.lacks_any();
+        if kinds.len() == 2 && all {
+            fence = Fence { open: rule.allow(), exceptions: Vec::new() };
+            continue;
+        }
+        for &kind in kinds {
+            apply(&mut fence, rule.allow(), DeviceRule { kind, ..one }, &field)?;
+        }
+    }
+    for one in CONTAINER_DEVICES {
+        apply(&mut fence, true, one, "").map_err(|_| {
+            let numbers = (one.major.unwrap_or_default(), one.minor);
+            let (major, minor) = (numbers.0, numbers.1.map_or("*".to_owned(), |n| n.to_string()));
+            let text = format!(
+                ": a rule denies c {major}:{minor}, which every container has, along with others"
+            );
+            invalid("", text)
+        })?;
+    }
+    Ok(fence)
+}
+
+/// The kinds of node that a rule is for, and the rule (of the first of them).
+fn read(
+    rule: &LinuxDeviceCgroup,
+    field: &str,
+) -> Result<(&'static [DeviceKind], DeviceRule), Error> {
+    let kinds: &[DeviceKind] = match rule.typ() {
+        None | Some(LinuxDeviceType::A) => &[DeviceKind::Character, DeviceKind::Block],
+        Some(LinuxDeviceType::B) => &[DeviceKind::Block],
+        Some(LinuxDeviceType::C | LinuxDeviceType::U) => &[DeviceKind::Character],
+        Some(other) => {
+            let text = format!(".type: {:?} is no kind of device with numbers", other.as_str());
+            return Err(invalid(field, text));
+        }
+    };
+    // -1 is "every number" to runc and to those who write for it.
+    let major = rule.major().filter(|number| *number != -1).map(u16::try_from).transpose();
+    let minor = rule.minor().filter(|number| *number != -1).map(u32::try_from).transpose();
+    let fits = major.is_ok_and(|major| major.is_none_or(|major| major < 1 << 12))
+        && minor.is_ok_and(|minor| minor.is_none_or(|minor| minor < 1 << 20));
+    let (Ok(major), Ok(minor), true) = (major, minor, fits) else {
+        let number = |number: Option<i64>| number.unwrap_or(-1);
+        let text = format!(": {}:{} is no device", number(rule.major()), number(rule.minor()));
+        return Err(invalid(field, text));
+    };
+    let letters = rule.access().as_deref().unwrap_or("rwm");
+    if letters.is_empty() || !letters.bytes().all(|letter| b"rwm".contains(&letter)) {
+        return Err(invalid(
+            field,
+            format!(".access: {letters:?} is not of the letters r, w and m"),
+        ));
+    }
+    let access = DeviceAccess {
+        read: letters.contains('r'),
+        write: letters.contains('w'),
+        mknod: letters.contains('m'),
+    };
+    Ok((kinds, DeviceRule { kind: kinds[0], major, minor, access }))
+}
+
+/// One rule more: an exception, or the end of exceptions made before.
+fn apply(fence: &mut Fence, allow: bool, one: DeviceRule, field: &str) -> Result<(), Error> {
+    if allow != fence.open {
+        let same = |known: &&mut DeviceRule| DeviceRule { access: one.access, ..**known } == one;
+        match fence.exceptions.iter_mut().find(same) {
+            Some(known) => known.access = known.access.or(one.access),
+            None => fence.exceptions.push(one),
+        }
+        return Ok(());
+    }
+    for known in &mut fence.exceptions {
+        if !overlap(known.major, one.major) || !overlap(known.minor, one.minor) {
+            continue;
+        }
+        if known.kind != one.kind || !known.access.has_any(one.access) {
+            continue;
+        }
+        let covered = covers(one.major, known.major) && covers(one.minor, known.minor);
+        if !covered {
+            let text = ": it takes back a part of what a rule before it says, which the kernel cannot hold";
+            return Err(invalid(field, text.to_owned()));
+        }
+        known.access = known.access.without(one.access);
+    }
+    fence.exceptions.retain(|known| known.access.is_any());
+    Ok(())
+}
+
+fn overlap<T: PartialEq>(one: Option<T>, other: Option<T>) -> bool {
+    one.is_none() || other.is_none() || one == other
+}
+
+fn covers<T: PartialEq>(wide: Option<T>, narrow: Option<T>) -> bool {
+    wide.is_none() || wide == narrow
+}
+
+impl DeviceAccess {
+    fn is_any(self) -> bool {
+        self.read || self.write || self.mknod
+    }
+
+    fn lacks_any(self) -> bool {
+        !(self.read && self.write && self.mknod)
+    }
+
+    fn or(self, other: Self) -> Self {
+        Self {
+            read: self.read || other.read,
+            write: self.write || other.write,
+            mknod: self.mknod || other.mknod,
+        }
+    }
+
+    fn without(self, other: Self) -> Self {
+        Self {
+            read: self.read && !other.read,
+            write: self.write && !other.write,
+            mknod: self.mknod && !other.mknod,
+        }
+    }
+
+    fn has_any(self, other: Self) -> bool {
+        self.without(other) != self
+    }
+}
+
+fn invalid(field: &str, text: String) -> Error {
+    Error::Invalid(format!("linux.resources.devices{field}{text}"))
+}
