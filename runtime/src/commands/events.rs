@@ -1,14 +1,10 @@
-//! `events`: what a container uses, and when it lacks memory, as lines of JSON in the shape that engines
-//! read of runc. What a hierarchy does not count is left out.
+//! `events`: what a container uses (`stats`), and when it lacks memory, as lines of JSON.
 
-use std::collections::BTreeMap;
-use std::fs;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use berth_runtime::record::{CgroupPaths, CgroupVersion, Failure, Status};
+use berth_runtime::record::{Failure, Status};
 use lexopt::Arg::{Long, Value};
 use lexopt::ValueExt;
 use nix::errno::Errno;
@@ -17,14 +13,13 @@ use serde_json::{Value as Json, json};
 
 use crate::commands::create::absolute;
 use crate::commands::lifecycle::expect;
+use crate::commands::stats::stats;
 use crate::commands::{Global, bad_usage, missing_id, print, usage};
 use crate::failure::system;
 use crate::state::Place;
 
 /// Seconds between two looks, unless `--interval` says otherwise; runc's own.
 const INTERVAL_SECS: u64 = 5;
-/// Nanoseconds of one tick of `cpuacct.stat` (`USER_HZ` is 100 on every Linux).
-const TICK_NS: u64 = 10_000_000;
 
 /// `events`: with `--stats` once, else until the container ends.
 pub fn events(mut parser: lexopt::Parser, global: &Global) -> Result<ExitCode, Failure> {
@@ -50,9 +45,8 @@ pub fn events(mut parser: lexopt::Parser, global: &Global) -> Result<ExitCode, F
     let record = place.read()?;
     expect(&record, &place, &[Status::Running, Status::Created, Status::Paused])?;
     let cgroup = record.cgroup()?;
-    let paths = cgroup.paths();
     if once {
-        line(&record.id, "stats", Some(stats(&paths)))?;
+        line(&record.id, "stats", Some(stats(&cgroup)))?;
         return Ok(ExitCode::SUCCESS);
     }
     let init = record.open()?;
@@ -61,7 +55,7 @@ pub fn events(mut parser: lexopt::Parser, global: &Global) -> Result<ExitCode, F
     let mut next = Instant::now();
     loop {
         if next <= Instant::now() {
-            line(&record.id, "stats", Some(stats(&paths)))?;
+            line(&record.id, "stats", Some(stats(&cgroup)))?;
             next += interval;
         }
         let left = next.saturating_duration_since(Instant::now()).as_millis();
@@ -96,148 +90,4 @@ fn line(id: &str, kind: &str, data: Option<Json>) -> Result<(), Failure> {
         None => json!({ "type": kind, "id": id }),
     };
     print(&format!("{event}\n"))
-}
-
-fn stats(paths: &CgroupPaths) -> Json {
-    let (cpu, memory, block) = match paths.version {
-        CgroupVersion::V1 => (cpu_v1(paths), memory_v1(paths), block_v1(paths)),
-        CgroupVersion::V2 => (cpu_v2(paths), memory_v2(paths), block_v2(paths)),
-    };
-    let pids = Path::new(&paths.pids);
-    let mut counted = json!({ "current": number(&pids.join("pids.current")).unwrap_or_default() });
-    // runc leaves "no limit" out.
-    if let Some(limit) = number(&pids.join("pids.max")) {
-        counted["limit"] = limit.into();
-    }
-    json!({
-        "cpu": cpu, "memory": memory, "pids": counted, "blkio": block, "cpuset": {}, "hugetlb": {},
-        "intel_rdt": {}, "network_interfaces": null,
-    })
-}
-
-fn cpu_v1(paths: &CgroupPaths) -> Json {
-    let account = Path::new(&paths.cpuacct);
-    let text = fs::read_to_string(account.join("cpuacct.usage_percpu")).unwrap_or_default();
-    let each: Vec<u64> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-    let ticks = keyed(&account.join("cpuacct.stat"));
-    let throttling = keyed(&Path::new(&paths.cpu).join("cpu.stat"));
-    let ticks = |name: &str| ticks.get(name).copied().unwrap_or_default() * TICK_NS;
-    json!({
-        "usage": {
-            "total": number(&account.join("cpuacct.usage")).unwrap_or_default(),
-            "percpu": each, "kernel": ticks("system"), "user": ticks("user"),
-        },
-        "throttling": throttled(&throttling, throttling.get("throttled_time").copied()),
-    })
-}
-
-fn cpu_v2(paths: &CgroupPaths) -> Json {
-    let stat = keyed(&Path::new(&paths.cpu).join("cpu.stat"));
-    let time = |name: &str| stat.get(name).copied().unwrap_or_default() * 1000;
-    let throttled_ns = stat.get("throttled_usec").map(|time| time * 1000);
-    json!({
-        "usage": { "total": time("usage_usec"), "kernel": time("system_usec"),
-            "user": time("user_usec") },
-        "throttling": throttled(&stat, throttled_ns),
-    })
-}
-
-fn throttled(stat: &BTreeMap<String, u64>, time: Option<u64>) -> Json {
-    let count = |name: &str| stat.get(name).copied().unwrap_or_default();
-    json!({ "periods": count("nr_periods"), "throttledPeriods": count("nr_throttled"),
-        "throttledTime": time.unwrap_or_default() })
-}
-
-fn memory_v1(paths: &CgroupPaths) -> Json {
-    let directory = Path::new(&paths.memory);
-    let counter = |prefix: &str| {
-        let file = |name: &str| number(&directory.join(format!("{prefix}.{name}")));
-        json!({
-            "limit": file("limit_in_bytes").unwrap_or_default(),
-            "usage": file("usage_in_bytes").unwrap_or_default(),
-            "max": file("max_usage_in_bytes").unwrap_or_default(),
-            "failcnt": file("failcnt").unwrap_or_default(),
-        })
-    };
-    let raw = keyed(&directory.join("memory.stat"));
-    json!({
-        "cache": raw.get("cache").copied().unwrap_or_default(),
-        "usage": counter("memory"), "swap": counter("memory.memsw"),
-        "kernel": counter("memory.kmem"), "kernelTCP": counter("memory.kmem.tcp"), "raw": raw,
-    })
-}
-
-fn memory_v2(paths: &CgroupPaths) -> Json {
-    let directory = Path::new(&paths.memory);
-    let counter = |prefix: &str| {
-        let file = |name: &str| number(&directory.join(format!("{prefix}.{name}")));
-        json!({
-            // "No limit" is the largest number, as runc has it.
-            "limit": file("max").unwrap_or(u64::MAX),
-            "usage": file("current").unwrap_or_default(),
-            "max": file("peak").unwrap_or_default(),
-            "failcnt": 0,
-        })
-    };
-    let raw = keyed(&directory.join("memory.stat"));
-    json!({ "cache": raw.get("file").copied().unwrap_or_default(), "usage": counter("memory"),
-        "swap": counter("memory.swap"), "raw": raw })
-}
-
-/// One entry for each device and kind of operation.
-fn block_v1(paths: &CgroupPaths) -> Json {
-    let rows = |name: &str| -> Vec<Json> {
-        let text = fs::read_to_string(Path::new(&paths.io).join(name)).unwrap_or_default();
-        text.lines().filter_map(block_row).collect()
-    };
-    json!({
-        "ioServiceBytesRecursive": rows("blkio.throttle.io_service_bytes_recursive"),
-        "ioServicedRecursive": rows("blkio.throttle.io_serviced_recursive"),
-    })
-}
-
-/// `8:0 Read 4096` (blkio-controller.rst).
-fn block_row(line: &str) -> Option<Json> {
-    let mut words = line.split_whitespace();
-    let (device, kind, value) = (words.next()?, words.next()?, words.next()?);
-    let (major, minor) = device.split_once(':')?;
-    let (major, minor): (u64, u64) = (major.parse().ok()?, minor.parse().ok()?);
-    Some(json!({ "major": major, "minor": minor, "op": kind, "value": value.parse::<u64>().ok()? }))
-}
-
-/// `8:0 rbytes=4096 wbytes=0 rios=1 wios=0 …` (cgroup-v2.rst, "io.stat").
-fn block_v2(paths: &CgroupPaths) -> Json {
-    let path: PathBuf = Path::new(&paths.io).join("io.stat");
-    let text = fs::read_to_string(path).unwrap_or_default();
-    let (mut bytes, mut counts) = (Vec::new(), Vec::new());
-    for line in text.lines() {
-        let Some((device, fields)) = line.split_once(' ') else { continue };
-        for field in fields.split_whitespace() {
-            let Some((name, value)) = field.split_once('=') else { continue };
-            let (list, word) = match name {
-                "rbytes" => (&mut bytes, "Read"),
-                "wbytes" => (&mut bytes, "Write"),
-                "rios" => (&mut counts, "Read"),
-                "wios" => (&mut counts, "Write"),
-                _ => continue,
-            };
-            list.extend(block_row(&format!("{device} {word} {value}")));
-        }
-    }
-    json!({ "ioServiceBytesRecursive": bytes, "ioServicedRecursive": counts })
-}
-
-/// The number that is all of a file; nothing where the file is not or says `max`.
-fn number(path: &Path) -> Option<u64> {
-    fs::read_to_string(path).ok()?.trim().parse().ok()
-}
-
-/// The numbers of a file of `name value` lines.
-fn keyed(path: &Path) -> BTreeMap<String, u64> {
-    let text = fs::read_to_string(path).unwrap_or_default();
-    let row = |line: &str| {
-        let (name, value) = line.split_once(' ')?;
-        Some((name.to_owned(), value.trim().parse().ok()?))
-    };
-    text.lines().filter_map(row).collect()
 }

@@ -10,6 +10,7 @@ mod events;
 mod exec;
 mod foreground;
 mod lifecycle;
+mod stats;
 
 use std::ffi::OsString;
 use std::fs::OpenOptions;
