@@ -21,7 +21,7 @@ use crate::launch::errno_of;
 use crate::sys::process;
 
 /// Bytes of a configuration or record that are read at most.
-const FILE_BYTES_MAX: u64 = 4 << 20;
+pub const FILE_BYTES_MAX: u64 = 4 << 20;
 const ID_BYTES_MAX: usize = 255;
 
 /// The record of one container.
@@ -108,6 +108,15 @@ impl Place {
     }
 
     fn write_json(&self, name: &str, value: &impl Serialize) -> Result<(), Failure> {
+        self.stage(name, value)?.commit()
+    }
+
+    /// Writes a changed configuration beside the one in force, which [`Staged::commit`] replaces.
+    pub fn stage_spec(&self, spec: &Spec) -> Result<Staged, Failure> {
+        self.stage("config.json", spec)
+    }
+
+    fn stage(&self, name: &str, value: &impl Serialize) -> Result<Staged, Failure> {
         let temporary = self.directory.join(format!("{name}.new"));
         let path = self.directory.join(name);
         let bytes = serde_json::to_vec(value)
@@ -115,7 +124,7 @@ impl Place {
         let written = File::create(&temporary).and_then(|mut file| file.write_all(&bytes));
         // No fsync: the directory is on tmpfs, and after a reboot there is no container to remember.
         written.map_err(|error| io("write", &temporary, &error))?;
-        fs::rename(&temporary, &path).map_err(|error| io("rename to", &path, &error))
+        Ok(Staged { temporary, path })
     }
 
     /// Reads the record.
@@ -132,6 +141,27 @@ impl Place {
     /// Reads the configuration that it was created with.
     pub fn read_spec(&self) -> Result<Spec, Failure> {
         read_spec(&self.directory.join("config.json"))
+    }
+}
+
+/// A file that is written and not yet in force.
+#[derive(Debug)]
+pub struct Staged {
+    temporary: PathBuf,
+    path: PathBuf,
+}
+
+impl Staged {
+    /// Puts it in force.
+    pub fn commit(self) -> Result<(), Failure> {
+        fs::rename(&self.temporary, &self.path).map_err(|error| io("rename to", &self.path, &error))
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        // Gone when it was committed; what is left otherwise does no harm.
+        fs::remove_file(&self.temporary).ok();
     }
 }
 

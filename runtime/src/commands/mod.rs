@@ -11,6 +11,7 @@ mod exec;
 mod foreground;
 mod lifecycle;
 mod stats;
+mod update;
 
 use std::ffi::OsString;
 use std::fs::OpenOptions;
@@ -49,6 +50,11 @@ Options of a command may stand before or after the container's id.
       --no-new-privs  --apparmor PROFILE  --ignore-paused  --pid-file FILE  -d
       -t  --console-socket SOCKET (with -d)  --preserve-fds N
   pause ID, resume ID                          freeze and thaw it
+  update [options] ID                          change its resources
+      -r FILE|-  --memory BYTES  --memory-swap BYTES  --memory-reservation BYTES
+      --cpu-quota US  --cpu-period US  --cpu-burst US  --cpu-share N  --cpu-idle 0|1
+      --cpu-rt-runtime US  --cpu-rt-period US  --cpuset-cpus LIST  --cpuset-mems LIST
+      --pids-limit N  --blkio-weight N
   events [--stats] [--interval SECS] ID        its use and lack of memory, as lines of JSON
   list [-q] [-f table|json]                    show all
   ps [-f table|json] ID                        show its processes
@@ -120,6 +126,7 @@ fn command(word: &str, parser: lexopt::Parser, global: &Global) -> Result<ExitCo
         "resume" => lifecycle::resume(parser, global),
         "exec" => exec::exec(parser, global),
         "events" => events::events(parser, global),
+        "update" => update::update(parser, global),
         "checkpoint" | "restore" => {
             let text = format!("{word}: saving and restoring running containers is not here yet");
             Err(bad_usage(text))
