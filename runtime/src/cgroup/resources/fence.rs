@@ -149,3 +149,67 @@ impl DeviceAccess {
 fn invalid(field: &str, text: String) -> Error {
     Error::Invalid(format!("linux.resources.devices{field}{text}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn device_rules_become_one_rule_and_exceptions() {
+        let of = |rules: Value| {
+            let resources = serde_json::from_value(json!({ "devices": rules }));
+            fence(Some(&resources.expect("good resources")))
+        };
+        let lines = |fence: &Fence| -> Vec<String> {
+            let number = |number: Option<u32>| number.map_or("*".to_owned(), |n| n.to_string());
+            let line = |rule: &DeviceRule| {
+                let kind = if rule.kind == DeviceKind::Block { 'b' } else { 'c' };
+                let access =
+                    [(rule.access.read, 'r'), (rule.access.write, 'w'), (rule.access.mknod, 'm')];
+                let access: String =
+                    access.iter().filter(|(has, _)| *has).map(|(_, letter)| letter).collect();
+                format!(
+                    "{kind} {}:{} {access}",
+                    number(rule.major.map(u32::from)),
+                    number(rule.minor)
+                )
+            };
+            fence.exceptions.iter().map(line).collect()
+        };
+        let all = json!({ "allow": true, "access": "rwm" });
+        let none = json!({ "allow": false, "access": "rwm" });
+        let closed = of(json!([none])).expect("a fence");
+        assert_eq!((closed.open, closed.exceptions.len()), (false, 8));
+        assert_eq!(fence(None).expect("a fence"), closed);
+        let open = of(json!([none, all])).expect("a fence");
+        assert_eq!((open.open, open.exceptions.len()), (true, 0));
+        let tape = |allow: bool, access: &str| {
+            json!({ "allow": allow, "type": "c", "major": 9,
+            "minor": 2, "access": access })
+        };
+        let grown = of(json!([none, tape(true, "r"), tape(true, "wm"), tape(false, "m")]));
+        assert_eq!(lines(&grown.expect("a fence"))[0], "c 9:2 rw");
+        let both =
+            of(json!([none, { "allow": true, "major": 7, "access": "r" }])).expect("a fence");
+        assert_eq!(lines(&both)[..2], ["c 7:* r", "b 7:* r"]);
+        let taken = of(json!([all, tape(false, "rw"), { "allow": true, "type": "c", "major": 9,
+            "access": "w" }]));
+        assert_eq!(lines(&taken.expect("a fence")), ["c 9:2 r"]);
+        for (rules, said) in [
+            (json!([{ "allow": true, "type": "c", "major": 4096, "access": "r" }]), "[0]: 4096:-1"),
+            (json!([{ "allow": true, "type": "p", "access": "r" }]), "[0].type"),
+            (json!([{ "allow": true, "type": "b", "access": "rx" }]), "[0].access"),
+            (json!([{ "allow": true, "type": "b", "access": "" }]), "[0].access"),
+            (json!([all, { "allow": false, "type": "c", "access": "r" }]), "a rule denies c 1:3"),
+            (
+                json!([none, { "allow": true, "type": "c", "major": 9, "access": "r" }, tape(false, "r")]),
+                "[2]: it takes back a part",
+            ),
+        ] {
+            let text = of(rules.clone()).expect_err("it is refused").to_string();
+            assert!(text.contains(said), "{rules}: {text}");
+        }
+    }
+}

@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 
 use super::write::Form;
 use super::*;
-use crate::cgroup::{DeviceKind, Fence};
 
 /// A tree with a cgroup `/c` that has these files, removed at the end of the test.
 struct Tree {
@@ -342,51 +341,49 @@ fn a_controller_is_enabled_when_it_is_asked_for() {
     assert_eq!(control.expect("read"), "+hugetlb");
 }
 
+/// On the kernel's own files: a controller is enabled down to the cgroup, a value is rounded, and what a
+/// refused change has set is as it was. Hybrid layouts leave huge pages to the unified tree.
 #[test]
-fn device_rules_become_one_rule_and_exceptions() {
-    let of = |rules: Value| fence(Some(&resources(json!({ "devices": rules }))));
-    let lines = |fence: &Fence| -> Vec<String> {
-        let number = |number: Option<u32>| number.map_or("*".to_owned(), |n| n.to_string());
-        let line = |rule: &crate::cgroup::DeviceRule| {
-            let kind = if rule.kind == DeviceKind::Block { 'b' } else { 'c' };
-            let access =
-                [(rule.access.read, 'r'), (rule.access.write, 'w'), (rule.access.mknod, 'm')];
-            let access: String =
-                access.iter().filter(|(has, _)| *has).map(|(_, letter)| letter).collect();
-            format!("{kind} {}:{} {access}", number(rule.major.map(u32::from)), number(rule.minor))
-        };
-        fence.exceptions.iter().map(line).collect()
+fn the_unified_tree_holds_rounds_and_puts_back() {
+    let mounts = crate::cgroup::files::read(std::path::Path::new("/proc/self/mountinfo"));
+    let unified = mounts.ok().and_then(|text| {
+        let mount = text.lines().find(|line| line.contains(" - cgroup2 "))?;
+        mount.split(' ').nth(4).map(PathBuf::from)
+    });
+    let offered = unified.filter(|root| {
+        let list = fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
+        list.split_whitespace().any(|word| word == "hugetlb")
+    });
+    let (true, Some(root)) = (nix::unistd::geteuid().is_root(), offered) else {
+        eprintln!("SKIPPED resources: needs root and a unified tree with the hugetlb controller");
+        return;
     };
-    let all = json!({ "allow": true, "access": "rwm" });
-    let none = json!({ "allow": false, "access": "rwm" });
-    let closed = of(json!([none])).expect("a fence");
-    assert_eq!((closed.open, closed.exceptions.len()), (false, 8));
-    assert_eq!(fence(None).expect("a fence"), closed);
-    let open = of(json!([none, all])).expect("a fence");
-    assert_eq!((open.open, open.exceptions.len()), (true, 0));
-    let tape = |allow: bool, access: &str| {
-        json!({ "allow": allow, "type": "c", "major": 9,
-        "minor": 2, "access": access })
-    };
-    let grown = of(json!([none, tape(true, "r"), tape(true, "wm"), tape(false, "m")]));
-    assert_eq!(lines(&grown.expect("a fence"))[0], "c 9:2 rw");
-    let both = of(json!([none, { "allow": true, "major": 7, "access": "r" }])).expect("a fence");
-    assert_eq!(lines(&both)[..2], ["c 7:* r", "b 7:* r"]);
-    let taken = of(json!([all, tape(false, "rw"), { "allow": true, "type": "c", "major": 9,
-        "access": "w" }]));
-    assert_eq!(lines(&taken.expect("a fence")), ["c 9:2 r"]);
-    for (rules, said) in [
-        (json!([{ "allow": true, "type": "c", "major": 4096, "access": "r" }]), "[0]: 4096:-1"),
-        (json!([{ "allow": true, "type": "p", "access": "r" }]), "[0].type"),
-        (json!([{ "allow": true, "type": "b", "access": "rx" }]), "[0].access"),
-        (json!([{ "allow": true, "type": "b", "access": "" }]), "[0].access"),
-        (json!([all, { "allow": false, "type": "c", "access": "r" }]), "a rule denies c 1:3"),
-        (
-            json!([none, { "allow": true, "type": "c", "major": 9, "access": "r" }, tape(false, "r")]),
-            "[2]: it takes back a part",
-        ),
-    ] {
-        let text = of(rules.clone()).expect_err("it is refused").to_string();
-        assert!(text.contains(said), "{rules}: {text}");
+    let control = root.join("cgroup.subtree_control");
+    let enabled = fs::read_to_string(&control).expect("read").contains("hugetlb");
+    let path = format!("/berth-resources-{}", std::process::id());
+    let cgroup = Cgroup::at(&Hierarchy::V2 { root: root.clone() }, &format!("{path}/c"));
+    let cgroup = cgroup.expect("a good path");
+    fs::create_dir_all(cgroup.below(&root)).expect("make the cgroup");
+    let file = cgroup.below(&root).join("hugetlb.2MB.max");
+    let page = |limit: u64| json!([{ "pageSize": "2MB", "limit": limit }]);
+    let set = |value: Value, before| cgroup.set_resources(&resources(value), before);
+    let result = std::panic::catch_unwind(|| {
+        set(json!({ "hugepageLimits": page(5 << 20) }), Before::New).expect("it can be held");
+        assert_eq!(fs::read_to_string(&file).expect("read"), "4194304\n");
+        let unified = json!({ "hugetlb.2MB.max": "2097152", "cgroup.max.depth": "3" });
+        set(json!({ "unified": unified }), Before::InForce).expect("it can be held");
+        assert_eq!(fs::read_to_string(&file).expect("read"), "2097152\n");
+        // The later of the two is no number, the first is put back.
+        let unified = json!({ "hugetlb.2MB.max": "0", "hugetlb.2MB.rsvd.max": "many" });
+        let error = set(json!({ "unified": unified }), Before::InForce).expect_err("it is refused");
+        let text = crate::scope::chain(&error);
+        assert!(text.starts_with("nothing is changed: 1 values"), "{text}");
+        assert!(text.contains("unified[\"hugetlb.2MB.rsvd.max\"]: \"many\" is refused"), "{text}");
+        assert_eq!(fs::read_to_string(&file).expect("read"), "2097152\n");
+    });
+    Cgroup::at(&cgroup.hierarchy, &path).expect("a good path").remove().expect("nothing is left");
+    if !enabled {
+        fs::write(&control, "-hugetlb").expect("the tree is as it was");
     }
+    result.expect("what was seen is as expected");
 }
