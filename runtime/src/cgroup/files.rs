@@ -43,6 +43,13 @@ pub fn write(path: &Path, value: &str) -> Result<(), Error> {
     })
 }
 
+/// Whether a file could not be used because its cgroup is no more: not to be found, or removed while it
+/// was open.
+pub fn is_gone(error: &Error) -> bool {
+    let (Error::Read { source, .. } | Error::Write { source, .. }) = error else { return false };
+    matches!(source.raw_os_error(), Some(libc::ENOENT | libc::ENODEV))
+}
+
 /// The number that is all of the file; `max` is the largest.
 pub fn read_number(path: &Path) -> Result<u64, Error> {
     let text = read(path)?;
@@ -118,8 +125,11 @@ fn remove_level(path: &Path, tries: u32, depth: u32) -> Result<(), Error> {
         return Ok(());
     }
     if depth < NESTED_DEPTH_MAX {
-        let entries =
-            fs::read_dir(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+        let entries = match fs::read_dir(path) {
+            // Somebody else was faster.
+            Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries.map_err(|source| Error::Read { path: path.to_owned(), source })?,
+        };
         for entry in entries {
             let entry = entry.map_err(|source| Error::Read { path: path.to_owned(), source })?;
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {

@@ -225,8 +225,11 @@ impl Cgroup {
             return Ok(false);
         }
         for directory in there {
-            if !files::read(&directory.join("cgroup.procs"))?.is_empty() {
-                return Ok(false);
+            match files::read(&directory.join("cgroup.procs")) {
+                Ok(pids) if pids.is_empty() => {}
+                Ok(_) => return Ok(false),
+                Err(error) if files::is_gone(&error) => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(true)

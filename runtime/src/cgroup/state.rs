@@ -68,13 +68,13 @@ impl Cgroup {
         if self.is_half_and_empty()? {
             return Ok(());
         }
-        match self.unified() {
+        let killed = match self.unified() {
             Some(unified) => {
-                files::write(&unified.join("cgroup.kill"), "1")?;
-                self.thaw_freezer()
+                files::write(&unified.join("cgroup.kill"), "1").and_then(|()| self.thaw_freezer())
             }
             None => self.kill_v1(),
-        }
+        };
+        self.unless_gone(killed)
     }
 
     /// Waits until no process is in it (zombies don't count).
@@ -82,18 +82,29 @@ impl Cgroup {
         if self.is_half_and_empty()? {
             return Ok(());
         }
-        match self.unified() {
+        let waited = match self.unified() {
             Some(unified) => {
                 files::wait_event(&unified.join("cgroup.events"), "populated 0", limit)
             }
-            None => {
-                let deadline = Instant::now() + limit;
-                while !self.pids()?.is_empty() {
-                    self.check_deadline(deadline, "the end of every process", limit)?;
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-                Ok(())
-            }
+            None => self.wait_empty_v1(limit),
+        };
+        self.unless_gone(waited)
+    }
+
+    fn wait_empty_v1(&self, limit: Duration) -> Result<(), Error> {
+        let deadline = Instant::now() + limit;
+        while !self.pids()?.is_empty() {
+            self.check_deadline(deadline, "the end of every process", limit)?;
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    /// systemd removes a scope's cgroup as soon as it is empty, also while we look into it.
+    fn unless_gone(&self, done: Result<(), Error>) -> Result<(), Error> {
+        match done {
+            Err(error) if files::is_gone(&error) && self.is_half_and_empty()? => Ok(()),
+            other => other,
         }
     }
 

@@ -358,6 +358,9 @@ fn the_unified_tree_holds_rounds_and_puts_back() {
         eprintln!("SKIPPED resources: needs root and a unified tree with the hugetlb controller");
         return;
     };
+    // Another run of this test would find the controller enabled, and then gone.
+    let lock = fs::File::open(&root).expect("open the tree");
+    lock.lock().expect("nobody else is at it");
     let control = root.join("cgroup.subtree_control");
     let enabled = fs::read_to_string(&control).expect("read").contains("hugetlb");
     let path = format!("/berth-resources-{}", std::process::id());
