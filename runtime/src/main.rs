@@ -12,6 +12,7 @@ mod capability;
 #[allow(dead_code, unused_imports, reason = "the OCI commands use the rest; being written")]
 mod cgroup;
 mod commands;
+mod dbus;
 mod doctor;
 mod exec;
 mod failure;
@@ -40,6 +41,7 @@ mod spec;
 mod state;
 mod supervise;
 mod sys;
+mod systemd;
 mod timing;
 mod undo;
 
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         "monitor-exec" => monitor::exec_main(),
         "task" => supervise::task_main(),
         "holder" => scope::holder_main(&arguments[1..]),
+        "placeholder" => systemd::placeholder_main(),
         "doctor" => doctor::main(&arguments[1..]),
         layer::COMMAND => layer::main(&arguments[1..]),
         _ => commands::main(&arguments),

@@ -3,8 +3,8 @@
 //!
 //! On a host with systemd it is `<instance>-containers.scope` in `<instance>.slice`, delegated. A scope
 //! lives as long as a process is in it: the holder sleeps in a leaf of its own. It is made by spawning
-//! `systemd-run` once, at the supervisor's first start: it speaks D-Bus for us, and a D-Bus client of
-//! our own would be code for one call. Elsewhere it is a plain directory, which needs no holder.
+//! `systemd-run` once, at the supervisor's first start, which makes the scope around itself and then becomes
+//! the holder. Elsewhere it is a plain directory, which needs no holder.
 
 use std::ffi::OsString;
 use std::os::fd::{AsRawFd, BorrowedFd};

@@ -40,6 +40,9 @@ pub struct Record {
     pub created_ms: u128,
     /// Its cgroup, from the hierarchies' roots.
     pub cgroup: String,
+    /// The unit of systemd's that its cgroup is, with `--systemd-cgroup`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
     /// For failures at its start.
     pub words: Words,
 }

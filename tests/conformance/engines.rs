@@ -220,7 +220,6 @@ fn what_is_not_here_is_refused_by_name() {
     for (words, name) in [
         ("checkpoint ID", "checkpoint"),
         ("restore ID", "restore"),
-        ("--systemd-cgroup create ID", "systemd"),
         ("create --no-pivot ID", "--no-pivot"),
         ("create --no-new-keyring ID", "--no-new-keyring"),
     ] {

@@ -27,7 +27,7 @@ use crate::launch::CgroupEntry;
 pub use devices::{CONTAINER_DEVICES, DeviceAccess, DeviceKind, DeviceRule, Fence};
 pub use hierarchy::{Controller, Hierarchy};
 pub use limits::{CpuQuota, Settings};
-pub use resources::{Before, fence};
+pub use resources::{Before, cpu_weight, fence, numbers, swap_alone};
 pub use scope::{Found, Scope};
 
 /// Tries to remove a directory at most, a millisecond and more apart: the kernel answers EBUSY until

@@ -12,7 +12,7 @@ use lexopt::ValueExt;
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket,
 };
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{LinuxResources, Spec};
 
 use crate::cgroup::{Before, Cgroup, Hierarchy, fence};
 use crate::commands::console::{Console, Kept, activation_sockets};
@@ -20,9 +20,10 @@ use crate::commands::foreground::{Session, block_forwarded_signals, wait};
 use crate::commands::{Global, bad_usage, missing_id, usage};
 use crate::failure::{broken, from_spec, system};
 use crate::launch::{self, Created, Launch, RootSource, User, errno_of};
-use crate::spec::{SpecError, invalid, unsupported};
+use crate::spec::{SpecError, invalid};
 use crate::state::{Place, Record, read_spec, stat};
 use crate::sys::memfd;
+use crate::systemd::{Scope, Unit};
 
 /// What `create` and `run` take.
 #[derive(Debug, Default)]
@@ -124,18 +125,19 @@ fn build(
         .map_err(|error| system(&format!("enter {}", bundle.display()), errno_of(&error)))?;
     let spec = read_spec(&bundle.join("config.json"))?;
     crate::spec::check(&spec).map_err(from_spec)?;
-    let path = cgroup_path(&spec, id).map_err(from_spec)?;
+    let home = Home::of(&spec, id, global).map_err(from_spec)?;
     let process = spec.process().as_ref().ok_or(SpecError::Missing("process"));
     let detached = options.detach || gate == Gate::Socket;
     let console = Console::choose(process.map_err(from_spec)?, socket.as_deref(), detached)?;
     place.create()?;
-    let cgroup = Hierarchy::detect_all().and_then(|hierarchy| Cgroup::at(&hierarchy, &path));
-    let built = cgroup.map_err(Failure::from).and_then(|cgroup| {
-        let new = !cgroup.exists();
-        let built = build_in(&place, &spec, &bundle, id, (&cgroup, gate), options.kept);
+    let built = home.make(&spec, id).and_then(|(cgroup, mut scope)| {
+        let new = scope.is_some() || !cgroup.exists();
+        let at = (&cgroup, scope.as_mut());
+        let built = build_in(&place, &spec, &bundle, (id, gate), at, options.kept);
         let built = built.and_then(|created| hand_over(created, console, pid_file.as_deref()));
         if built.is_err() && new {
             cgroup.kill()?;
+            scope.as_mut().map_or(Ok(()), Scope::undo)?;
             cgroup.remove()?;
         }
         built
@@ -164,17 +166,21 @@ fn build_in(
     place: &Place,
     spec: &Spec,
     bundle: &Path,
-    id: &str,
-    (cgroup, gate): (&Cgroup, Gate),
+    (id, gate): (&str, Gate),
+    (cgroup, scope): (&Cgroup, Option<&mut Scope>),
     kept: Kept,
 ) -> Result<Created, Failure> {
     let before = if cgroup.exists() { Before::InForce } else { Before::New };
     cgroup.create()?;
-    let linux = spec.linux().as_ref();
-    let resources = linux.and_then(|linux| linux.resources().as_ref());
+    let resources = resources_of(spec);
     cgroup.fence_devices(&fence(resources)?)?;
     if let Some(resources) = resources {
-        cgroup.set_resources(resources, before)?;
+        let mut now = resources.clone();
+        if scope.is_some() {
+            // The scope's placeholder would count.
+            now.set_pids(None);
+        }
+        cgroup.set_resources(&now, before)?;
     }
     let root = spec.root().as_ref().map(|root| bundle.join(root.path())).unwrap_or_default();
     let listener = match gate {
@@ -195,6 +201,13 @@ fn build_in(
         gate: listener,
         preserved: kept.count,
     })?;
+    let unit = scope.as_ref().map(|scope| scope.unit().to_owned());
+    if let Some(scope) = scope {
+        scope.hand_over(resources)?;
+        if let Some(resources) = resources {
+            cgroup.set_resources(resources, Before::InForce)?;
+        }
+    }
     let (_, start_ticks) =
         stat(created.pid.as_raw()).ok_or_else(|| broken("the first process is gone"))?;
     let record = Record {
@@ -204,6 +217,7 @@ fn build_in(
         bundle: bundle.to_owned(),
         created_ms: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis(),
         cgroup: cgroup.path().to_owned(),
+        unit,
         words: created.words().clone(),
     };
     place.write(&record, spec)?;
@@ -240,19 +254,56 @@ fn listen_at(place: &Place) -> Result<OwnedFd, Failure> {
     Ok(listener)
 }
 
-/// `linux.cgroupsPath`, absolute or below our own; systemd's `slice:prefix:name` is not for us.
-fn cgroup_path(spec: &Spec, id: &str) -> Result<String, SpecError> {
-    let linux = spec.linux().as_ref().ok_or(SpecError::Missing("linux"))?;
-    let field = "linux.cgroupsPath";
-    let Some(path) = linux.cgroups_path() else { return Ok(format!("/berth-oci/{id}")) };
-    let path = path.to_str().ok_or_else(|| invalid(field, "not UTF-8"))?;
-    if path.contains(':') && !path.starts_with('/') {
-        return Err(unsupported(field, "systemd's form slice:prefix:name"));
+fn resources_of(spec: &Spec) -> Option<&LinuxResources> {
+    spec.linux().as_ref().and_then(|linux| linux.resources().as_ref())
+}
+
+/// Where a container's cgroup is to be.
+enum Home {
+    /// At a path from the hierarchies' roots.
+    Path(String),
+    /// Wherever systemd puts this unit.
+    Unit(Unit),
+}
+
+impl Home {
+    /// By `linux.cgroupsPath`: absolute or below our own; with `--systemd-cgroup` in systemd's form.
+    fn of(spec: &Spec, id: &str, global: &Global) -> Result<Self, SpecError> {
+        let linux = spec.linux().as_ref().ok_or(SpecError::Missing("linux"))?;
+        let field = "linux.cgroupsPath";
+        let path = linux.cgroups_path().as_deref().unwrap_or(Path::new(""));
+        let path = path.to_str().ok_or_else(|| invalid(field, "not UTF-8"))?;
+        if global.systemd_cgroup {
+            return Unit::of(path, id).map(Self::Unit);
+        }
+        if path.contains(':') && !path.starts_with('/') {
+            let why =
+                format!("{path:?} is systemd's form, slice:prefix:name, for --systemd-cgroup");
+            return Err(invalid(field, why));
+        }
+        let path = path.trim_end_matches('/');
+        Ok(Self::Path(match path.strip_prefix('/') {
+            Some(_) => path.to_owned(),
+            None if path.is_empty() => format!("/berth-oci/{id}"),
+            None => format!("/berth-oci/{path}"),
+        }))
     }
-    let path = path.trim_end_matches('/');
-    Ok(match path.strip_prefix('/') {
-        Some(_) => path.to_owned(),
-        None if path.is_empty() => format!("/berth-oci/{id}"),
-        None => format!("/berth-oci/{path}"),
-    })
+
+    /// The cgroup; of a path it is only named, a scope is there already.
+    fn make(self, spec: &Spec, id: &str) -> Result<(Cgroup, Option<Scope>), Failure> {
+        let hierarchy = Hierarchy::detect_all()?;
+        match self {
+            Self::Path(path) => Ok((Cgroup::at(&hierarchy, &path)?, None)),
+            Self::Unit(unit) => {
+                let mut scope = Scope::start(&unit, id, resources_of(spec))?;
+                match Cgroup::at(&hierarchy, scope.cgroup()) {
+                    Ok(cgroup) => Ok((cgroup, Some(scope))),
+                    Err(error) => {
+                        scope.undo()?;
+                        Err(error.into())
+                    }
+                }
+            }
+        }
+    }
 }

@@ -127,6 +127,9 @@ pub fn remove(place: &Place) -> Result<(), Failure> {
     let cgroup = record.cgroup()?;
     cgroup.kill()?;
     cgroup.wait_empty(KILL_TIMEOUT)?;
+    if let Some(unit) = &record.unit {
+        crate::systemd::stop(unit)?;
+    }
     cgroup.remove()?;
     place.remove()
 }

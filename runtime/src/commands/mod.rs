@@ -31,9 +31,12 @@ pub struct Global {
     /// Where failures are written as well.
     log: Option<PathBuf>,
     log_json: bool,
+    /// Whether cgroups are scopes that systemd makes.
+    systemd_cgroup: bool,
 }
 
-const USAGE: &str = "berth-runtime [--root DIR] [--log FILE] [--log-format text|json] COMMAND
+const USAGE: &str = "berth-runtime [--root DIR] [--log FILE] [--log-format text|json]
+              [--systemd-cgroup] COMMAND
 
 Options of a command may stand before or after the container's id.
 
@@ -64,7 +67,12 @@ Options of a command may stand before or after the container's id.
 
 /// Runs one OCI command.
 pub fn main(arguments: &[OsString]) -> ExitCode {
-    let mut global = Global { root: PathBuf::from("/run/berth-oci"), log: None, log_json: false };
+    let mut global = Global {
+        root: PathBuf::from("/run/berth-oci"),
+        log: None,
+        log_json: false,
+        systemd_cgroup: false,
+    };
     match dispatch(arguments, &mut global) {
         Ok(code) => code,
         Err(failure) => {
@@ -89,11 +97,7 @@ fn dispatch(arguments: &[OsString], global: &mut Global) -> Result<ExitCode, Fai
                 };
             }
             Some(Long("debug")) => {}
-            Some(Long("systemd-cgroup")) => {
-                let text = "--systemd-cgroup: scopes and slices need systemd's D-Bus interface, which is \
-                            not here yet; use cgroupfs paths";
-                return Err(bad_usage(text.to_owned()));
-            }
+            Some(Long("systemd-cgroup")) => global.systemd_cgroup = true,
             Some(Long("rootless")) => {
                 let value = parser.value().and_then(|value| value.string()).map_err(usage)?;
                 if !matches!(value.as_str(), "false" | "auto") {

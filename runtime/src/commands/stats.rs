@@ -8,12 +8,10 @@ use std::path::{Path, PathBuf};
 use berth_runtime::record::CgroupVersion;
 use serde_json::{Map, Value as Json, json};
 
-use crate::cgroup::{Cgroup, Controller};
+use crate::cgroup::{Cgroup, Controller, numbers};
 
 /// Nanoseconds of one tick of `cpuacct.stat` (`USER_HZ` is 100 on every Linux).
 const TICK_NS: u64 = 10_000_000;
-/// Lists of numbers such as `0-63`: numbers of one at most, more than there are processors anywhere.
-const LIST_MAX: usize = 8192;
 
 /// The figures of now.
 pub fn stats(cgroup: &Cgroup) -> Json {
@@ -220,15 +218,6 @@ fn cpuset(directory: &Path) -> Json {
     all.into()
 }
 
-/// The numbers of a list such as `0-3,7`.
-fn numbers(list: &str) -> Vec<u32> {
-    let range = |part: &str| {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        Some(first.parse().ok()?..=last.parse().ok()?)
-    };
-    list.split(',').filter_map(range).flatten().take(LIST_MAX).collect()
-}
-
 /// For each size of huge pages that the kernel counts, on v1 (`limit_in_bytes`) and v2 (`max`).
 fn hugetlb(directory: &Path) -> Json {
     let mut all = Map::new();
@@ -328,14 +317,6 @@ mod tests {
         fn drop(&mut self) {
             fs::remove_dir_all(&self.0).expect("remove the directory");
         }
-    }
-
-    #[test]
-    fn lists_of_processors_are_numbers() {
-        assert_eq!(numbers("0-3,7"), [0, 1, 2, 3, 7]);
-        assert!(numbers("").is_empty());
-        assert_eq!(numbers("5-4,x,1"), [1]);
-        assert_eq!(numbers("0-4294967295").len(), LIST_MAX);
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::commands::{Global, bad_usage, missing_id, usage};
 use crate::failure::{broken, system};
 use crate::launch::errno_of;
 use crate::state::{FILE_BYTES_MAX, Place};
+use crate::systemd;
 
 /// What an option's text is.
 #[derive(Clone, Copy)]
@@ -107,6 +108,13 @@ fn set(place: &Place, changes: Json, source: &str) -> Result<(), Failure> {
     linux.set_resources(Some(understand(all, "the state and what is to change")?));
     let staged = place.stage_spec(&spec)?;
     record.cgroup()?.set_resources(&resources, Before::InForce)?;
+    if let Some(unit) = &record.unit {
+        // It rounds some values; what the configuration says is written once more.
+        let mut properties = systemd::of_resources(&resources);
+        properties.extend(systemd::tasks(&resources));
+        systemd::set(unit, &properties)?;
+        record.cgroup()?.set_resources(&resources, Before::InForce)?;
+    }
     staged.commit()
 }
 

@@ -2,6 +2,7 @@
 
 mod devices;
 mod refusals;
+mod systemd;
 mod update;
 
 use std::path::{Path, PathBuf};

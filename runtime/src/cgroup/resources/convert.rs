@@ -2,12 +2,14 @@
 
 /// v1's largest `cpu.shares`.
 const SHARES_MAX: u32 = 262_144;
+/// Lists of numbers such as `0-63`: numbers of one at most, more than there are processors anywhere.
+pub(super) const LIST_MAX: usize = 8192;
 /// v2's largest weight.
 const WEIGHT_MAX: u32 = 10_000;
 
 /// `cpu.weight` (1 to 10000, 100 is neutral) for `cpu.shares` (2 to 262144, 1024 is neutral): the quadratic
 /// curve over logarithms that meets both ends and the neutral values, rounded up. Beyond the ends it is the end.
-pub(super) fn cpu_weight(shares: u64) -> u32 {
+pub fn cpu_weight(shares: u64) -> u32 {
     let shares = u32::try_from(shares).unwrap_or(SHARES_MAX);
     match shares {
         0..=2 => 1,
@@ -28,7 +30,7 @@ pub(super) fn io_weight(weight: u16) -> u32 {
 }
 
 /// Swap alone, of which v2 keeps count, for v1's memory and swap together; -1 is no limit.
-pub(super) fn swap_alone(total: i64, memory: i64) -> Option<i64> {
+pub fn swap_alone(total: i64, memory: i64) -> Option<i64> {
     match (total, memory) {
         (-1, _) => Some(-1),
         (total, memory) if memory > 0 && memory <= total => Some(total - memory),
@@ -44,4 +46,13 @@ pub(super) fn page_bytes(size: &str) -> u64 {
         number.checked_mul(1 << bits)
     });
     bytes.unwrap_or(1).max(1)
+}
+
+/// The numbers of a list such as `0-3,7`.
+pub fn numbers(list: &str) -> Vec<u32> {
+    let range = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        Some(first.trim().parse().ok()?..=last.trim().parse().ok()?)
+    };
+    list.split(',').filter_map(range).flatten().take(LIST_MAX).collect()
 }

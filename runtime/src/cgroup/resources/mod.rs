@@ -21,6 +21,7 @@ use oci_spec::runtime::LinuxResources;
 use super::{Cgroup, Controller, Error, Hierarchy};
 use write::Write;
 
+pub use convert::{cpu_weight, numbers, swap_alone};
 pub use fence::fence;
 
 /// Where the values in force before a change came from.

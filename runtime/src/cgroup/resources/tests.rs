@@ -129,6 +129,14 @@ fn shares_meet_both_ends_and_the_neutral_weight() {
 }
 
 #[test]
+fn lists_of_processors_are_numbers() {
+    assert_eq!(numbers("0-3,7"), [0, 1, 2, 3, 7]);
+    assert!(numbers("").is_empty());
+    assert_eq!(numbers("5-4,x,1"), [1]);
+    assert_eq!(numbers("0-4294967295").len(), convert::LIST_MAX);
+}
+
+#[test]
 fn memory_and_swap_together_become_swap_alone() {
     assert_eq!(convert::swap_alone(96, 64), Some(32));
     assert_eq!(convert::swap_alone(64, 64), Some(0));
