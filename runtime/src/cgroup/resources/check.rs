@@ -89,7 +89,7 @@ fn memory(memory: &LinuxMemory) -> Result<(), Error> {
         let why = format!("is memory and swap together, and memory.limit is {bytes}");
         return invalid("memory.swap", total, why);
     }
-    if let Some(swappiness) = memory.swappiness()
+    if let Some(swappiness) = super::swappiness(memory)
         && swappiness > 100
     {
         return invalid("memory.swappiness", swappiness, "is not from 0 to 100");

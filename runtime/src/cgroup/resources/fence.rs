@@ -197,6 +197,17 @@ mod tests {
         let taken = of(json!([all, tape(false, "rw"), { "allow": true, "type": "c", "major": 9,
             "access": "w" }]));
         assert_eq!(lines(&taken.expect("a fence")), ["c 9:2 r"]);
+        // As Docker has it: a denial of what nothing allows, and nodes of every kind to be made.
+        let node = |major: u32, minor: u32, allow: bool| {
+            json!({ "allow": allow, "type": "c",
+            "major": major, "minor": minor, "access": "rwm" })
+        };
+        let any = json!({ "allow": true, "type": "c", "access": "m" });
+        let docker =
+            of(json!([none, node(1, 3, true), node(5, 1, true), node(10, 229, false), any]));
+        let docker = lines(&docker.expect("a fence"));
+        assert_eq!(docker[..3], ["c 1:3 rwm", "c 5:1 rwm", "c *:* m"]);
+        assert!(!docker.iter().any(|line| line.contains("229")));
         for (rules, said) in [
             (json!([{ "allow": true, "type": "c", "major": 4096, "access": "r" }]), "[0]: 4096:-1"),
             (json!([{ "allow": true, "type": "p", "access": "r" }]), "[0].type"),

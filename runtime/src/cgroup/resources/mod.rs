@@ -16,7 +16,7 @@ mod write;
 
 use std::fmt::Display;
 
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxMemory, LinuxResources};
 
 use super::{Cgroup, Controller, Error, Hierarchy};
 use write::Write;
@@ -94,6 +94,11 @@ impl Plan<'_> {
         };
         Err(lacking(field, asked, reason))
     }
+}
+
+/// `memory.swappiness`; what Docker writes for "not set" is -1 in a number without sign.
+fn swappiness(memory: &LinuxMemory) -> Option<u64> {
+    memory.swappiness().filter(|swappiness| *swappiness != u64::MAX)
 }
 
 /// What no file of this host's holds.

@@ -218,6 +218,8 @@ fn v2_says_what_it_cannot_hold() {
         let text = planned(&tree.v2(), value.clone()).expect_err("it cannot be held");
         assert!(text.contains(said), "{value}: {text}");
     }
+    let unset = json!({ "memory": { "swappiness": u64::MAX, "disableOOMKiller": false } });
+    assert_eq!(planned(&tree.v2(), unset), Ok(Vec::new()), "as Docker writes it");
     // Without the check the kernel is left to do what it does.
     let small = json!({ "memory": { "limit": 1_048_576 } });
     assert_eq!(planned(&tree.v2(), small), Ok(vec!["memory.max=1048576".to_owned()]));

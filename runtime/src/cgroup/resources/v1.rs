@@ -189,7 +189,7 @@ impl Plan<'_> {
             let (value, form) = (u8::from(disabled).to_string(), Form::Named("oom_kill_disable"));
             self.add_v1("memory.disableOOMKiller", disabled, file, value, form)?;
         }
-        if let Some(swappiness) = memory.swappiness() {
+        if let Some(swappiness) = super::swappiness(memory) {
             let file = (Controller::Memory, &["memory.swappiness"][..]);
             let value = swappiness.to_string();
             self.add_v1("memory.swappiness", swappiness, file, value, Form::Exact)?;

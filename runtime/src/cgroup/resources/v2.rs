@@ -137,7 +137,7 @@ impl Plan<'_> {
             let reason = "cgroup v2 cannot keep the kernel from killing for want of memory";
             return Err(lacking("memory.disableOOMKiller", true, reason));
         }
-        if let Some(swappiness) = memory.swappiness() {
+        if let Some(swappiness) = super::swappiness(memory) {
             let reason = "cgroup v2 has no swappiness of a cgroup's own";
             return Err(lacking("memory.swappiness", swappiness, reason));
         }
