@@ -97,7 +97,7 @@ pub enum Error {
     #[error("linux.resources.{field}: {asked} cannot be held: {reason}")]
     Lacking { field: String, asked: String, reason: String },
     /// A change of several resources of which one was refused.
-    #[error("nothing is changed: {count} values set before the refused one are put back")]
+    #[error("nothing is changed (values put back: {count})")]
     PutBack {
         count: usize,
         #[source]

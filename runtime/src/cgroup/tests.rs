@@ -49,6 +49,28 @@ fn the_layout_is_read_from_the_mount_table() {
     ));
 }
 
+/// Controllers that only some configurations ask for make no container of the supervisor's pay, and no
+/// host one of v1.
+#[test]
+fn controllers_to_be_asked_for_are_found_when_asked_for() {
+    let cpuset = "33 31 0:30 / /sys/fs/cgroup/cpuset rw - cgroup cgroup rw,cpuset";
+    let text = format!("{HYBRID}{cpuset}\n");
+    let own = Hierarchy::parse(&text).expect("a hybrid layout");
+    assert_eq!(own.root_of(Controller::Cpuset), None);
+    let all = Hierarchy::parse_all(&text).expect("a hybrid layout");
+    assert_eq!(all.root_of(Controller::Cpuset), Some(Path::new("/sys/fs/cgroup/cpuset")));
+    assert_eq!(all.roots().len(), own.roots().len() + 1);
+    // A cgroup that is older than the mount is not in it.
+    let made = Cgroup::made_at(all, "/no/such").expect("a good path");
+    assert_eq!(made.directory(Controller::Cpuset), None);
+    assert!(made.directory(Controller::Memory).is_some());
+
+    let v2 = "26 22 0:23 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n\
+        40 22 0:41 / /run/vpn rw - cgroup cgroup rw,net_cls";
+    let v2 = Hierarchy::parse_all(v2).expect("a unified layout");
+    assert_eq!(v2, Hierarchy::V2 { root: "/sys/fs/cgroup".into() });
+}
+
 #[test]
 fn a_path_cannot_leave_its_hierarchy() {
     let v2 = Hierarchy::V2 { root: "/sys/fs/cgroup".into() };

@@ -307,7 +307,7 @@ fn a_refused_change_is_undone() {
     // An ordinary file shows "5x\n" after a write of one byte over "max\n": not what was asked for.
     let error = tree.v2().set_resources(&resources(value), Before::InForce);
     let text = error.expect_err("it cannot be held").to_string();
-    assert!(text.starts_with("nothing is changed: 2 values"), "{text}");
+    assert!(text.starts_with("nothing is changed (values put back: 2)"), "{text}");
     assert!(tree.says("cpu.weight").starts_with("100"), "{}", tree.says("cpu.weight"));
     assert!(tree.says("pids.max").starts_with("max"), "{}", tree.says("pids.max"));
 }
@@ -390,7 +390,7 @@ fn the_unified_tree_holds_rounds_and_puts_back() {
         let unified = json!({ "hugetlb.2MB.max": "0", "hugetlb.2MB.rsvd.max": "many" });
         let error = set(json!({ "unified": unified }), Before::InForce).expect_err("it is refused");
         let text = crate::scope::chain(&error);
-        assert!(text.starts_with("nothing is changed: 1 values"), "{text}");
+        assert!(text.starts_with("nothing is changed (values put back: 1)"), "{text}");
         assert!(text.contains("unified[\"hugetlb.2MB.rsvd.max\"]: \"many\" is refused"), "{text}");
         assert_eq!(fs::read_to_string(&file).expect("read"), "2097152\n");
     });
