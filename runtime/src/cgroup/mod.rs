@@ -314,4 +314,6 @@ impl Cgroup {
 }
 
 #[cfg(test)]
+mod device_tests;
+#[cfg(test)]
 mod tests;
