@@ -223,4 +223,80 @@ mod tests {
             assert!(text.contains(said), "{rules}: {text}");
         }
     }
+
+    /// Numbers that look like chance and are the same in every run (Knuth's constants).
+    struct Chance(u64);
+
+    impl Chance {
+        fn of<T: Clone>(&mut self, list: &[T]) -> T {
+            let (factor, step) = (6_364_136_223_846_793_005, 1_442_695_040_888_963_407);
+            self.0 = self.0.wrapping_mul(factor).wrapping_add(step);
+            let index = (self.0 >> 33) % list.len() as u64;
+            list[usize::try_from(index).expect("a short list")].clone()
+        }
+    }
+
+    /// For each single access the last rule that names the device decides; lists that the kernel cannot
+    /// hold are refused.
+    #[test]
+    fn a_fence_answers_as_the_last_rule_that_fits() {
+        let mut chance = Chance(7);
+        let (mut accepted, mut opened) = (0, 0);
+        for _ in 0..5_000 {
+            let count = chance.of(&[1, 2, 3, 5, 8]);
+            let rules: Vec<LinuxDeviceCgroup> = (0..count)
+                .map(|_| {
+                    let rule = json!({
+                        "allow": chance.of(&[true, false]),
+                        "type": chance.of(&["a", "c", "c", "c", "b"]),
+                        "major": chance.of(&[json!(null), json!(1), json!(10), json!(-1)]),
+                        "minor": chance.of(&[json!(null), json!(3), json!(200), json!(201)]),
+                        "access": chance.of(&["rwm", "rwm", "r", "w", "m", "rw"]),
+                    });
+                    serde_json::from_value(rule).expect("a good rule")
+                })
+                .collect();
+            let mut resources = LinuxResources::default();
+            resources.set_devices(Some(rules.clone()));
+            let Ok(fence) = fence(Some(&resources)) else { continue };
+            accepted += 1;
+            opened += u32::from(fence.open);
+            for (kind, major, minor, letter) in every_access() {
+                let fits = |rule: &&LinuxDeviceCgroup| {
+                    let (kinds, one) = read(rule, "").expect("a good rule");
+                    kinds.contains(&kind)
+                        && one.major.is_none_or(|number| number == major)
+                        && one.minor.is_none_or(|number| number == minor)
+                        && rule.access().as_deref().is_some_and(|access| access.contains(letter))
+                };
+                let always =
+                    kind == DeviceKind::Character && letter != 'm' && (major, minor) == (1, 3);
+                let last = rules.iter().rev().find(fits).is_some_and(LinuxDeviceCgroup::allow);
+                let named = fence.exceptions.iter().any(|rule| {
+                    let has = match letter {
+                        'r' => rule.access.read,
+                        'w' => rule.access.write,
+                        _ => rule.access.mknod,
+                    };
+                    has && rule.kind == kind
+                        && covers(rule.major, Some(major))
+                        && covers(rule.minor, Some(minor))
+                });
+                let found = named != fence.open;
+                let asked = format!("{letter} of {kind:?} {major}:{minor} by {rules:?}");
+                assert_eq!(found, last || always, "{asked}: {fence:?}");
+            }
+        }
+        assert!(accepted > 500 && opened > 20, "only {accepted} lists, {opened} open");
+    }
+
+    fn every_access() -> Vec<(DeviceKind, u16, u32, char)> {
+        let mut all = Vec::new();
+        for kind in [DeviceKind::Character, DeviceKind::Block] {
+            for (major, minor) in [(1, 3), (1, 200), (10, 3), (10, 200), (10, 201), (99, 9)] {
+                all.extend(['r', 'w', 'm'].map(|letter| (kind, major, minor, letter)));
+            }
+        }
+        all
+    }
 }

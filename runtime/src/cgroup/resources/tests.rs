@@ -182,6 +182,10 @@ fn v2_has_names_and_numbers_of_its_own() {
     let unified = json!({ "pids.max": "5", "io.max": "8:0 rbps=1\n8:16 wbps=2" });
     let expected = ["io.max=8:0 rbps=1", "io.max=8:16 wbps=2", "pids.max=5"];
     assert_eq!(plan(json!({ "unified": unified })), expected);
+    let line = |key: &str, none| Form::Line { key: key.to_owned(), none };
+    assert_eq!(v2::form_of("io.weight", "8:0 50"), line("8:0", "default"));
+    assert_eq!(v2::form_of("rdma.max", "mlx5_0 hca_handle=2"), line("mlx5_0", v1::RDMA_NONE));
+    assert_eq!(v2::form_of("io.weight", "50"), Form::Lines);
     assert_eq!(
         plan(json!({ "cpu": { "shares": 0, "cpus": "" }, "pids": { "limit": 0 } })),
         [""; 0]

@@ -62,10 +62,23 @@ pub(super) fn plan(plan: &mut Plan<'_>, resources: &LinuxResources) -> Result<()
         let field = format!("unified[{key:?}]");
         // A file of a line for each device takes one line with each write.
         for line in value.lines() {
-            plan.add_v2(&field, format!("{value:?}"), key, line.to_owned(), Form::Lines)?;
+            let form = form_of(key, line);
+            plan.add_v2(&field, format!("{value:?}"), key, line.to_owned(), form)?;
         }
     }
     Ok(())
+}
+
+/// How a file that is named by `unified` shows a line that is written to it.
+pub(super) fn form_of(file: &str, line: &str) -> Form {
+    let first = line.split_whitespace().next().unwrap_or_default();
+    let none = match file {
+        "io.max" => IO_NONE,
+        "io.weight" | "io.bfq.weight" if first.contains(':') => "default",
+        "rdma.max" => RDMA_NONE,
+        _ => return Form::Lines,
+    };
+    Form::Line { key: first.to_owned(), none }
 }
 
 /// A limit as v2 writes it.
