@@ -3,7 +3,7 @@
 /// v1's largest `cpu.shares`.
 const SHARES_MAX: u32 = 262_144;
 /// Lists of numbers such as `0-63`: numbers of one at most, more than there are processors anywhere.
-pub(super) const LIST_MAX: usize = 8192;
+const LIST_MAX: usize = 8192;
 /// v2's largest weight.
 const WEIGHT_MAX: u32 = 10_000;
 
@@ -55,4 +55,53 @@ pub fn numbers(list: &str) -> Vec<u32> {
         Some(first.trim().parse().ok()?..=last.trim().parse().ok()?)
     };
     list.split(',').filter_map(range).flatten().take(LIST_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_meet_both_ends_and_the_neutral_weight() {
+        for (shares, weight) in [
+            (0, 1),
+            (1, 1),
+            (2, 1),
+            (10, 4),
+            (102, 17),
+            (256, 35),
+            (512, 59),
+            (1024, 100),
+            (4096, 303),
+            (262_143, 10_000),
+            (262_144, 10_000),
+            (u64::MAX, 10_000),
+        ] {
+            assert_eq!(cpu_weight(shares), weight, "{shares} shares");
+        }
+        let mut last = 0;
+        for shares in (0..263_000).step_by(777) {
+            let weight = cpu_weight(shares);
+            assert!(weight >= last, "more shares are no less weight: {shares}");
+            last = weight;
+        }
+        assert_eq!([10, 100, 500, 1000].map(io_weight), [1, 910, 4950, 10_000]);
+    }
+
+    #[test]
+    fn lists_of_processors_are_numbers() {
+        assert_eq!(numbers("0-3,7"), [0, 1, 2, 3, 7]);
+        assert!(numbers("").is_empty());
+        assert_eq!(numbers("5-4,x,1"), [1]);
+        assert_eq!(numbers("0-4294967295").len(), LIST_MAX);
+    }
+
+    #[test]
+    fn memory_and_swap_together_become_swap_alone() {
+        assert_eq!(swap_alone(96, 64), Some(32));
+        assert_eq!(swap_alone(64, 64), Some(0));
+        assert_eq!(swap_alone(-1, 64), Some(-1));
+        assert_eq!(swap_alone(64, 96), None);
+        assert_eq!(swap_alone(64, -1), None);
+    }
 }

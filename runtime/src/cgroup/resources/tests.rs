@@ -102,50 +102,6 @@ const V2_FILES: [(&str, &str); 14] = [
 ];
 
 #[test]
-fn shares_meet_both_ends_and_the_neutral_weight() {
-    for (shares, weight) in [
-        (0, 1),
-        (1, 1),
-        (2, 1),
-        (10, 4),
-        (102, 17),
-        (256, 35),
-        (512, 59),
-        (1024, 100),
-        (4096, 303),
-        (262_143, 10_000),
-        (262_144, 10_000),
-        (u64::MAX, 10_000),
-    ] {
-        assert_eq!(convert::cpu_weight(shares), weight, "{shares} shares");
-    }
-    let mut last = 0;
-    for shares in (0..263_000).step_by(777) {
-        let weight = convert::cpu_weight(shares);
-        assert!(weight >= last, "more shares are no less weight: {shares}");
-        last = weight;
-    }
-    assert_eq!([10, 100, 500, 1000].map(convert::io_weight), [1, 910, 4950, 10_000]);
-}
-
-#[test]
-fn lists_of_processors_are_numbers() {
-    assert_eq!(numbers("0-3,7"), [0, 1, 2, 3, 7]);
-    assert!(numbers("").is_empty());
-    assert_eq!(numbers("5-4,x,1"), [1]);
-    assert_eq!(numbers("0-4294967295").len(), convert::LIST_MAX);
-}
-
-#[test]
-fn memory_and_swap_together_become_swap_alone() {
-    assert_eq!(convert::swap_alone(96, 64), Some(32));
-    assert_eq!(convert::swap_alone(64, 64), Some(0));
-    assert_eq!(convert::swap_alone(-1, 64), Some(-1));
-    assert_eq!(convert::swap_alone(64, 96), None);
-    assert_eq!(convert::swap_alone(64, -1), None);
-}
-
-#[test]
 fn v2_has_names_and_numbers_of_its_own() {
     let tree = Tree::new("v2", &V2_FILES);
     let plan = |value| planned(&tree.v2(), value).expect("it can be held");
