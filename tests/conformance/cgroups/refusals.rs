@@ -38,7 +38,7 @@ fn impossible_values_are_named() {
         ),
         (
             "blockIO.throttleWriteIOPSDevice[0]",
-            "4000:0 1",
+            "4000:0",
             json!({ "blockIO": { "throttleWriteIOPSDevice": throttle(4000) } }),
         ),
         (

@@ -110,7 +110,7 @@ fn a_refused_update_changes_nothing() {
     };
     let before = all(&case);
     let state = case.file(&format!("state/{}/config.json", case.id));
-    for wrong in ["--pids-limit 9999999999", "--cpuset-mems 9"] {
+    for wrong in ["--pids-limit 9999999999", "--cpuset-mems 99999"] {
         let text = case.refused(&format!(
             "update --memory 128m --memory-swap 256m --cpu-quota 9000 --cpu-period 20000 \
              --cpu-share 7 {wrong} ID"
