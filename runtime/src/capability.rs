@@ -1,5 +1,7 @@
 //! Capability names and sets (capabilities(7)).
 
+use std::collections::HashSet;
+
 use oci_spec::runtime::{Capability, LinuxCapabilities};
 
 use crate::sys::prctl;
@@ -64,9 +66,7 @@ impl Sets {
     /// The sets of an OCI configuration; what it leaves out is empty.
     pub fn from_spec(spec: Option<&LinuxCapabilities>) -> Self {
         let Some(spec) = spec else { return Self::default() };
-        let set = |names: &Option<std::collections::HashSet<Capability>>| -> u64 {
-            names.iter().flatten().filter_map(number).fold(0, |set, number| set | 1 << number)
-        };
+        let set = |names: &Option<HashSet<Capability>>| names.as_ref().map_or(0, bits);
         let (permitted, inheritable) = (set(spec.permitted()), set(spec.inheritable()));
         Self {
             bounding: set(spec.bounding()),
@@ -80,6 +80,16 @@ impl Sets {
             ambient: set(spec.ambient()) & permitted & inheritable,
         }
     }
+}
+
+/// A set as the kernel has it, bit n for capability n.
+pub fn bits(names: &HashSet<Capability>) -> u64 {
+    names.iter().filter_map(number).fold(0, |set, number| set | 1 << number)
+}
+
+/// A capability's name without `CAP_`.
+pub fn name(number: u8) -> Option<&'static str> {
+    NAMES.get(usize::from(number)).copied()
 }
 
 /// Capabilities that the kernel knows, as numbers.

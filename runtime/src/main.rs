@@ -31,6 +31,7 @@ mod owner;
 mod people;
 mod places;
 mod plan;
+mod posture;
 mod process;
 mod profile;
 mod rlimit;

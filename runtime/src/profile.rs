@@ -22,6 +22,7 @@ use oci_spec::runtime::{
 };
 
 use crate::apparmor;
+use crate::capability;
 use crate::rootfs::target::{Kind, Target};
 use crate::seccomp::profile::default_filter;
 
@@ -69,7 +70,7 @@ const MASKED: [&str; 12] = [
 ];
 
 /// Readable and no more.
-const READ_ONLY: [&str; 5] =
+pub(crate) const READ_ONLY: [&str; 5] =
     ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// Every namespace there is.
@@ -139,18 +140,28 @@ fn linux(host: &ProfileHost) -> Result<Linux, Failure> {
         .filter(|kind| *kind != LinuxNamespaceType::Time || has_time_namespaces())
         .map(|kind| LinuxNamespaceBuilder::default().typ(kind).build())
         .collect();
-    let mut masked: Vec<String> = MASKED.map(str::to_owned).into();
-    masked.extend(thermal_paths());
     LinuxBuilder::default()
         .namespaces(namespaces.map_err(defect)?)
         .uid_mappings(vec![map])
         .gid_mappings(vec![map])
         .sysctl(HashMap::from(sysctls))
-        .masked_paths(masked)
+        .masked_paths(masked_paths())
         .readonly_paths(READ_ONLY.map(str::to_owned).to_vec())
         .seccomp(default_filter())
         .build()
         .map_err(defect)
+}
+
+/// What no process in a container reads.
+pub(crate) fn masked_paths() -> Vec<String> {
+    let mut paths: Vec<String> = MASKED.map(str::to_owned).into();
+    paths.extend(thermal_paths());
+    paths
+}
+
+/// What a container's processes can ever have, bit n for capability n.
+pub(crate) fn capability_bits() -> u64 {
+    capability::bits(&CAPABILITIES.into())
 }
 
 /// The layers' ids are the profile's own: 0 to 65,535 inside, the person's range outside.

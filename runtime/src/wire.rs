@@ -121,6 +121,9 @@ pub enum Request {
     ExecSignal { container: ContainerId, exec: ExecId, signal: i32 },
     /// The container's processes as the host sees them. Answer: [`Answer::Processes`].
     ContainerProcesses { container: ContainerId },
+    /// What confines the container's first process, read from the kernel now. Answer:
+    /// [`Answer::Posture`].
+    ContainerPosture { container: ContainerId },
 }
 
 /// How a layer's bytes are compressed.
@@ -367,6 +370,8 @@ pub enum Answer {
     ExecStarted {},
     /// To [`Request::ContainerProcesses`].
     Processes { processes: Vec<ProcessInfo>, truncated: bool },
+    /// To [`Request::ContainerPosture`]: at most [`POSTURE_LINES_MAX`].
+    Posture { lines: Vec<PostureLine> },
 }
 
 /// Versions and facts.
@@ -442,6 +447,34 @@ pub struct LayerFacts {
     pub bytes: u64,
     /// Device nodes left out (containers get theirs from the profile).
     pub devices_skipped: u64,
+}
+
+/// Lines of a posture at most; those for mounts, which come last, are left out beyond it.
+pub const POSTURE_LINES_MAX: usize = 120;
+
+/// One thing that confines a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PostureLine {
+    /// What it is: `seccomp`, `namespace.pid`, `limit.memory`, `mount./proc`.
+    pub id: String,
+    /// How it stands.
+    pub word: PostureWord,
+    /// What the kernel shows.
+    pub value: String,
+    /// What that means, or why it is so.
+    pub reason: String,
+}
+
+/// How one thing that confines a container stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PostureWord {
+    /// As the default profile has it, or stricter.
+    Holds,
+    /// Wider than that.
+    Loosened,
+    /// This host does not have it.
+    Absent,
 }
 
 /// A process as the host sees it.

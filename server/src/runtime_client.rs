@@ -14,8 +14,8 @@ use berth_runtime::id::{ContainerId, ExecId, PrincipalId};
 use berth_runtime::record::{ContainerRecord, Failure, FailureClass, LimitState};
 use berth_runtime::wire::{
     Answer, Compression, DoctorReport, Envelope, ExecEvent, ExecOrder, ExecRequest, Hello,
-    LayerFacts, Limits, MESSAGE_BYTES_MAX, PROTOCOL_VERSION, PersonRange, ProcessInfo, Request,
-    StartRequest,
+    LayerFacts, Limits, MESSAGE_BYTES_MAX, PROTOCOL_VERSION, PersonRange, PostureLine, ProcessInfo,
+    Request, StartRequest,
 };
 use bytes::Bytes;
 use nix::errno::Errno;
@@ -406,6 +406,19 @@ impl RuntimeClient {
         let request = Request::ContainerProcesses { container: id.clone() };
         match self.call(&terms, request, None).await?.0 {
             Answer::Processes { processes, truncated } => Ok((processes, truncated)),
+            other => Err(unexpected(&terms, &other)),
+        }
+    }
+
+    /// What confines the container's first process now.
+    pub(crate) async fn container_posture(
+        &self,
+        id: &ContainerId,
+    ) -> Result<Vec<PostureLine>, RuntimeError> {
+        let terms = self.quick("container posture");
+        let request = Request::ContainerPosture { container: id.clone() };
+        match self.call(&terms, request, None).await?.0 {
+            Answer::Posture { lines } => Ok(lines),
             other => Err(unexpected(&terms, &other)),
         }
     }

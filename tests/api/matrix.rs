@@ -218,6 +218,13 @@ pub(crate) const ROWS: &[Row] = &[
         body: "",
     },
     Row {
+        route: "GET /api/v1/containers/{id}/posture",
+        who: Who::SignedIn,
+        scope: "read",
+        object: Object::Made(container, Reach::Sees),
+        body: "",
+    },
+    Row {
         route: "GET /api/v1/containers/{id}/processes",
         who: Who::SignedIn,
         scope: "read",
@@ -441,6 +448,7 @@ pub(crate) const ROWS: &[Row] = &[
     object("GET /containers/{id}/logs", Who::SignedIn, "read", Reach::Content),
     object("GET /containers/{id}/activity", Who::SignedIn, "read", Reach::Sees),
     object("GET /containers/{id}/raw", Who::SignedIn, "read", Reach::Sees),
+    object("GET /containers/{id}/posture", Who::SignedIn, "read", Reach::Sees),
     object("GET /containers/{id}/processes", Who::SignedIn, "read", Reach::Sees),
     object("GET /containers/{id}/terminal", Who::Member, "operate", Reach::Content),
     object("GET /containers/{id}/settings", Who::Member, "operate", Reach::Changes),

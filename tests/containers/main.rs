@@ -6,5 +6,6 @@ mod history;
 mod lifecycle;
 mod limits;
 mod names;
+mod posture;
 mod recovery;
 mod usage;

@@ -332,3 +332,29 @@ async fn made(person: &Client, name: &str) {
     let body = json!({"image": image, "name": name});
     person.post("/api/v1/containers", &body).await.expect_status(201);
 }
+
+#[tokio::test]
+async fn what_confines_a_container_is_shown_in_words() {
+    requires_root!();
+    let server = TestServer::start().await;
+    let driver = Driver::start().await;
+    let anna = server.person("anna", "user").await;
+    let id = launched(&anna, "kept", &["sleep", "600"]).await;
+    let browser = signed_in(&driver, &server, "anna", Script::Off).await;
+    look_at_posture(&browser, &id).await;
+    browser.close().await;
+    let browser = signed_in(&driver, &server, "anna", Script::On).await;
+    look_at_posture(&browser, &id).await;
+    anna.post(&format!("/api/v1/containers/{id}/stop"), &serde_json::Value::Null).await;
+    browser.sees("It does not run, so nothing confines it.").await;
+}
+
+async fn look_at_posture(browser: &Browser, id: &str) {
+    browser.open(&format!("/containers/{id}")).await;
+    browser.press("Posture").await;
+    browser.sees("Everything that this host has holds.").await;
+    for shown in ["no new privileges", "/proc/sys", "nobody on the host", "bounding"] {
+        browser.sees(shown).await;
+    }
+    assert_eq!(browser.complaints().await, Vec::<String>::new());
+}

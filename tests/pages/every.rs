@@ -136,6 +136,7 @@ pub(crate) fn visits(seen: &Seen) -> BTreeMap<&'static str, Vec<String>> {
         ("/containers/{id}", vec![of("").remove(0), format!("/containers/{}", seen.ended)]),
         ("/containers/{id}/logs", of("/logs")),
         ("/containers/{id}/processes", of("/processes")),
+        ("/containers/{id}/posture", of("/posture")),
         ("/containers/{id}/terminal", of("/terminal")),
         ("/containers/{id}/settings", of("/settings")),
         ("/containers/{id}/activity", of("/activity")),

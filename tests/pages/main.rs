@@ -52,6 +52,7 @@ async fn two_people_do_not_see_each_other() {
         format!("/containers/{id}"),
         format!("/containers/{id}/logs"),
         format!("/containers/{id}/processes"),
+        format!("/containers/{id}/posture"),
         format!("/containers/{id}/terminal"),
         format!("/containers/{id}/settings"),
         format!("/containers/{id}/remove"),

@@ -235,6 +235,8 @@ fn other_requests(berth: &Supervisor, running: &str) -> Vec<Attack> {
         "container_watch",
         "container_logs",
         "container_processes",
+        "container_posture",
+        "container_attach",
         "container_state",
     ] {
         attacks.push(attack(

@@ -407,6 +407,8 @@ pub enum Tab {
     Logs,
     /// What runs in it.
     Processes,
+    /// What confines it.
+    Posture,
     /// Programs in it, by hand.
     Terminal,
     /// What can be changed.

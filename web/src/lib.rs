@@ -20,6 +20,7 @@ pub mod images;
 pub mod operations;
 pub mod parts;
 pub mod people;
+pub mod posture;
 pub mod shell;
 pub mod system;
 pub mod terminal;

@@ -22,7 +22,7 @@ use crate::files::FileError;
 use crate::ledger::EndRecord;
 use crate::monitor::ATTACH_SOCKET;
 use crate::people::Person;
-use crate::process;
+use crate::process::{self, ProcessKey};
 use crate::sys::process::pidfd_send_signal;
 use crate::sys::socket;
 use crate::{layer, log};
@@ -82,6 +82,7 @@ impl Supervisor {
             }
             Request::ContainerRemove { container } => return self.remove(token, &container),
             Request::ContainerProcesses { container } => return self.processes(token, &container),
+            Request::ContainerPosture { container } => return self.posture(token, &container),
             Request::ContainerExec(request) => return self.exec(token, *request),
             Request::ExecSignal { container, exec, signal } => {
                 self.exec_signal(&container, exec, signal)
@@ -253,6 +254,24 @@ impl Supervisor {
                 let task = Task::Processes { person, container: container.clone() };
                 self.answer_by_task(token, task, None)
             }
+            Err(failure) => Some(failure.into()),
+        }
+    }
+
+    fn posture(&mut self, token: Token, container: &ContainerId) -> Option<Reply> {
+        let task = self.running_entry(container).and_then(|entry| {
+            let (live, _) = entry.running().ok_or_else(|| not_running(container))?;
+            let process = ProcessKey {
+                pid: live.pid,
+                start_ticks: live.start_ticks,
+                boot_id: self.boot_id.clone(),
+            };
+            let limits = live.limits.clone();
+            let person = self.owner(container)?;
+            Ok(Task::Posture { person, container: container.clone(), process, limits })
+        });
+        match task {
+            Ok(task) => self.answer_by_task(token, task, None),
             Err(failure) => Some(failure.into()),
         }
     }

@@ -15,19 +15,19 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use berth_runtime::config::RuntimeConfig;
 use berth_runtime::digest::Digest;
 use berth_runtime::id::ContainerId;
-use berth_runtime::record::{ExitRecord, Failure, FailureClass};
+use berth_runtime::record::{ExitRecord, Failure, FailureClass, LimitState};
 use berth_runtime::wire::{Answer, Limits};
 use berth_runtime::{receive_message, send_message};
 
 use super::connection::{Reply, Token, encode};
-use super::containers::{Entry, broken, failure};
+use super::containers::{Entry, broken, failure, not_running};
 use super::{Leaver, Supervisor};
 use crate::files::FileError;
 use crate::ledger::{LiveRecord, NetworkPlace};
 use crate::people::Person;
 use crate::process::ProcessKey;
 use crate::sys::{socket, spawn};
-use crate::{doctor, inspect, layer, process, undo};
+use crate::{doctor, inspect, layer, posture, process, undo};
 
 /// A task's size at most.
 const TASK_BYTES_MAX: u64 = 1 << 20;
@@ -51,6 +51,8 @@ pub(super) enum Task {
     Remove { person: Person, container: ContainerId },
     /// Lists the processes.
     Processes { person: Person, container: ContainerId },
+    /// Looks at what confines the first process.
+    Posture { person: Person, container: ContainerId, process: ProcessKey, limits: Vec<LimitState> },
     /// Ends what is left of a program's session (setsid(2)).
     EndSession { person: Person, container: ContainerId, leader: ProcessKey },
     /// Makes interfaces and table agree with the containers that run.
@@ -408,6 +410,16 @@ fn run(job: Job) -> Result<Answer, Failure> {
             let pids = at.cgroup(&person, &container)?.pids()?;
             let (processes, truncated) = inspect::processes(&pids, person.first_id);
             return Ok(Answer::Processes { processes, truncated });
+        }
+        Task::Posture { person, container, process, limits } => {
+            let known = posture::Known {
+                config: &job.config,
+                person: &person,
+                process: &process,
+                limits: &limits,
+            };
+            let lines = posture::look(&known)?.ok_or_else(|| not_running(&container))?;
+            return Ok(Answer::Posture { lines });
         }
         Task::EndSession { person, container, leader } => {
             at.end_session(&person, &container, &leader)?;

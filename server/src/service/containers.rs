@@ -11,6 +11,7 @@ pub mod activity;
 pub mod create;
 pub mod history;
 pub mod output;
+pub mod posture;
 pub mod spec;
 pub mod view;
 

@@ -16,6 +16,7 @@ use berth_web::entry::{InvitationPage, ProblemInFrame, ProblemPage, SetupPage, S
 use berth_web::format::{Moment, bytes_of, cores_used, percent};
 use berth_web::parts::{Act, Badge, Fact, Field, Meter, Scope};
 use berth_web::people::{self, Invitation};
+use berth_web::posture::{PostureGroup, PosturePage, PostureRow};
 use berth_web::shell::{ApiCall, ENTRIES, Flash, Mark, Section, Shell, Theme, Tone, Viewer};
 
 const NOW: i64 = 1_795_224_225_000;
@@ -58,6 +59,8 @@ pub(crate) fn all(hostile: &str) -> Vec<(String, String)> {
     add("logs", logs("train-3", "step 1200 loss=0.4312 lr=3.0e-4 tokens/s=18231").render());
     add("hostile-logs", logs(hostile, hostile).render());
     add("processes", processes("train-3").render());
+    add("posture", posture("train-3").render());
+    add("hostile-posture", posture(hostile).render());
     add("settings", settings().render());
     add("confirm", confirm("train-3").render());
     add("hostile-confirm", confirm(hostile).render());
@@ -448,6 +451,34 @@ fn processes(name: &str) -> ProcessesPage {
             row(31, 7, "python: dataloader 0"),
         ],
         truncated: false,
+    }
+}
+
+fn posture(name: &str) -> PosturePage {
+    let row = |name: &str, word, value: &str, reason: &str| PostureRow {
+        name: name.into(),
+        word,
+        loosened: word == "loosened",
+        value: value.into(),
+        reason: reason.into(),
+    };
+    PosturePage {
+        shell: shell(name, Section::Containers),
+        head: head(name, Tab::Posture, false),
+        loosened: Some(1),
+        groups: vec![
+            PostureGroup {
+                title: "Who it is",
+                rows: vec![row("User ids", "holds", "0 2000224256 65536", "nobody on the host")],
+            },
+            PostureGroup {
+                title: "Limits",
+                rows: vec![
+                    row("memory", "loosened", "1073741824", "somebody with root on the host"),
+                    row("swap", "not here", "none", "this host does not count swap"),
+                ],
+            },
+        ],
     }
 }
 

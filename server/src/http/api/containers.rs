@@ -30,6 +30,7 @@ use crate::service::containers::actions::{self, Change, Force};
 use crate::service::containers::activity::{self, ActivityView};
 use crate::service::containers::history::{self, HistoryView};
 use crate::service::containers::output::{self, LogPart, ProcessesView, StatsView};
+use crate::service::containers::posture::{self, PostureView};
 use crate::service::containers::spec::{CreateRequest, LimitsRequest, parse_signal};
 use crate::service::containers::{self, ContainerView, DetailView, ListFilter, create};
 use crate::service::lifecycle::Status;
@@ -58,6 +59,7 @@ pub fn routes(routes: Routes) -> Routes {
         .add(read, routes!(logs))
         .add(read, routes!(follow_logs))
         .add(read, routes!(processes))
+        .add(read, routes!(show_posture))
         .add(read, routes!(stats))
         .add(read, routes!(follow_stats))
         .add(read, routes!(stats_history))
@@ -463,6 +465,20 @@ async fn processes(
     Path(key): Path<String>,
 ) -> Result<Json<ProcessesView>> {
     Ok(Json(output::processes(&app, &caller, &key).await?))
+}
+
+/// Shows what confines it now, as the kernel shows it of its first process, beside the default profile.
+#[utoipa::path(get, path = "/api/v1/containers/{id}/posture", tag = "containers",
+    params(("id" = String, Path, description = "Its id or name")),
+    responses(
+        (status = 200, body = PostureView), (status = 404, body = ProblemBody),
+        (status = 409, body = ProblemBody)))]
+async fn show_posture(
+    State(app): State<App>,
+    caller: Caller,
+    Path(key): Path<String>,
+) -> Result<Json<PostureView>> {
+    Ok(Json(posture::look(&app, &caller, &key).await?))
 }
 
 /// Reads once what it uses.

@@ -23,6 +23,7 @@ mod machine;
 mod operations;
 mod people;
 mod person;
+mod posture;
 mod reference;
 mod registries;
 mod request;
@@ -52,6 +53,7 @@ pub(super) fn routes(routes: Routes) -> Routes {
     let routes = home::routes(routes);
     let routes = account::routes(routes);
     let routes = help::routes(routes);
+    let routes = posture::routes(routes);
     let routes = people::routes(routes);
     let routes = person::routes(routes);
     let routes = events::routes(routes);

@@ -308,6 +308,6 @@ fn rests(app: &App, row: &Container) -> bool {
     )
 }
 
-fn not_running() -> Error {
+pub(super) fn not_running() -> Error {
     Error::conflict("container.not-running", "the container does not run")
 }
