@@ -144,6 +144,10 @@ async fn what_is_ended_is_dead_at_once() {
     third.delete("/api/v1/me/session").await.expect_status(204);
     assert_eq!(status_of(&third).await, 401);
     assert_eq!(status_of(&anna).await, 200, "the control: another session lives");
+    // So does a token, whatever its scope.
+    let other = anna.token("read").await;
+    other.delete("/api/v1/me/session").await.expect_status(204);
+    assert_eq!((status_of(&other).await, status_of(&token).await), (401, 200));
     // Disabled: everything is over, also for the right password; enabled again it is not back.
     let path = format!("/api/v1/people/{}", anna.get("/api/v1/me").await.json()["id"]);
     olga.patch(&path, &json!({"disabled": true})).await.expect_status(200);

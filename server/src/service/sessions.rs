@@ -218,14 +218,18 @@ pub async fn end(app: &App, caller: &Caller, id: &str) -> Result<()> {
     Ok(())
 }
 
-/// Ends the session that asks.
+/// Ends the session, or the token, that asks.
 ///
 /// # Errors
-/// When the caller shows no session.
+/// When the caller shows neither.
 pub async fn sign_out(app: &App, caller: &Caller) -> Result<()> {
-    match caller.session() {
-        Some(id) => end(app, caller, id).await,
-        None => Err(Error::conflict("session.none", "you are not signed in with a session")),
+    match &caller.actor.via {
+        Via::Session(id) => end(app, caller, id).await,
+        // Of whatever scope: who holds a token may always give it up.
+        Via::Token(id) => super::tokens::end(app, caller, id).await,
+        Via::RootSocket | Via::Nothing => {
+            Err(Error::conflict("session.none", "you are signed in with neither session nor token"))
+        }
     }
 }
 

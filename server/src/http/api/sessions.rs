@@ -113,7 +113,7 @@ async fn end(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> 
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Signs out: ends the session that asks.
+/// Signs out: ends the session, or the token, that asks.
 #[utoipa::path(delete, path = "/api/v1/me/session", tag = "sessions",
     responses((status = 204), (status = 409, body = ProblemBody)))]
 async fn sign_out(State(app): State<App>, caller: Caller) -> Result<Response> {

@@ -36,9 +36,9 @@ pub(super) const KNOWN: &[Known] = &[
     known(
         "session.none",
         409,
-        "Not signed in with a session",
-        "What was asked for is about the present session, but a token or the root socket was used.",
-        "Sign in with name and password. A token is ended under its own id.",
+        "Signed in with neither session nor token",
+        "To sign out is to end the session or token that asks, and the root socket has neither.",
+        "Sign in with name and password, or use a token.",
     ),
     known(
         "role.denied",
