@@ -143,6 +143,10 @@ const NEVER_IMPORTED: &[(&str, &[&str])] = &[
     ("server/src/inventory/", &["axum", "crate::service", "crate::runtime_client", "crate::http"]),
     ("server/src/runtime_client", &["sqlx", "axum", "crate::service", "crate::inventory"]),
     ("server/src/auth/", &["axum"]),
+    (
+        "server/src/client/",
+        &["axum", "sqlx", "crate::service", "crate::inventory", "crate::http", "crate::app"],
+    ),
     ("web/", &["berth_runtime", "axum", "sqlx", "tokio", "nix"]),
     ("runtime/", &["tokio", "reqwest", "sqlx", "axum", "berth_web", "hyper"]),
     ("runtime/src/init.rs", &["std::fs", "tracing"]),

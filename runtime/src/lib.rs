@@ -16,8 +16,11 @@ pub mod id;
 #[path = "sys/passing.rs"]
 mod passing;
 pub mod record;
+#[path = "sys/window.rs"]
+mod window;
 pub mod wire;
 
 pub use activation::take_listeners;
 pub use heap::{give_back_freed_memory, give_back_unused_memory};
 pub use passing::{receive_message, send_message};
+pub use window::terminal_size;

@@ -1,6 +1,7 @@
-//! The Berth server: dashboard, JSON API, inventory.
+//! The Berth server: dashboard, JSON API, inventory; and its client on the command line.
 //!
-//! `berth serve` runs it; the other commands look at the machine, the API and the configuration.
+//! `berth serve` runs the server; `doctor`, `openapi`, `config`, `certificate` and `keys` look at the machine,
+//! the API and the configuration. All else is the client (`client`).
 
 #![forbid(unsafe_code)]
 #![expect(unreachable_pub, reason = "a binary has no outside: its modules publish to one another")]
@@ -8,6 +9,7 @@
 mod app;
 mod ask;
 mod auth;
+mod client;
 mod clock;
 mod config;
 mod doctor;
@@ -30,7 +32,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -48,6 +50,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    #[command(flatten)]
+    Client(Box<client::Command>),
     /// Run the server.
     Serve {
         /// Address and port to listen on, over the file's: plain HTTP on loopback, else TLS.
@@ -89,10 +93,13 @@ enum Command {
 fn main() -> ExitCode {
     berth_runtime::give_back_freed_memory();
     let arguments = Arguments::parse();
-    if let Command::Doctor(args) = &arguments.command {
-        return doctor::run(args, arguments.config.as_deref());
-    }
-    match run(arguments) {
+    let (config, command) = (arguments.config, arguments.command);
+    let outcome = match command {
+        Command::Client(command) => return client::run(*command, Arguments::command),
+        Command::Doctor(args) => return doctor::run(&args, config.as_deref()),
+        command => run(config, command),
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let text = format!("berth: {error:#}\n");
@@ -103,11 +110,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: Arguments) -> Result<()> {
-    match arguments.command {
+fn run(path: Option<PathBuf>, command: Command) -> Result<()> {
+    match command {
         Command::Serve { listen } => {
             let flag = listen.map(|listen| ("BERTH_SERVER__LISTEN".to_owned(), listen));
-            let config = load(arguments.config, flag)?.config;
+            let config = load(path, flag)?.config;
             let filter = EnvFilter::try_new(&config.server.log).context("read server.log")?;
             let ansi = std::io::stderr().is_terminal();
             let lines = tracing_subscriber::fmt::layer();
@@ -118,7 +125,7 @@ fn run(arguments: Arguments) -> Result<()> {
                 .init();
             serve::run(config)
         }
-        Command::Doctor(_) => Ok(()),
+        Command::Client(_) | Command::Doctor(_) => Ok(()),
         Command::Openapi { routes } => {
             let (table, document) = http::describe();
             print(&match routes {
@@ -127,7 +134,7 @@ fn run(arguments: Arguments) -> Result<()> {
             })
         }
         Command::Config { check: _, print: show, sockets, urls } => {
-            let loaded = load(arguments.config, None)?;
+            let loaded = load(path, None)?;
             let addresses = loaded.config.server.listen.addresses();
             let lines = |line: fn(&config::ListenAddress) -> String| {
                 addresses.iter().map(line).collect::<Vec<_>>().join("\n")
@@ -139,10 +146,8 @@ fn run(arguments: Arguments) -> Result<()> {
                 _ => print(&checked(&loaded)?),
             }
         }
-        Command::Certificate => print(&ask::certificate(&load(arguments.config, None)?.config)?),
-        Command::Keys { command } => {
-            print(&ask::keys(&load(arguments.config, None)?.config, &command)?)
-        }
+        Command::Certificate => print(&ask::certificate(&load(path, None)?.config)?),
+        Command::Keys { command } => print(&ask::keys(&load(path, None)?.config, &command)?),
     }
 }
 

@@ -102,7 +102,7 @@ impl Session {
     }
 
     fn resize(&self) -> nix::Result<()> {
-        match terminal::size(&self.person)? {
+        match berth_runtime::terminal_size(&self.person)? {
             // A line that knows no size has none to give.
             (0, _) | (_, 0) => Ok(()),
             (columns, rows) => terminal::set_size(&self.master, columns, rows),

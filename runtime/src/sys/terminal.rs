@@ -51,15 +51,6 @@ pub fn slave_of(master: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(slave) })
 }
 
-/// Columns and rows of a terminal; 0 where they are not known.
-pub fn size(terminal: impl AsFd) -> nix::Result<(u16, u16)> {
-    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
-    let fd = terminal.as_fd().as_raw_fd();
-    // SAFETY: TIOCGWINSZ fills one winsize, which outlives the call.
-    let result = unsafe { libc::ioctl(fd, libc::TIOCGWINSZ, std::ptr::from_mut(&mut size)) };
-    Errno::result(result).map(|_| (size.ws_col, size.ws_row))
-}
-
 /// Makes `slave` the controlling terminal of the calling session leader, which has none.
 pub fn make_controlling(slave: BorrowedFd<'_>) -> nix::Result<()> {
     // SAFETY: TIOCSCTTY takes an int by value: 0, take it from nobody.
