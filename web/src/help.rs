@@ -25,6 +25,8 @@ pub enum Topic {
     Containers,
     /// Pulling, importing, registries.
     Images,
+    /// The program `berth` in a terminal.
+    CommandLine,
     /// Tokens, calls, long work, streams.
     Scripts,
     /// For those who run the machine.
@@ -35,8 +37,15 @@ pub enum Topic {
 
 impl Topic {
     /// All of them, in the order in which they are read.
-    pub const ALL: [Self; 6] =
-        [Self::Start, Self::Containers, Self::Images, Self::Scripts, Self::Operators, Self::Keys];
+    pub const ALL: [Self; 7] = [
+        Self::Start,
+        Self::Containers,
+        Self::Images,
+        Self::CommandLine,
+        Self::Scripts,
+        Self::Operators,
+        Self::Keys,
+    ];
 
     /// Its place in the path.
     pub fn slug(self) -> &'static str {
@@ -44,6 +53,7 @@ impl Topic {
             Self::Start => "start",
             Self::Containers => "containers",
             Self::Images => "images",
+            Self::CommandLine => "command-line",
             Self::Scripts => "scripts",
             Self::Operators => "operators",
             Self::Keys => "keys",
@@ -56,6 +66,7 @@ impl Topic {
             Self::Start => "First steps",
             Self::Containers => "Containers",
             Self::Images => "Images",
+            Self::CommandLine => "Command line",
             Self::Scripts => "Scripts",
             Self::Operators => "Running the machine",
             Self::Keys => "Keyboard",
@@ -68,6 +79,7 @@ impl Topic {
             Self::Start => "Sign in, launch something, look at it, remove it.",
             Self::Containers => "Limits, life, network, files, logs, figures.",
             Self::Images => "Pull, import, private registries, what is whose.",
+            Self::CommandLine => "Sign in, run, look, open a shell: from a terminal.",
             Self::Scripts => "Tokens, calls, repeats, long work, streams, errors.",
             Self::Operators => "People, the lab’s network, keys, health, backup, removal.",
             Self::Keys => "Every page without a mouse.",
@@ -144,6 +156,10 @@ impl Here {
 
     pub(crate) fn generate_client(&self) -> String {
         format!("openapi-python-client generate --url {}/api/v1/openapi.json", self.origin)
+    }
+
+    pub(crate) fn login(&self) -> String {
+        format!("berth login {}", self.origin)
     }
 
     pub(crate) fn backup(&self) -> String {
