@@ -130,6 +130,7 @@ listen_toml() {
 # The configuration file is the truth of where an installed instance lies.
 locate() {
     bin_dir=$prefix/usr/local/bin
+    share_dir=$prefix/usr/local/share
     log_dir=$prefix/var/log/berth
     config=${config:-$prefix/etc/berth/berth.toml}
     config_dir=$(dirname "$config")
@@ -413,6 +414,23 @@ install_programs() {
         install -o root -g root -m 755 "$from/$program" "$bin_dir/.$program.new"
         mv -f "$bin_dir/.$program.new" "$bin_dir/$program"
     done
+}
+
+# What the program says of itself, where shells and man(1) look for it.
+install_manual() {
+    step "Completion and manual pages in $share_dir"
+    install -d -m 755 "$share_dir"/{man/man1,bash-completion/completions,zsh/site-functions,fish/vendor_completions.d}
+    "$bin_dir/berth" man --dir "$share_dir/man/man1"
+    "$bin_dir/berth" completion bash >"$share_dir/bash-completion/completions/berth"
+    "$bin_dir/berth" completion zsh >"$share_dir/zsh/site-functions/_berth"
+    "$bin_dir/berth" completion fish >"$share_dir/fish/vendor_completions.d/berth.fish"
+    chmod 644 "$share_dir"/man/man1/berth{,-*}.1 "$share_dir/bash-completion/completions/berth" \
+        "$share_dir/zsh/site-functions/_berth" "$share_dir/fish/vendor_completions.d/berth.fish"
+}
+
+remove_manual() {
+    rm -f "$share_dir"/man/man1/berth{,-*}.1 "$share_dir/bash-completion/completions/berth" \
+        "$share_dir/zsh/site-functions/_berth" "$share_dir/fish/vendor_completions.d/berth.fish"
 }
 
 # ---- user, folders, configuration -----------------------------------------------------------------
@@ -957,6 +975,7 @@ install_all() {
     else
         [ -n "$from" ] || build
         install_programs
+        install_manual
     fi
     install_config
     install_user
@@ -1029,6 +1048,7 @@ uninstall() {
     remove_cgroups
     unload_apparmor
     rm -f "$bin_dir/berth" "$bin_dir/berth-runtime"
+    remove_manual
     rm -rf "$run_dir"
     if [ -n "$purge" ]; then
         purge

@@ -164,6 +164,13 @@ fn template() -> Result<toml::Table> {
     Ok(lines.collect::<Vec<_>>().join("\n").parse()?)
 }
 
+/// What the program says of itself, where shells and man(1) look.
+const MANUAL: [&str; 3] = [
+    "usr/local/share/man/man1/berth-exec.1",
+    "usr/local/share/bash-completion/completions/berth",
+    "usr/local/share/zsh/site-functions/_berth",
+];
+
 #[test]
 fn installs_proves_upgrades_and_removes() -> Result<()> {
     if !system_tests::programs::is_root() {
@@ -178,6 +185,10 @@ fn installs_proves_upgrades_and_removes() -> Result<()> {
     ensure!(std::fs::read_to_string(installed.config())? == before, "the configuration changed");
     let secret = std::fs::read_to_string(installed.path("etc/berth/setup-secret"))?;
     ensure!(shown.contains(secret.trim()) && secret.trim().len() >= 20, "{shown}");
+
+    for place in MANUAL {
+        ensure!(installed.path(place).exists(), "{place} is not there");
+    }
 
     let id = installed.start_container("stays")?;
     let process = installed.process(&id)?;
@@ -203,7 +214,9 @@ fn uninstall(installed: &Installed, container_pid: u64) -> Result<()> {
             !Path::new(&format!("/proc/{pid}")).exists()
         })?;
     }
-    ensure!(!installed.path("usr/local/bin/berth").exists(), "the program is still there");
+    for place in MANUAL.into_iter().chain(["usr/local/bin/berth"]) {
+        ensure!(!installed.path(place).exists(), "{place} is still there");
+    }
     ensure!(installed.path("var/lib/berth/db/berth.db").exists(), "the data is gone");
 
     // Data that was kept is taken up again: the container is known, and stopped.
