@@ -61,7 +61,7 @@ async fn what_cannot_be_run_is_told_with_dockers_exit_codes() {
     let words = ["run", "-d", "--name", "taken", IMAGE];
     person.does(&words, "").await.fails(125, "taken");
     person.does(&["run", "--name", "Bad Name", IMAGE], "").await.fails(125, "/name");
-    person.does(&["run", "-it", IMAGE, "sh"], "").await.fails(2, "berth exec -it");
+    person.does(&["run", "-it", IMAGE, "sh"], "").await.fails(2, "no terminal");
     person.does(&["run", "-m", "much", IMAGE], "").await.fails(2, "512m");
     person.does(&["run"], "").await.fails(2, "Usage");
     person.does(&["logs", "nobody"], "").await.fails(1, "berth: ");
@@ -193,4 +193,22 @@ async fn an_image_is_pulled_by_name_or_for_a_run() {
     person.does(&["pull", &nothing], "").await.fails(1, "berth: ");
     person.does(&["run", &nothing, "sh"], "").await.fails(125, "berth: ");
     assert_eq!(person.gets(&["ps", "-aq"]).await, "", "a container without an image is left");
+}
+
+#[tokio::test]
+async fn a_program_that_is_run_gets_its_input() {
+    requires_root!();
+    let server = TestServer::start().await;
+    let client = server.person("anna", "user").await;
+    import(&client).await;
+    let person = Person::at(&server.url());
+    person.sign_in("anna").await;
+    let sent: String = (0..5000).map(|number| format!("{number}\n")).collect();
+    let words = ["run", "-i", "--name", "filter", IMAGE, "sh", "-c", "cat; exit 3"];
+    let done = person.does(&words, &sent).await;
+    assert_eq!((done.code, done.stdout.len()), (Some(3), sent.len()), "{}", done.stderr);
+    assert_eq!(done.stdout, sent);
+    person.does(&["attach", "filter"], "").await.fails(1, "does not run");
+    person.gets(&["run", "-d", "--name", "plain", IMAGE, "sleep", "600"]).await;
+    person.does(&["attach", "plain"], "").await.fails(1, "follow its log");
 }

@@ -234,3 +234,36 @@ async fn a_password_is_typed_unseen() {
     assert_eq!(code_of(&mut child), Some(130));
     assert!(screen.is_as_it_was());
 }
+
+#[tokio::test]
+async fn a_container_is_run_at_the_terminal_left_and_come_back_to() {
+    requires_root!();
+    let (_server, person) = furnished().await;
+    let mut screen = Screen::new();
+    // --rm is for what is over.
+    let words = ["run", "-it", "--rm", "--name", "mine", "berth/busybox:1", "sh"];
+    let mut child = screen.runs(person.command(&words));
+    screen.sees("# ");
+    screen.types("A=kept; busybox stty size; echo rea''dy\n");
+    assert!(screen.sees("ready\r\n").contains("33 101\r\n"));
+    assert!(!screen.is_as_it_was(), "the control: it is raw now");
+    screen.types("\u{10}\u{11}");
+    assert_eq!(code_of(&mut child), Some(0));
+    assert!(screen.is_as_it_was());
+    screen.sees("berth attach mine");
+    let mut child = screen.runs(person.command(&["attach", "mine"]));
+    // What it wrote last comes first.
+    screen.sees("ready\r\n");
+    screen.types("echo $A $A\n");
+    screen.sees("kept kept\r\n");
+    screen.types("exit 7\n");
+    assert_eq!(code_of(&mut child), Some(7));
+    assert!(screen.is_as_it_was());
+    let shown = person.gets_json(&["inspect", "mine"]).await;
+    assert_eq!(shown[0]["exit"]["code"], 7, "{shown}");
+    // One that is over before anybody could be with it has said what it had to say.
+    let words = ["run", "-t", "--rm", "berth/busybox:1", "sh", "-c", "echo bri''ef; exit 4"];
+    let mut child = screen.runs(person.command(&words));
+    assert_eq!(code_of(&mut child), Some(4));
+    screen.sees("brief");
+}

@@ -101,9 +101,9 @@ async fn what_somebody_changes_behind_our_back_is_seen_and_said() {
     // Set by Berth, it holds again.
     let body = json!({"limits": {"memory_bytes": 96 << 20}});
     anna.patch(&format!("/api/v1/containers/{id}"), &body).await.expect_status(200);
+    let set = (96_u64 << 20).to_string();
     let path = format!("/api/v1/containers/{id}/posture");
-    until(&anna, &path, |seen| line(seen, "limit.memory")["value"] == (96_u64 << 20).to_string())
-        .await;
+    until(&anna, &path, |seen| line(seen, "limit.memory")["value"] == set.as_str()).await;
     assert_eq!(line(&posture(&anna, &id).await, "limit.memory")["word"], "holds");
 }
 

@@ -10,7 +10,7 @@ use super::api::{Api, CALL_TIMEOUT};
 use super::error::{Failure, Outcome, by_signal};
 use super::launch::environment;
 use super::output::{Output, tell};
-use super::session::{End, Manner, Session};
+use super::session::{End, Manner, Program, Session};
 use super::show::number;
 use super::terminal::{Changed, size};
 use super::{Name, Server};
@@ -120,7 +120,7 @@ async fn finish(api: &Api, container: &str, number: u64, manner: Manner) -> Outc
         false => None,
     };
     // Not before: what is typed from here on is the program's, key by key.
-    let end = match Session::new(api, container, number, manner) {
+    let end = match Session::new(api, container, Program::Beside(number), manner) {
         Ok(mut session) => session.carry().await,
         Err(failure) => Err(failure),
     };

@@ -7,9 +7,11 @@ use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use super::api::Api;
+use super::attach::{self, Parting};
 use super::error::{Failure, Outcome, by_signal};
 use super::logs::{self, Wanted};
 use super::output::{say, tell};
+use super::session::Manner;
 use super::show::{number, text};
 use super::terminal::Ends;
 use super::{Name, Server, harmless, pull, units};
@@ -37,13 +39,14 @@ pub struct RunArgs {
     /// Leave it running, and print its name.
     #[arg(short, long)]
     detach: bool,
-    /// Not here yet: use `berth run -d` and then `berth exec -it`.
-    #[arg(short, long, hide = true)]
+    /// Give it the standard input; with -d, keep its own open for `berth attach`.
+    #[arg(short, long)]
     interactive: bool,
-    /// Not here yet: use `berth run -d` and then `berth exec -it`.
-    #[arg(short, long, hide = true)]
+    /// Give it a terminal; with -i, your keys are its own, and Ctrl-P Ctrl-Q leaves it running.
+    #[arg(short, long)]
     tty: bool,
-    /// Remove the container, its files and its log when this command ends; if this is killed, it stays.
+    /// Remove the container, its files and its log when this command ends; left, or if this is killed, it
+    /// stays.
     #[arg(long, conflicts_with = "detach")]
     rm: bool,
     /// Write the program's own bytes to a terminal too, control sequences included.
@@ -121,12 +124,8 @@ enum NetworkKind {
 /// # Errors
 /// When the command line is wrong; what the server refuses is told, with docker's exit codes.
 pub async fn run(args: RunArgs) -> Outcome {
-    if args.interactive || args.tty {
-        return Err(Failure::Usage(
-            "run -i and -t are not here yet: a container's first program has no input and no \
-             terminal. Start it with `berth run -d`, and open a shell in it with `berth exec -it NAME sh`"
-                .into(),
-        ));
+    if !args.detach {
+        attach::check(manner(&args))?;
     }
     let body = request(&args)?;
     match launched(&args, &body).await {
@@ -161,11 +160,35 @@ async fn launched(args: &RunArgs, body: &Value) -> Outcome {
         say(&text)?;
         return Ok(0);
     }
-    let ended = watched(&api, &id, &name, args.raw, &mut ends).await;
+    let ended = match args.interactive || args.tty {
+        true => match been_with(&api, &id, &name, args).await {
+            // It is wanted, so it stays; --rm is for what is over.
+            Ok(Parting::Left) => return Ok(0),
+            Ok(Parting::Ended(code)) => Ok(code),
+            Err(failure) => Err(failure),
+        },
+        false => watched(&api, &id, &name, args.raw, &mut ends).await,
+    };
     if args.rm {
         remove(&api, id.as_str()).await;
     }
     ended
+}
+
+fn manner(args: &RunArgs) -> Manner {
+    Manner { interactive: args.interactive, terminal: args.tty, raw: args.raw }
+}
+
+/// Is with its program until that ends or is left; one that was quicker has said all in its log.
+async fn been_with(api: &Api, id: &Name, name: &str, args: &RunArgs) -> Result<Parting, Failure> {
+    match attach::be_with(api, id.as_str(), name, manner(args)).await {
+        Err(Failure::Refused(problem)) if problem.code == "container.not-running" => {
+            let wanted = Wanted { raw: args.raw || args.tty, ..Wanted::default() };
+            logs::show(api, id.as_str(), &wanted).await?;
+            outcome(&rested(api, id.as_str()).await?).map(Parting::Ended)
+        }
+        ended => ended,
+    }
 }
 
 /// Waits until a container whose image has come was started, or could not be.
@@ -217,7 +240,7 @@ async fn watched(api: &Api, id: &Name, name: &str, raw: bool, ends: &mut Ends) -
 }
 
 /// The container once it rests.
-async fn rested(api: &Api, id: &str) -> Result<Value, Failure> {
+pub async fn rested(api: &Api, id: &str) -> Result<Value, Failure> {
     let query = [("timeout_secs", WAIT_SECS)];
     let mut failed = 0;
     loop {
@@ -238,7 +261,7 @@ fn is_at_rest(status: &str) -> bool {
 }
 
 /// Its end as an exit code.
-fn outcome(shown: &Value) -> Outcome {
+pub fn outcome(shown: &Value) -> Outcome {
     let exit = &shown["exit"];
     let lost = number(&exit["log_bytes_lost"]);
     if lost > 0 {
@@ -294,6 +317,8 @@ fn request(args: &RunArgs) -> Result<Value, Failure> {
     put("labels", Value::Object(pairs(&args.label, "--label")?));
     put("restart", json!(args.restart));
     put("read_only_root", json!(args.read_only));
+    put("terminal", json!(args.tty));
+    put("stdin", json!(args.interactive));
     put(
         "network",
         match args.network {

@@ -6,6 +6,7 @@
 
 mod acts;
 mod api;
+mod attach;
 mod credentials;
 mod error;
 mod events;
@@ -49,6 +50,8 @@ pub enum Command {
     Images(show::ImagesArgs),
     /// Make and start a container, show what it writes, and end as it does.
     Run(launch::RunArgs),
+    /// Be with a container's own program, which goes on without you; Ctrl-P Ctrl-Q leaves it.
+    Attach(attach::AttachArgs),
     /// List containers.
     Ps(show::PsArgs),
     /// Show what containers have written.
@@ -117,6 +120,7 @@ async fn speak(command: Command) -> Outcome {
         Command::Pull(args) => pull::pull(args).await,
         Command::Images(args) => show::images(args).await,
         Command::Run(args) => launch::run(args).await,
+        Command::Attach(args) => attach::attach(args).await,
         Command::Ps(args) => show::ps(args).await,
         Command::Logs(args) => logs::logs(args).await,
         Command::Exec(args) => exec::exec(args).await,

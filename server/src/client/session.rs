@@ -1,5 +1,6 @@
-//! A session of `berth exec` over its WebSocket (`GET …/execs/{number}/attach`), and over the next one
-//! when a connection breaks: within the minute that the server keeps the program, with what was missed.
+//! A session of `berth exec` over its WebSocket (`GET …/execs/{number}/attach`), or one with a container's
+//! own program (`GET …/attach`), and over the next one when a connection breaks: within the minute that
+//! the server keeps it, with what was missed.
 //!
 //! Input and output never wait for one another: a program that reads slowly holds up only what is sent
 //! to it. No receipts are sent either (`received`): TCP holds the server up by itself, and receipts
@@ -26,7 +27,7 @@ use super::terminal::Ends;
 
 /// A message to us at most; the server's are far smaller.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
-/// So long a program lives with nobody attached.
+/// So long a session lives with nobody attached.
 const AWAY_MAX: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(500);
 /// So long a connection lasts that is worth the name.
@@ -70,30 +71,39 @@ pub struct Manner {
     pub raw: bool,
 }
 
+/// Which program of a container.
+#[derive(Debug, Clone, Copy)]
+pub enum Program {
+    /// Its own.
+    First,
+    /// One beside it, by its session's number.
+    Beside(u64),
+}
+
 /// A session.
 pub struct Session<'a> {
     api: &'a Api,
     container: &'a str,
-    number: String,
+    program: Program,
     hands: Hands,
     screen: Screen,
 }
 
 impl<'a> Session<'a> {
-    /// The session with this number.
+    /// With this program.
     ///
     /// # Errors
     /// When the standard input cannot be read.
     pub fn new(
         api: &'a Api,
         container: &'a str,
-        number: u64,
+        program: Program,
         manner: Manner,
     ) -> Result<Self, Failure> {
         Ok(Self {
             api,
             container,
-            number: number.to_string(),
+            program,
             hands: Hands::new(manner)?,
             screen: Screen::new(manner),
         })
@@ -153,7 +163,14 @@ impl<'a> Session<'a> {
         let value = HeaderValue::from_str(&key).map_err(|_| failed("no key"))?;
         headers.insert("sec-websocket-key", value);
         let from = self.screen.received.to_string();
-        let parts = ["containers", self.container, "execs", &self.number, "attach"];
+        let number;
+        let parts = match self.program {
+            Program::First => vec!["containers", self.container, "attach"],
+            Program::Beside(beside) => {
+                number = beside.to_string();
+                vec!["containers", self.container, "execs", &number, "attach"]
+            }
+        };
         let answer = self.api.upgrade(&parts, &[("from", &from)], headers).await?;
         let accepted = answer.headers().get("sec-websocket-accept");
         // RFC 6455, 4.1: whoever has not understood the key speaks something else.

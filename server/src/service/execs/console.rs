@@ -28,7 +28,8 @@ pub async fn attach(app: &App, caller: &Caller, key: &str, from: u64) -> Result<
     caller.reads_content(row.owner)?;
     let _only = app.execs.console.lock().await;
     if let Some(session) = app.execs.of_number(&row.id, FIRST).filter(|one| one.ended().is_none()) {
-        return session.attach(caller, from);
+        // Whoever counts from a session before this one has more behind them than it has written.
+        return session.attach(caller, from.min(session.output_bytes()));
     }
     let spec = spec_of(&row)?;
     if spec.console.is_none() {
