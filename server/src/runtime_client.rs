@@ -74,6 +74,8 @@ pub(crate) enum RuntimeError {
 
 /// The supervisor's code for a container of which nothing lives.
 pub(crate) const NOT_RUNNING: &str = "container.not-running";
+/// Its code for a message that is no request to it.
+const NO_REQUEST: &str = "wire.request";
 
 impl RuntimeError {
     /// Whether the supervisor knows no such object.
@@ -84,6 +86,11 @@ impl RuntimeError {
     /// Whether the container does not run, so that what was asked is done or pointless.
     pub(crate) fn is_not_running(&self) -> bool {
         matches!(self, Self::Refused(failure) if failure.code == NOT_RUNNING)
+    }
+
+    /// Whether the supervisor does not know the request, as an older one does not know newer ones.
+    pub(crate) fn is_not_understood(&self) -> bool {
+        matches!(self, Self::Refused(failure) if failure.code == NO_REQUEST)
     }
 }
 

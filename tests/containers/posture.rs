@@ -1,9 +1,19 @@
 //! The posture: each line against what the kernel shows to this test, and read, not assumed.
 
 use std::fs;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::thread::JoinHandle;
 
+use nix::sys::socket::{
+    AddressFamily, Backlog, Shutdown, SockFlag, SockType, UnixAddr, bind, connect, listen,
+    shutdown, socket,
+};
 use serde_json::{Value, json};
 use system_tests::containers::{act, import, in_status, run, show, until};
+use system_tests::supervisor::{receive, send};
 use system_tests::{Check, Client, TestServer, requires_root};
 
 async fn posture(client: &Client, id: &str) -> Value {
@@ -98,6 +108,7 @@ async fn what_somebody_changes_behind_our_back_is_seen_and_said() {
     let reason = seen["reason"].as_str().expect("why");
     assert!(reason.contains("somebody with root on the host"), "{reason}");
     assert_eq!(after["loosened"], 1);
+    assert_eq!(seen["changed"], Value::Null, "nobody has asked Berth for it");
     // Set by Berth, it holds again.
     let body = json!({"limits": {"memory_bytes": 96 << 20}});
     anna.patch(&format!("/api/v1/containers/{id}"), &body).await.expect_status(200);
@@ -105,6 +116,113 @@ async fn what_somebody_changes_behind_our_back_is_seen_and_said() {
     let path = format!("/api/v1/containers/{id}/posture");
     until(&anna, &path, |seen| line(seen, "limit.memory")["value"] == set.as_str()).await;
     assert_eq!(line(&posture(&anna, &id).await, "limit.memory")["word"], "holds");
+}
+
+#[tokio::test]
+async fn who_has_changed_a_limit_is_named() {
+    requires_root!();
+    let server = TestServer::start().await;
+    let olga = server.operator();
+    let anna = server.person("anna", "user").await;
+    import(&anna).await;
+    let limits = json!({"limits": {"memory_bytes": 64 << 20, "pids": 20}});
+    let id = run(&anna, "kept", "while :; do sleep 1000; done", limits).await;
+    in_status(&anna, &id, "running").await;
+    let before = posture(&anna, &id).await;
+    for line in before["items"].as_array().expect("lines") {
+        assert_eq!(line["changed"], Value::Null, "{line}");
+    }
+    let path = format!("/api/v1/containers/{id}");
+    for (who, limits) in [
+        (&anna, json!({"memory_bytes": 96 << 20})),
+        (&olga, json!({"pids": 30})),
+        // Saved as it was, which changes nothing.
+        (&olga, json!({"memory_bytes": 96 << 20})),
+    ] {
+        who.patch(&path, &json!({"limits": limits})).await.expect_status(200);
+    }
+    let after = posture(&anna, &id).await;
+    for (limit, by, text) in
+        [("memory", "anna", "memory 64 MiB → 96 MiB"), ("pids", "olga", "processes 20 → 30")]
+    {
+        let seen = line(&after, &format!("limit.{limit}"));
+        assert_eq!(seen["word"], "holds", "{seen}");
+        assert_eq!((&seen["changed"]["by"], &seen["changed"]["text"]), (&json!(by), &json!(text)));
+        assert!(seen["changed"]["at"].as_str().is_some_and(|at| at.ends_with('Z')), "{seen}");
+    }
+    assert_eq!(line(&after, "limit.cpu")["changed"], Value::Null);
+}
+
+#[tokio::test]
+async fn an_older_supervisor_is_said_to_be_one() {
+    requires_root!();
+    let server = TestServer::start().await;
+    let anna = server.person("anna", "user").await;
+    import(&anna).await;
+    let id = run(&anna, "kept", "while :; do sleep 1000; done", Value::Null).await;
+    in_status(&anna, &id, "running").await;
+    let at = server.run_dir().join("supervisor.sock");
+    let unknown = json!({"version": 1, "request": {"op": "container_fortune", "container": id}});
+    let answer = asked(&at, &unknown);
+    assert_eq!(answer["code"], "wire.request", "{answer}");
+    server.kill_supervisor();
+    let older = Older::listen(&at, &answer);
+    let refused = anna.get(&format!("/api/v1/containers/{id}/posture")).await;
+    assert_eq!((refused.status, refused.code()), (503, "supervisor.version".to_owned()));
+    assert!(refused.text.contains("older than the server"), "{}", refused.text);
+    let page = anna.get(&format!("/containers/{id}/posture")).await.expect_status(200);
+    assert!(page.text.contains("What confines it cannot be read now. The supervisor is older"));
+    drop(older);
+    server.start_supervisor().await;
+    assert_eq!(line(&posture(&anna, &id).await, "seccomp")["word"], "holds");
+}
+
+/// What the supervisor at `path` answers.
+fn asked(path: &Path, request: &Value) -> Value {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let fd = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).expect("a socket");
+    connect(fd.as_raw_fd(), &UnixAddr::new(path).expect("a short path")).expect("it listens");
+    send(&fd, request.to_string().as_bytes(), &[]).expect("send");
+    receive(&fd).expect("an answer").0
+}
+
+/// One that answers every request as a supervisor does that does not know it.
+struct Older {
+    listener: OwnedFd,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Older {
+    fn listen(path: &Path, answer: &Value) -> Self {
+        fs::remove_file(path).expect("the one before has ended");
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let fd = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).expect("a socket");
+        bind(fd.as_raw_fd(), &UnixAddr::new(path).expect("a short path")).expect("bind");
+        fs::set_permissions(path, fs::Permissions::from_mode(0o666))
+            .expect("open it to the server");
+        listen(&fd, Backlog::new(64).expect("a backlog")).expect("listen");
+        let listener = UnixListener::from(fd.try_clone().expect("a descriptor"));
+        let answer = answer.to_string();
+        let thread = std::thread::spawn(move || {
+            while let Ok((connection, _)) = listener.accept() {
+                let connection = OwnedFd::from(connection);
+                if receive(&connection).is_some() {
+                    match send(&connection, answer.as_bytes(), &[]) {
+                        // The server may have hung up meanwhile.
+                        Ok(()) | Err(_) => {}
+                    }
+                }
+            }
+        });
+        Self { listener: fd, thread: Some(thread) }
+    }
+}
+
+impl Drop for Older {
+    fn drop(&mut self) {
+        shutdown(self.listener.as_raw_fd(), Shutdown::Both).expect("it listens");
+        self.thread.take().expect("it ends once").join().expect("it does not panic");
+    }
 }
 
 #[tokio::test]

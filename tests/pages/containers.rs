@@ -345,7 +345,15 @@ async fn what_confines_a_container_is_shown_in_words() {
     browser.close().await;
     let browser = signed_in(&driver, &server, "anna", Script::On).await;
     look_at_posture(&browser, &id).await;
-    anna.post(&format!("/api/v1/containers/{id}/stop"), &serde_json::Value::Null).await;
+    let body = json!({"limits": {"memory_bytes": 96 << 20}});
+    let path = format!("/api/v1/containers/{id}");
+    server.operator().patch(&path, &body).await.expect_status(200);
+    browser.sees("→ 96 MiB, by olga").await;
+    server.kill_supervisor();
+    browser.sees("What confines it cannot be read now. The supervisor does not answer.").await;
+    server.start_supervisor().await;
+    browser.sees("Everything that this host has holds.").await;
+    anna.post(&format!("/api/v1/containers/{id}/kill"), &serde_json::Value::Null).await;
     browser.sees("It does not run, so nothing confines it.").await;
 }
 

@@ -3,6 +3,7 @@
 use askama::Template;
 
 use crate::containers::{Head, Tab};
+use crate::format::Moment;
 use crate::shell::Shell;
 
 /// What confines a container now.
@@ -13,10 +14,27 @@ pub struct PosturePage {
     pub shell: Shell,
     /// The head.
     pub head: Head,
-    /// How many lines are loosened; `None` when it does not run.
-    pub loosened: Option<usize>,
+    /// What came of looking.
+    pub look: Look,
     /// The lines.
     pub groups: Vec<PostureGroup>,
+}
+
+/// What came of looking.
+#[derive(Debug, Clone)]
+pub enum Look {
+    /// It does not run.
+    AtRest,
+    /// It could not be looked at.
+    Failed {
+        /// Why, as a sentence.
+        why: String,
+    },
+    /// The lines are what the kernel shows.
+    Seen {
+        /// How many of them are loosened.
+        loosened: usize,
+    },
 }
 
 /// Lines that belong together.
@@ -41,4 +59,17 @@ pub struct PostureRow {
     pub value: String,
     /// What that means.
     pub reason: String,
+    /// Who has changed it since the container was made.
+    pub changed: Option<PostureChange>,
+}
+
+/// A change.
+#[derive(Debug, Clone)]
+pub struct PostureChange {
+    /// From what to what.
+    pub text: String,
+    /// Whose act it was.
+    pub by: String,
+    /// When.
+    pub at: Moment,
 }

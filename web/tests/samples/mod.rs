@@ -16,7 +16,7 @@ use berth_web::entry::{InvitationPage, ProblemInFrame, ProblemPage, SetupPage, S
 use berth_web::format::{Moment, bytes_of, cores_used, percent};
 use berth_web::parts::{Act, Badge, Fact, Field, Meter, Scope};
 use berth_web::people::{self, Invitation};
-use berth_web::posture::{PostureGroup, PosturePage, PostureRow};
+use berth_web::posture::{Look, PostureChange, PostureGroup, PosturePage, PostureRow};
 use berth_web::shell::{ApiCall, ENTRIES, Flash, Mark, Section, Shell, Theme, Tone, Viewer};
 
 const NOW: i64 = 1_795_224_225_000;
@@ -61,6 +61,9 @@ pub(crate) fn all(hostile: &str) -> Vec<(String, String)> {
     add("processes", processes("train-3").render());
     add("posture", posture("train-3").render());
     add("hostile-posture", posture(hostile).render());
+    let failed = Look::Failed { why: "The supervisor does not answer.".into() };
+    let failed = PosturePage { look: failed, groups: Vec::new(), ..posture("train-3") };
+    add("posture-failed", failed.render());
     add("settings", settings().render());
     add("confirm", confirm("train-3").render());
     add("hostile-confirm", confirm(hostile).render());
@@ -461,11 +464,18 @@ fn posture(name: &str) -> PosturePage {
         loosened: word == "loosened",
         value: value.into(),
         reason: reason.into(),
+        changed: None,
     };
+    let changed = PostureChange {
+        text: "processes 20 → 30".into(),
+        by: name.into(),
+        at: Moment::new(NOW - 60_000, NOW),
+    };
+    let pids = row("pids", "holds", "30", "the kernel holds it");
     PosturePage {
         shell: shell(name, Section::Containers),
         head: head(name, Tab::Posture, false),
-        loosened: Some(1),
+        look: Look::Seen { loosened: 1 },
         groups: vec![
             PostureGroup {
                 title: "Who it is",
@@ -476,6 +486,7 @@ fn posture(name: &str) -> PosturePage {
                 rows: vec![
                     row("memory", "loosened", "1073741824", "somebody with root on the host"),
                     row("swap", "not here", "none", "this host does not count swap"),
+                    PostureRow { changed: Some(changed), ..pids },
                 ],
             },
         ],

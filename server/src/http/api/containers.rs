@@ -472,7 +472,7 @@ async fn processes(
     params(("id" = String, Path, description = "Its id or name")),
     responses(
         (status = 200, body = PostureView), (status = 404, body = ProblemBody),
-        (status = 409, body = ProblemBody)))]
+        (status = 409, body = ProblemBody), (status = 503, body = ProblemBody)))]
 async fn show_posture(
     State(app): State<App>,
     caller: Caller,

@@ -4,15 +4,17 @@ use axum::extract::{Path, State};
 use axum::http::Method;
 use axum::response::Response;
 use berth_web::containers::Tab;
-use berth_web::posture::{PostureGroup, PosturePage, PostureRow};
+use berth_web::format::Moment;
+use berth_web::posture::{Look, PostureChange, PostureGroup, PosturePage, PostureRow};
 use berth_web::shell::ApiCall;
 
 use super::container::shell;
-use super::frame::Frame;
+use super::frame::{Frame, sentence};
 use super::log::visible;
 use super::shown;
 use crate::app::App;
 use crate::auth::{Caller, TokenScope};
+use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::http::routes::{Access, Routes};
 use crate::service::containers::{self, posture};
@@ -30,23 +32,26 @@ async fn show(
 ) -> Result<Response> {
     let detail = containers::inspect(&app, &caller, &id).await?;
     let view = &detail.container;
-    let found = match posture::look(&app, &caller, &id).await {
-        Ok(found) => Some(found),
-        Err(Error::Conflict(_)) => None,
+    let (look, items) = match posture::look(&app, &caller, &id).await {
+        Ok(found) => (Look::Seen { loosened: found.loosened }, found.items),
+        Err(Error::Conflict(_)) => (Look::AtRest, Vec::new()),
+        Err(error @ Error::Unavailable(_)) => {
+            (Look::Failed { why: sentence(&error.to_string()) }, Vec::new())
+        }
         Err(error) => return Err(error),
     };
     let path = format!("/api/v1/containers/{}/posture", view.id);
     let page = PosturePage {
         shell: shell(&frame, view, vec![ApiCall::get("What confines it", path)]),
         head: shown::head(&caller, view, Tab::Posture),
-        loosened: found.as_ref().map(|found| found.loosened),
-        groups: found.map(|found| groups(found.items)).unwrap_or_default(),
+        look,
+        groups: groups(items, Time::now().0),
     };
     frame.page(&page)
 }
 
 /// The lines under headings, in their order.
-fn groups(items: Vec<posture::LineView>) -> Vec<PostureGroup> {
+fn groups(items: Vec<posture::LineView>, now: i64) -> Vec<PostureGroup> {
     let mut groups: Vec<PostureGroup> = Vec::new();
     for item in items {
         let (kind, rest) = item.id.split_once('.').unwrap_or((&item.id, ""));
@@ -74,6 +79,11 @@ fn groups(items: Vec<posture::LineView>) -> Vec<PostureGroup> {
             loosened: item.word == posture::Word::Loosened,
             value: visible(&item.value),
             reason: visible(&item.reason),
+            changed: item.changed.map(|change| PostureChange {
+                text: change.text,
+                by: change.by,
+                at: Moment::new(change.at.0, now),
+            }),
         };
         match groups.last_mut() {
             Some(group) if group.title == title => group.rows.push(row),
