@@ -129,6 +129,39 @@ fn seccomp_answers_with_the_given_errno() {
     assert!(text.contains("No space left on device") && text.ends_with("end\n"), "{text}");
 }
 
+/// config-linux.md, "Seccomp": a call with two actions, which the specification leaves open and podman's
+/// own profile has. The kernel's order counts (seccomp(2)): what refuses goes before what lets through.
+#[test]
+fn of_two_actions_for_a_call_the_stricter_is_taken() {
+    let refuse =
+        json!({ "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28 });
+    let log = json!({ "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_LOG" });
+    let made = |name, rules| {
+        let case = Case::new(name)?.script("mkdir /made 2>/dev/null && echo made; echo end");
+        let seccomp = json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules });
+        Some(case.with("/linux/seccomp", seccomp))
+    };
+    let Some(control) = made("seccomp-log", json!([log])) else { return };
+    assert_eq!(control.run(), "made\nend\n", "the looser one alone lets it through");
+    for (name, rules) in [
+        ("seccomp-refused-first", json!([refuse, log])),
+        ("seccomp-refused-last", json!([log, refuse])),
+    ] {
+        let Some(case) = made(name, rules) else { return };
+        if !crate::case::is_berths() && name == "seccomp-refused-last" {
+            // Others take the first that they read.
+            continue;
+        }
+        assert_eq!(case.run(), "end\n", "{name}");
+    }
+    if crate::case::is_berths() {
+        let mut other = refuse.clone();
+        other["errnoRet"] = json!(5);
+        let Some(case) = made("seccomp-errnos", json!([refuse, other])) else { return };
+        assert!(case.create_refused().contains("errnoRet"));
+    }
+}
+
 /// config.md, "Extensibility": unknown properties are ignored.
 #[test]
 fn unknown_properties_are_ignored() {

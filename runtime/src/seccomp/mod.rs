@@ -123,16 +123,28 @@ fn rules(
         }
     }
     for list in rules.values_mut() {
+        let plain = list.extract_if(.., |rule| rule.conditions.is_empty());
+        let plain = strictest(plain.map(|rule| rule.action).collect())?;
         // A rule without conditions decides; what has conditions is asked before it.
-        list.sort_by_key(|rule| rule.conditions.is_empty());
-        let unconditional = list.iter().filter(|rule| rule.conditions.is_empty());
-        let mut actions: Vec<u32> = unconditional.map(|rule| rule.action).collect();
-        actions.dedup();
-        if actions.len() > 1 {
-            return Err(invalid("linux.seccomp.syscalls", "one call has two different actions"));
-        }
+        list.extend(plain.map(|action| Rule { conditions: Vec::new(), action }));
     }
     Ok(rules)
+}
+
+/// Of several answers to one call the one that the kernel would take, were each in a filter of its own
+/// (seccomp(2), "Filters"): podman's default profile allows and refuses `setns`. Between two error
+/// numbers the kernel takes that of the newest filter, of which a list has none.
+fn strictest(actions: Vec<u32>) -> Result<Option<u32>, SpecError> {
+    // The kernel compares the actions as signed numbers, the lowest first.
+    let rank = |action: u32| (action & 0xffff_0000).cast_signed();
+    let Some(lowest) = actions.iter().copied().min_by_key(|action| rank(*action)) else {
+        return Ok(None);
+    };
+    if actions.iter().any(|action| rank(*action) == rank(lowest) && *action != lowest) {
+        let why = "one call has two answers of one kind with different numbers (errnoRet)";
+        return Err(invalid("linux.seccomp.syscalls", why));
+    }
+    Ok(Some(lowest))
 }
 
 /// As runc does it: the conditions must all hold, but several on one argument are alternatives. That
@@ -193,4 +205,27 @@ fn flags(spec: &LinuxSeccomp) -> Result<u64, SpecError> {
         };
     }
     Ok(bits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// SCMP_ACT_* as the kernel knows them, the strictest first (seccomp(2)).
+    const ORDER: [u32; 7] =
+        [bpf::KILL_PROCESS, 0, 0x0003_0000, bpf::ERRNO | 1, 0x7ff0_0000, 0x7ffc_0000, 0x7fff_0000];
+
+    #[test]
+    fn the_strictest_answer_is_the_kernels() {
+        for (index, strict) in ORDER.into_iter().enumerate() {
+            for loose in &ORDER[index..] {
+                assert_eq!(strictest(vec![strict, *loose]), Ok(Some(strict)));
+                assert_eq!(strictest(vec![*loose, strict]), Ok(Some(strict)));
+            }
+        }
+        assert_eq!(strictest(Vec::new()), Ok(None));
+        assert!(strictest(vec![bpf::ERRNO | 1, bpf::ERRNO | 2, 0x7fff_0000]).is_err());
+        // Of two that nobody comes to, the numbers don't matter.
+        assert_eq!(strictest(vec![bpf::ERRNO | 1, bpf::ERRNO | 2, 0]), Ok(Some(0)));
+    }
 }
