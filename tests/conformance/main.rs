@@ -10,5 +10,6 @@ mod case;
 mod cgroups;
 mod config;
 mod engines;
+mod manual;
 mod runtime;
 mod terminal;

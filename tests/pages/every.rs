@@ -19,8 +19,8 @@ const SCHEMES: [&str; 2] = ["light", "dark"];
 const LONG: &str = "a-name-as-long-as-any-that-somebody-may-give-to-a-container-123";
 
 /// The parts of the manual.
-const TOPICS: [&str; 7] =
-    ["start", "containers", "images", "command-line", "scripts", "operators", "keys"];
+const TOPICS: [&str; 8] =
+    ["start", "containers", "images", "command-line", "scripts", "operators", "runtime", "keys"];
 
 /// What the image that is looked at is called.
 const BUSYBOX: &str = "docker.io/tools/busybox:1";

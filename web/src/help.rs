@@ -31,19 +31,22 @@ pub enum Topic {
     Scripts,
     /// For those who run the machine.
     Operators,
+    /// The runtime under other engines, and alone.
+    Runtime,
     /// The keyboard.
     Keys,
 }
 
 impl Topic {
     /// All of them, in the order in which they are read.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Start,
         Self::Containers,
         Self::Images,
         Self::CommandLine,
         Self::Scripts,
         Self::Operators,
+        Self::Runtime,
         Self::Keys,
     ];
 
@@ -56,6 +59,7 @@ impl Topic {
             Self::CommandLine => "command-line",
             Self::Scripts => "scripts",
             Self::Operators => "operators",
+            Self::Runtime => "runtime",
             Self::Keys => "keys",
         }
     }
@@ -69,6 +73,7 @@ impl Topic {
             Self::CommandLine => "Command line",
             Self::Scripts => "Scripts",
             Self::Operators => "Running the machine",
+            Self::Runtime => "The runtime elsewhere",
             Self::Keys => "Keyboard",
         }
     }
@@ -82,6 +87,7 @@ impl Topic {
             Self::CommandLine => "Sign in, run, look, open a shell: from a terminal.",
             Self::Scripts => "Tokens, calls, repeats, long work, streams, errors.",
             Self::Operators => "People, the lab’s network, keys, health, backup, removal.",
+            Self::Runtime => "berth-runtime under Podman and Docker, and alone with a bundle.",
             Self::Keys => "Every page without a mouse.",
         }
     }

@@ -1,0 +1,69 @@
+//! What the manual says of this runtime is refused: each field that its page names, and no other.
+
+use serde_json::{Value, json};
+
+use crate::case::{Case, is_berths};
+
+const PAGE: &str = include_str!("../../web/templates/help/runtime.html");
+
+/// The fields of the page; where each is put; a value that the page speaks of.
+fn rows() -> Vec<(&'static str, &'static str, Value)> {
+    let hook = json!({ "prestart": [{ "path": "/bin/true" }] });
+    let joined = json!({ "type": "cgroup", "path": "/proc/1/ns/cgroup" });
+    let fuse = json!([{ "path": "/dev/fuse", "type": "c", "major": 10, "minor": 229 }]);
+    let copied = json!({ "destination": "/t", "type": "tmpfs", "options": ["tmpcopyup"] });
+    let asking = json!({ "names": ["mkdir"], "action": "SCMP_ACT_NOTIFY" });
+    let asking = json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [asking] });
+    let memory = json!({ "mode": "MPOL_BIND", "nodes": "0" });
+    let disks = json!({ "class": "IOPRIO_CLASS_IDLE", "priority": 0 });
+    vec![
+        ("hooks", "/hooks", hook),
+        ("linux.namespaces[].path", "/linux/namespaces/-", joined),
+        ("linux.namespaces", "/linux/namespaces", json!([{ "type": "mount" }])),
+        ("linux.devices", "/linux/devices", fuse),
+        ("mounts[].options", "/mounts/-", copied),
+        ("linux.seccomp", "/linux/seccomp", asking),
+        ("process.selinuxLabel", "/process/selinuxLabel", json!("a:b:c:s0")),
+        ("linux.mountLabel", "/linux/mountLabel", json!("a:b:c:s0")),
+        ("process.scheduler", "/process/scheduler", json!({ "policy": "SCHED_BATCH" })),
+        ("process.ioPriority", "/process/ioPriority", disks),
+        ("process.execCPUAffinity", "/process/execCPUAffinity", json!({ "initial": "0" })),
+        ("linux.personality", "/linux/personality", json!({ "domain": "LINUX32" })),
+        ("linux.timeOffsets", "/linux/timeOffsets", json!({ "boottime": { "secs": 1 } })),
+        ("linux.netDevices", "/linux/netDevices", json!({ "eth9": { "name": "a" } })),
+        ("linux.memoryPolicy", "/linux/memoryPolicy", memory),
+        ("linux.intelRdt", "/linux/intelRdt", json!({ "closID": "a" })),
+        ("vm", "/vm", json!({ "kernel": { "path": "/kernel" } })),
+    ]
+}
+
+#[test]
+fn each_field_that_the_manual_calls_refused_is() {
+    if !is_berths() {
+        eprintln!("SKIPPED conformance: the manual is of Berth's runtime");
+        return;
+    }
+    let Some(control) = Case::new("manual") else { return };
+    assert_eq!(control.script("echo ran").run(), "ran\n", "without any of them it runs");
+    for (number, (field, place, value)) in rows().into_iter().enumerate() {
+        let Some(case) = Case::new(&format!("manual-{number}")) else { return };
+        let said = case.with(place, value).create_refused();
+        // Of lists it says which one.
+        let parts: Vec<&str> = field.split("[]").collect();
+        assert!(said.contains("not supported"), "{field}: {said}");
+        assert!(parts.iter().all(|part| said.contains(part)), "{field}: {said}");
+    }
+}
+
+#[test]
+fn the_manual_names_these_fields() {
+    let (_, table) = PAGE.split_once("<h2>What is refused</h2>").expect("the page has the list");
+    let terms =
+        table.split("<dt>").skip(1).map(|rest| rest.split("</dt>").next().expect("it ends"));
+    let named: Vec<&str> = terms
+        .flat_map(|term| term.split("<code>").skip(1))
+        .map(|code| code.split("</code>").next().expect("it ends"))
+        .collect();
+    let expected: Vec<&str> = rows().iter().map(|(field, ..)| *field).collect();
+    assert_eq!(named, expected);
+}
