@@ -1,5 +1,6 @@
 //! What becomes of ordinary and odd layers: metadata, whiteouts, caps, digests, removal.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use nix::fcntl::{Flock, FlockArg};
 use serde_json::json;
 use system_tests::{Check, requires_root};
 
@@ -249,6 +251,45 @@ fn hanging_up_cancels_within_two_seconds_and_a_sweep_takes_what_a_kill_leaves() 
         }
         layers.assert_holds_only(&[]);
     }
+}
+
+#[test]
+fn a_sweep_between_making_and_locking_a_staging_directory_fails_no_unpack() {
+    requires_root!();
+    let layers = Layers::new();
+    let staged = layers.data().join("layers/tmp");
+    layers.run(&json!("sweep"));
+    let tar = archive(&[Entry::file("a", b"1")]);
+    // The control: what a sweep does, without a pause, takes three before their worker has locked them;
+    // of each worker the first only.
+    let taken = std::thread::scope(|scope| {
+        let sweeper = scope.spawn(|| {
+            let limit = Instant::now() + Duration::from_secs(60);
+            let mut taken = HashSet::new();
+            while taken.len() < 3 && Instant::now() < limit {
+                for entry in fs::read_dir(&staged).expect("staging").flatten() {
+                    let Ok(directory) = fs::File::open(entry.path()) else { continue };
+                    let is_staged = !entry.file_name().to_string_lossy().contains("-gone-");
+                    if is_staged
+                        && !taken.contains(&entry.file_name())
+                        && Flock::lock(directory, FlockArg::LockExclusiveNonblock)
+                            .is_ok_and(|_lock| fs::remove_dir(entry.path()).is_ok())
+                    {
+                        taken.insert(entry.file_name());
+                    }
+                }
+            }
+            taken.len()
+        });
+        while !sweeper.is_finished() {
+            let said = layers.unpack(&tar);
+            assert!(said.is_unpacked(), "{}", said.answer);
+            assert_eq!(layers.run(&json!({"remove": {"blob": sha256(&tar)}}))["answer"], "done");
+        }
+        sweeper.join().expect("the sweeper")
+    });
+    assert_eq!(taken, 3, "the sweep never came between");
+    layers.assert_holds_only(&[]);
 }
 
 #[test]

@@ -14,9 +14,9 @@ use berth_runtime::digest::Digest;
 use berth_runtime::record::Failure;
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg, OFlag, RenameFlags, open, openat, renameat2};
+use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, RenameFlags, open, openat, renameat2};
 use nix::sys::signal::kill;
-use nix::sys::stat::{Mode, mkdirat};
+use nix::sys::stat::{Mode, fstat, fstatat, mkdirat};
 use nix::unistd::{Gid, Pid, Uid, UnlinkatFlags, fchown, fsync, syncfs, unlinkat};
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +29,8 @@ const CHILD_END_MAX: Duration = Duration::from_secs(5);
 const FACTS_XATTR: &CStr = c"trusted.berth.layer";
 /// Bytes of facts at most.
 const FACTS_BYTES_MAX: usize = 1024;
+/// Staging directories made in turn, when sweeps take them before they are locked.
+const STAGE_TRIES_MAX: usize = 16;
 /// Names tried for a directory that is lifted out of a tree being removed.
 const LIFT_TRIES_MAX: u64 = 1 << 32;
 
@@ -114,13 +116,33 @@ impl Store {
         {
             return Err(failed(errno));
         }
-        mkdirat(&self.staged, name.as_c_str(), Mode::from_bits_truncate(0o755)).map_err(failed)?;
-        let fd = openat(&self.staged, name.as_c_str(), directory_flags(), Mode::empty())
-            .map_err(failed)?;
-        fchown(&fd, Some(Uid::from_raw(owner)), Some(Gid::from_raw(owner))).map_err(failed)?;
-        let lock =
-            Flock::lock(fd, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| failed(errno))?;
-        Ok(Staging { name, lock })
+        for _ in 0..STAGE_TRIES_MAX {
+            mkdirat(&self.staged, name.as_c_str(), Mode::from_bits_truncate(0o755))
+                .map_err(failed)?;
+            if let Some(lock) = self.lock_staged(&name).map_err(failed)? {
+                fchown(&*lock, Some(Uid::from_raw(owner)), Some(Gid::from_raw(owner)))
+                    .map_err(failed)?;
+                return Ok(Staging { name, lock });
+            }
+        }
+        Err(failed(Errno::EAGAIN))
+    }
+
+    /// Locks the staging directory just made. `None` when a sweep came between, took it for one that was
+    /// left, and has removed it.
+    fn lock_staged(&self, name: &CStr) -> nix::Result<Option<Flock<OwnedFd>>> {
+        let fd = match openat(&self.staged, name, directory_flags(), Mode::empty()) {
+            Ok(fd) => fd,
+            Err(Errno::ENOENT) => return Ok(None),
+            Err(errno) => return Err(errno),
+        };
+        // A sweep holds it only to remove an empty directory: the wait is short.
+        let lock = Flock::lock(fd, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
+        match fstatat(&self.staged, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(named) if named.st_ino == fstat(&*lock)?.st_ino => Ok(Some(lock)),
+            Ok(_) | Err(Errno::ENOENT) => Ok(None),
+            Err(errno) => Err(errno),
+        }
     }
 
     /// Gives a staged layer its name, on disk when this returns. Somebody else's equal layer that
