@@ -32,6 +32,13 @@ pub(super) const KNOWN: &[Known] = &[
         "Stop it first, or remove it with `force=true`.",
     ),
     known(
+        "container.no-console",
+        409,
+        "It was not made to be attached to",
+        "Its program has neither a terminal nor an open standard input.",
+        "Follow its log; or make it again with `terminal` or `stdin`.",
+    ),
+    known(
         "container.paused",
         409,
         "It is paused",
