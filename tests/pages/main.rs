@@ -72,7 +72,8 @@ async fn two_people_do_not_see_each_other() {
     let operators = signed_in(&driver, &server, "olga", Script::On).await;
     operators.open(&format!("/containers/{id}")).await;
     operators.sees("owned by anna").await;
-    assert_eq!(operators.count(".tabs a").await, 3, "an operator reads no content");
+    // Overview, Posture, Activity, Raw.
+    assert_eq!(operators.count(".tabs a").await, 4, "an operator reads no content");
     operators.press("Raw").await;
     operators.sees("annas-secret-work").await;
     assert!(!operators.text().await.contains("sleep"), "the command is the owner's alone");
