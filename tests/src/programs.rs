@@ -1,7 +1,8 @@
 //! Where the programs under test are, and what this machine allows.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -80,15 +81,19 @@ pub fn attacker() -> &'static [u8] {
     })
 }
 
-/// Writes a program to be run.
+/// Writes a program to be run, by another process: a fork of another test's thread would hold a
+/// descriptor of this one open for writing, and execve(2) fail with ETXTBSY.
 ///
 /// # Panics
 /// When it cannot be written.
 pub fn install(program: &[u8], path: &Path) {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::write(path, program).expect("write a program");
-    let mode = std::fs::Permissions::from_mode(0o755);
-    std::fs::set_permissions(path, mode).expect("make it a program");
+    let mut copy = Command::new("install");
+    let copy = copy.args(["-m", "755", "/dev/stdin"]).arg(path).stdin(Stdio::piped());
+    let mut copy = copy.spawn().expect("run install");
+    let mut input = copy.stdin.take().expect("it is a pipe");
+    input.write_all(program).expect("write a program");
+    drop(input);
+    assert!(copy.wait().expect("wait for install").success(), "write {}", path.display());
 }
 
 /// What a script prints without any runtime: as the host's root, in a mount namespace of its own.
