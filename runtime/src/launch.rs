@@ -29,6 +29,7 @@ use crate::namespace::{IdMap, write_id_maps};
 use crate::owner::Acting;
 use crate::plan::{self, Plan, ProcessPlan, Streams, UserPlan};
 use crate::rlimit::{self, Limit};
+use crate::rootfs::cgroups::OwnCgroup;
 use crate::rootfs::staging::{OverlayPlan, Staging};
 use crate::rootfs::target::{Kind, Target};
 use crate::sys::clone3::{CloneFlags, Forked, clone3};
@@ -50,6 +51,8 @@ pub struct Launch<'a> {
     pub user: User,
     /// The cgroup that the child is in before it has its cgroup namespace.
     pub cgroup: CgroupEntry,
+    /// The same in each tree, for a configuration that mounts cgroups without a namespace for them.
+    pub own_cgroups: Vec<OwnCgroup>,
     /// Small files over what the image has (`/etc/hosts` and the like); with an overlay root only.
     pub files: Vec<InjectedFile>,
     /// A listening `SOCK_SEQPACKET` socket on which the child waits for its start when the process
@@ -133,7 +136,7 @@ pub struct Created {
 /// A [`Failure`] that names the step and its object. The child is gone and reaped then; the cgroup,
 /// the layers and the upper directory are the caller's to clean.
 pub fn create(launch: Launch<'_>) -> Result<Created, Failure> {
-    let Launch { spec, root, stdio, user, cgroup, files, gate, preserved } = launch;
+    let Launch { spec, root, stdio, user, cgroup, own_cgroups, files, gate, preserved } = launch;
     let process = spec.process().as_ref().ok_or(crate::spec::SpecError::Missing("process"));
     let process = process.map_err(from_spec)?;
     let user = match user {
@@ -141,7 +144,8 @@ pub fn create(launch: Launch<'_>) -> Result<Created, Failure> {
         User::Named(text) => UserPlan::Named(accounts::Request::parse(&text).map_err(from_user)?),
     };
     let places = file_places(&files)?;
-    let mut plan = plan::plan(spec, user, Path::new(""), places).map_err(from_spec)?;
+    let mut plan =
+        plan::plan(spec, user, (Path::new(""), &own_cgroups), places).map_err(from_spec)?;
     plan.process.preserved = preserved;
     let words = Words::of(&plan);
     give_pipes_to_root(&stdio, plan.id_maps.as_ref())?;

@@ -11,6 +11,7 @@ use crate::accounts;
 use crate::capability;
 use crate::namespace::IdMap;
 use crate::rlimit::Limit;
+use crate::rootfs::cgroups::OwnCgroup;
 use crate::rootfs::devices;
 use crate::rootfs::mounts::{self, Action, Context, Step, has_namespace};
 use crate::rootfs::target::{Kind, Target};
@@ -126,12 +127,12 @@ pub enum UserPlan {
     Named(accounts::Request),
 }
 
-/// Plans a container. `bundle` is where relative bind sources start; `files` are the names of staged
-/// files and their places.
+/// Plans a container. `bundle` is where relative bind sources start, with the container's cgroup in each
+/// tree beside it; `files` are the names of staged files and their places.
 pub fn plan(
     spec: &Spec,
     user: UserPlan,
-    bundle: &Path,
+    (bundle, own_cgroups): (&Path, &[OwnCgroup]),
     files: Vec<(CString, Target)>,
 ) -> Result<Plan, SpecError> {
     check(spec)?;
@@ -161,7 +162,7 @@ pub fn plan(
         cgroup_namespace,
         id_maps,
         loopback: has_namespace(spec, LinuxNamespaceType::Network),
-        mounts: mount_plan(spec, Context { bundle, cgroup_namespace }, files)?,
+        mounts: mount_plan(spec, Context { bundle, cgroup_namespace, own_cgroups }, files)?,
         hostname: spec.hostname().as_ref().map(OsString::from),
         domainname: spec.domainname().as_ref().map(OsString::from),
         process: program,

@@ -11,5 +11,6 @@ mod cgroups;
 mod config;
 mod engines;
 mod manual;
+mod mounts;
 mod runtime;
 mod terminal;

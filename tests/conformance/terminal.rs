@@ -16,7 +16,7 @@ use nix::sys::termios::{LocalFlags, tcgetattr};
 use nix::unistd::Pid;
 use serde_json::json;
 
-use crate::case::{Case, LIMIT, is_berths, runtime};
+use crate::case::{Case, LIMIT, runtime};
 
 /// Somebody's terminal, seen from the far side.
 struct Person {
@@ -206,8 +206,7 @@ fn a_terminal_needs_somebody_at_its_other_end() {
     case.refused("state ID");
 }
 
-/// What people try first: the bundle that `runc spec` writes. Berth's has no cgroup mount without a cgroup
-/// namespace yet, and is given the bundle without that one.
+/// What people try first: the bundle that `runc spec` writes, but for the cgroup's name, so that none is left.
 #[test]
 fn the_bundle_that_runc_writes_runs() {
     let Some(case) = Case::new("runc-spec") else { return };
@@ -219,15 +218,11 @@ fn the_bundle_that_runc_writes_runs() {
         eprintln!("SKIPPED conformance: there is no runc here to write a bundle");
         return;
     }
-    if is_berths() {
-        let path = bundle.join("config.json");
-        let text = fs::read_to_string(&path).expect("read the configuration");
-        let mut config: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-        let mounts = config["mounts"].as_array_mut().expect("it has mounts");
-        mounts.retain(|mount| mount["type"] != "cgroup");
-        config["linux"]["cgroupsPath"] = case.config["linux"]["cgroupsPath"].clone();
-        fs::write(&path, config.to_string()).expect("write the configuration");
-    }
+    let path = bundle.join("config.json");
+    let text = fs::read_to_string(&path).expect("read the configuration");
+    let mut config: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    config["linux"]["cgroupsPath"] = case.config["linux"]["cgroupsPath"].clone();
+    fs::write(&path, config.to_string()).expect("write the configuration");
     let mut person = Person::new();
     let mut run = person.runs(case.command(&["run", "--bundle", "bundle", &case.id]));
     person.sees("# ");

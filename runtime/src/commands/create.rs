@@ -20,6 +20,7 @@ use crate::commands::foreground::{Session, block_forwarded_signals, wait};
 use crate::commands::{Global, bad_usage, missing_id, usage};
 use crate::failure::{broken, from_spec, system};
 use crate::launch::{self, Created, Launch, RootSource, User, errno_of};
+use crate::rootfs::cgroups::OwnCgroup;
 use crate::spec::{SpecError, invalid};
 use crate::state::{Place, Record, read_spec, stat};
 use crate::sys::memfd;
@@ -197,6 +198,7 @@ fn build_in(
         stdio: own_stdio()?,
         user: User::FromSpec,
         cgroup: cgroup.entry()?,
+        own_cgroups: own_cgroups(&Hierarchy::detect_all()?, cgroup.path()),
         files: Vec::new(),
         gate: listener,
         preserved: kept.count,
@@ -222,6 +224,16 @@ fn build_in(
     };
     place.write(&record, spec)?;
     Ok(created)
+}
+
+/// The container's cgroup in each tree, under the name at which the host has the tree.
+fn own_cgroups(hierarchy: &Hierarchy, path: &str) -> Vec<OwnCgroup> {
+    let alone = matches!(hierarchy, Hierarchy::V2 { .. });
+    let own = |(tree, _): (&Path, _)| OwnCgroup {
+        name: tree.file_name().filter(|_| !alone).map(|name| name.to_string_lossy().into_owned()),
+        directory: tree.join(path.trim_start_matches('/')),
+    };
+    hierarchy.roots().into_iter().map(own).collect()
 }
 
 /// The absolute path of something named relative to the working directory, before that is changed.

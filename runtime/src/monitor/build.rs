@@ -138,6 +138,7 @@ fn create(
         stdio,
         user: User::Named(job.start.process.user.clone()),
         cgroup: cgroup.entry()?,
+        own_cgroups: Vec::new(),
         files: injected(job),
         gate: None,
         preserved: 0,

@@ -7,6 +7,7 @@
 //! mount elsewhere (CVE-2019-19921, CVE-2025-31133, CVE-2025-52565).
 
 pub mod build;
+pub mod cgroups;
 pub mod devices;
 pub mod mounts;
 pub mod staging;

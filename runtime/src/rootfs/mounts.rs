@@ -2,7 +2,6 @@
 //! an option or type that is not known is an error that names it.
 
 use std::ffi::CString;
-use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -11,6 +10,7 @@ use nix::fcntl::AT_FDCWD;
 use nix::sys::stat::{SFlag, fstat};
 use oci_spec::runtime::{LinuxNamespaceType, Mount, Spec};
 
+use crate::rootfs::cgroups::{self, OwnCgroup};
 use crate::rootfs::target::{Kind, Target};
 use crate::spec::{SpecError, invalid, unsupported};
 use crate::sys::mount_api::{Change, attributes, clone_tree, set_attributes};
@@ -59,6 +59,8 @@ pub struct Context<'a> {
     pub bundle: &'a Path,
     /// Whether the container has a cgroup namespace of its own.
     pub cgroup_namespace: bool,
+    /// The container's cgroup in each tree, for a cgroup mount without such a namespace.
+    pub own_cgroups: &'a [OwnCgroup],
 }
 
 /// All mounts of a configuration, in order.
@@ -102,7 +104,7 @@ fn add(
     }
     let target = file_system_target(place, field)?;
     if kind == "cgroup" || kind == "cgroup2" {
-        return cgroup(steps, place, &options, field, context);
+        return cgroups::add(steps, place, options.attributes, field, context);
     }
     if !["proc", "sysfs", "tmpfs", "devpts", "mqueue"].contains(&kind) {
         return Err(unsupported(format!("{field}.type"), kind));
@@ -120,7 +122,7 @@ fn add(
     Ok(())
 }
 
-fn file_system_target(place: &str, field: &str) -> Result<Target, SpecError> {
+pub(super) fn file_system_target(place: &str, field: &str) -> Result<Target, SpecError> {
     Target::new(place, Kind::Directory, &format!("{field}.destination"))
 }
 
@@ -177,72 +179,6 @@ const PROC_FILES: [&str; 8] = [
     "/proc/swaps",
     "/proc/uptime",
 ];
-
-/// A private view of the cgroup file system: `cgroup2` on the unified hierarchy; else a tmpfs with one
-/// mount per hierarchy, all read-only.
-fn cgroup(
-    steps: &mut Vec<Step>,
-    place: &str,
-    options: &Options,
-    field: &str,
-    context: Context<'_>,
-) -> Result<(), SpecError> {
-    if !context.cgroup_namespace {
-        return Err(unsupported(field, "a cgroup mount without a cgroup namespace"));
-    }
-    let own = fs::read_to_string("/proc/self/cgroup")
-        .map_err(|error| invalid(field, format!("read /proc/self/cgroup: {error}")))?;
-    let hierarchies: Vec<&str> = own.lines().filter_map(|line| line.split(':').nth(1)).collect();
-    if hierarchies == [""] {
-        let system = cgroup_system(c"cgroup2", "", options.attributes);
-        return push(steps, field, place, system);
-    }
-    let attributes =
-        attributes::RDONLY | attributes::NOSUID | attributes::NODEV | attributes::NOEXEC;
-    let parameters = [(c"mode", c"755"), (c"size", c"64k")];
-    let parameters = parameters.map(|(key, value)| (key.to_owned(), Some(value.to_owned())));
-    let holder = FileSystem {
-        kind: c"tmpfs".to_owned(),
-        parameters: parameters.into(),
-        attributes: attributes & !attributes::RDONLY,
-        is_proc: false,
-    };
-    push(steps, field, place, holder)?;
-    for controllers in hierarchies {
-        let (kind, name) = match controllers {
-            "" => (c"cgroup2", "unified"),
-            other => (c"cgroup", other.strip_prefix("name=").unwrap_or(other)),
-        };
-        let system = cgroup_system(kind, controllers, attributes);
-        push(steps, field, &format!("{place}/{name}"), system)?;
-    }
-    let target = file_system_target(place, field)?;
-    steps.push(Step { label: format!("{field} ({place})"), action: Action::Seal(target) });
-    Ok(())
-}
-
-fn push(
-    steps: &mut Vec<Step>,
-    field: &str,
-    place: &str,
-    system: FileSystem,
-) -> Result<(), SpecError> {
-    let target = file_system_target(place, field)?;
-    let label = format!("{field} ({place})");
-    steps.push(Step { label, action: Action::FileSystem(system, target) });
-    Ok(())
-}
-
-fn cgroup_system(kind: &std::ffi::CStr, controllers: &str, attributes: u64) -> FileSystem {
-    let parameters = controllers.split(',').filter(|name| !name.is_empty()).map(|name| match name
-        .split_once('=')
-    {
-        Some((key, value)) => (c_string(key), Some(c_string(value))),
-        None => (c_string(name), None),
-    });
-    let parameters = parameters.collect();
-    FileSystem { kind: kind.to_owned(), parameters, attributes, is_proc: false }
-}
 
 /// Mount options, sorted by who takes them.
 #[derive(Debug, Default)]
@@ -342,7 +278,7 @@ const FILE_SYSTEM_KEYS: [&str; 12] = [
     "subset",
 ];
 
-fn c_string(text: &str) -> CString {
+pub(super) fn c_string(text: &str) -> CString {
     CString::new(text).expect("texts with NUL bytes were refused before")
 }
 
