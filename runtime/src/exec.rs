@@ -102,7 +102,7 @@ pub fn exec(exec: Exec<'_>) -> Result<Joined, Failure> {
     drop((joining, wiring));
     let owner = id_maps.as_ref().and_then(|(users, _)| host_id_of_root(users)).map(Uid::from_raw);
     let mut birth = Birth { pid, pidfd: Some(pidfd), ours, owner, words, terminal: None };
-    birth.lead(&plan, None, &cgroup)?;
+    birth.lead(&plan, None, &cgroup, None)?;
     let gate = birth.ours.try_clone();
     let gate = gate.map_err(|error| system("copy", crate::launch::errno_of(&error)))?;
     let pidfd = birth.pidfd.take().ok_or_else(|| broken("the child's descriptor is gone"))?;

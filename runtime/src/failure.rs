@@ -152,6 +152,7 @@ fn plain(stage: Stage) -> &'static str {
         Stage::Root => "attach the root",
         Stage::Overlay => "mount the overlay",
         Stage::ReadOnlyRoot => "make the root read-only",
+        Stage::Held => "wait for the hooks",
         Stage::Pivot => "change the root",
         Stage::Hostname => "set the host name",
         Stage::Domainname => "set the domain name",

@@ -11,6 +11,7 @@
 //! | session keyring | before anything could ask for keys |
 //! | root, mounts, sysctls | sysctls before `/proc/sys` is made read-only |
 //! | read-only and masked paths | after every mount, so that none can uncover them |
+//! | hooks, if any, run by the parent | the mounts are made, the host's root is still there |
 //! | `pivot_root`, detach the old root | from here on no path leads to the host |
 //! | names, loopback | need only the new namespaces |
 //! | account look-up | in the new root, so that no link can lead to a host file |
@@ -83,10 +84,12 @@ pub enum Stage {
     Program,
     Seccomp,
     Execute,
+    /// Not a failure: the mounts are made, and the root is entered when the parent says so.
+    Held,
 }
 
 /// All stages, by number.
-const STAGES: [Stage; 41] = [
+const STAGES: [Stage; 42] = [
     Stage::Ready,
     Stage::Wait,
     Stage::Session,
@@ -128,6 +131,7 @@ const STAGES: [Stage; 41] = [
     Stage::Program,
     Stage::Seccomp,
     Stage::Execute,
+    Stage::Held,
 ];
 
 /// What a child says: where it is, which item of that stage's list, and what the kernel answered.
@@ -260,6 +264,9 @@ fn set_up(plan: &Plan, root: Root, wiring: &Wiring) -> Result<(), Report> {
     nix::mount::mount(none, c"/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none)
         .at(Stage::Propagation)?;
     let root = open_root(root, plan)?;
+    if plan.held {
+        hold(wiring.parent.as_fd())?;
+    }
     pivot(root.as_fd())?;
     if let Some(name) = &plan.hostname {
         unistd::sethostname(name).at(Stage::Hostname)?;
@@ -283,6 +290,13 @@ fn begin(wiring: &Wiring) -> Result<(), Report> {
     // What is made on the way is made with the mode that is written there.
     nix::sys::stat::umask(Mode::empty());
     wait_for_byte(wiring.parent.as_fd()).at(Stage::Wait)
+}
+
+/// Says that the mounts are made, and waits for the parent's hooks.
+fn hold(parent: BorrowedFd<'_>) -> Result<(), Report> {
+    let held = Report { stage: Stage::Held, index: 0, errno: 0 };
+    unistd::write(parent, &held.to_bytes()).at(Stage::Held)?;
+    wait_for_byte(parent).at(Stage::Held)
 }
 
 /// `EPIPE` when the other side hangs up.

@@ -58,9 +58,14 @@ pub struct Launch<'a> {
     /// A listening `SOCK_SEQPACKET` socket on which the child waits for its start when the process
     /// that creates and the one that starts differ (OCI command line); see [`release`].
     pub gate: Option<OwnedFd>,
+    /// Run when the mounts are made and the root is not entered yet, with the first process's id.
+    pub before_root: Option<&'a BeforeRoot<'a>>,
     /// Descriptors of the caller's from 3 on that the program keeps; all of them are open.
     pub preserved: u32,
 }
+
+/// What the caller does with a half-built container; its failure is the creation's.
+pub type BeforeRoot<'a> = dyn Fn(Pid) -> Result<(), Failure> + 'a;
 
 /// Where a container's root file system comes from.
 pub enum RootSource {
@@ -136,7 +141,18 @@ pub struct Created {
 /// A [`Failure`] that names the step and its object. The child is gone and reaped then; the cgroup,
 /// the layers and the upper directory are the caller's to clean.
 pub fn create(launch: Launch<'_>) -> Result<Created, Failure> {
-    let Launch { spec, root, stdio, user, cgroup, own_cgroups, files, gate, preserved } = launch;
+    let Launch {
+        spec,
+        root,
+        stdio,
+        user,
+        cgroup,
+        own_cgroups,
+        files,
+        gate,
+        before_root,
+        preserved,
+    } = launch;
     let process = spec.process().as_ref().ok_or(crate::spec::SpecError::Missing("process"));
     let process = process.map_err(from_spec)?;
     let user = match user {
@@ -147,6 +163,7 @@ pub fn create(launch: Launch<'_>) -> Result<Created, Failure> {
     let mut plan =
         plan::plan(spec, user, (Path::new(""), &own_cgroups), places).map_err(from_spec)?;
     plan.process.preserved = preserved;
+    plan.held = before_root.is_some();
     let words = Words::of(&plan);
     give_pipes_to_root(&stdio, plan.id_maps.as_ref())?;
     let (ours, theirs) =
@@ -183,7 +200,7 @@ pub fn create(launch: Launch<'_>) -> Result<Created, Failure> {
     };
     let terminal = None;
     let mut birth = Birth { pid, pidfd: Some(pidfd), ours, owner, words, terminal };
-    birth.lead(&plan.process, plan.id_maps.as_ref(), &cgroup)?;
+    birth.lead(&plan.process, plan.id_maps.as_ref(), &cgroup, before_root)?;
     timing::done("child: overlay, mounts, masks");
     birth.into_created()
 }
@@ -216,6 +233,7 @@ impl Birth {
         process: &ProcessPlan,
         id_maps: Option<&(Vec<IdMap>, Vec<IdMap>)>,
         cgroup: &CgroupEntry,
+        before_root: Option<&BeforeRoot<'_>>,
     ) -> Result<(), Failure> {
         let pid = self.pid;
         for procs in &cgroup.procs {
@@ -233,6 +251,9 @@ impl Birth {
                 .map_err(|error| system("write the user namespace's id maps", errno_of(&error)))?;
         }
         write(&self.ours, &[1]).map_err(|errno| system("release the child", errno))?;
+        if let Some(act) = before_root {
+            self.hold(act)?;
+        }
         if process.streams != Streams::Given {
             self.receive_terminal()?;
         }
@@ -249,6 +270,16 @@ impl Birth {
             Some(report) => Err(self.words.describe(report)),
             None => Err(broken("the first process ended while the container was being built")),
         }
+    }
+
+    /// Lets the caller act while the child waits before its root.
+    fn hold(&self, act: &BeforeRoot<'_>) -> Result<(), Failure> {
+        match receive(&self.ours)? {
+            Some(Report { stage: Stage::Held, errno: 0, .. }) => act(self.pid)?,
+            Some(report) => return Err(self.words.describe(report)),
+            None => return Err(broken("the process ended while it was being made")),
+        }
+        write(&self.ours, &[1]).map_err(|errno| system("release the child", errno)).map(drop)
     }
 
     /// The child's message with the master of its terminal, or what it failed at before that.

@@ -157,6 +157,7 @@ fn launch(host: &Host, request: &StartRequest, user: &str) -> (Created, File) {
         own_cgroups: Vec::new(),
         files: vec![file("/etc/hosts", "HOSTS\n"), file("/etc/resolv.conf", "RESOLV\n")],
         gate: None,
+        before_root: None,
         preserved: 0,
     });
     (created.expect("launch the container"), File::from(read))
@@ -296,6 +297,7 @@ fn a_layer_set_as_deep_as_allowed_is_mounted() {
         own_cgroups: Vec::new(),
         files: Vec::new(),
         gate: None,
+        before_root: None,
         preserved: 0,
     };
     let mut created = create(launch).expect("launch with many layers");

@@ -17,6 +17,7 @@ mod doctor;
 mod exec;
 mod failure;
 mod files;
+mod hooks;
 mod init;
 mod inspect;
 mod launch;

@@ -30,6 +30,8 @@ pub struct Plan {
     pub id_maps: Option<(Vec<IdMap>, Vec<IdMap>)>,
     /// Whether to bring up the loopback interface of a new network namespace.
     pub loopback: bool,
+    /// Whether the child waits for its parent before it enters the root.
+    pub held: bool,
     /// What goes into the root.
     pub mounts: MountPlan,
     /// The uts namespace's names.
@@ -161,6 +163,7 @@ pub fn plan(
         namespaces,
         cgroup_namespace,
         id_maps,
+        held: false,
         loopback: has_namespace(spec, LinuxNamespaceType::Network),
         mounts: mount_plan(spec, Context { bundle, cgroup_namespace, own_cgroups }, files)?,
         hostname: spec.hostname().as_ref().map(OsString::from),

@@ -44,12 +44,7 @@ pub fn check(spec: &Spec) -> Result<(), SpecError> {
         return Err(SpecError::Missing("root"));
     }
     if let Some(hooks) = spec.hooks() {
-        let none = *hooks == oci_spec::runtime::Hooks::default();
-        let empty = serde_json::to_value(hooks)
-            .is_ok_and(|value| value.as_object().is_some_and(|lists| lists.values().all(is_empty)));
-        if !none && !empty {
-            return Err(unsupported("hooks", "hooks are not run"));
-        }
+        crate::hooks::check(hooks)?;
     }
     if spec.vm().is_some() {
         return Err(unsupported("vm", "virtual machines"));
@@ -128,8 +123,4 @@ pub fn check_process(process: &Process) -> Result<(), SpecError> {
         Some((field, _)) => Err(unsupported(*field, "set")),
         None => Ok(()),
     }
-}
-
-fn is_empty(value: &serde_json::Value) -> bool {
-    value.is_null() || value.as_array().is_some_and(Vec::is_empty)
 }

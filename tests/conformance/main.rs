@@ -11,6 +11,7 @@ mod cgroups;
 mod config;
 mod engines;
 mod manual;
+mod hooks;
 mod mounts;
 mod runtime;
 mod terminal;

@@ -12,13 +12,15 @@ use lexopt::ValueExt;
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket,
 };
+use nix::unistd::Pid;
 use oci_spec::runtime::{LinuxResources, Spec};
 
 use crate::cgroup::{Before, Cgroup, Hierarchy, fence};
 use crate::commands::console::{Console, Kept, activation_sockets};
 use crate::commands::foreground::{Session, block_forwarded_signals, wait};
-use crate::commands::{Global, bad_usage, missing_id, usage};
+use crate::commands::{Global, bad_usage, missing_id, usage, warn};
 use crate::failure::{broken, from_spec, system};
+use crate::hooks::{self, Point, Told};
 use crate::launch::{self, Created, Launch, RootSource, User, errno_of};
 use crate::rootfs::cgroups::OwnCgroup;
 use crate::spec::{SpecError, invalid};
@@ -91,14 +93,15 @@ pub fn run(parser: lexopt::Parser, global: &Global) -> Result<ExitCode, Failure>
     let (mut created, session) = build(&options, global, Gate::Inherited)?;
     let place = Place::new(&absolute(&global.root)?, options.id.as_deref().unwrap_or_default())?;
     if let Err(failure) = created.start() {
-        super::lifecycle::remove(&place)?;
+        super::lifecycle::remove(&place, global)?;
         return Err(failure);
     }
+    super::lifecycle::after_start(&place, &place.read()?, global)?;
     if options.detach {
         return Ok(ExitCode::SUCCESS);
     }
     let code = wait(&created.pidfd, &signals, session)?;
-    super::lifecycle::remove(&place)?;
+    super::lifecycle::remove(&place, global)?;
     Ok(code)
 }
 
@@ -145,6 +148,8 @@ fn build(
     });
     if built.is_err() {
         place.remove()?;
+        let told = Told { id, status: "stopped", pid: None, bundle: &bundle };
+        warn(global, &hooks::run(&spec, Point::Poststop, told));
     }
     built
 }
@@ -192,6 +197,12 @@ fn build_in(
     if let Some(process) = told.process_mut() {
         kept.add_to(process);
     }
+    let before_root = |pid: Pid| {
+        let told = Told { id, status: "creating", pid: Some(pid.as_raw()), bundle };
+        let points = [Point::Prestart, Point::CreateRuntime];
+        let mut failures = points.into_iter().flat_map(|point| hooks::run(spec, point, told));
+        failures.next().map_or(Ok(()), Err)
+    };
     let created = launch::create(Launch {
         spec: &told,
         root: RootSource::Directory(root),
@@ -201,6 +212,7 @@ fn build_in(
         own_cgroups: own_cgroups(&Hierarchy::detect_all()?, cgroup.path()),
         files: Vec::new(),
         gate: listener,
+        before_root: spec.hooks().is_some().then_some(&before_root),
         preserved: kept.count,
     })?;
     let unit = scope.as_ref().map(|scope| scope.unit().to_owned());

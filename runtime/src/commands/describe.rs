@@ -22,6 +22,7 @@ use crate::commands::create::absolute;
 use crate::commands::lifecycle::word;
 use crate::commands::{Global, bad_usage, missing_id, only_id, print, usage};
 use crate::failure::{broken, system};
+use crate::hooks::Point;
 use crate::launch::errno_of;
 use crate::profile::{self, ProfileHost};
 use crate::state::{Place, Record};
@@ -217,7 +218,7 @@ pub fn features(mut parser: lexopt::Parser) -> Result<ExitCode, Failure> {
     print_json(&json!({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": OCI_VERSION,
-        "hooks": [],
+        "hooks": Point::ALL.map(Point::name),
         "mountOptions": MOUNT_OPTIONS,
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],

@@ -12,8 +12,9 @@ use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 
 use crate::commands::create::absolute;
-use crate::commands::{Global, bad_usage, missing_id, only_id, usage};
+use crate::commands::{Global, bad_usage, missing_id, only_id, usage, warn};
 use crate::failure::system;
+use crate::hooks::{self, Point, Told};
 use crate::launch::{self, errno_of};
 use crate::state::{Place, Record};
 use crate::sys::process;
@@ -37,6 +38,7 @@ pub fn start(parser: lexopt::Parser, global: &Global) -> Result<ExitCode, Failur
     fs::remove_file(place.gate())
         .map_err(|error| system("remove the start's socket", errno_of(&error)))?;
     launch::release(&gate, &record.words)?;
+    after_start(&place, &record, global)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -117,13 +119,14 @@ pub fn delete(mut parser: lexopt::Parser, global: &Global) -> Result<ExitCode, F
     if !force {
         expect(&record, &place, &[Status::Stopped])?;
     }
-    remove(&place)?;
+    remove(&place, global)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Ends whatever runs of a container, and removes its cgroup and record.
-pub fn remove(place: &Place) -> Result<(), Failure> {
+/// Ends whatever runs of a container, removes its cgroup and record, and runs the hooks for that.
+pub fn remove(place: &Place, global: &Global) -> Result<(), Failure> {
     let record = place.read()?;
+    let spec = place.read_spec()?;
     let cgroup = record.cgroup()?;
     cgroup.kill()?;
     cgroup.wait_empty(KILL_TIMEOUT)?;
@@ -131,7 +134,18 @@ pub fn remove(place: &Place) -> Result<(), Failure> {
         crate::systemd::stop(unit)?;
     }
     cgroup.remove()?;
-    place.remove()
+    place.remove()?;
+    let told = Told { id: &record.id, status: "stopped", pid: None, bundle: &record.bundle };
+    warn(global, &hooks::run(&spec, Point::Poststop, told));
+    Ok(())
+}
+
+/// The hooks of a container whose program runs; what fails of them is a warning (runtime.md, "Lifecycle").
+pub fn after_start(place: &Place, record: &Record, global: &Global) -> Result<(), Failure> {
+    let (pid, bundle) = (Some(record.pid), &*record.bundle);
+    let told = Told { id: &record.id, status: "running", pid, bundle };
+    warn(global, &hooks::run(&place.read_spec()?, Point::Poststart, told));
+    Ok(())
 }
 
 /// `pause`.

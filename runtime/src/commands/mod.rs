@@ -178,15 +178,26 @@ fn print(text: &str) -> Result<(), Failure> {
 /// Says a failure wherever it can be said; there is nobody to tell that it cannot. The log's lines are
 /// what engines read of runc's: `time`, `level`, `msg`.
 fn report(global: &Global, message: &str) {
+    say(global, "error", message);
+}
+
+/// Says what has gone wrong and hinders nothing.
+fn warn(global: &Global, failures: &[Failure]) {
+    for failure in failures {
+        say(global, "warning", &failure.message);
+    }
+}
+
+fn say(global: &Global, level: &str, message: &str) {
     let line = format!("berth-runtime: {message}\n");
     let told = std::io::stderr().write_all(line.as_bytes()).is_ok();
     let Some(path) = &global.log else { return };
     let time = crate::log::time_of(std::time::SystemTime::now());
     let line = if global.log_json {
-        let fields = serde_json::json!({ "level": "error", "msg": message, "time": time });
+        let fields = serde_json::json!({ "level": level, "msg": message, "time": time });
         format!("{fields}\n")
     } else {
-        format!("time={time:?} level=error msg={message:?}\n")
+        format!("time={time:?} level={level} msg={message:?}\n")
     };
     let file = OpenOptions::new().create(true).append(true).open(path);
     let written = file.and_then(|mut file| file.write_all(line.as_bytes()));

@@ -141,6 +141,7 @@ fn create(
         own_cgroups: Vec::new(),
         files: injected(job),
         gate: None,
+        before_root: None,
         preserved: 0,
     })?;
     Ok((created, ours))
