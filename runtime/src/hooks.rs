@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use crate::failure::{broken, system};
 use crate::launch::errno_of;
 use crate::spec::{SpecError, invalid, unsupported};
-use crate::sys::process;
+use crate::sys::{fd, process};
 
 /// When a hook runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,6 +148,7 @@ fn run_one(hook: &Hook, name: &str, state: &Value) -> Result<(), Failure> {
     let variables = hook.env().iter().flatten().filter_map(|variable| variable.split_once('='));
     command.args(arguments).env_clear().envs(variables);
     command.stdin(input(state).map_err(failed)?).stdout(Stdio::null()).process_group(0);
+    fd::standard_only(&mut command);
     let mut child = command.spawn().map_err(|error| failed(errno_of(&error)))?;
     let in_time = ended_in_time(&child, hook.timeout()).map_err(failed)?;
     if !in_time {

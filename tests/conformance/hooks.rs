@@ -139,3 +139,21 @@ fn hooks_that_cannot_be_are_refused() {
     let case = case.with("/hooks", json!({ "prestart": [{ "path": "/bin/true", "timeout": 0 }] }));
     assert!(case.create_refused().contains("hooks.prestart[0].timeout"));
 }
+
+/// A hook is given standard streams and nothing else: neither what the program keeps nor what whoever
+/// called the runtime has left open.
+#[test]
+fn hooks_have_no_descriptors_of_the_callers() {
+    let Some(case) = Case::new("hooks-files") else { return };
+    let script =
+        "for n in 3 4; do test -e /proc/self/fd/$n && echo $n; done >$D/seen; echo ran >>$D/seen";
+    let hooks = json!({ "createRuntime": [hook(&case, script)] });
+    let case = case.script("exec true").with("/hooks", hooks);
+    let plain = case.command(&["run", "--preserve-fds", "1", &case.id]);
+    let mut command = std::process::Command::new("/bin/sh");
+    command.args(["-c", "exec \"$0\" \"$@\" 3<config.json 4<config.json"]);
+    command.arg(crate::case::runtime()).args(plain.get_args()).current_dir(&case.directory);
+    let output = command.stdin(std::process::Stdio::null()).output().expect("run the runtime");
+    assert!(output.status.success(), "{}", crate::case::said(&output));
+    assert_eq!(case.file("seen"), "ran\n");
+}

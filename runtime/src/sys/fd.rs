@@ -77,3 +77,11 @@ pub fn close_all_but(first: u32, kept: &[BorrowedFd<'_>]) -> nix::Result<()> {
     }
     close_range(next, u32::MAX)
 }
+
+/// Leaves a program no descriptor but the three standard ones, whatever this process was given.
+pub fn standard_only(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    let mark = || close_on_exec_from(3).map_err(std::io::Error::from);
+    // SAFETY: between fork and exec one system call is made, and nothing allocates or locks.
+    unsafe { command.pre_exec(mark) };
+}
