@@ -46,6 +46,7 @@ mod sys;
 mod systemd;
 mod timing;
 mod undo;
+mod unknown;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

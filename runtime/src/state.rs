@@ -179,6 +179,17 @@ pub fn read_spec(path: &Path) -> Result<Spec, Failure> {
     })
 }
 
+/// Names the properties of the configuration at `path` that `spec`, read from it, does not have.
+pub fn unknown_properties(path: &Path, spec: &Spec) -> Result<Vec<String>, Failure> {
+    let given: serde_json::Value = read_json(path).map_err(|error| match error {
+        ReadError::Absent => io("read", path, &std::io::Error::from_raw_os_error(libc::ENOENT)),
+        ReadError::Other(failure) => failure,
+    })?;
+    let read = serde_json::to_value(spec)
+        .map_err(|error| io("understand", path, &std::io::Error::other(error)))?;
+    Ok(crate::unknown::properties(&given, &read))
+}
+
 enum ReadError {
     Absent,
     Other(Failure),

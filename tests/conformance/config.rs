@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::case::Case;
+use crate::case::{Case, is_berths};
 
 /// config.md, "Root": `readonly`.
 #[test]
@@ -162,10 +162,19 @@ fn of_two_actions_for_a_call_the_stricter_is_taken() {
     }
 }
 
-/// config.md, "Extensibility": unknown properties are ignored.
+/// config.md, "Extensibility": unknown properties are ignored; Berth names them in its log, and no other.
 #[test]
 fn unknown_properties_are_ignored() {
     let Some(case) = Case::new("unknown") else { return };
     let case = case.script("echo ran").with("/unknown", json!({ "a": 1 }));
-    assert_eq!(case.with("/process/unknown", true.into()).run(), "ran\n");
+    let case = case.with("/process/unknown", true.into());
+    assert_eq!(case.done("--log log run ID"), "ran\n");
+    if is_berths() {
+        let log = case.file("log");
+        assert_eq!(log.lines().count(), 2, "{log}");
+        assert!(
+            log.contains("level=warning") && log.contains(" process.unknown is not known"),
+            "{log}"
+        );
+    }
 }

@@ -18,13 +18,13 @@ use oci_spec::runtime::{LinuxResources, Spec};
 use crate::cgroup::{Before, Cgroup, Hierarchy, fence};
 use crate::commands::console::{Console, Kept, activation_sockets};
 use crate::commands::foreground::{Session, block_forwarded_signals, wait};
-use crate::commands::{Global, bad_usage, missing_id, usage, warn};
+use crate::commands::{Global, bad_usage, missing_id, say, usage, warn};
 use crate::failure::{broken, from_spec, system};
 use crate::hooks::{self, Point, Told};
 use crate::launch::{self, Created, Launch, RootSource, User, errno_of};
 use crate::rootfs::cgroups::OwnCgroup;
 use crate::spec::{SpecError, invalid};
-use crate::state::{Place, Record, read_spec, stat};
+use crate::state::{Place, Record, read_spec, stat, unknown_properties};
 use crate::sys::memfd;
 use crate::systemd::{Scope, Unit};
 
@@ -129,6 +129,9 @@ fn build(
         .map_err(|error| system(&format!("enter {}", bundle.display()), errno_of(&error)))?;
     let spec = read_spec(&bundle.join("config.json"))?;
     crate::spec::check(&spec).map_err(from_spec)?;
+    for property in unknown_properties(&bundle.join("config.json"), &spec)? {
+        say(global, "warning", &format!("config: {property} is not known and has no effect"));
+    }
     let home = Home::of(&spec, id, global).map_err(from_spec)?;
     let process = spec.process().as_ref().ok_or(SpecError::Missing("process"));
     let detached = options.detach || gate == Gate::Socket;
