@@ -92,6 +92,17 @@ pub fn name(number: u8) -> Option<&'static str> {
     NAMES.get(usize::from(number)).copied()
 }
 
+/// Which ambient capabilities of a configuration are left out, sorted: those that are not both permitted
+/// and inheritable, or that this runtime does not know.
+pub fn left_out(spec: &LinuxCapabilities) -> Vec<String> {
+    let granted = Sets::from_spec(Some(spec)).ambient;
+    let ambient = spec.ambient().iter().flatten();
+    let out = ambient.filter(|one| number(one).is_none_or(|number| granted & 1 << number == 0));
+    let mut names: Vec<String> = out.map(|one| format!("CAP_{one}")).collect();
+    names.sort();
+    names
+}
+
 /// Capabilities that the kernel knows, as numbers.
 pub fn known() -> impl Iterator<Item = u8> {
     (0..64u8).take_while(|capability| prctl::knows_capability(*capability))

@@ -51,7 +51,7 @@ fn capabilities_are_exactly_those_configured() {
 }
 
 /// config.md, "Linux Process", `capabilities`: one that cannot be granted does not hinder the start.
-/// Only what is inheritable can be ambient (capabilities(7)), and `runc spec` lists more.
+/// Only what is inheritable can be ambient (capabilities(7)), and `runc spec` lists more. A log names it.
 #[test]
 fn ambient_capabilities_that_are_not_inheritable_are_left_out() {
     let Some(case) = Case::new("ambient") else { return };
@@ -59,7 +59,13 @@ fn ambient_capabilities_that_are_not_inheritable_are_left_out() {
         "effective": ["CAP_KILL"], "ambient": ["CAP_KILL"] });
     let case = case.script("exec grep -E 'Amb|Eff' /proc/self/status");
     let case = case.with("/process/capabilities", sets);
-    assert_eq!(case.run(), "CapEff:\t0000000000000020\nCapAmb:\t0000000000000000\n");
+    let text = case.done("--log log run ID");
+    assert_eq!(text, "CapEff:\t0000000000000020\nCapAmb:\t0000000000000000\n");
+    if is_berths() {
+        let log = case.file("log");
+        let named = log.contains("level=warning") && log.contains("ambient: CAP_KILL is not");
+        assert!(named && log.lines().count() == 1, "{log}");
+    }
 }
 
 /// config.md, "Hostname".

@@ -15,6 +15,7 @@ use nix::sys::socket::{
 use nix::unistd::Pid;
 use oci_spec::runtime::{LinuxResources, Spec};
 
+use crate::capability;
 use crate::cgroup::{Before, Cgroup, Hierarchy, fence};
 use crate::commands::console::{Console, Kept, activation_sockets};
 use crate::commands::foreground::{Session, block_forwarded_signals, wait};
@@ -132,8 +133,14 @@ fn build(
     for property in unknown_properties(&bundle.join("config.json"), &spec)? {
         say(global, "warning", &format!("config: {property} is not known and has no effect"));
     }
+    let process = spec.process().as_ref();
+    let capabilities = process.and_then(|process| process.capabilities().as_ref());
+    for name in capabilities.map(capability::left_out).unwrap_or_default() {
+        let why = "not both permitted and inheritable, so it is left out";
+        say(global, "warning", &format!("config: process.capabilities.ambient: {name} is {why}"));
+    }
     let home = Home::of(&spec, id, global).map_err(from_spec)?;
-    let process = spec.process().as_ref().ok_or(SpecError::Missing("process"));
+    let process = process.ok_or(SpecError::Missing("process"));
     let detached = options.detach || gate == Gate::Socket;
     let console = Console::choose(process.map_err(from_spec)?, socket.as_deref(), detached)?;
     place.create()?;
