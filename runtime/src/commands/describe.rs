@@ -219,7 +219,7 @@ pub fn features(mut parser: lexopt::Parser) -> Result<ExitCode, Failure> {
         "ociVersionMin": "1.0.0",
         "ociVersionMax": OCI_VERSION,
         "hooks": Point::ALL.map(Point::name),
-        "mountOptions": MOUNT_OPTIONS,
+        "mountOptions": &MOUNT_OPTIONS[..],
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "capabilities": capability::known_names(),
@@ -248,7 +248,7 @@ pub fn features(mut parser: lexopt::Parser) -> Result<ExitCode, Failure> {
     }))
 }
 
-const MOUNT_OPTIONS: [&str; 23] = [
+const MOUNT_OPTIONS: [&str; 38] = [
     "atime",
     "bind",
     "defaults",
@@ -263,10 +263,25 @@ const MOUNT_OPTIONS: [&str; 23] = [
     "nosymfollow",
     "private",
     "rbind",
+    "rdev",
+    "rdiratime",
     "relatime",
+    "rexec",
+    "rnoatime",
+    "rnodev",
+    "rnodiratime",
+    "rnoexec",
+    "rnosuid",
+    "rnosymfollow",
     "ro",
     "rprivate",
+    "rrelatime",
+    "rro",
+    "rrw",
     "rslave",
+    "rstrictatime",
+    "rsuid",
+    "rsymfollow",
     "rw",
     "slave",
     "strictatime",

@@ -156,6 +156,11 @@ fn bind(
     let propagation =
         Change { propagation: options.propagation, recursive: true, ..Change::default() };
     set_attributes(&tree, propagation).map_err(open_error)?;
+    let Deep { set, cleared } = options.deep;
+    if set | cleared != 0 {
+        let change = Change { set, clear: cleared, recursive: true, ..Change::default() };
+        set_attributes(&tree, change).map_err(open_error)?;
+    }
     let change = Change { set: options.attributes, clear: options.cleared, ..Change::default() };
     set_attributes(&tree, change).map_err(open_error)?;
     let kind = if is_directory { Kind::Directory } else { Kind::File };
@@ -180,6 +185,13 @@ const PROC_FILES: [&str; 8] = [
     "/proc/uptime",
 ];
 
+/// Bits of [`attributes`] that are set and cleared recursively.
+#[derive(Debug, Default, Clone, Copy)]
+struct Deep {
+    set: u64,
+    cleared: u64,
+}
+
 /// Mount options, sorted by who takes them.
 #[derive(Debug, Default)]
 struct Options {
@@ -187,6 +199,8 @@ struct Options {
     recursive: bool,
     attributes: u64,
     cleared: u64,
+    /// Of a bind mount and of every mount below it.
+    deep: Deep,
     propagation: u64,
     data: Vec<(String, Option<String>)>,
 }
@@ -220,6 +234,7 @@ impl Options {
             "strictatime" => self.access_times(attributes::STRICTATIME),
             "relatime" | "atime" => self.access_times(0),
             "defaults" | "private" | "rprivate" => {}
+            _ if RECURSIVE.contains(&text) => self.add_deep(&text[1..], field)?,
             "slave" | "rslave" => self.propagation = libc::MS_SLAVE,
             _ => self.add_data(text, field)?,
         }
@@ -237,6 +252,16 @@ impl Options {
         }
         self.data.push((key.to_owned(), value.map(str::to_owned)));
         Ok(())
+    }
+
+    /// mount_setattr(2) with `AT_RECURSIVE`; for the mount itself as without the `r`.
+    fn add_deep(&mut self, text: &str, field: &str) -> Result<(), SpecError> {
+        let mut one = Self::default();
+        one.add(text, field)?;
+        let Deep { set, cleared } = self.deep;
+        self.deep.set = set & !one.cleared | one.attributes;
+        self.deep.cleared = cleared & !one.attributes | one.cleared;
+        self.add(text, field)
     }
 
     fn set(&mut self, bits: u64) {
@@ -261,6 +286,25 @@ impl Options {
             .collect()
     }
 }
+
+/// Options that hold for what is mounted below as well (config.md, "Linux mount options").
+const RECURSIVE: [&str; 15] = [
+    "rdev",
+    "rdiratime",
+    "rexec",
+    "rnoatime",
+    "rnodev",
+    "rnodiratime",
+    "rnoexec",
+    "rnosuid",
+    "rnosymfollow",
+    "rrelatime",
+    "rro",
+    "rrw",
+    "rstrictatime",
+    "rsuid",
+    "rsymfollow",
+];
 
 /// Parameters of tmpfs, devpts, proc.
 const FILE_SYSTEM_KEYS: [&str; 12] = [
@@ -296,7 +340,8 @@ mod tests {
         let options = parse(&["nosuid", "ro", "mode=755", "rw", "noatime"]).expect("known options");
         assert_eq!(options.attributes, attributes::NOSUID | attributes::NOATIME);
         assert_eq!(options.data, [("mode".to_owned(), Some("755".to_owned()))]);
-        for unknown in ["shared", "rshared", "idmap", "remount", "tmpcopyup", "rro", "size=1,uid=0"]
+        for unknown in
+            ["shared", "rshared", "idmap", "remount", "tmpcopyup", "rnosuch", "size=1,uid=0"]
         {
             let error = parse(&[unknown]).expect_err(unknown);
             assert!(error.to_string().contains(unknown), "{error}");
