@@ -10,8 +10,9 @@ mod case;
 mod cgroups;
 mod config;
 mod engines;
-mod manual;
+
 mod hooks;
+mod manual;
 mod mounts;
 mod runtime;
 mod terminal;

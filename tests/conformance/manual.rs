@@ -8,7 +8,7 @@ const PAGE: &str = include_str!("../../web/templates/help/runtime.html");
 
 /// The fields of the page; where each is put; a value that the page speaks of.
 fn rows() -> Vec<(&'static str, &'static str, Value)> {
-    let hook = json!({ "prestart": [{ "path": "/bin/true" }] });
+    let hook = |kind: &str| json!({ kind: [{ "path": "/bin/true" }] });
     let joined = json!({ "type": "cgroup", "path": "/proc/1/ns/cgroup" });
     let fuse = json!([{ "path": "/dev/fuse", "type": "c", "major": 10, "minor": 229 }]);
     let copied = json!({ "destination": "/t", "type": "tmpfs", "options": ["tmpcopyup"] });
@@ -17,7 +17,8 @@ fn rows() -> Vec<(&'static str, &'static str, Value)> {
     let memory = json!({ "mode": "MPOL_BIND", "nodes": "0" });
     let disks = json!({ "class": "IOPRIO_CLASS_IDLE", "priority": 0 });
     vec![
-        ("hooks", "/hooks", hook),
+        ("hooks.createContainer", "/hooks", hook("createContainer")),
+        ("hooks.startContainer", "/hooks", hook("startContainer")),
         ("linux.namespaces[].path", "/linux/namespaces/-", joined),
         ("linux.namespaces", "/linux/namespaces", json!([{ "type": "mount" }])),
         ("linux.devices", "/linux/devices", fuse),
