@@ -47,6 +47,14 @@ pub struct Record {
     pub words: Words,
 }
 
+/// What a creation makes before there is a record, for whoever removes what is left of an interrupted one.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attempt {
+    /// The cgroup that it makes, from the hierarchies' roots.
+    pub cgroup: String,
+}
+
 /// A container's directory.
 #[derive(Debug, Clone)]
 pub struct Place {
@@ -84,8 +92,15 @@ impl Place {
         })
     }
 
-    /// Removes it with all that is in it.
+    /// Removes it with all that is in it; the record first, since its presence makes the container.
     pub fn remove(&self) -> Result<(), Failure> {
+        let record = self.directory.join("state.json");
+        match fs::remove_file(&record) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(io("remove", &record, &error));
+            }
+            _ => {}
+        }
         match fs::remove_dir_all(&self.directory) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(io("remove", &self.directory, &error))
@@ -108,6 +123,20 @@ impl Place {
     pub fn write(&self, record: &Record, spec: &Spec) -> Result<(), Failure> {
         self.write_json("config.json", spec)?;
         self.write_json("state.json", record)
+    }
+
+    /// Writes what is about to be made.
+    pub fn begin(&self, attempt: &Attempt) -> Result<(), Failure> {
+        self.write_json("creating.json", attempt)
+    }
+
+    /// What an interrupted creation was about to make.
+    pub fn attempt(&self) -> Result<Option<Attempt>, Failure> {
+        match read_json(&self.directory.join("creating.json")) {
+            Ok(attempt) => Ok(Some(attempt)),
+            Err(ReadError::Absent) => Ok(None),
+            Err(ReadError::Other(failure)) => Err(failure),
+        }
     }
 
     fn write_json(&self, name: &str, value: &impl Serialize) -> Result<(), Failure> {

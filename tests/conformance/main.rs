@@ -10,6 +10,7 @@ mod case;
 mod cgroups;
 mod config;
 mod engines;
+mod faults;
 
 mod hooks;
 mod manual;

@@ -110,6 +110,9 @@ const ERRORS: &[(&str, Errno)] = &[
     ("EMFILE", Errno::EMFILE),
 ];
 
+/// The OCI command line's, which are struck with all that they start of Berth's own.
+const VERBS: &[&str] = &["create", "start", "exec", "kill", "delete"];
+
 /// How many calls of the role were seen.
 static SEEN: AtomicU64 = AtomicU64::new(0);
 
@@ -214,6 +217,7 @@ fn role_of(pid: Pid) -> String {
         _ if has("layer") => "unpacker",
         _ if has("task") => "task",
         _ if has("serve") => "server",
+        _ if VERBS.iter().any(|verb| has(verb)) => "verb",
         _ => "",
     };
     role.to_owned()

@@ -3,7 +3,7 @@
 //!
 //! `power`: the power fails under load (F04).
 //! `strikes`: a process is killed at its k-th system call, or that call fails (F01, F08). `acts` is what is
-//! struck, `injector` what strikes.
+//! struck.
 //! `disks`: full (F05). `locked`: the inventory's lock is another's (F06). `database`: it is damaged (F07),
 //! as `damage` does it.
 //! `reset`: the machine has begun anew (F03). `memory`: it is short (F09). `trees`: of processes (F10).
@@ -19,7 +19,6 @@ mod descriptors;
 mod disks;
 mod flood;
 mod footprint;
-mod injector;
 mod locked;
 mod memory;
 mod power;

@@ -4,11 +4,11 @@
 use std::time::{Duration, Instant};
 
 use system_tests::containers::ready;
+use system_tests::injector::{Injector, Struck};
 use system_tests::reality::{disagreements, integrity, snapshot};
 use system_tests::{Check, Dice, TestServer, is_long, requires_root, sample};
 
 use super::acts::{Act, Stage, Subject};
-use super::injector::{Injector, Struck};
 
 /// How soon everything is known again.
 const READY_LIMIT: Duration = Duration::from_secs(5);

@@ -28,6 +28,7 @@ pub mod clonable_disk;
 pub mod containers;
 pub mod disk;
 pub mod image;
+pub mod injector;
 pub mod instance;
 pub mod prober;
 pub mod programs;

@@ -16,6 +16,11 @@ pub fn berth_runtime() -> PathBuf {
     find("BERTH_RUNTIME_BIN", "berth-runtime")
 }
 
+/// The program that makes system calls fail: `BERTH_INJECT_BIN`, else the workspace's debug build.
+pub fn inject() -> PathBuf {
+    find("BERTH_INJECT_BIN", "inject")
+}
+
 /// Whether this process may do everything.
 pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()

@@ -25,7 +25,7 @@ use crate::hooks::{self, Point, Told};
 use crate::launch::{self, Created, Launch, RootSource, User, errno_of};
 use crate::rootfs::cgroups::OwnCgroup;
 use crate::spec::{SpecError, invalid};
-use crate::state::{Place, Record, read_spec, stat, unknown_properties};
+use crate::state::{Attempt, Place, Record, read_spec, stat, unknown_properties};
 use crate::sys::memfd;
 use crate::systemd::{Scope, Unit};
 
@@ -146,6 +146,9 @@ fn build(
     place.create()?;
     let built = home.make(&spec, id).and_then(|(cgroup, mut scope)| {
         let new = scope.is_some() || !cgroup.exists();
+        if new {
+            place.begin(&Attempt { cgroup: cgroup.path().to_owned() })?;
+        }
         let at = (&cgroup, scope.as_mut());
         let built = build_in(&place, &spec, &bundle, (id, gate), at, options.kept);
         let built = built.and_then(|created| hand_over(created, console, pid_file.as_deref()));

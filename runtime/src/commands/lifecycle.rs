@@ -11,12 +11,13 @@ use lexopt::ValueExt;
 use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 
+use crate::cgroup::{Cgroup, Hierarchy};
 use crate::commands::create::absolute;
 use crate::commands::{Global, bad_usage, missing_id, only_id, usage, warn};
 use crate::failure::system;
 use crate::hooks::{self, Point, Told};
 use crate::launch::{self, errno_of};
-use crate::state::{Place, Record};
+use crate::state::{Attempt, Place, Record};
 use crate::sys::process;
 
 /// How long the processes of a container may take to be gone after SIGKILL.
@@ -109,9 +110,8 @@ pub fn delete(mut parser: lexopt::Parser, global: &Global) -> Result<ExitCode, F
     }
     let place = Place::new(&absolute(&global.root)?, &id.ok_or_else(missing_id)?)?;
     let record = match place.read() {
-        // A creation that was interrupted leaves a directory without a record.
         Err(failure) if force && failure.class == FailureClass::NotFound => {
-            place.remove()?;
+            remove_attempt(&place)?;
             return Ok(ExitCode::SUCCESS);
         }
         other => other?,
@@ -121,6 +121,18 @@ pub fn delete(mut parser: lexopt::Parser, global: &Global) -> Result<ExitCode, F
     }
     remove(&place, global)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Removes what an interrupted creation has left: a directory without a record, and the cgroup that it made.
+/// Its process has ended with its creator.
+fn remove_attempt(place: &Place) -> Result<(), Failure> {
+    if let Some(Attempt { cgroup }) = place.attempt()? {
+        let cgroup = Cgroup::made_at(Hierarchy::detect_all()?, &cgroup)?;
+        cgroup.kill()?;
+        cgroup.wait_empty(KILL_TIMEOUT)?;
+        cgroup.remove()?;
+    }
+    place.remove()
 }
 
 /// Ends whatever runs of a container, removes its cgroup and record, and runs the hooks for that.

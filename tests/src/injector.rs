@@ -1,4 +1,4 @@
-//! The program `inject` beside a running instance.
+//! The program `inject` (tests/faults/inject.rs) beside the processes that it traces.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -7,27 +7,40 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::programs;
+
 /// How long an operation and its fault may take.
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// One fault that waits for its call.
-pub(crate) struct Injector {
+pub struct Injector {
     child: Child,
     lines: Receiver<String>,
 }
 
 /// What became of a fault.
-pub(crate) enum Struck {
+pub enum Struck {
     /// It struck this call of this process.
-    Call { call: String, pid: u64 },
+    Call {
+        /// The call's name, its process's role, what it is about.
+        call: String,
+        /// The process.
+        pid: u64,
+    },
     /// The calls ended before it.
-    Nothing { seen: usize },
+    Nothing {
+        /// How many there were.
+        seen: usize,
+    },
 }
 
 impl Injector {
     /// Traces the processes; `nth` 0 only counts.
-    pub(crate) fn start(pids: &[u32], role: &str, nth: usize, fault: &str) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_inject"))
+    ///
+    /// # Panics
+    /// When that cannot be done, or the injector does not say that it is ready.
+    pub fn start(pids: &[u32], role: &str, nth: usize, fault: &str) -> Self {
+        let mut child = Command::new(programs::inject())
             .args(["--role", role, "--nth", &nth.to_string(), "--fault", fault])
             .args(pids.iter().map(u32::to_string))
             .stdin(Stdio::piped())
@@ -48,7 +61,10 @@ impl Injector {
     }
 
     /// Ends the tracing: what was struck, else how many calls were seen.
-    pub(crate) fn finish(mut self) -> Struck {
+    ///
+    /// # Panics
+    /// When the injector says nothing in time.
+    pub fn finish(mut self) -> Struck {
         drop(self.child.stdin.take());
         let line = self.next_line();
         let said: Value = serde_json::from_str(&line).expect("JSON of the injector");
