@@ -242,6 +242,24 @@ async fn pipes_are_kept_apart_and_the_end_of_input_is_told() {
 }
 
 #[tokio::test]
+async fn the_end_comes_to_whoever_is_still_writing() {
+    requires_root!();
+    let server = TestServer::start().await;
+    let anna = server.person("anna", "user").await;
+    import(&anna).await;
+    let id = waiting(&anna, "host", json!({})).await;
+    let path = open(&anna, &id, "echo all; exit 3", false).await;
+    let mut socket = Socket::attach(&anna, &format!("{path}/attach")).await;
+    until(&anna, &path, |shown| shown["running"] == false).await;
+    // All was said by now. On a connection that was closed at once, writing would fail.
+    for _ in 0..2000 {
+        socket.order(json!({"received": 0})).await;
+    }
+    assert_eq!(socket.exit().await, json!({"code": 3, "signal": null}));
+    assert_eq!(text(&socket.stdout), "all\n");
+}
+
+#[tokio::test]
 async fn a_reader_who_takes_nothing_holds_the_program_up_and_loses_nothing() {
     requires_root!();
     let server = TestServer::start().await;

@@ -41,6 +41,8 @@ const MESSAGE_BYTES_MAX: usize = 64 << 10;
 const PING_PAUSE: Duration = Duration::from_secs(20);
 /// Nothing was heard for so long, not even the answers to that: nobody is there.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// How long the other end may take to close, too.
+const FAREWELL_MAX: Duration = Duration::from_secs(5);
 /// Somebody else attached (RFC 6455 leaves 4000 to 4999 to applications).
 const CLOSE_REPLACED: u16 = 4001;
 const RIGHT_ENDED: &str = "the right to it has ended";
@@ -278,10 +280,15 @@ impl Door {
 async fn talk(app: App, caller: Caller, attachment: Attachment, socket: WebSocket) {
     let (sink, stream) = socket.split();
     let (said, saying) = mpsc::channel(1);
-    let hands = attachment.hands();
+    let reading = read(&app, attachment.hands(), stream, said);
+    tokio::pin!(reading);
     tokio::select! {
-        () = write(&app, &caller, attachment, sink, saying) => {}
-        () = read(&app, hands, stream, said) => {}
+        () = write(&app, &caller, attachment, sink, saying) => {
+            // The connection is closed when the other side has closed it too (RFC 6455, 7.1.1): closed on
+            // what still comes from there, it would be reset, and the end of the output lost.
+            tokio::time::timeout(FAREWELL_MAX, reading).await.ok();
+        }
+        () = &mut reading => {}
     }
 }
 
