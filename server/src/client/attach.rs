@@ -41,6 +41,7 @@ pub async fn attach(args: AttachArgs) -> Outcome {
     let name = text(&shown["name"]).to_owned();
     match be_with(&api, text(&shown["id"]), &name, manner).await? {
         Parting::Ended(code) => Ok(code),
+        Parting::Unseen => outcome(&rested(&api, text(&shown["id"])).await?),
         Parting::Left => Ok(0),
     }
 }
@@ -50,6 +51,8 @@ pub async fn attach(args: AttachArgs) -> Outcome {
 pub enum Parting {
     /// It has ended; an exit code that says how.
     Ended(u8),
+    /// It has ended, nobody here saw how, and not a byte of its output came.
+    Unseen,
     /// It goes on, by the person's own wish.
     Left,
 }
@@ -79,9 +82,9 @@ pub async fn be_with(api: &Api, id: &str, name: &str, manner: Manner) -> Result<
         ),
         false => None,
     };
-    let end = match Session::new(api, id, Program::First, manner) {
-        Ok(mut session) => session.carry().await,
-        Err(failure) => Err(failure),
+    let (end, seen) = match Session::new(api, id, Program::First, manner) {
+        Ok(mut session) => (session.carry().await, session.received() > 0),
+        Err(failure) => (Err(failure), false),
     };
     drop(raw);
     let back = format!("`berth attach {name}` comes back, `berth stop {name}` ends it");
@@ -90,6 +93,7 @@ pub async fn be_with(api: &Api, id: &str, name: &str, manner: Manner) -> Result<
             Ok(Parting::Ended(u8::try_from(code).unwrap_or(u8::MAX)))
         }
         Ok(End::Exited { signal: Some(signal), .. }) => Ok(Parting::Ended(by_signal(signal))),
+        Ok(End::Exited { .. }) if !seen => Ok(Parting::Unseen),
         // Nobody was there to see it end; what the server knows is all there is.
         Ok(End::Exited { .. }) => outcome(&rested(api, id).await?).map(Parting::Ended),
         Ok(End::Left) => {

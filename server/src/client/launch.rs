@@ -165,6 +165,7 @@ async fn launched(args: &RunArgs, body: &Value) -> Outcome {
             // It is wanted, so it stays; --rm is for what is over.
             Ok(Parting::Left) => return Ok(0),
             Ok(Parting::Ended(code)) => Ok(code),
+            Ok(Parting::Unseen) => said_all(&api, &id, args).await,
             Err(failure) => Err(failure),
         },
         false => watched(&api, &id, &name, args.raw, &mut ends).await,
@@ -179,16 +180,22 @@ fn manner(args: &RunArgs) -> Manner {
     Manner { interactive: args.interactive, terminal: args.tty, raw: args.raw }
 }
 
-/// Is with its program until that ends or is left; one that was quicker has said all in its log.
+/// Is with its program until that ends or is left; one that was quicker has ended unseen.
 async fn been_with(api: &Api, id: &Name, name: &str, args: &RunArgs) -> Result<Parting, Failure> {
     match attach::be_with(api, id.as_str(), name, manner(args)).await {
         Err(Failure::Refused(problem)) if problem.code == "container.not-running" => {
-            let wanted = Wanted { raw: args.raw || args.tty, ..Wanted::default() };
-            logs::show(api, id.as_str(), &wanted).await?;
-            outcome(&rested(api, id.as_str()).await?).map(Parting::Ended)
+            Ok(Parting::Unseen)
         }
         ended => ended,
     }
+}
+
+/// What a program that was quicker has said, from its log, and how it ended.
+async fn said_all(api: &Api, id: &Name, args: &RunArgs) -> Outcome {
+    let shown = rested(api, id.as_str()).await?;
+    let wanted = Wanted { raw: args.raw || args.tty, ..Wanted::default() };
+    logs::show(api, id.as_str(), &wanted).await?;
+    outcome(&shown)
 }
 
 /// Waits until a container whose image has come was started, or could not be.

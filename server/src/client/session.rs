@@ -151,6 +151,11 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// Bytes of output that have come.
+    pub fn received(&self) -> u64 {
+        self.screen.received
+    }
+
     async fn connect(&self) -> Result<WebSocketStream<Upgraded>, Failure> {
         let failed = |what: &str| Failure::Unreachable(format!("attach to the program: {what}"));
         let mut random = [0; 16];
