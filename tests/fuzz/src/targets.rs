@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 
+use berth_runtime::console::{ConsoleEvent, ConsoleOrder};
 use berth_runtime::digest::Digest;
 use berth_runtime::wire::{Answer, Compression, Envelope, LAYERS_MAX};
 use reqwest::header::{CONTENT_RANGE, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
@@ -22,7 +23,7 @@ use crate::saved::Archive as Saved;
 pub type Target = fn(&[u8]);
 
 /// All of them by name.
-pub const ALL: [(&str, Target); 10] = [
+pub const ALL: [(&str, Target); 11] = [
     ("archive", archive),
     ("manifest", manifest),
     ("config", config),
@@ -31,6 +32,7 @@ pub const ALL: [(&str, Target); 10] = [
     ("challenge", challenge),
     ("range", range),
     ("frame", frame),
+    ("console", console),
     ("saved", saved),
     ("log", log),
 ];
@@ -303,6 +305,19 @@ pub fn frame(bytes: &[u8]) {
         && let Ok(again) = serde_json::from_slice::<Answer>(&text)
     {
         assert_eq!(serde_json::to_vec(&again).expect("it can be said"), text);
+    }
+}
+
+/// A message to the monitor of a program, or from it: what it means is written the same way.
+pub fn console(bytes: &[u8]) {
+    let mut written = Vec::new();
+    if let Some(order) = ConsoleOrder::read(bytes) {
+        order.write(&mut written);
+        assert_eq!(written, bytes, "{order:?}");
+    }
+    if let Some(event) = ConsoleEvent::read(bytes) {
+        event.write(&mut written);
+        assert_eq!(written, bytes, "{event:?}");
     }
 }
 
