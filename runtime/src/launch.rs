@@ -8,8 +8,9 @@
 //! The caller must be root, single-threaded, and run from a sealed copy of its binary
 //! ([`crate::sys::memfd::ensure_sealed`]): what a container sees as `/proc/1/exe` is that copy.
 
+mod birth;
+
 use std::ffi::CString;
-use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -18,24 +19,24 @@ use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::stat::{SFlag, fstat};
-use nix::sys::wait::{Id, WaitPidFlag, waitid};
-use nix::unistd::{Gid, Pid, Uid, fchown, read, write};
+use nix::unistd::{Gid, Pid, Uid, fchown, write};
 use oci_spec::runtime::Spec;
 
 use crate::accounts;
 use crate::failure::{Words, broken, from_spec, system};
-use crate::init::{REPORT_BYTES, Report, Root, Stage, Wiring};
-use crate::namespace::{IdMap, write_id_maps};
-use crate::owner::Acting;
-use crate::plan::{self, Plan, ProcessPlan, Streams, UserPlan};
-use crate::rlimit::{self, Limit};
+use crate::init::{Root, Wiring};
+use crate::namespace::IdMap;
+use crate::plan::{self, Plan, UserPlan};
 use crate::rootfs::cgroups::OwnCgroup;
 use crate::rootfs::staging::{OverlayPlan, Staging};
 use crate::rootfs::target::{Kind, Target};
 use crate::sys::clone3::{CloneFlags, Forked, clone3};
 use crate::sys::mount_api::{Change, clone_tree, set_attributes};
-use crate::sys::process;
 use crate::timing;
+
+use birth::{act_as, receive};
+
+pub use birth::Birth;
 
 /// All that a container is launched with.
 pub struct Launch<'a> {
@@ -210,124 +211,6 @@ fn from_user(error: accounts::BadUser) -> Failure {
     Failure::new(FailureClass::Invalid, "container.user", error.to_string())
 }
 
-/// A child that is being built; ended and reaped unless it becomes a [`Created`].
-pub struct Birth {
-    /// The child.
-    pub pid: Pid,
-    /// The same; taken when it is born.
-    pub pidfd: Option<OwnedFd>,
-    /// The parent's end of the socket between them.
-    pub ours: OwnedFd,
-    /// Whose its user namespace is.
-    pub owner: Option<Uid>,
-    /// For its reports.
-    pub words: Words,
-    /// The master of its terminal, once it has made one.
-    pub terminal: Option<OwnedFd>,
-}
-
-impl Birth {
-    /// Does the parent's part, and waits until the child has done its own.
-    pub fn lead(
-        &mut self,
-        process: &ProcessPlan,
-        id_maps: Option<&(Vec<IdMap>, Vec<IdMap>)>,
-        cgroup: &CgroupEntry,
-        before_root: Option<&BeforeRoot<'_>>,
-    ) -> Result<(), Failure> {
-        let pid = self.pid;
-        for procs in &cgroup.procs {
-            write(procs, pid.to_string().as_bytes())
-                .map_err(|errno| system("write to cgroup.procs", errno))?;
-        }
-        timing::done("into the v1 cgroups");
-        if let Some(value) = process.oom_score_adj {
-            let path = format!("/proc/{pid}/oom_score_adj");
-            std::fs::write(&path, value.to_string())
-                .map_err(|error| system(&format!("write {value} to {path}"), errno_of(&error)))?;
-        }
-        if let Some((users, groups)) = id_maps {
-            write_id_maps(pid, users, groups)
-                .map_err(|error| system("write the user namespace's id maps", errno_of(&error)))?;
-        }
-        write(&self.ours, &[1]).map_err(|errno| system("release the child", errno))?;
-        if let Some(act) = before_root {
-            self.hold(act)?;
-        }
-        if process.streams != Streams::Given {
-            self.receive_terminal()?;
-        }
-        match receive(&self.ours)? {
-            Some(Report { stage: Stage::Ready, .. }) => {
-                // Now, so that a small limit does not hinder the building; and as the owner, since a
-                // host's root that lacks CAP_SYS_RESOURCE may set only what is its own.
-                let _acting = act_as(self.owner)?;
-                rlimit::set(pid, &process.limits).map_err(|(limit, errno)| {
-                    let Limit { kind, soft, hard, .. } = limit;
-                    system(&format!("set {kind:?} to {soft}:{hard}"), errno)
-                })
-            }
-            Some(report) => Err(self.words.describe(report)),
-            None => Err(broken("the first process ended while the container was being built")),
-        }
-    }
-
-    /// Lets the caller act while the child waits before its root.
-    fn hold(&self, act: &BeforeRoot<'_>) -> Result<(), Failure> {
-        match receive(&self.ours)? {
-            Some(Report { stage: Stage::Held, errno: 0, .. }) => act(self.pid)?,
-            Some(report) => return Err(self.words.describe(report)),
-            None => return Err(broken("the process ended while it was being made")),
-        }
-        write(&self.ours, &[1]).map_err(|errno| system("release the child", errno)).map(drop)
-    }
-
-    /// The child's message with the master of its terminal, or what it failed at before that.
-    fn receive_terminal(&mut self) -> Result<(), Failure> {
-        let (bytes, mut fds) = loop {
-            match berth_runtime::receive_message(&self.ours) {
-                Err(Errno::EINTR) => {}
-                Err(Errno::ECONNRESET) => break (Vec::new(), Vec::new()),
-                other => break other.map_err(|errno| system("read the child's report", errno))?,
-            }
-        };
-        match (Report::from_bytes(&bytes), fds.pop()) {
-            (Some(Report { stage: Stage::Terminal, errno: 0, .. }), Some(master)) => {
-                self.terminal = Some(master);
-                Ok(())
-            }
-            (Some(report), _) => Err(self.words.describe(report)),
-            (None, _) => Err(broken("the process ended while it was being made")),
-        }
-    }
-
-    fn into_created(mut self) -> Result<Created, Failure> {
-        let path = format!("/proc/{}/ns/net", self.pid);
-        let network =
-            File::open(&path).map_err(|error| system(&format!("open {path}"), errno_of(&error)))?;
-        let gate = self.ours.try_clone().map_err(|error| system("copy", errno_of(&error)))?;
-        let pidfd = self.pidfd.take().ok_or_else(|| broken("the child's descriptor is gone"))?;
-        Ok(Created {
-            pid: self.pid,
-            pidfd,
-            network_namespace: network.into(),
-            terminal: self.terminal.take(),
-            gate: Some(gate),
-            words: std::mem::take(&mut self.words),
-        })
-    }
-}
-
-impl Drop for Birth {
-    fn drop(&mut self) {
-        let Some(pidfd) = &self.pidfd else { return };
-        // A child that has reported ends by itself; both calls fail only when it is gone already.
-        if process::pidfd_send_signal(pidfd, libc::SIGKILL).is_ok() {
-            while let Err(Errno::EINTR) = waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED) {}
-        }
-    }
-}
-
 impl Created {
     /// Lets the first process run its program, and returns when it does. May be called without
     /// privilege.
@@ -359,23 +242,6 @@ pub fn release(gate: &OwnedFd, words: &Words) -> Result<(), Failure> {
     }
 }
 
-/// A report, or nothing when the child's end is closed.
-pub fn receive(socket: &OwnedFd) -> Result<Option<Report>, Failure> {
-    let mut bytes = [0; REPORT_BYTES + 1];
-    loop {
-        return match read(socket, &mut bytes) {
-            Err(Errno::EINTR) => continue,
-            // A child that dies with our byte unread resets the connection.
-            Ok(0) | Err(Errno::ECONNRESET) => Ok(None),
-            Err(errno) => Err(system("read the child's report", errno)),
-            Ok(length) => match Report::from_bytes(&bytes[..length]) {
-                Some(report) => Ok(Some(report)),
-                None => Err(broken("the child's report is none")),
-            },
-        };
-    }
-}
-
 /// The same open file at a number that the child's stdio does not overwrite.
 pub fn above_stdio(fd: OwnedFd) -> Result<OwnedFd, Failure> {
     // try_clone_to_owned dups to the lowest number from 3 up, close-on-exec.
@@ -402,11 +268,6 @@ pub fn give_pipes_to_root(
         }
     }
     Ok(())
-}
-
-fn act_as(owner: Option<Uid>) -> Result<Option<Acting>, Failure> {
-    let acting = owner.map(Acting::as_user).transpose();
-    acting.map_err(|errno| system("act as the user namespace's owner", errno))
 }
 
 /// What the container's root is on the host.
