@@ -1,22 +1,23 @@
 //! A later process in a running container: the same plan of a program, its own child, the container's
 //! namespaces, cgroup, filter and protections.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::fs::{self, File};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use berth_runtime::record::Failure;
 use nix::sched::{CloneFlags as Sched, setns};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
-use nix::unistd::{Pid, Uid};
+use nix::unistd::Pid;
 use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
 
 use crate::accounts;
 use crate::failure::{Words, broken, from_spec, system};
 use crate::init::{Joining, Wiring};
+use crate::joined;
 use crate::launch::{
-    Birth, CgroupEntry, User, above_stdio, give_pipes_to_root, host_id_of_root, release,
+    Birth, CgroupEntry, User, above_stdio, errno_of, give_pipes_to_root, maps_of, owner_in, release,
 };
 use crate::plan::{self, Streams, UserPlan};
-use crate::rootfs::mounts::has_namespace;
 use crate::seccomp;
 use crate::sys::clone3::{CloneFlags, Forked, clone3};
 
@@ -69,6 +70,7 @@ impl Joined {
 /// A [`Failure`] that names the step; the child is gone and reaped then.
 pub fn exec(exec: Exec<'_>) -> Result<Joined, Failure> {
     let Exec { spec, process, user, stdio, terminal, preserved, init, cgroup } = exec;
+    let init_pid = pid_of(&init)?;
     let user = match user {
         User::FromSpec => plan::user_from_spec(process),
         User::Named(text) => UserPlan::Named(
@@ -83,8 +85,13 @@ pub fn exec(exec: Exec<'_>) -> Result<Joined, Failure> {
     plan.streams = if terminal { Streams::Terminal } else { Streams::Given };
     plan.preserved = preserved;
     let words = Words::of_process(&plan);
-    let user_namespace = has_namespace(spec, LinuxNamespaceType::User);
-    let id_maps = user_namespace.then(|| plan::id_maps_of(linux));
+    let user_namespace = joined::has(spec, LinuxNamespaceType::User);
+    let id_maps = match joined::is_joined(spec, LinuxNamespaceType::User) {
+        true => Some(maps_of(init_pid)?),
+        false => user_namespace.then(|| plan::id_maps_of(linux)),
+    };
+    let root = joined::is_joined(spec, LinuxNamespaceType::Mount).then(|| root_of(init_pid));
+    let root = root.transpose()?;
     give_pipes_to_root(&stdio, id_maps.as_ref())?;
     let kind = SockType::SeqPacket;
     let (ours, theirs) = socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC)
@@ -93,18 +100,19 @@ pub fn exec(exec: Exec<'_>) -> Result<Joined, Failure> {
     let wiring = Wiring { parent: theirs, gate: None, stdio: [input?, output?, error?] };
     setns(&init, Sched::CLONE_NEWPID)
         .map_err(|errno| system("enter the container's pid namespace", errno))?;
-    let joining = Joining { pidfd: init, namespaces: namespaces(spec), user_namespace };
-    let flags = CloneFlags { namespaces: 0, cgroup: cgroup.unified.as_ref().map(AsFd::as_fd) };
+    let joining = Joining { pidfd: init, namespaces: namespaces(spec), user_namespace, root };
+    let flags =
+        CloneFlags { cgroup: cgroup.unified.as_ref().map(AsFd::as_fd), ..CloneFlags::default() };
     let (pid, pidfd) = match clone3(&flags).map_err(|errno| system("clone a process", errno))? {
         Forked::Child => crate::init::run_joining(plan, joining, wiring),
         Forked::Parent { child, pidfd } => (child, pidfd),
     };
     drop((joining, wiring));
-    let owner = id_maps.as_ref().and_then(|(users, _)| host_id_of_root(users)).map(Uid::from_raw);
+    let owner = owner_in(id_maps.as_ref());
     let mut birth = Birth { pid, pidfd: Some(pidfd), ours, owner, words, terminal: None };
     birth.lead(&plan, None, &cgroup, None)?;
     let gate = birth.ours.try_clone();
-    let gate = gate.map_err(|error| system("copy", crate::launch::errno_of(&error)))?;
+    let gate = gate.map_err(|error| system("copy", errno_of(&error)))?;
     let pidfd = birth.pidfd.take().ok_or_else(|| broken("the child's descriptor is gone"))?;
     let terminal = birth.terminal.take();
     Ok(Joined { pid, pidfd, terminal, gate, words: std::mem::take(&mut birth.words) })
@@ -115,4 +123,19 @@ fn namespaces(spec: &Spec) -> i32 {
     let linux = spec.linux().iter().flat_map(|linux| linux.namespaces().iter().flatten());
     let others = linux.filter(|namespace| namespace.typ() != LinuxNamespaceType::Pid);
     others.fold(0, |flags, namespace| flags | namespace.typ() as i32)
+}
+
+/// The process behind a descriptor (proc(5), fdinfo), which is -1 once it has been waited for.
+fn pid_of(pidfd: &OwnedFd) -> Result<Pid, Failure> {
+    let path = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
+    let text = fs::read_to_string(&path)
+        .map_err(|error| system(&format!("read {path}"), errno_of(&error)))?;
+    let number = text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
+    number.map(Pid::from_raw).ok_or_else(|| broken("the container's first process is gone"))
+}
+
+/// Its root directory.
+fn root_of(pid: Pid) -> Result<OwnedFd, Failure> {
+    let opened = File::open(format!("/proc/{pid}/root")).map(OwnedFd::from);
+    opened.map_err(|error| system("open the container's root", errno_of(&error)))
 }

@@ -5,6 +5,7 @@
 //!
 //! | step | why here |
 //! |---|---|
+//! | namespaces that are joined | before the clone, by the process between (`launch/between.rs`) |
 //! | wait for the parent | only then are the id maps written and the v1 cgroups joined |
 //! | become root of the user namespace | everything below is done with no power over the host |
 //! | cgroup namespace | its root is the cgroup that the child is in at this moment |
@@ -29,7 +30,7 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::mount::{MntFlags, MsFlags};
 use nix::sys::stat::Mode;
 use nix::unistd;
@@ -47,6 +48,8 @@ pub enum Root {
     Tree(OwnedFd),
     /// Overlay options; the working directory is the staging directory.
     Overlay(std::ffi::CString),
+    /// A directory of the mount namespace that the child has joined.
+    Joined(std::ffi::CString),
 }
 
 /// What a child has besides its plan.
@@ -76,6 +79,8 @@ pub struct Joining {
     pub namespaces: i32,
     /// Whether one of them is a user namespace.
     pub user_namespace: bool,
+    /// The container's root where that is not the root of its mount namespace.
+    pub root: Option<OwnedFd>,
 }
 
 /// Runs a later process of a container. Never returns.
@@ -92,6 +97,9 @@ pub fn run_joining(mut plan: ProcessPlan, joining: Joining, wiring: Wiring) -> !
 fn join(joining: &Joining, wiring: &Wiring) -> Result<(), Report> {
     begin(wiring)?;
     process::join_namespaces(&joining.pidfd, joining.namespaces).at(Stage::Join)?;
+    if let Some(root) = &joining.root {
+        change_root(root.as_fd())?;
+    }
     if joining.user_namespace {
         become_root()?;
     }
@@ -106,21 +114,26 @@ fn leave(report: Report, to: BorrowedFd<'_>) -> ! {
 
 fn set_up(plan: &Plan, root: Root, wiring: &Wiring) -> Result<(), Report> {
     begin(wiring)?;
-    if plan.id_maps.is_some() {
+    if plan.user_namespace {
         become_root()?;
     }
     if plan.cgroup_namespace {
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWCGROUP).at(Stage::CgroupNamespace)?;
     }
     new_keyring()?;
-    let none = None::<&CStr>;
-    nix::mount::mount(none, c"/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none)
-        .at(Stage::Propagation)?;
+    if !plan.mounts_joined {
+        let none = None::<&CStr>;
+        nix::mount::mount(none, c"/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none)
+            .at(Stage::Propagation)?;
+    }
     let root = open_root(root, plan)?;
     if plan.held {
         hold(wiring.parent.as_fd())?;
     }
-    pivot(root.as_fd())?;
+    match plan.mounts_joined {
+        true => change_root(root.as_fd())?,
+        false => pivot(root.as_fd())?,
+    }
     if let Some(name) = &plan.hostname {
         unistd::sethostname(name).at(Stage::Hostname)?;
     }
@@ -196,6 +209,14 @@ fn open_root(root: Root, plan: &Plan) -> Result<OwnedFd, Report> {
             build::build(&plan.mounts, mounted.as_fd(), Some(staging.as_fd()))?;
             Ok(mounted)
         }
+        Root::Joined(path) => {
+            let how = OpenHow::new()
+                .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
+                .resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
+            let place = openat2(AT_FDCWD, path.as_c_str(), how).at(Stage::Root)?;
+            build::build(&plan.mounts, place.as_fd(), None)?;
+            Ok(place)
+        }
     }
 }
 
@@ -205,6 +226,13 @@ fn pivot(root: BorrowedFd<'_>) -> Result<(), Report> {
     unistd::fchdir(root).at(Stage::Pivot)?;
     unistd::pivot_root(c".", c".").at(Stage::Pivot)?;
     nix::mount::umount2(c".", MntFlags::MNT_DETACH).at(Stage::Pivot)?;
+    unistd::chdir(c"/").at(Stage::Pivot)
+}
+
+/// In a mount namespace with others the root is the process's own alone (chroot(2)).
+fn change_root(root: BorrowedFd<'_>) -> Result<(), Report> {
+    unistd::fchdir(root).at(Stage::Pivot)?;
+    unistd::chroot(c".").at(Stage::Pivot)?;
     unistd::chdir(c"/").at(Stage::Pivot)
 }
 

@@ -8,6 +8,7 @@
 //! The caller must be root, single-threaded, and run from a sealed copy of its binary
 //! ([`crate::sys::memfd::ensure_sealed`]): what a container sees as `/proc/1/exe` is that copy.
 
+mod between;
 mod birth;
 
 use std::ffi::CString;
@@ -20,20 +21,22 @@ use nix::fcntl::AT_FDCWD;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::{Gid, Pid, Uid, fchown, write};
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use crate::accounts;
 use crate::failure::{Words, broken, from_spec, system};
 use crate::init::{Root, Wiring};
-use crate::namespace::IdMap;
+use crate::joined::Joined;
+use crate::namespace::{IdMap, read_id_maps};
 use crate::plan::{self, Plan, UserPlan};
 use crate::rootfs::cgroups::OwnCgroup;
 use crate::rootfs::staging::{OverlayPlan, Staging};
 use crate::rootfs::target::{Kind, Target};
-use crate::sys::clone3::{CloneFlags, Forked, clone3};
+use crate::sys::clone3::{CloneFlags, Forked};
 use crate::sys::mount_api::{Change, clone_tree, set_attributes};
 use crate::timing;
 
+use between::Crossing;
 use birth::{act_as, receive};
 
 pub use birth::Birth;
@@ -43,6 +46,8 @@ pub struct Launch<'a> {
     /// The OCI configuration, from [`crate::profile`] or a bundle. Its `root.path` is not read;
     /// relative sources of bind mounts start at the working directory.
     pub spec: &'a Spec,
+    /// The namespaces that it joins ([`crate::joined::open_all`]).
+    pub joined: Vec<Joined>,
     /// Where the root file system comes from.
     pub root: RootSource,
     /// Standard input, output and error of the program. Pipes are given to the program's user, so
@@ -144,6 +149,7 @@ pub struct Created {
 pub fn create(launch: Launch<'_>) -> Result<Created, Failure> {
     let Launch {
         spec,
+        joined,
         root,
         stdio,
         user,
@@ -179,28 +185,33 @@ pub fn create(launch: Launch<'_>) -> Result<Created, Failure> {
     let flags = CloneFlags {
         namespaces: plan.namespaces,
         cgroup: cgroup.unified.as_ref().map(AsFd::as_fd),
+        sibling: false,
     };
-    let owner = plan.id_maps.as_ref().and_then(|(users, _)| host_id_of_root(users));
-    let owner = owner.map(Uid::from_raw);
+    let owner = owner_in(plan.id_maps.as_ref());
     let acting = act_as(owner)?;
-    let forked = clone3(&flags);
+    let time_offsets = plan.time_offsets.as_deref();
+    let forked = between::clone_child(&Crossing { joined: &joined, time_offsets }, &flags);
     if let Ok(Forked::Child) = forked {
         if let Some(acting) = acting {
             acting.stay();
         }
         crate::init::run(plan, root, wiring);
     }
-    drop((acting, root, wiring));
+    drop((acting, root));
     if let Some(staging) = staging {
         staging.leave()?;
     }
     timing::done("clone3 into all namespaces");
-    let (pid, pidfd) = match forked.map_err(|errno| system("clone into new namespaces", errno))? {
+    let (pid, pidfd) = match forked? {
         Forked::Parent { child, pidfd } => (child, pidfd),
         Forked::Child => return Err(broken("a child came back from its own life")),
     };
     let terminal = None;
     let mut birth = Birth { pid, pidfd: Some(pidfd), ours, owner, words, terminal };
+    if joined.iter().any(|one| one.kind == LinuxNamespaceType::User) {
+        birth.owner = meet_owner(pid, &wiring.stdio)?;
+    }
+    drop((wiring, joined));
     birth.lead(&plan.process, plan.id_maps.as_ref(), &cgroup, before_root)?;
     timing::done("child: overlay, mounts, masks");
     birth.into_created()
@@ -275,6 +286,25 @@ pub fn host_id_of_root(maps: &[IdMap]) -> Option<u32> {
     maps.iter().find(|map| map.inside == 0).map(|map| map.outside)
 }
 
+/// Whom a user namespace with these maps belongs to.
+pub fn owner_in(id_maps: Option<&(Vec<IdMap>, Vec<IdMap>)>) -> Option<Uid> {
+    id_maps.and_then(|(users, _)| host_id_of_root(users)).map(Uid::from_raw)
+}
+
+/// Of a user namespace that the child has joined; the pipes become those of its root.
+fn meet_owner(pid: Pid, stdio: &[OwnedFd; 3]) -> Result<Option<Uid>, Failure> {
+    let maps = maps_of(pid)?;
+    give_pipes_to_root(stdio, Some(&maps))?;
+    Ok(owner_in(Some(&maps)))
+}
+
+/// The id maps of a process's user namespace.
+pub fn maps_of(pid: Pid) -> Result<(Vec<IdMap>, Vec<IdMap>), Failure> {
+    read_id_maps(pid).map_err(|error| {
+        system("read the id maps of the user namespace that is joined", errno_of(&error))
+    })
+}
+
 /// Where each file goes and what it is called in the staging directory.
 fn file_places(files: &[InjectedFile]) -> Result<Vec<(CString, Target)>, Failure> {
     let place = |(index, file): (usize, &InjectedFile)| {
@@ -303,6 +333,9 @@ fn prepare_root(
             }
             let name = CString::new(path.as_os_str().as_encoded_bytes())
                 .map_err(|_| system("open the root", Errno::EINVAL))?;
+            if plan.mounts_joined {
+                return Ok((Root::Joined(name), None));
+            }
             let step = format!("clone the mount of the root {}", path.display());
             let tree = clone_tree(AT_FDCWD, &name, true).map_err(|errno| system(&step, errno))?;
             let change =

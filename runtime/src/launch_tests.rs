@@ -150,6 +150,7 @@ fn launch(host: &Host, request: &StartRequest, user: &str) -> (Created, File) {
     };
     let created = create(Launch {
         spec: &spec,
+        joined: Vec::new(),
         root: host.overlay(),
         stdio: [null, write, error],
         user: User::Named(user.to_owned()),
@@ -290,6 +291,7 @@ fn a_layer_set_as_deep_as_allowed_is_mounted() {
     let null = || -> OwnedFd { File::open("/dev/null").expect("open the null device").into() };
     let launch = Launch {
         spec: &spec,
+        joined: Vec::new(),
         root: RootSource::Overlay(overlay),
         stdio: [null(), null(), null()],
         user: User::Named(String::new()),

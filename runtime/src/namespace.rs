@@ -28,11 +28,29 @@ pub fn write_id_maps(pid: Pid, users: &[IdMap], groups: &[IdMap]) -> io::Result<
     fs::write(format!("/proc/{pid}/gid_map"), rows(groups))
 }
 
+/// The maps of a process's user namespace, users and groups, as the caller's own numbers them: at most 340
+/// rows each, which the kernel sees to.
+pub fn read_id_maps(pid: Pid) -> io::Result<(Vec<IdMap>, Vec<IdMap>)> {
+    let read = |name: &str| {
+        let text = fs::read_to_string(format!("/proc/{pid}/{name}"))?;
+        text.lines().map(row).collect::<Option<Vec<_>>>().ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidData, format!("{name} of {pid}: {text:?}"))
+        })
+    };
+    Ok((read("uid_map")?, read("gid_map")?))
+}
+
+fn row(line: &str) -> Option<IdMap> {
+    let mut numbers = line.split_ascii_whitespace().map(str::parse);
+    let mut next = || numbers.next()?.ok();
+    Some(IdMap { inside: next()?, outside: next()?, count: next()? })
+}
+
 /// A user namespace that nobody is in, with the same map for users and groups: what
 /// `mount_setattr(MOUNT_ATTR_IDMAP)` takes. For stored layers, inside ids are those on disk and
 /// outside ids are those that the mount shows.
 pub fn id_map_namespace(map: IdMap) -> io::Result<OwnedFd> {
-    let flags = CloneFlags { namespaces: u64::from(NEW_USER), cgroup: None };
+    let flags = CloneFlags { namespaces: u64::from(NEW_USER), ..CloneFlags::default() };
     let parent = Pid::this();
     let (child, pidfd) = match clone3(&flags)? {
         Forked::Child => process::wait_for_kill(parent),

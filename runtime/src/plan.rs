@@ -9,15 +9,17 @@ use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Process, Spec};
 
 use crate::accounts;
 use crate::capability;
+use crate::joined;
 use crate::namespace::IdMap;
 use crate::rlimit::Limit;
 use crate::rootfs::cgroups::OwnCgroup;
 use crate::rootfs::devices;
-use crate::rootfs::mounts::{self, Action, Context, Step, has_namespace};
+use crate::rootfs::mounts::{self, Action, Context, Step};
 use crate::rootfs::target::{Kind, Target};
 use crate::seccomp::{self, Filter};
 use crate::spec::{SpecError, check, check_process, invalid};
 use crate::sys::exec::StringArray;
+use crate::time_offsets;
 
 /// A first process and its container.
 #[derive(Debug)]
@@ -28,6 +30,12 @@ pub struct Plan {
     pub cgroup_namespace: bool,
     /// The maps of a new user namespace: users, groups.
     pub id_maps: Option<(Vec<IdMap>, Vec<IdMap>)>,
+    /// Whether the child is in a user namespace of the container's, whose root it becomes.
+    pub user_namespace: bool,
+    /// Whether the mount namespace is joined: the root is a place in it, and nothing is mounted.
+    pub mounts_joined: bool,
+    /// What is written for the clocks of a new time namespace, made before the clone.
+    pub time_offsets: Option<CString>,
     /// Whether to bring up the loopback interface of a new network namespace.
     pub loopback: bool,
     /// Whether the child waits for its parent before it enters the root.
@@ -140,15 +148,17 @@ pub fn plan(
     check(spec)?;
     let linux = spec.linux().as_ref().ok_or(SpecError::Missing("linux"))?;
     let process = spec.process().as_ref().ok_or(SpecError::Missing("process"))?;
-    let mut namespaces = 0;
-    for namespace in linux.namespaces().iter().flatten() {
-        namespaces |= u64::from((namespace.typ() as i32).cast_unsigned());
-    }
-    let cgroup_namespace = has_namespace(spec, LinuxNamespaceType::Cgroup);
+    let time_offsets = time_offsets::lines(spec, linux)?;
+    let mut namespaces = joined::new_flags(linux);
     namespaces &= !u64::from(libc::CLONE_NEWCGROUP.cast_unsigned());
-    let id_maps = has_namespace(spec, LinuxNamespaceType::User).then(|| id_maps_of(linux));
+    if time_offsets.is_some() {
+        namespaces &= !u64::from(libc::CLONE_NEWTIME.cast_unsigned());
+    }
+    let cgroup_namespace = joined::has(spec, LinuxNamespaceType::Cgroup);
+    let id_maps = joined::is_new(spec, LinuxNamespaceType::User).then(|| id_maps_of(linux));
+    let mounts_joined = joined::is_joined(spec, LinuxNamespaceType::Mount);
     let filter = linux.seccomp().as_ref().map(seccomp::compile).transpose()?;
-    if !has_namespace(spec, LinuxNamespaceType::Uts) {
+    if !joined::has(spec, LinuxNamespaceType::Uts) {
         for (field, name) in [("hostname", spec.hostname()), ("domainname", spec.domainname())] {
             if name.is_some() {
                 return Err(invalid(field, "without a uts namespace it would be the host's"));
@@ -157,14 +167,18 @@ pub fn plan(
     }
     let mut program = process_plan(process, user, filter)?;
     if process.terminal() == Some(true) {
-        program.streams = Streams::Console;
+        // Nothing is bound over what others of a mount namespace see.
+        program.streams = if mounts_joined { Streams::Terminal } else { Streams::Console };
     }
     Ok(Plan {
         namespaces,
-        cgroup_namespace,
+        cgroup_namespace: joined::is_new(spec, LinuxNamespaceType::Cgroup),
         id_maps,
+        user_namespace: joined::has(spec, LinuxNamespaceType::User),
+        mounts_joined,
+        time_offsets,
         held: false,
-        loopback: has_namespace(spec, LinuxNamespaceType::Network),
+        loopback: joined::is_new(spec, LinuxNamespaceType::Network),
         mounts: mount_plan(spec, Context { bundle, cgroup_namespace, own_cgroups }, files)?,
         hostname: spec.hostname().as_ref().map(OsString::from),
         domainname: spec.domainname().as_ref().map(OsString::from),
@@ -243,7 +257,7 @@ fn mount_plan(
         bound && mount.destination() == Path::new("/dev")
     });
     let mut null_step = None;
-    if own_dev {
+    if own_dev && !joined::is_joined(spec, LinuxNamespaceType::Mount) {
         null_step = Some(steps.len());
         add_devices(&mut steps)?;
     }
@@ -301,7 +315,7 @@ fn sysctls(spec: &Spec) -> Result<Vec<Sysctl>, SpecError> {
             return Err(invalid(field, "the value is empty or has control characters"));
         }
         let namespace = sysctl_namespace(key);
-        if !namespace.is_some_and(|namespace| has_namespace(spec, namespace)) {
+        if !namespace.is_some_and(|namespace| joined::has(spec, namespace)) {
             return Err(invalid(field, "not a parameter of a namespace of the container's own"));
         }
         let path = path_string(&field, Path::new(&format!("sys/{}", key.replace('.', "/"))))?;

@@ -1,7 +1,7 @@
 //! Which OCI configurations this runtime can hold to: what it does not support is an error that names
 //! the field, never silently left out.
 
-use oci_spec::runtime::{Linux, LinuxNamespaceType, Process, Spec};
+use oci_spec::runtime::{Linux, Process, Spec};
 
 /// Why a configuration cannot be run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -50,7 +50,8 @@ pub fn check(spec: &Spec) -> Result<(), SpecError> {
         return Err(unsupported("vm", "virtual machines"));
     }
     check_linux(linux)?;
-    check_namespaces(linux)
+    crate::time_offsets::lines(spec, linux)?;
+    crate::joined::check(spec, linux)
 }
 
 fn check_linux(linux: &Linux) -> Result<(), SpecError> {
@@ -59,7 +60,6 @@ fn check_linux(linux: &Linux) -> Result<(), SpecError> {
         ("linux.memoryPolicy", linux.memory_policy().is_some()),
         ("linux.personality", linux.personality().is_some()),
         ("linux.mountLabel", linux.mount_label().as_ref().is_some_and(|label| !label.is_empty())),
-        ("linux.timeOffsets", linux.time_offsets().as_ref().is_some_and(|map| !map.is_empty())),
         ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|map| !map.is_empty())),
     ];
     if let Some((field, _)) = absent.iter().find(|(_, present)| *present) {
@@ -74,33 +74,6 @@ fn check_linux(linux: &Linux) -> Result<(), SpecError> {
         if !crate::rootfs::devices::is_default(&path) {
             return Err(unsupported(format!("linux.devices[{index}]"), path));
         }
-    }
-    Ok(())
-}
-
-fn check_namespaces(linux: &Linux) -> Result<(), SpecError> {
-    let mut seen = Vec::new();
-    for (index, namespace) in linux.namespaces().iter().flatten().enumerate() {
-        let field = format!("linux.namespaces[{index}]");
-        if let Some(path) = namespace.path() {
-            return Err(unsupported(format!("{field}.path"), path.display()));
-        }
-        if seen.contains(&namespace.typ()) {
-            return Err(invalid(field, "the same type twice"));
-        }
-        seen.push(namespace.typ());
-    }
-    for needed in [LinuxNamespaceType::Mount, LinuxNamespaceType::Pid] {
-        if !seen.contains(&needed) {
-            return Err(unsupported(
-                "linux.namespaces",
-                format!("without a new {needed} namespace"),
-            ));
-        }
-    }
-    let mapped = !linux.uid_mappings().as_ref().is_none_or(Vec::is_empty);
-    if seen.contains(&LinuxNamespaceType::User) != mapped {
-        return Err(invalid("linux.uidMappings", "a user namespace needs mappings, and they it"));
     }
     Ok(())
 }

@@ -15,5 +15,6 @@ mod faults;
 mod hooks;
 mod manual;
 mod mounts;
+mod namespaces;
 mod runtime;
 mod terminal;

@@ -22,6 +22,7 @@ use crate::commands::foreground::{Session, block_forwarded_signals, wait};
 use crate::commands::{Global, bad_usage, missing_id, say, usage, warn};
 use crate::failure::{broken, from_spec, system};
 use crate::hooks::{self, Point, Told};
+use crate::joined::{self, Joined};
 use crate::launch::{self, Created, Launch, RootSource, User, errno_of};
 use crate::rootfs::cgroups::OwnCgroup;
 use crate::spec::{SpecError, invalid};
@@ -128,11 +129,12 @@ fn build(
     let bundle = absolute(options.bundle.as_deref().unwrap_or(Path::new(".")))?;
     std::env::set_current_dir(&bundle)
         .map_err(|error| system(&format!("enter {}", bundle.display()), errno_of(&error)))?;
-    let spec = read_spec(&bundle.join("config.json"))?;
+    let mut spec = read_spec(&bundle.join("config.json"))?;
     crate::spec::check(&spec).map_err(from_spec)?;
     for property in unknown_properties(&bundle.join("config.json"), &spec)? {
         say(global, "warning", &format!("config: {property} is not known and has no effect"));
     }
+    let joined = joined::open_all(&mut spec).map_err(from_spec)?;
     let process = spec.process().as_ref();
     let capabilities = process.and_then(|process| process.capabilities().as_ref());
     for name in capabilities.map(capability::left_out).unwrap_or_default() {
@@ -150,7 +152,8 @@ fn build(
             place.begin(&Attempt { cgroup: cgroup.path().to_owned() })?;
         }
         let at = (&cgroup, scope.as_mut());
-        let built = build_in(&place, &spec, &bundle, (id, gate), at, options.kept);
+        let seed = Seed { spec: &spec, joined, bundle: &bundle, id, gate, kept: options.kept };
+        let built = build_in(&place, seed, at);
         let built = built.and_then(|created| hand_over(created, console, pid_file.as_deref()));
         if built.is_err() && new {
             cgroup.kill()?;
@@ -181,14 +184,22 @@ fn hand_over(
     Ok((created, session))
 }
 
+/// What a container is made from.
+struct Seed<'a> {
+    spec: &'a Spec,
+    joined: Vec<Joined>,
+    bundle: &'a Path,
+    id: &'a str,
+    gate: Gate,
+    kept: Kept,
+}
+
 fn build_in(
     place: &Place,
-    spec: &Spec,
-    bundle: &Path,
-    (id, gate): (&str, Gate),
+    seed: Seed<'_>,
     (cgroup, scope): (&Cgroup, Option<&mut Scope>),
-    kept: Kept,
 ) -> Result<Created, Failure> {
+    let Seed { spec, joined, bundle, id, gate, kept } = seed;
     let before = if cgroup.exists() { Before::InForce } else { Before::New };
     cgroup.create()?;
     let resources = resources_of(spec);
@@ -218,6 +229,7 @@ fn build_in(
     };
     let created = launch::create(Launch {
         spec: &told,
+        joined,
         root: RootSource::Directory(root),
         stdio: own_stdio()?,
         user: User::FromSpec,

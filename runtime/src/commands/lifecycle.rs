@@ -10,12 +10,14 @@ use lexopt::Arg::{Long, Short, Value};
 use lexopt::ValueExt;
 use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+use oci_spec::runtime::LinuxNamespaceType;
 
 use crate::cgroup::{Cgroup, Hierarchy};
 use crate::commands::create::absolute;
 use crate::commands::{Global, bad_usage, missing_id, only_id, usage, warn};
 use crate::failure::system;
 use crate::hooks::{self, Point, Told};
+use crate::joined::is_new;
 use crate::launch::{self, errno_of};
 use crate::state::{Attempt, Place, Record};
 use crate::sys::process;
@@ -58,7 +60,13 @@ pub fn kill(mut parser: lexopt::Parser, global: &Global) -> Result<ExitCode, Fai
     let place = Place::new(&absolute(&global.root)?, &id.ok_or_else(missing_id)?)?;
     let signal = parse_signal(signal.as_deref().unwrap_or("TERM"))?;
     let record = place.read()?;
-    if all {
+    // Where others share the pid namespace the kernel ends nobody along with the first process.
+    let alone = signal == libc::SIGKILL && !is_new(&place.read_spec()?, LinuxNamespaceType::Pid);
+    if alone && record.cgroup()?.pids()?.is_empty() {
+        // For its answer: the container has ended.
+        record.open()?;
+    }
+    if all || alone {
         if signal == libc::SIGKILL {
             record.cgroup()?.kill()?;
             return Ok(ExitCode::SUCCESS);

@@ -130,6 +130,7 @@ fn create(
     let (stdio, ours) = streams(job.start.console).map_err(file)?;
     let created = launch::create(Launch {
         spec: &spec,
+        joined: Vec::new(),
         root: RootSource::Overlay(OverlayRoot {
             layers: layers.map_err(file)?,
             id_map,

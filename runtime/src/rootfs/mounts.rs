@@ -8,7 +8,7 @@ use std::path::Path;
 
 use nix::fcntl::AT_FDCWD;
 use nix::sys::stat::{SFlag, fstat};
-use oci_spec::runtime::{LinuxNamespaceType, Mount, Spec};
+use oci_spec::runtime::{Mount, Spec};
 
 use crate::rootfs::cgroups::{self, OwnCgroup};
 use crate::rootfs::target::{Kind, Target};
@@ -70,12 +70,6 @@ pub fn plan(spec: &Spec, context: Context<'_>) -> Result<Vec<Step>, SpecError> {
         add(&mut steps, mount, &format!("mounts[{index}]"), context)?;
     }
     Ok(steps)
-}
-
-/// Whether the configuration asks for a new namespace of this type.
-pub fn has_namespace(spec: &Spec, kind: LinuxNamespaceType) -> bool {
-    let namespaces = spec.linux().iter().flat_map(|linux| linux.namespaces().iter().flatten());
-    namespaces.into_iter().any(|namespace| namespace.typ() == kind)
 }
 
 fn add(

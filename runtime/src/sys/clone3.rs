@@ -14,12 +14,14 @@ pub enum Forked {
 }
 
 /// What to clone with.
-#[derive(Default)]
+#[derive(Default, Clone, Copy)]
 pub struct CloneFlags<'a> {
     /// `CLONE_NEW*` flags.
     pub namespaces: u64,
     /// A cgroup v2 directory to be born in.
     pub cgroup: Option<BorrowedFd<'a>>,
+    /// The child's parent is the caller's, which is told of its end as of the caller's own.
+    pub sibling: bool,
 }
 
 /// Clones the caller without sharing memory, as fork(2) does, into new namespaces. The child's
@@ -41,6 +43,11 @@ pub fn clone3(flags: &CloneFlags<'_>) -> nix::Result<Forked> {
         set_tid_size: 0,
         cgroup: 0,
     };
+    if flags.sibling {
+        args.flags |= libc::CLONE_PARENT.cast_unsigned() as u64;
+        // The signal is the caller's (clone(2), CLONE_PARENT); another is refused.
+        args.exit_signal = 0;
+    }
     if let Some(cgroup) = flags.cgroup {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = cgroup.as_raw_fd().cast_unsigned() as u64;

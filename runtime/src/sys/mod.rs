@@ -10,6 +10,7 @@ pub mod layer;
 pub(crate) mod lock;
 pub mod memfd;
 pub mod mount_api;
+pub mod namespace;
 pub(crate) mod pidfd;
 pub mod prctl;
 pub mod process;

@@ -38,7 +38,7 @@ pub(crate) fn spawn(
     argv.push(ptr::null());
     let envp = [ptr::null::<libc::c_char>()];
     // The caller has one thread (clone3's condition), and the child only makes kernel calls.
-    match clone3(&CloneFlags { namespaces: 0, cgroup })? {
+    match clone3(&CloneFlags { cgroup, ..CloneFlags::default() })? {
         Forked::Child => run(executable, &argv, &envp, channel),
         Forked::Parent { child, pidfd } => Ok(Spawned { pid: child, pidfd }),
     }
