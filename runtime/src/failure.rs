@@ -114,6 +114,13 @@ impl Words {
 
 fn mount(label: &str, errno: Errno) -> Failure {
     match errno {
+        Errno::EEXIST if label.starts_with("linux.devices") => {
+            invalid("container.mount-target", format!("make {label}: something else is there"))
+        }
+        Errno::EPERM if label.starts_with("linux.devices") => invalid(
+            "container.device",
+            format!("make {label}: it may not be made here, and the host has no such node to bind"),
+        ),
         // EEXIST: a link that leads nowhere.
         Errno::ELOOP | Errno::ENOTDIR | Errno::EISDIR | Errno::EEXIST => invalid(
             "container.mount-target",

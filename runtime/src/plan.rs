@@ -259,7 +259,7 @@ fn mount_plan(
     let mut null_step = None;
     if own_dev && !joined::is_joined(spec, LinuxNamespaceType::Mount) {
         null_step = Some(steps.len());
-        add_devices(&mut steps)?;
+        steps.extend(devices::steps(linux)?);
     }
     for (name, target) in files {
         steps.push(Step { label: target.shown(), action: Action::Staged(name, target) });
@@ -281,24 +281,6 @@ fn mount_plan(
             .and_then(|path| Target::new(path, Kind::Directory, "process.cwd").ok()),
         root_read_only: spec.root().as_ref().is_some_and(|root| root.readonly() == Some(true)),
     })
-}
-
-fn add_devices(steps: &mut Vec<Step>) -> Result<(), SpecError> {
-    for device in devices::DEFAULT {
-        let tree = device.tree().map_err(|errno| {
-            invalid(device.path, format!("bind the host's device: {}", errno.desc()))
-        })?;
-        let target = Target::new(device.path, Kind::File, device.path)?;
-        steps.push(Step { label: device.path.to_owned(), action: Action::Tree(tree, target) });
-    }
-    for (path, content) in devices::LINKS {
-        let name = path.strip_prefix("/dev/").unwrap_or(path);
-        let content = path_string("dev", Path::new(content))?;
-        let name = path_string("dev", Path::new(name))?;
-        let action = Action::Link { content, directory: c"dev".to_owned(), name };
-        steps.push(Step { label: path.to_owned(), action });
-    }
-    Ok(())
 }
 
 /// One key, one value: what a namespace of the container's own holds, and nothing with separators.

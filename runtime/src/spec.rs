@@ -69,12 +69,7 @@ fn check_linux(linux: &Linux) -> Result<(), SpecError> {
     if !["", "private", "rprivate", "slave", "rslave"].contains(&propagation) {
         return Err(unsupported("linux.rootfsPropagation", propagation));
     }
-    for (index, device) in linux.devices().iter().flatten().enumerate() {
-        let path = device.path().to_string_lossy();
-        if !crate::rootfs::devices::is_default(&path) {
-            return Err(unsupported(format!("linux.devices[{index}]"), path));
-        }
-    }
+    crate::rootfs::nodes::all(linux)?;
     Ok(())
 }
 

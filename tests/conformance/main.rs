@@ -9,6 +9,7 @@
 mod case;
 mod cgroups;
 mod config;
+mod devices;
 mod engines;
 mod faults;
 

@@ -9,7 +9,7 @@ const PAGE: &str = include_str!("../../web/templates/help/runtime.html");
 /// The fields of the page; where each is put; a value that the page speaks of.
 fn rows() -> Vec<(&'static str, &'static str, Value)> {
     let hook = |kind: &str| json!({ kind: [{ "path": "/bin/true" }] });
-    let fuse = json!([{ "path": "/dev/fuse", "type": "c", "major": 10, "minor": 229 }]);
+    let null = json!([{ "path": "/dev/null", "type": "c", "major": 1, "minor": 3, "uid": 1 }]);
     let copied = json!({ "destination": "/t", "type": "tmpfs", "options": ["tmpcopyup"] });
     let asking = json!({ "names": ["mkdir"], "action": "SCMP_ACT_NOTIFY" });
     let asking = json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [asking] });
@@ -19,7 +19,7 @@ fn rows() -> Vec<(&'static str, &'static str, Value)> {
         ("hooks.createContainer", "/hooks", hook("createContainer")),
         ("hooks.startContainer", "/hooks", hook("startContainer")),
         ("linux.namespaces", "/linux/namespaces", json!([{ "type": "pid" }])),
-        ("linux.devices", "/linux/devices", fuse),
+        ("linux.devices", "/linux/devices", null),
         ("mounts[].options", "/mounts/-", copied),
         ("linux.seccomp", "/linux/seccomp", asking),
         ("process.selinuxLabel", "/process/selinuxLabel", json!("a:b:c:s0")),

@@ -90,6 +90,7 @@ fn walk(
                 other => other,
             }
         }
+        Action::Node(node) => node.make(root),
         Action::Seal(target) => {
             let change = Change { set: attributes::RDONLY, ..Change::default() };
             set_attributes(target.open(root)?, change)

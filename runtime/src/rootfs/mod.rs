@@ -10,5 +10,6 @@ pub mod build;
 pub mod cgroups;
 pub mod devices;
 pub mod mounts;
+pub mod nodes;
 pub mod staging;
 pub mod target;

@@ -11,6 +11,7 @@ use nix::sys::stat::{SFlag, fstat};
 use oci_spec::runtime::{Mount, Spec};
 
 use crate::rootfs::cgroups::{self, OwnCgroup};
+use crate::rootfs::nodes::Node;
 use crate::rootfs::target::{Kind, Target};
 use crate::spec::{SpecError, invalid, unsupported};
 use crate::sys::mount_api::{Change, attributes, clone_tree, set_attributes};
@@ -35,6 +36,8 @@ pub enum Action {
     Staged(CString, Target),
     /// Makes a symbolic link with this content unless something is there; the name's directory.
     Link { content: CString, directory: CString, name: CString },
+    /// Makes a device node.
+    Node(Box<Node>),
     /// Makes the mount at this place read-only, when all that belongs in it is there.
     Seal(Target),
 }

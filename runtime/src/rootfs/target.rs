@@ -93,6 +93,20 @@ impl Target {
         Ok(place)
     }
 
+    /// Opens the directory that the place is in, making what is absent, and gives the place's name there.
+    /// For the child: does not allocate.
+    pub fn open_parent(&self, root: BorrowedFd<'_>) -> nix::Result<(OwnedFd, &CStr)> {
+        let last = self.parts.len() - 1;
+        for index in 0..last {
+            self.make_part(root, index)?;
+        }
+        let path = last.checked_sub(1).map_or(c".", |above| self.parts[above].0.as_c_str());
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+        let directory = open_in_root(root, path, flags, self.links)?;
+        self.refuse_own(root, directory.as_fd())?;
+        Ok((directory, &self.parts[last].1))
+    }
+
     fn refuse_own(&self, root: BorrowedFd<'_>, place: BorrowedFd<'_>) -> nix::Result<()> {
         match self.links {
             Links::InRoot if is_on_own(root, place)? => Err(Errno::EXDEV),
