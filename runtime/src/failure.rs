@@ -95,12 +95,15 @@ impl Words {
         match errno {
             // No file has a name that is too long to be looked up.
             Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG | Errno::ELOOP => {
-                let text =
-                    format!("run {name:?}: no such program (or its interpreter) in the container");
+                // "no such file or directory" and "permission denied" are what engines tell 127 and 126 by.
+                let text = format!(
+                    "run {name:?}: no such file or directory: the program or the interpreter that it \
+                     names is not in the container"
+                );
                 invalid("container.program-not-found", text)
             }
             Errno::EACCES | Errno::EPERM => {
-                let text = format!("run {name:?}: it may not be executed by the user");
+                let text = format!("run {name:?}: permission denied: the user may not execute it");
                 invalid("container.program-not-executable", text)
             }
             Errno::ENOEXEC => {

@@ -86,7 +86,7 @@ fn exec_runs_in_the_container_with_its_own_environment_and_directory() {
     assert_eq!(text, "1 2\n/etc\n33\n44 55 66\n/srv/app\nsleep 1000 ");
     assert_eq!(bundle.exec(&[], "exit 5").status.code(), Some(5));
     assert_eq!(bundle.exec(&[], "kill -9 $$").status.code(), Some(137));
-    bundle.refuse(bundle.command(&["exec", bundle.name(), "nosuch"]), "no such program");
+    bundle.refuse(bundle.command(&["exec", bundle.name(), "nosuch"]), "no such file or directory");
     let process = bundle.outside("process.json");
     let text = r#"{"user":{"uid":5,"gid":6,"additionalGids":[7]},"args":["/bin/id"],"cwd":"/",
         "noNewPrivileges":true}"#;
