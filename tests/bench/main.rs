@@ -11,6 +11,7 @@ mod memory;
 mod pages;
 mod peers;
 mod pull;
+mod runtime;
 mod streams;
 mod table;
 mod trace;
@@ -20,7 +21,7 @@ use system_tests::programs;
 use table::Table;
 
 /// What is measured, in the order of the table.
-const PARTS: [&str; 6] = ["lifecycle", "pull", "memory", "pages", "streams", "trace"];
+const PARTS: [&str; 7] = ["lifecycle", "runtime", "pull", "memory", "pages", "streams", "trace"];
 
 /// What the command line says.
 pub(crate) struct Options {
@@ -74,6 +75,9 @@ async fn main() -> std::process::ExitCode {
     table.note(&machine());
     if options.wants("lifecycle") {
         lifecycle::measure(&options, &mut table).await;
+    }
+    if options.wants("runtime") {
+        runtime::measure(&options, &mut table);
     }
     if options.wants("pull") {
         pull::measure(&options, &mut table).await;

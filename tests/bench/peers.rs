@@ -273,12 +273,6 @@ impl Crun {
         if !spec.ok()?.success() {
             return None;
         }
-        let config = scratch.0.join("config.json");
-        let text = fs::read(&config).expect("crun wrote its default configuration");
-        let mut spec: Value = serde_json::from_slice(&text).expect("it is JSON");
-        spec["process"]["terminal"] = false.into();
-        spec["process"]["args"] = json!(program);
-        fs::write(&config, spec.to_string()).expect("write it");
         let mut shell = Command::new("unshare")
             .args(["--mount", "sh", "-c", SHELL])
             .current_dir(&scratch.0)
@@ -288,10 +282,29 @@ impl Crun {
             .expect("start a shell");
         let input = shell.stdin.take().expect("it is a pipe");
         let output = BufReader::new(shell.stdout.take().expect("it is a pipe"));
-        Some(Self { shell, input, output, scratch })
+        let this = Self { shell, input, output, scratch };
+        this.change(|spec| {
+            spec["process"]["terminal"] = false.into();
+            spec["process"]["args"] = json!(program);
+        });
+        Some(this)
     }
 
-    /// Runs a command of crun's; how long it took.
+    /// Its bundle's directory, which is the shell's.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.scratch.0
+    }
+
+    /// Changes its configuration.
+    pub(crate) fn change(&self, change: impl FnOnce(&mut Value)) {
+        let path = self.scratch.0.join("config.json");
+        let text = fs::read(&path).expect("read the configuration");
+        let mut spec: Value = serde_json::from_slice(&text).expect("it is JSON");
+        change(&mut spec);
+        fs::write(path, spec.to_string()).expect("write it");
+    }
+
+    /// Runs a command of crun's, or another's; how long it took.
     pub(crate) fn timed(&mut self, command: &str) -> Duration {
         let begun = Instant::now();
         writeln!(self.input, "{command}").expect("the shell reads");
