@@ -37,7 +37,9 @@ use nix::unistd;
 
 use crate::plan::{Plan, ProcessPlan};
 use crate::rootfs::build;
-use crate::sys::{mount_api, prctl, process};
+use crate::rootfs::options::Propagation;
+use crate::sys::mount_api::{self, Change};
+use crate::sys::{prctl, process};
 
 use program::finish;
 pub use report::{At, REPORT_BYTES, Report, Stage};
@@ -133,6 +135,11 @@ fn set_up(plan: &Plan, root: Root, wiring: &Wiring) -> Result<(), Report> {
     match plan.mounts_joined {
         true => change_root(root.as_fd())?,
         false => pivot(root.as_fd())?,
+    }
+    if matches!(plan.root_propagation.kind, libc::MS_SHARED | libc::MS_UNBINDABLE) {
+        let Propagation { kind, recursive } = plan.root_propagation;
+        let change = Change { propagation: kind, recursive, ..Change::default() };
+        mount_api::set_attributes(&root, change).at(Stage::Propagation)?;
     }
     if let Some(name) = &plan.hostname {
         unistd::sethostname(name).at(Stage::Hostname)?;

@@ -28,7 +28,7 @@ use crate::failure::{Words, broken, from_spec, system};
 use crate::init::{Root, Wiring};
 use crate::joined::Joined;
 use crate::namespace::{IdMap, read_id_maps};
-use crate::plan::{self, Plan, UserPlan};
+use crate::plan::{self, Plan, Surroundings, UserPlan};
 use crate::rootfs::cgroups::OwnCgroup;
 use crate::rootfs::staging::{OverlayPlan, Staging};
 use crate::rootfs::target::{Kind, Target};
@@ -167,8 +167,8 @@ pub fn create(launch: Launch<'_>) -> Result<Created, Failure> {
         User::Named(text) => UserPlan::Named(accounts::Request::parse(&text).map_err(from_user)?),
     };
     let places = file_places(&files)?;
-    let mut plan =
-        plan::plan(spec, user, (Path::new(""), &own_cgroups), places).map_err(from_spec)?;
+    let around = Surroundings { bundle: Path::new(""), own_cgroups: &own_cgroups, joined: &joined };
+    let mut plan = plan::plan(spec, user, around, places).map_err(from_spec)?;
     plan.process.preserved = preserved;
     plan.held = before_root.is_some();
     let words = Words::of(&plan);
@@ -338,8 +338,12 @@ fn prepare_root(
             }
             let step = format!("clone the mount of the root {}", path.display());
             let tree = clone_tree(AT_FDCWD, &name, true).map_err(|errno| system(&step, errno))?;
-            let change =
-                Change { propagation: libc::MS_PRIVATE, recursive: true, ..Change::default() };
+            // What is to be shared is so when the root is entered, and not with the host's.
+            let propagation = match plan.root_propagation.kind {
+                libc::MS_SLAVE => libc::MS_SLAVE,
+                _ => libc::MS_PRIVATE,
+            };
+            let change = Change { propagation, recursive: true, ..Change::default() };
             set_attributes(&tree, change).map_err(|errno| system(&step, errno))?;
             Ok((Root::Tree(tree), None))
         }

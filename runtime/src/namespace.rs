@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
+use oci_spec::runtime::LinuxIdMapping;
 
 use crate::sys::clone3::{CloneFlags, Forked, clone3};
 use crate::sys::process;
@@ -20,6 +21,12 @@ pub struct IdMap {
     pub outside: u32,
     /// How many.
     pub count: u32,
+}
+
+impl From<&LinuxIdMapping> for IdMap {
+    fn from(mapping: &LinuxIdMapping) -> Self {
+        Self { inside: mapping.container_id(), outside: mapping.host_id(), count: mapping.size() }
+    }
 }
 
 /// Writes the maps of a child that is in a new user namespace; one write each, as the kernel demands.
@@ -46,17 +53,22 @@ fn row(line: &str) -> Option<IdMap> {
     Some(IdMap { inside: next()?, outside: next()?, count: next()? })
 }
 
-/// A user namespace that nobody is in, with the same map for users and groups: what
-/// `mount_setattr(MOUNT_ATTR_IDMAP)` takes. For stored layers, inside ids are those on disk and
-/// outside ids are those that the mount shows.
+/// [`id_maps_namespace`] with the same map for users and groups: for stored layers.
 pub fn id_map_namespace(map: IdMap) -> io::Result<OwnedFd> {
+    id_maps_namespace(&[map], &[map])
+}
+
+/// A user namespace that nobody is in, with these maps of users and groups: what
+/// `mount_setattr(MOUNT_ATTR_IDMAP)` takes. Inside ids are those on disk and outside ids are those that
+/// the mount shows.
+pub fn id_maps_namespace(users: &[IdMap], groups: &[IdMap]) -> io::Result<OwnedFd> {
     let flags = CloneFlags { namespaces: u64::from(NEW_USER), ..CloneFlags::default() };
     let parent = Pid::this();
     let (child, pidfd) = match clone3(&flags)? {
         Forked::Child => process::wait_for_kill(parent),
         Forked::Parent { child, pidfd } => (child, pidfd),
     };
-    let namespace = write_id_maps(child, &[map], &[map])
+    let namespace = write_id_maps(child, users, groups)
         .and_then(|()| File::open(format!("/proc/{child}/ns/user")));
     process::pidfd_send_signal(&pidfd, libc::SIGKILL)?;
     waitid(Id::PIDFd(std::os::fd::AsFd::as_fd(&pidfd)), WaitPidFlag::WEXITED)?;

@@ -2,19 +2,21 @@
 //! filter bytes. What the child cannot find here it cannot do.
 
 use std::ffi::{CString, OsString};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Process, Spec};
+use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, Process, Spec};
 
 use crate::accounts;
 use crate::capability;
-use crate::joined;
+use crate::joined::{self, Joined};
 use crate::namespace::IdMap;
 use crate::rlimit::Limit;
 use crate::rootfs::cgroups::OwnCgroup;
 use crate::rootfs::devices;
 use crate::rootfs::mounts::{self, Action, Context, Step};
+use crate::rootfs::options::Propagation;
 use crate::rootfs::target::{Kind, Target};
 use crate::seccomp::{self, Filter};
 use crate::spec::{SpecError, check, check_process, invalid};
@@ -34,6 +36,8 @@ pub struct Plan {
     pub user_namespace: bool,
     /// Whether the mount namespace is joined: the root is a place in it, and nothing is mounted.
     pub mounts_joined: bool,
+    /// What the root passes on to other mounts, and they to it.
+    pub root_propagation: Propagation,
     /// What is written for the clocks of a new time namespace, made before the clone.
     pub time_offsets: Option<CString>,
     /// Whether to bring up the loopback interface of a new network namespace.
@@ -137,12 +141,22 @@ pub enum UserPlan {
     Named(accounts::Request),
 }
 
-/// Plans a container. `bundle` is where relative bind sources start, with the container's cgroup in each
-/// tree beside it; `files` are the names of staged files and their places.
+/// What a plan must know beside the configuration.
+#[derive(Debug, Clone, Copy)]
+pub struct Surroundings<'a> {
+    /// Where relative sources of bind mounts start.
+    pub bundle: &'a Path,
+    /// The container's cgroup in each tree.
+    pub own_cgroups: &'a [OwnCgroup],
+    /// The namespaces that it joins.
+    pub joined: &'a [Joined],
+}
+
+/// Plans a container; `files` are the names of staged files and their places.
 pub fn plan(
     spec: &Spec,
     user: UserPlan,
-    (bundle, own_cgroups): (&Path, &[OwnCgroup]),
+    around: Surroundings<'_>,
     files: Vec<(CString, Target)>,
 ) -> Result<Plan, SpecError> {
     check(spec)?;
@@ -170,6 +184,15 @@ pub fn plan(
         // Nothing is bound over what others of a mount namespace see.
         program.streams = if mounts_joined { Streams::Terminal } else { Streams::Console };
     }
+    let joined_user = around.joined.iter().find(|one| one.kind == LinuxNamespaceType::User);
+    let context = Context {
+        bundle: around.bundle,
+        cgroup_namespace,
+        own_cgroups: around.own_cgroups,
+        id_maps: id_maps.as_ref(),
+        user_namespace: joined_user.map(|one| one.fd.as_fd()),
+    };
+    let mounts = mount_plan(spec, context, files)?;
     Ok(Plan {
         namespaces,
         cgroup_namespace: joined::is_new(spec, LinuxNamespaceType::Cgroup),
@@ -179,7 +202,8 @@ pub fn plan(
         time_offsets,
         held: false,
         loopback: joined::is_new(spec, LinuxNamespaceType::Network),
-        mounts: mount_plan(spec, Context { bundle, cgroup_namespace, own_cgroups }, files)?,
+        mounts,
+        root_propagation: root_propagation(linux)?,
         hostname: spec.hostname().as_ref().map(OsString::from),
         domainname: spec.domainname().as_ref().map(OsString::from),
         process: program,
@@ -344,12 +368,7 @@ fn candidates(program: &CString, variables: &[String]) -> Result<Vec<CString>, S
 const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 fn id_maps(mappings: &Option<Vec<LinuxIdMapping>>) -> Vec<IdMap> {
-    let row = |mapping: &LinuxIdMapping| IdMap {
-        inside: mapping.container_id(),
-        outside: mapping.host_id(),
-        count: mapping.size(),
-    };
-    mappings.iter().flatten().map(row).collect()
+    mappings.iter().flatten().map(IdMap::from).collect()
 }
 
 fn c_strings(field: &str, texts: &[String]) -> Result<Vec<CString>, SpecError> {
@@ -364,7 +383,16 @@ fn path_string(field: &str, path: &Path) -> Result<CString, SpecError> {
     c_string(field, path.as_os_str().as_bytes())
 }
 
+/// `linux.rootfsPropagation`; private where nothing is said.
+pub fn root_propagation(linux: &Linux) -> Result<Propagation, SpecError> {
+    let text = linux.rootfs_propagation().as_deref().filter(|text| !text.is_empty());
+    let text = text.unwrap_or("rprivate");
+    Propagation::parse(text).ok_or_else(|| {
+        invalid("linux.rootfsPropagation", format!("{text:?} is no way of propagation"))
+    })
+}
+
 /// The id maps of a configuration: users, groups.
-pub fn id_maps_of(linux: &oci_spec::runtime::Linux) -> (Vec<IdMap>, Vec<IdMap>) {
+pub fn id_maps_of(linux: &Linux) -> (Vec<IdMap>, Vec<IdMap>) {
     (id_maps(linux.uid_mappings()), id_maps(linux.gid_mappings()))
 }

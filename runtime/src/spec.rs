@@ -65,10 +65,7 @@ fn check_linux(linux: &Linux) -> Result<(), SpecError> {
     if let Some((field, _)) = absent.iter().find(|(_, present)| *present) {
         return Err(unsupported(*field, "set"));
     }
-    let propagation = linux.rootfs_propagation().as_deref().unwrap_or_default();
-    if !["", "private", "rprivate", "slave", "rslave"].contains(&propagation) {
-        return Err(unsupported("linux.rootfsPropagation", propagation));
-    }
+    crate::plan::root_propagation(linux)?;
     crate::rootfs::nodes::all(linux)?;
     Ok(())
 }

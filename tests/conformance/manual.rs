@@ -10,7 +10,7 @@ const PAGE: &str = include_str!("../../web/templates/help/runtime.html");
 fn rows() -> Vec<(&'static str, &'static str, Value)> {
     let hook = |kind: &str| json!({ kind: [{ "path": "/bin/true" }] });
     let null = json!([{ "path": "/dev/null", "type": "c", "major": 1, "minor": 3, "uid": 1 }]);
-    let copied = json!({ "destination": "/t", "type": "tmpfs", "options": ["tmpcopyup"] });
+    let synced = json!({ "destination": "/t", "type": "tmpfs", "options": ["sync"] });
     let asking = json!({ "names": ["mkdir"], "action": "SCMP_ACT_NOTIFY" });
     let asking = json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [asking] });
     let memory = json!({ "mode": "MPOL_BIND", "nodes": "0" });
@@ -20,7 +20,7 @@ fn rows() -> Vec<(&'static str, &'static str, Value)> {
         ("hooks.startContainer", "/hooks", hook("startContainer")),
         ("linux.namespaces", "/linux/namespaces", json!([{ "type": "pid" }])),
         ("linux.devices", "/linux/devices", null),
-        ("mounts[].options", "/mounts/-", copied),
+        ("mounts[].options", "/mounts/-", synced),
         ("linux.seccomp", "/linux/seccomp", asking),
         ("process.selinuxLabel", "/process/selinuxLabel", json!("a:b:c:s0")),
         ("linux.mountLabel", "/linux/mountLabel", json!("a:b:c:s0")),

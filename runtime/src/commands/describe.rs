@@ -243,18 +243,19 @@ pub fn features(mut parser: lexopt::Parser) -> Result<ExitCode, Failure> {
             "apparmor": { "enabled": crate::apparmor::is_on() },
             "selinux": { "enabled": false },
             "intelRdt": { "enabled": false },
-            "mountExtensions": { "idmap": { "enabled": false } },
+            "mountExtensions": { "idmap": { "enabled": true } },
         },
     }))
 }
 
-const MOUNT_OPTIONS: [&str; 38] = [
+const MOUNT_OPTIONS: [&str; 46] = [
     "atime",
     "bind",
     "defaults",
     "dev",
     "diratime",
     "exec",
+    "idmap",
     "noatime",
     "nodev",
     "nodiratime",
@@ -266,7 +267,9 @@ const MOUNT_OPTIONS: [&str; 38] = [
     "rdev",
     "rdiratime",
     "relatime",
+    "remount",
     "rexec",
+    "ridmap",
     "rnoatime",
     "rnodev",
     "rnodiratime",
@@ -278,15 +281,20 @@ const MOUNT_OPTIONS: [&str; 38] = [
     "rrelatime",
     "rro",
     "rrw",
+    "rshared",
     "rslave",
     "rstrictatime",
     "rsuid",
     "rsymfollow",
+    "runbindable",
     "rw",
+    "shared",
     "slave",
     "strictatime",
     "suid",
     "symfollow",
+    "tmpcopyup",
+    "unbindable",
 ];
 
 fn is_json(parser: &mut lexopt::Parser) -> Result<bool, Failure> {

@@ -10,10 +10,13 @@ use nix::unistd::{symlinkat, write};
 
 use crate::init::{At, Report, Stage};
 use crate::plan::{MountPlan, Sysctl};
-use crate::rootfs::mounts::{Action, FileSystem};
+use crate::rootfs::copy_up::CopyUp;
+use crate::rootfs::mounts::{Action, FileSystem, Remount};
+use crate::rootfs::options::Propagation;
 use crate::sys::fd::{Links, open_in_root};
 use crate::sys::mount_api::{
-    Change, attach, attributes, clone_tree, fs_config, fs_mount, fs_open, set_attributes,
+    Change, attach, attributes, clone_tree, fs_config, fs_mount, fs_open, fs_pick, fs_reconfigure,
+    set_attributes,
 };
 
 /// What mounting leaves behind for the steps after it.
@@ -70,8 +73,12 @@ fn walk(
 ) -> nix::Result<()> {
     match action {
         Action::FileSystem(system, target) => {
-            let mount = new_file_system(system)?;
+            let mount = match system.copy_up {
+                Some(copy_up) => copied_file_system(system, copy_up, target.open(root)?.as_fd())?,
+                None => new_file_system(system, system.attributes)?,
+            };
             attach(&mount, target.open(root)?)?;
+            propagate(&mount, &system.propagation)?;
             if system.is_proc {
                 made.proc = Some(mount);
             }
@@ -91,6 +98,7 @@ fn walk(
             }
         }
         Action::Node(node) => node.make(root),
+        Action::Remount(change) => remount(change, root),
         Action::Seal(target) => {
             let change = Change { set: attributes::RDONLY, ..Change::default() };
             set_attributes(target.open(root)?, change)
@@ -98,12 +106,47 @@ fn walk(
     }
 }
 
-fn new_file_system(system: &FileSystem) -> nix::Result<OwnedFd> {
+/// One that begins with what is at its place, and is read-only afterwards if it is to be.
+fn copied_file_system(
+    system: &FileSystem,
+    copy_up: CopyUp,
+    place: BorrowedFd<'_>,
+) -> nix::Result<OwnedFd> {
+    let mount = new_file_system(system, system.attributes & !attributes::RDONLY)?;
+    copy_up.copy(place, mount.as_fd())?;
+    let change = Change { set: system.attributes & attributes::RDONLY, ..Change::default() };
+    set_attributes(&mount, change)?;
+    Ok(mount)
+}
+
+fn propagate(mount: &OwnedFd, changes: &[Propagation]) -> nix::Result<()> {
+    changes.iter().try_for_each(|change| {
+        let Propagation { kind, recursive } = *change;
+        set_attributes(mount, Change { propagation: kind, recursive, ..Change::default() })
+    })
+}
+
+fn remount(change: &Remount, root: BorrowedFd<'_>) -> nix::Result<()> {
+    let mount = change.target.open(root)?;
+    if !change.parameters.is_empty() {
+        let context = fs_pick(&mount)?;
+        for (key, value) in &change.parameters {
+            fs_config(&context, key, value.as_deref())?;
+        }
+        fs_reconfigure(&context)?;
+    }
+    for ((set, clear), recursive) in [(change.deep, true), (change.alone, false)] {
+        set_attributes(&mount, Change { set, clear, recursive, ..Change::default() })?;
+    }
+    propagate(&mount, &change.propagation)
+}
+
+fn new_file_system(system: &FileSystem, attributes: u64) -> nix::Result<OwnedFd> {
     let context = fs_open(&system.kind)?;
     for (key, value) in &system.parameters {
         fs_config(&context, key, value.as_deref())?;
     }
-    fs_mount(&context, system.attributes)
+    fs_mount(&context, attributes)
 }
 
 /// Writes through a proc of our own, and to nothing that was mounted on it (CVE-2025-52881).

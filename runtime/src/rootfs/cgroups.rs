@@ -114,6 +114,8 @@ impl Mounts<'_> {
             parameters: parameters.into(),
             attributes: V1 & !attributes::RDONLY,
             is_proc: false,
+            copy_up: None,
+            propagation: Vec::new(),
         };
         let target = file_system_target(self.place, self.field)?;
         self.push(Action::FileSystem(holder, target));
@@ -151,5 +153,12 @@ fn file_system(kind: &CStr, controllers: &str, attributes: u64) -> FileSystem {
         None => (c_string(name), None),
     });
     let parameters = parameters.collect();
-    FileSystem { kind: kind.to_owned(), parameters, attributes, is_proc: false }
+    FileSystem {
+        kind: kind.to_owned(),
+        parameters,
+        attributes,
+        is_proc: false,
+        copy_up: None,
+        propagation: Vec::new(),
+    }
 }

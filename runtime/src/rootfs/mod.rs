@@ -8,8 +8,10 @@
 
 pub mod build;
 pub mod cgroups;
+pub mod copy_up;
 pub mod devices;
 pub mod mounts;
 pub mod nodes;
+pub mod options;
 pub mod staging;
 pub mod target;

@@ -2,19 +2,22 @@
 //! an option or type that is not known is an error that names it.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::fcntl::AT_FDCWD;
 use nix::sys::stat::{SFlag, fstat};
-use oci_spec::runtime::{Mount, Spec};
+use oci_spec::runtime::{LinuxIdMapping, Mount, Spec};
 
+use crate::namespace::{IdMap, id_maps_namespace};
 use crate::rootfs::cgroups::{self, OwnCgroup};
+use crate::rootfs::copy_up::CopyUp;
 use crate::rootfs::nodes::Node;
+use crate::rootfs::options::{Deep, IdMapped, Options, Propagation};
 use crate::rootfs::target::{Kind, Target};
 use crate::spec::{SpecError, invalid, unsupported};
-use crate::sys::mount_api::{Change, attributes, clone_tree, set_attributes};
+use crate::sys::mount_api::{Change, clone_tree, set_attributes};
 
 /// One thing to put into the root, in order.
 #[derive(Debug)]
@@ -36,6 +39,8 @@ pub enum Action {
     Staged(CString, Target),
     /// Makes a symbolic link with this content unless something is there; the name's directory.
     Link { content: CString, directory: CString, name: CString },
+    /// Changes the mount that is at a place.
+    Remount(Remount),
     /// Makes a device node.
     Node(Box<Node>),
     /// Makes the mount at this place read-only, when all that belongs in it is there.
@@ -49,10 +54,29 @@ pub struct FileSystem {
     pub kind: CString,
     /// Keys with values, or flags.
     pub parameters: Vec<(CString, Option<CString>)>,
-    /// Bits of [`attributes`].
+    /// Bits of [`attributes`](crate::sys::mount_api::attributes).
     pub attributes: u64,
     /// Whether it is proc, which the child keeps open for sysctls.
     pub is_proc: bool,
+    /// Whether it begins with what is at its place.
+    pub copy_up: Option<CopyUp>,
+    /// Changes when it is in place.
+    pub propagation: Vec<Propagation>,
+}
+
+/// A change of a mount that is there.
+#[derive(Debug)]
+pub struct Remount {
+    /// Its root.
+    pub target: Target,
+    /// What is changed of the file system.
+    pub parameters: Vec<(CString, Option<CString>)>,
+    /// Attribute bits to set and clear, of it and of those below.
+    pub deep: (u64, u64),
+    /// The same, of it alone.
+    pub alone: (u64, u64),
+    /// Changes of propagation.
+    pub propagation: Vec<Propagation>,
 }
 
 /// What the plan must know of the host and the configuration.
@@ -64,6 +88,10 @@ pub struct Context<'a> {
     pub cgroup_namespace: bool,
     /// The container's cgroup in each tree, for a cgroup mount without such a namespace.
     pub own_cgroups: &'a [OwnCgroup],
+    /// The maps of a new user namespace.
+    pub id_maps: Option<&'a (Vec<IdMap>, Vec<IdMap>)>,
+    /// The user namespace that is joined.
+    pub user_namespace: Option<BorrowedFd<'a>>,
 }
 
 /// All mounts of a configuration, in order.
@@ -81,15 +109,22 @@ fn add(
     field: &str,
     context: Context<'_>,
 ) -> Result<(), SpecError> {
-    if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
-        return Err(unsupported(format!("{field}.uidMappings"), "id-mapped mounts"));
-    }
     let place = mount.destination().to_str();
     let place = place.ok_or_else(|| invalid(field, "the destination is not UTF-8"))?;
-    let options = Options::parse(mount.options().as_deref().unwrap_or_default(), field)?;
+    let mut options = Options::parse(mount.options().as_deref().unwrap_or_default(), field)?;
+    if mount.uid_mappings().as_ref().is_some_and(|list| !list.is_empty()) {
+        options.id_map.get_or_insert(IdMapped::Alone);
+    }
     let kind = mount.typ().as_deref().unwrap_or_default();
     let label = format!("{field} ({place})");
-    if options.bind || kind == "bind" || kind == "rbind" {
+    let bound = options.bind || kind == "bind" || kind == "rbind";
+    check_options(&options, mount, (bound, kind), field)?;
+    if options.remount {
+        let action = Action::Remount(remount(&options, place, field)?);
+        steps.push(Step { label, action });
+        return Ok(());
+    }
+    if bound {
         let action = bind(mount, place, &options, context).map_err(|error| match error {
             BindError::Spec(error) => error,
             BindError::Open(source, errno) => {
@@ -114,6 +149,8 @@ fn add(
         parameters: options.parameters(),
         attributes: options.attributes,
         is_proc: kind == "proc",
+        copy_up: options.copy_up.then(|| CopyUp::of(&options)),
+        propagation: options.propagation,
     };
     steps.push(Step { label, action: Action::FileSystem(system, target) });
     Ok(())
@@ -149,10 +186,19 @@ fn bind(
     let tree = clone_tree(AT_FDCWD, &path, options.recursive).map_err(open_error)?;
     let kind = SFlag::from_bits_truncate(fstat(tree.as_fd()).map_err(open_error)?.st_mode);
     let is_directory = kind & SFlag::S_IFMT == SFlag::S_IFDIR;
-    // Detached copies stay in the propagation group of what they were copied from.
-    let propagation =
-        Change { propagation: options.propagation, recursive: true, ..Change::default() };
-    set_attributes(&tree, propagation).map_err(open_error)?;
+    set_propagation(&tree, &options.propagation, context).map_err(open_error)?;
+    if let Some(change) = options.id_map {
+        let namespace = id_map_of(mount, place, context).map_err(BindError::Spec)?;
+        let change = Change {
+            id_map: Some(namespace.as_fd()),
+            recursive: change == IdMapped::WithBelow,
+            ..Change::default()
+        };
+        set_attributes(&tree, change).map_err(|errno| {
+            let text = format!("map the ids of {}: {}", source.display(), errno.desc());
+            BindError::Spec(invalid(format!("mounts ({place})"), text))
+        })?;
+    }
     let Deep { set, cleared } = options.deep;
     if set | cleared != 0 {
         let change = Change { set, clear: cleared, recursive: true, ..Change::default() };
@@ -170,6 +216,90 @@ fn bind(
     Ok(Action::Tree(tree, target))
 }
 
+/// Detached copies stay in the propagation group of what they were copied from. Without a word on it they
+/// are private; mounts below one that alone is to be a slave are so too, rather than shared with the host.
+fn set_propagation(
+    tree: &OwnedFd,
+    changes: &[Propagation],
+    context: Context<'_>,
+) -> nix::Result<()> {
+    let has = |kind| changes.iter().any(|change| change.kind == kind);
+    let apart = context.id_maps.is_some() || context.user_namespace.is_some();
+    let first = match (has(libc::MS_SHARED), has(libc::MS_SLAVE)) {
+        (true, _) if !apart => 0,
+        // As the kernel has it for mounts that get into a namespace of less power (mount_namespaces(7)):
+        // what is mounted there is not passed on to the host.
+        (true, _) | (_, true) => libc::MS_SLAVE,
+        (false, false) => libc::MS_PRIVATE,
+    };
+    let first = Propagation { kind: first, recursive: true };
+    [first].iter().chain(changes).filter(|change| change.kind != 0).try_for_each(|change| {
+        let Propagation { kind, recursive } = *change;
+        set_attributes(tree, Change { propagation: kind, recursive, ..Change::default() })
+    })
+}
+
+/// A user namespace with the maps of a mount, which are the container's where it has none.
+fn id_map_of(mount: &Mount, place: &str, context: Context<'_>) -> Result<OwnedFd, SpecError> {
+    let field = format!("mounts ({place})");
+    let own = (rows(mount.uid_mappings()), rows(mount.gid_mappings()));
+    let maps = match (own.0.is_empty() && own.1.is_empty(), context.id_maps) {
+        (false, _) => own,
+        (true, Some(maps)) => maps.clone(),
+        (true, None) => {
+            let namespace = context.user_namespace.ok_or_else(|| {
+                invalid(&field, "idmap without mappings is for containers in a user namespace")
+            })?;
+            let copy = namespace.try_clone_to_owned();
+            return copy.map_err(|error| invalid(&field, format!("copy a descriptor: {error}")));
+        }
+    };
+    id_maps_namespace(&maps.0, &maps.1)
+        .map_err(|error| invalid(field, format!("uidMappings, gidMappings: {error}")))
+}
+
+fn rows(mappings: &Option<Vec<LinuxIdMapping>>) -> Vec<IdMap> {
+    mappings.iter().flatten().map(IdMap::from).collect()
+}
+
+/// What goes with what.
+fn check_options(
+    options: &Options,
+    mount: &Mount,
+    (bound, kind): (bool, &str),
+    field: &str,
+) -> Result<(), SpecError> {
+    let mapped = rows(mount.uid_mappings()).len() + rows(mount.gid_mappings()).len();
+    let wrong = [
+        (options.copy_up && (kind != "tmpfs" || bound), "tmpcopyup is for mounts of type tmpfs"),
+        (options.copy_up && options.remount, "tmpcopyup is for new mounts"),
+        ((options.id_map.is_some() || mapped > 0) && !bound, "ids are mapped for bind mounts"),
+        (options.id_map.is_some() && options.remount, "ids are mapped for new mounts"),
+        (
+            rows(mount.uid_mappings()).is_empty() != rows(mount.gid_mappings()).is_empty(),
+            "uidMappings and gidMappings go together",
+        ),
+    ];
+    match wrong.iter().find(|(wrong, _)| *wrong) {
+        Some((_, why)) => Err(invalid(format!("{field}.options"), *why)),
+        None => Ok(()),
+    }
+}
+
+fn remount(options: &Options, place: &str, field: &str) -> Result<Remount, SpecError> {
+    let target = Target::new(place, Kind::Any, &format!("{field}.destination"))?;
+    if target.first() == b"proc" && target.depth() > 1 {
+        return Err(invalid(format!("{field}.destination"), "nothing but proc mounts on /proc"));
+    }
+    Ok(Remount {
+        target,
+        parameters: options.parameters(),
+        deep: (options.deep.set, options.deep.cleared),
+        alone: (options.attributes, options.cleared),
+        propagation: options.propagation.clone(),
+    })
+}
+
 /// Files of proc that may be covered by a bind mount (what lxcfs provides).
 const PROC_FILES: [&str; 8] = [
     "/proc/cpuinfo",
@@ -182,166 +312,6 @@ const PROC_FILES: [&str; 8] = [
     "/proc/uptime",
 ];
 
-/// Bits of [`attributes`] that are set and cleared recursively.
-#[derive(Debug, Default, Clone, Copy)]
-struct Deep {
-    set: u64,
-    cleared: u64,
-}
-
-/// Mount options, sorted by who takes them.
-#[derive(Debug, Default)]
-struct Options {
-    bind: bool,
-    recursive: bool,
-    attributes: u64,
-    cleared: u64,
-    /// Of a bind mount and of every mount below it.
-    deep: Deep,
-    propagation: u64,
-    data: Vec<(String, Option<String>)>,
-}
-
-impl Options {
-    fn parse(texts: &[String], field: &str) -> Result<Self, SpecError> {
-        let mut options = Self { propagation: libc::MS_PRIVATE, ..Self::default() };
-        for text in texts {
-            options.add(text, field)?;
-        }
-        Ok(options)
-    }
-
-    fn add(&mut self, text: &str, field: &str) -> Result<(), SpecError> {
-        match text {
-            "bind" => self.bind = true,
-            "rbind" => (self.bind, self.recursive) = (true, true),
-            "ro" => self.set(attributes::RDONLY),
-            "rw" => self.clear(attributes::RDONLY),
-            "nosuid" => self.set(attributes::NOSUID),
-            "suid" => self.clear(attributes::NOSUID),
-            "nodev" => self.set(attributes::NODEV),
-            "dev" => self.clear(attributes::NODEV),
-            "noexec" => self.set(attributes::NOEXEC),
-            "exec" => self.clear(attributes::NOEXEC),
-            "nodiratime" => self.set(attributes::NODIRATIME),
-            "diratime" => self.clear(attributes::NODIRATIME),
-            "nosymfollow" => self.set(attributes::NOSYMFOLLOW),
-            "symfollow" => self.clear(attributes::NOSYMFOLLOW),
-            "noatime" => self.access_times(attributes::NOATIME),
-            "strictatime" => self.access_times(attributes::STRICTATIME),
-            "relatime" | "atime" => self.access_times(0),
-            "defaults" | "private" | "rprivate" => {}
-            _ if RECURSIVE.contains(&text) => self.add_deep(&text[1..], field)?,
-            "slave" | "rslave" => self.propagation = libc::MS_SLAVE,
-            _ => self.add_data(text, field)?,
-        }
-        Ok(())
-    }
-
-    /// What is not a mount's is the file system's; what is neither is refused by name.
-    fn add_data(&mut self, text: &str, field: &str) -> Result<(), SpecError> {
-        let (key, value) = match text.split_once('=') {
-            Some((key, value)) => (key, Some(value)),
-            None => (text, None),
-        };
-        if !FILE_SYSTEM_KEYS.contains(&key) || text.contains(['\0', ',']) {
-            return Err(unsupported(format!("{field}.options"), text));
-        }
-        self.data.push((key.to_owned(), value.map(str::to_owned)));
-        Ok(())
-    }
-
-    /// mount_setattr(2) with `AT_RECURSIVE`; for the mount itself as without the `r`.
-    fn add_deep(&mut self, text: &str, field: &str) -> Result<(), SpecError> {
-        let mut one = Self::default();
-        one.add(text, field)?;
-        let Deep { set, cleared } = self.deep;
-        self.deep.set = set & !one.cleared | one.attributes;
-        self.deep.cleared = cleared & !one.attributes | one.cleared;
-        self.add(text, field)
-    }
-
-    fn set(&mut self, bits: u64) {
-        self.attributes |= bits;
-        self.cleared &= !bits;
-    }
-
-    fn clear(&mut self, bits: u64) {
-        self.attributes &= !bits;
-        self.cleared |= bits;
-    }
-
-    fn access_times(&mut self, choice: u64) {
-        self.cleared |= attributes::ATIME;
-        self.attributes = self.attributes & !attributes::ATIME | choice;
-    }
-
-    fn parameters(&self) -> Vec<(CString, Option<CString>)> {
-        self.data
-            .iter()
-            .map(|(key, value)| (c_string(key), value.as_deref().map(c_string)))
-            .collect()
-    }
-}
-
-/// Options that hold for what is mounted below as well (config.md, "Linux mount options").
-const RECURSIVE: [&str; 15] = [
-    "rdev",
-    "rdiratime",
-    "rexec",
-    "rnoatime",
-    "rnodev",
-    "rnodiratime",
-    "rnoexec",
-    "rnosuid",
-    "rnosymfollow",
-    "rrelatime",
-    "rro",
-    "rrw",
-    "rstrictatime",
-    "rsuid",
-    "rsymfollow",
-];
-
-/// Parameters of tmpfs, devpts, proc.
-const FILE_SYSTEM_KEYS: [&str; 12] = [
-    "size",
-    "mode",
-    "uid",
-    "gid",
-    "nr_inodes",
-    "nr_blocks",
-    "huge",
-    "noswap",
-    "newinstance",
-    "ptmxmode",
-    "hidepid",
-    "subset",
-];
-
 pub(super) fn c_string(text: &str) -> CString {
     CString::new(text).expect("texts with NUL bytes were refused before")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(texts: &[&str]) -> Result<Options, SpecError> {
-        let texts: Vec<String> = texts.iter().map(|text| (*text).to_owned()).collect();
-        Options::parse(&texts, "m")
-    }
-
-    #[test]
-    fn options_are_sorted_and_unknown_ones_named() {
-        let options = parse(&["nosuid", "ro", "mode=755", "rw", "noatime"]).expect("known options");
-        assert_eq!(options.attributes, attributes::NOSUID | attributes::NOATIME);
-        assert_eq!(options.data, [("mode".to_owned(), Some("755".to_owned()))]);
-        for unknown in
-            ["shared", "rshared", "idmap", "remount", "tmpcopyup", "rnosuch", "size=1,uid=0"]
-        {
-            let error = parse(&[unknown]).expect_err(unknown);
-            assert!(error.to_string().contains(unknown), "{error}");
-        }
-    }
 }

@@ -18,6 +18,8 @@ pub enum Kind {
     Directory,
     /// Anything but a directory; an empty file is made if absent.
     File,
+    /// Whatever is there; nothing is made.
+    Any,
     /// As `File`; a link that leads nowhere is replaced by an empty file.
     FileOrDeadLink,
 }
@@ -81,7 +83,7 @@ impl Target {
     /// on [`OWN`]. For the child: does not allocate.
     pub fn open(&self, root: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
         let place = match self.open_existing(root) {
-            Err(Errno::ENOENT) => {
+            Err(Errno::ENOENT) if self.kind != Kind::Any => {
                 for index in 0..self.parts.len() {
                     self.make_part(root, index)?;
                 }
@@ -117,10 +119,11 @@ impl Target {
     fn open_existing(&self, root: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
         let flags = match self.kind {
             Kind::Directory => OFlag::O_PATH | OFlag::O_DIRECTORY,
-            Kind::File | Kind::FileOrDeadLink => OFlag::O_PATH,
+            Kind::File | Kind::FileOrDeadLink | Kind::Any => OFlag::O_PATH,
         };
         let place = open_in_root(root, &self.parts[self.parts.len() - 1].0, flags, self.links)?;
-        if self.kind != Kind::Directory && is(fstat(&place)?.st_mode, SFlag::S_IFDIR) {
+        let file = matches!(self.kind, Kind::File | Kind::FileOrDeadLink);
+        if file && is(fstat(&place)?.st_mode, SFlag::S_IFDIR) {
             return Err(Errno::EISDIR);
         }
         Ok(place)

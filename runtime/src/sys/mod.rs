@@ -3,6 +3,7 @@
 
 pub mod bpf;
 pub mod clone3;
+pub mod directory;
 pub mod exec;
 pub mod fd;
 pub mod landlock;

@@ -61,7 +61,7 @@ pub struct Change<'a> {
     pub set: u64,
     /// Bits of [`attributes`] to clear.
     pub clear: u64,
-    /// `MS_PRIVATE`, `MS_SLAVE` or 0.
+    /// `MS_PRIVATE`, `MS_SLAVE`, `MS_SHARED`, `MS_UNBINDABLE` or 0.
     pub propagation: u64,
     /// A user namespace to map ids by; the mount must be detached.
     pub id_map: Option<BorrowedFd<'a>>,
@@ -116,6 +116,25 @@ pub fn fs_config(context: &OwnedFd, key: &CStr, value: Option<&CStr>) -> nix::Re
     Errno::result(result).map(drop)
 }
 
+/// Opens the file system of the mount that `mount` refers to, to be configured anew.
+pub fn fs_pick(mount: impl AsFd) -> nix::Result<OwnedFd> {
+    let fd = mount.as_fd().as_raw_fd();
+    let flags = FSPICK_CLOEXEC | FSPICK_EMPTY_PATH;
+    // SAFETY: the path is a static empty string, and the call keeps no pointer.
+    let result = unsafe { libc::syscall(libc::SYS_fspick, fd, c"".as_ptr(), flags) };
+    owned(result)
+}
+
+/// Puts what was set in force, in a file system that is there.
+pub fn fs_reconfigure(context: &OwnedFd) -> nix::Result<()> {
+    let fd = context.as_raw_fd();
+    let null = std::ptr::null::<u8>();
+    // SAFETY: the command takes no key and no value, so null is what the call wants.
+    let result =
+        unsafe { libc::syscall(libc::SYS_fsconfig, fd, FSCONFIG_CMD_RECONFIGURE, null, null, 0) };
+    Errno::result(result).map(drop)
+}
+
 /// Makes the configured file system and a detached mount of it with `attributes`.
 pub fn fs_mount(context: &OwnedFd, attributes: u64) -> nix::Result<OwnedFd> {
     let fd = context.as_raw_fd();
@@ -143,3 +162,6 @@ const FSMOUNT_CLOEXEC: u32 = 1;
 const FSCONFIG_SET_FLAG: u32 = 0;
 const FSCONFIG_SET_STRING: u32 = 1;
 const FSCONFIG_CMD_CREATE: u32 = 6;
+const FSCONFIG_CMD_RECONFIGURE: u32 = 7;
+const FSPICK_CLOEXEC: u32 = 1;
+const FSPICK_EMPTY_PATH: u32 = 8;

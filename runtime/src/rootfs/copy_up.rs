@@ -1,0 +1,168 @@
+//! `tmpcopyup`: a tmpfs that begins with what the image has at its place (config.md, "Linux mount options").
+//! In the child: nothing here allocates, locks or panics.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{
+    FileStat, Mode, SFlag, UtimensatFlags, fchmod, fstat, fstatat, mkdirat, mknodat, utimensat,
+};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{Gid, Uid, fchownat, read, symlinkat, write};
+
+use crate::rootfs::options::Options;
+use crate::sys::directory::{Entries, read_link};
+
+/// Directories in one another that are copied at most: each takes some room on the stack.
+const DEPTH_MAX: usize = 64;
+/// Files and directories that are copied at most.
+const ENTRIES_MAX: usize = 1 << 18;
+/// Bytes that are copied at once.
+const CHUNK_BYTES: usize = 16 * 1024;
+/// Bytes of a link's content at most, and its end (symlink(7), `PATH_MAX`).
+const LINK_BYTES: usize = 4096;
+
+/// What of the place's own is the options' to say.
+#[derive(Debug, Clone, Copy)]
+pub struct CopyUp {
+    mode_given: bool,
+    owner_given: bool,
+}
+
+impl CopyUp {
+    /// By the options of the mount.
+    pub fn of(options: &Options) -> Self {
+        let has = |name: &str| options.data.iter().any(|(key, _)| key == name);
+        Self { mode_given: has("mode"), owner_given: has("uid") || has("gid") }
+    }
+
+    /// Copies what is in `from` to `to`, the root of another file system, with owners, modes and times.
+    /// What is mounted below `from` stays away, and so do sockets.
+    ///
+    /// # Errors
+    /// The kernel's; `E2BIG` beyond the limits of depth and number.
+    pub fn copy(self, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> nix::Result<()> {
+        let (from, to) = (open_directory(from, c".")?, open_directory(to, c".")?);
+        let facts = fstat(&from)?;
+        let mut copy = Copy { device: facts.st_dev, entries: 0 };
+        copy.directory(from.as_fd(), to.as_fd(), 0)?;
+        if !self.owner_given {
+            set_owner(to.as_fd(), c"", &facts)?;
+        }
+        if !self.mode_given {
+            fchmod(&to, mode(&facts))?;
+        }
+        Ok(())
+    }
+}
+
+struct Copy {
+    device: nix::libc::dev_t,
+    entries: usize,
+}
+
+impl Copy {
+    fn directory(
+        &mut self,
+        from: BorrowedFd<'_>,
+        to: BorrowedFd<'_>,
+        depth: usize,
+    ) -> nix::Result<()> {
+        if depth > DEPTH_MAX {
+            return Err(Errno::E2BIG);
+        }
+        let mut entries = Entries::new();
+        while let Some(name) = entries.next(from)? {
+            if name == c"." || name == c".." {
+                continue;
+            }
+            self.entries += 1;
+            if self.entries > ENTRIES_MAX {
+                return Err(Errno::E2BIG);
+            }
+            self.entry((from, to), name, depth)?;
+        }
+        Ok(())
+    }
+
+    fn entry(
+        &mut self,
+        (from, to): (BorrowedFd<'_>, BorrowedFd<'_>),
+        name: &CStr,
+        depth: usize,
+    ) -> nix::Result<()> {
+        let facts = fstatat(from, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        let kind = SFlag::from_bits_truncate(facts.st_mode) & SFlag::S_IFMT;
+        match kind {
+            SFlag::S_IFDIR if facts.st_dev != self.device => return Ok(()),
+            SFlag::S_IFDIR => {
+                mkdirat(to, name, Mode::S_IRWXU)?;
+                let (from, to) = (open_directory(from, name)?, open_directory(to, name)?);
+                self.directory(from.as_fd(), to.as_fd(), depth + 1)?;
+                set_owner(to.as_fd(), c"", &facts)?;
+                fchmod(&to, mode(&facts))?;
+            }
+            SFlag::S_IFREG => {
+                let made = file(from, to, name)?;
+                set_owner(made.as_fd(), c"", &facts)?;
+                fchmod(&made, mode(&facts))?;
+            }
+            SFlag::S_IFLNK => {
+                let mut buffer = [0; LINK_BYTES];
+                symlinkat(read_link(from, name, &mut buffer)?, to, name)?;
+                set_owner(to, name, &facts)?;
+            }
+            SFlag::S_IFSOCK => return Ok(()),
+            _ => {
+                mknodat(to, name, kind, mode(&facts), facts.st_rdev)?;
+                set_owner(to, name, &facts)?;
+            }
+        }
+        let accessed = TimeSpec::new(facts.st_atime, facts.st_atime_nsec);
+        let modified = TimeSpec::new(facts.st_mtime, facts.st_mtime_nsec);
+        utimensat(to, name, &accessed, &modified, UtimensatFlags::NoFollowSymlink)
+    }
+}
+
+fn file(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> nix::Result<OwnedFd> {
+    let flags = OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    let source = openat(from, name, flags | OFlag::O_RDONLY | OFlag::O_NONBLOCK, Mode::empty())?;
+    let made = flags | OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
+    let made = openat(to, name, made, Mode::S_IRUSR | Mode::S_IWUSR)?;
+    let mut buffer = [0; CHUNK_BYTES];
+    loop {
+        let length = match read(&source, &mut buffer) {
+            Err(Errno::EINTR) => continue,
+            other => other?,
+        };
+        let mut rest = buffer.get(..length).ok_or(Errno::EIO)?;
+        if rest.is_empty() {
+            return Ok(made);
+        }
+        while !rest.is_empty() {
+            let written = write(&made, rest)?;
+            rest = rest.get(written..).ok_or(Errno::EIO)?;
+        }
+    }
+}
+
+/// An owner that has no id in the container is nobody there, and cannot be had: root is in its place.
+fn set_owner(place: BorrowedFd<'_>, name: &CStr, facts: &FileStat) -> nix::Result<()> {
+    let (user, group) = (Uid::from_raw(facts.st_uid), Gid::from_raw(facts.st_gid));
+    let flags = AtFlags::AT_SYMLINK_NOFOLLOW | AtFlags::AT_EMPTY_PATH;
+    match fchownat(place, name, Some(user), Some(group), flags) {
+        Err(Errno::EINVAL) => Ok(()),
+        other => other,
+    }
+}
+
+fn mode(facts: &FileStat) -> Mode {
+    Mode::from_bits_truncate(facts.st_mode)
+}
+
+fn open_directory(place: BorrowedFd<'_>, name: &CStr) -> nix::Result<OwnedFd> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    openat(place, name, flags, Mode::empty())
+}
