@@ -332,6 +332,11 @@ fn the_clocks_of_a_time_namespace_are_set() {
     assert_eq!(words[..6], ["monotonic", "172800", "0", "boottime", "86400", "5"], "{text}");
     let seen: f64 = words[6].parse().expect("a number");
     assert!((86_400.0..86_500.0).contains(&(seen - uptime)), "{seen} {uptime}");
+    let case = case.with("/process/args", json!(["/bin/sleep", "1000"])).started();
+    let text = case.done("exec ID cat /proc/uptime");
+    let seen: f64 = text.split(' ').next().expect("a number").parse().expect("a number");
+    assert!((86_400.0..86_500.0).contains(&(seen - uptime)), "exec: {seen} {uptime}");
+    case.done("delete --force ID");
     let offsets = json!({ "realtime": { "secs": 1 } });
     let case = case.with("/linux/timeOffsets", offsets);
     assert!(case.create_refused().contains("realtime"));

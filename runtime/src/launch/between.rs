@@ -19,7 +19,7 @@ use nix::unistd::{Pid, pipe2, read, write};
 use crate::failure::{broken, system};
 use crate::joined::Joined;
 use crate::sys::clone3::{CloneFlags, Forked, clone3};
-use crate::sys::process;
+use crate::sys::{prctl, process};
 
 /// What is done before the first process is born.
 pub(super) struct Crossing<'a> {
@@ -30,10 +30,11 @@ pub(super) struct Crossing<'a> {
 }
 
 /// How far the process between has come, by number: an index of `joined`, or one of these.
-const OFFSETS: i32 = -1;
-const CLONE: i32 = -2;
+const HIDE: i32 = -1;
+const OFFSETS: i32 = -2;
+const CLONE: i32 = -3;
 /// The value is the first process's id.
-const BORN: i32 = -3;
+const BORN: i32 = -4;
 
 /// As [`clone3`], from the far side if there is anything to join. The caller must have one thread only.
 ///
@@ -74,6 +75,7 @@ pub(super) fn clone_child(
 
 fn describe(crossing: &Crossing<'_>, place: i32, errno: Errno) -> Failure {
     match place {
+        HIDE => system("shut the process that joins namespaces off from others", errno),
         OFFSETS => system("set linux.timeOffsets", errno),
         CLONE => system("clone into new namespaces", errno),
         index => {
@@ -111,6 +113,9 @@ fn cross(crossing: &Crossing<'_>, flags: &CloneFlags<'_>, parent: BorrowedFd<'_>
 }
 
 fn try_to_cross(crossing: &Crossing<'_>, flags: &CloneFlags<'_>) -> Result<Forked, (i32, Errno)> {
+    // Those who are in the namespaces already could trace it, and the first process from its first moment
+    // on (ptrace(2), "Ptrace access mode checking"; CVE-2016-9962).
+    prctl::not_dumpable().map_err(|errno| (HIDE, errno))?;
     if let Some(lines) = crossing.time_offsets {
         set_clocks(lines).map_err(|errno| (OFFSETS, errno))?;
     }
