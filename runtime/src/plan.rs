@@ -345,8 +345,6 @@ fn sysctl_namespace(key: &str) -> Option<LinuxNamespaceType> {
     match key {
         _ if IPC.contains(&key) || key.starts_with("fs.mqueue.") => Some(LinuxNamespaceType::Ipc),
         _ if key.starts_with("net.") => Some(LinuxNamespaceType::Network),
-        // The host name has a property of its own.
-        "kernel.domainname" => Some(LinuxNamespaceType::Uts),
         _ => None,
     }
 }

@@ -113,7 +113,7 @@ fn what_is_not_supported_is_named() {
             config["linux"]["namespaces"][0]["path"] = "/proc/1/ns/net".into();
         }),
         ("mounts[0].type", |config| config["mounts"][0]["type"] = "ext4".into()),
-        ("mounts[0].options", |config| config["mounts"][0]["options"] = ["shared"][..].into()),
+        ("mounts[0].options", |config| config["mounts"][0]["options"] = ["sync"][..].into()),
         ("linux.sysctl[\"kernel.core_pattern\"]", |config| {
             config["linux"]["sysctl"]["kernel.core_pattern"] = "|/bin/x".into();
         }),
@@ -121,7 +121,7 @@ fn what_is_not_supported_is_named() {
             config["linux"]["resources"] = serde_json::json!({ "unified": { "a": "b" } });
         }),
         ("linux.rootfsPropagation", |config| {
-            config["linux"]["rootfsPropagation"] = "shared".into()
+            config["linux"]["rootfsPropagation"] = "sideways".into()
         }),
     ];
     let path = bundle.outside("config.json");
