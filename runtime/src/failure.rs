@@ -19,6 +19,8 @@ pub struct Words {
     sysctls: Vec<String>,
     read_only: Vec<String>,
     masked: Vec<String>,
+    #[serde(default)]
+    hooks: Vec<String>,
     program: String,
     cwd: String,
 }
@@ -44,6 +46,11 @@ impl Words {
             cwd: plan.cwd.to_string_lossy().into_owned(),
             ..Self::default()
         }
+    }
+
+    /// With the names of hooks in the container's namespaces.
+    pub fn with_hooks(self, hooks: Vec<String>) -> Self {
+        Self { hooks, ..self }
     }
 
     /// The sentence for a report.
@@ -86,6 +93,17 @@ impl Words {
                 system(&format!("make {} read-only", at(&self.read_only)), errno)
             }
             Stage::Mask => system(&format!("mask {}", at(&self.masked)), errno),
+            Stage::Hook => system(&format!("run {}", at(&self.hooks)), errno),
+            Stage::HookFailed => {
+                let end = match report.errno {
+                    status @ 0.. => format!("exit status {status}"),
+                    signal => format!("ended by signal {}", -signal),
+                };
+                broken(&format!("run {}: {end}", at(&self.hooks)))
+            }
+            Stage::HookSlow => {
+                broken(&format!("run {}: not at its end in time, killed", at(&self.hooks)))
+            }
             stage => system(plain(stage), errno),
         }
     }

@@ -11,7 +11,7 @@
 //! | session keyring | before anything could ask for keys |
 //! | root, mounts, sysctls | sysctls before `/proc/sys` is made read-only |
 //! | read-only and masked paths | after every mount, so that none can uncover them |
-//! | hooks, if any, run by the parent | the mounts are made, the host's root is still there |
+//! | hooks, if any, the parent's and then our own | the mounts are made, the host's root is still there |
 //! | `pivot_root`, detach the old root | from here on no path leads to the host |
 //! | names, loopback | need only the new namespaces |
 //! | account look-up | in the new root, so that no link can lead to a host file |
@@ -19,6 +19,7 @@
 //! | user and groups, capabilities, no_new_privs | after all that needs privilege |
 //! | AppArmor profile named | execve enters it; what setting up needs is done |
 //! | program found, "ready", pause | errors in the configuration show at creation |
+//! | hooks of the start | as the program, and under its filter, which is loaded in each before ours |
 //! | seccomp, execve | last, so that the filter need not allow what setting up needs |
 
 mod streams;
@@ -34,6 +35,7 @@ use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd;
 
 use crate::accounts::{self, LookupError};
+use crate::hooks::inside;
 use crate::plan::{Plan, ProcessPlan, Streams, UserPlan};
 use crate::rootfs::build;
 use crate::sys::{exec, fd, mount_api, prctl, process, seccomp};
@@ -86,10 +88,15 @@ pub enum Stage {
     Execute,
     /// Not a failure: the mounts are made, and the root is entered when the parent says so.
     Held,
+    /// A hook could not be run.
+    Hook,
+    /// A hook has failed; in place of an error number its exit status, or minus the signal that ended it.
+    HookFailed,
+    HookSlow,
 }
 
 /// All stages, by number.
-const STAGES: [Stage; 42] = [
+const STAGES: [Stage; 45] = [
     Stage::Ready,
     Stage::Wait,
     Stage::Session,
@@ -132,6 +139,9 @@ const STAGES: [Stage; 42] = [
     Stage::Seccomp,
     Stage::Execute,
     Stage::Held,
+    Stage::Hook,
+    Stage::HookFailed,
+    Stage::HookSlow,
 ];
 
 /// What a child says: where it is, which item of that stage's list, and what the kernel answered.
@@ -190,7 +200,7 @@ impl<T> At<T> for nix::Result<T> {
 
 /// Where the root comes from, on the child's side.
 pub enum Root {
-    /// A detached mount, attached over the old root and then pivoted to.
+    /// A detached mount, attached over the working directory and then pivoted to.
     Tree(OwnedFd),
     /// Overlay options; the working directory is the staging directory.
     Overlay(std::ffi::CString),
@@ -267,7 +277,10 @@ fn set_up(plan: &Plan, root: Root, wiring: &Wiring) -> Result<(), Report> {
     if plan.held {
         hold(wiring.parent.as_fd())?;
     }
-    pivot(root.as_fd())?;
+    unistd::fchdir(&root).at(Stage::Pivot)?;
+    inside::run(&plan.create_hooks, inside::Held { umask: 0o022, filter: None })?;
+    pivot()?;
+    drop(root);
     if let Some(name) = &plan.hostname {
         unistd::sethostname(name).at(Stage::Hostname)?;
     }
@@ -331,7 +344,7 @@ fn open_root(root: Root, plan: &Plan) -> Result<OwnedFd, Report> {
     match root {
         Root::Tree(tree) => {
             let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-            let top = nix::fcntl::open(c"/", flags, Mode::empty()).at(Stage::Root)?;
+            let top = nix::fcntl::open(c".", flags, Mode::empty()).at(Stage::Root)?;
             mount_api::attach(&tree, &top).at(Stage::Root)?;
             build::build(&plan.mounts, tree.as_fd(), None)?;
             Ok(tree)
@@ -346,10 +359,9 @@ fn open_root(root: Root, plan: &Plan) -> Result<OwnedFd, Report> {
     }
 }
 
-/// Makes `root` the root of the mount namespace. The old root ends up mounted over it and is detached
+/// Makes the working directory the root of the mount namespace. The old root ends up mounted over it and is detached
 /// with everything in it (pivot_root(2), "pivot_root(".", ".")").
-fn pivot(root: BorrowedFd<'_>) -> Result<(), Report> {
-    unistd::fchdir(root).at(Stage::Pivot)?;
+fn pivot() -> Result<(), Report> {
     unistd::pivot_root(c".", c".").at(Stage::Pivot)?;
     nix::mount::umount2(c".", MntFlags::MNT_DETACH).at(Stage::Pivot)?;
     unistd::chdir(c"/").at(Stage::Pivot)
@@ -550,10 +562,12 @@ fn release(plan: &ProcessPlan, wiring: &Wiring, program: usize) -> Report {
     if wait_for_byte(to).is_err() {
         process::exit_now(2);
     }
-    let filtered = match plan.no_new_privileges {
+    let filter = plan.seccomp.as_ref().filter(|_| plan.no_new_privileges);
+    let hooks = inside::run(&plan.start_hooks, inside::Held { umask: plan.umask, filter });
+    let filtered = hooks.and_then(|()| match plan.no_new_privileges {
         true => load_filter(plan),
         false => Ok(()),
-    };
+    });
     let ours = 3 + plan.preserved;
     let report = match filtered.and_then(|()| fd::close_on_exec_from(ours).at(Stage::Descriptors)) {
         Err(report) => report,

@@ -24,6 +24,7 @@ use oci_spec::runtime::Spec;
 
 use crate::accounts;
 use crate::failure::{Words, broken, from_spec, system};
+use crate::hooks::inside::Inside;
 use crate::init::{REPORT_BYTES, Report, Root, Stage, Wiring};
 use crate::namespace::{IdMap, write_id_maps};
 use crate::owner::Acting;
@@ -31,6 +32,7 @@ use crate::plan::{self, Plan, ProcessPlan, Streams, UserPlan};
 use crate::rlimit::{self, Limit};
 use crate::rootfs::cgroups::OwnCgroup;
 use crate::rootfs::staging::{OverlayPlan, Staging};
+use crate::rootfs::standing::Standing;
 use crate::rootfs::target::{Kind, Target};
 use crate::sys::clone3::{CloneFlags, Forked, clone3};
 use crate::sys::mount_api::{Change, clone_tree, set_attributes};
@@ -60,6 +62,8 @@ pub struct Launch<'a> {
     pub gate: Option<OwnedFd>,
     /// Run when the mounts are made and the root is not entered yet, with the first process's id.
     pub before_root: Option<&'a BeforeRoot<'a>>,
+    /// Hooks in the container's namespaces.
+    pub hooks: Inside,
     /// Descriptors of the caller's from 3 on that the program keeps; all of them are open.
     pub preserved: u32,
 }
@@ -151,6 +155,7 @@ pub fn create(launch: Launch<'_>) -> Result<Created, Failure> {
         files,
         gate,
         before_root,
+        hooks,
         preserved,
     } = launch;
     let process = spec.process().as_ref().ok_or(crate::spec::SpecError::Missing("process"));
@@ -164,7 +169,8 @@ pub fn create(launch: Launch<'_>) -> Result<Created, Failure> {
         plan::plan(spec, user, (Path::new(""), &own_cgroups), places).map_err(from_spec)?;
     plan.process.preserved = preserved;
     plan.held = before_root.is_some();
-    let words = Words::of(&plan);
+    let words = Words::of(&plan).with_hooks(hooks.names);
+    (plan.create_hooks, plan.process.start_hooks) = (hooks.create, hooks.start);
     give_pipes_to_root(&stdio, plan.id_maps.as_ref())?;
     let (ours, theirs) =
         socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
@@ -173,6 +179,7 @@ pub fn create(launch: Launch<'_>) -> Result<Created, Failure> {
     let [input, output, error] = stdio;
     let wiring = Wiring { parent: theirs, gate, stdio: [input?, output?, error?] };
     timing::done("plan");
+    let standing = Standing::in_root(&root)?;
     let (root, staging) = prepare_root(root, &plan, &files)?;
     timing::done("layers in a private mount namespace");
     let flags = CloneFlags {
@@ -189,7 +196,7 @@ pub fn create(launch: Launch<'_>) -> Result<Created, Failure> {
         }
         crate::init::run(plan, root, wiring);
     }
-    drop((acting, root, wiring));
+    drop((acting, root, wiring, standing));
     if let Some(staging) = staging {
         staging.leave()?;
     }

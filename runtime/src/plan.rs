@@ -9,6 +9,7 @@ use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Process, Spec};
 
 use crate::accounts;
 use crate::capability;
+use crate::hooks::inside::List;
 use crate::namespace::IdMap;
 use crate::rlimit::Limit;
 use crate::rootfs::cgroups::OwnCgroup;
@@ -32,6 +33,8 @@ pub struct Plan {
     pub loopback: bool,
     /// Whether the child waits for its parent before it enters the root.
     pub held: bool,
+    /// Run before the root is entered.
+    pub create_hooks: List,
     /// What goes into the root.
     pub mounts: MountPlan,
     /// The uts namespace's names.
@@ -101,6 +104,8 @@ pub struct ProcessPlan {
     pub no_new_privileges: bool,
     /// What is written to enter an AppArmor profile at execve.
     pub apparmor: Option<CString>,
+    /// Run before the program.
+    pub start_hooks: List,
     /// The system call filter.
     pub seccomp: Option<Filter>,
     /// Resource limits, set by the parent.
@@ -164,6 +169,7 @@ pub fn plan(
         cgroup_namespace,
         id_maps,
         held: false,
+        create_hooks: List::default(),
         loopback: has_namespace(spec, LinuxNamespaceType::Network),
         mounts: mount_plan(spec, Context { bundle, cgroup_namespace, own_cgroups }, files)?,
         hostname: spec.hostname().as_ref().map(OsString::from),
@@ -217,6 +223,7 @@ pub fn process_plan(
         capabilities_known: capability::known().last().map_or(0, |last| last + 1),
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         apparmor: apparmor(process)?,
+        start_hooks: List::default(),
         seccomp,
         limits: process.rlimits().iter().flatten().map(Limit::from).collect(),
         oom_score_adj: process.oom_score_adj(),

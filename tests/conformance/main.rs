@@ -10,8 +10,8 @@ mod case;
 mod cgroups;
 mod config;
 mod engines;
-
 mod hooks;
+mod hooks_inside;
 mod manual;
 mod mounts;
 mod runtime;

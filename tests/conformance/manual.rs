@@ -8,17 +8,12 @@ const PAGE: &str = include_str!("../../web/templates/help/runtime.html");
 
 /// The fields of the page; where each is put; a value that the page speaks of.
 fn rows() -> Vec<(&'static str, &'static str, Value)> {
-    let hook = |kind: &str| json!({ kind: [{ "path": "/bin/true" }] });
     let joined = json!({ "type": "cgroup", "path": "/proc/1/ns/cgroup" });
     let fuse = json!([{ "path": "/dev/fuse", "type": "c", "major": 10, "minor": 229 }]);
     let copied = json!({ "destination": "/t", "type": "tmpfs", "options": ["tmpcopyup"] });
     let asking = json!({ "names": ["mkdir"], "action": "SCMP_ACT_NOTIFY" });
     let asking = json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [asking] });
-    let memory = json!({ "mode": "MPOL_BIND", "nodes": "0" });
-    let disks = json!({ "class": "IOPRIO_CLASS_IDLE", "priority": 0 });
     vec![
-        ("hooks.createContainer", "/hooks", hook("createContainer")),
-        ("hooks.startContainer", "/hooks", hook("startContainer")),
         ("linux.namespaces[].path", "/linux/namespaces/-", joined),
         ("linux.namespaces", "/linux/namespaces", json!([{ "type": "mount" }])),
         ("linux.devices", "/linux/devices", fuse),
@@ -26,13 +21,8 @@ fn rows() -> Vec<(&'static str, &'static str, Value)> {
         ("linux.seccomp", "/linux/seccomp", asking),
         ("process.selinuxLabel", "/process/selinuxLabel", json!("a:b:c:s0")),
         ("linux.mountLabel", "/linux/mountLabel", json!("a:b:c:s0")),
-        ("process.scheduler", "/process/scheduler", json!({ "policy": "SCHED_BATCH" })),
-        ("process.ioPriority", "/process/ioPriority", disks),
-        ("process.execCPUAffinity", "/process/execCPUAffinity", json!({ "initial": "0" })),
-        ("linux.personality", "/linux/personality", json!({ "domain": "LINUX32" })),
         ("linux.timeOffsets", "/linux/timeOffsets", json!({ "boottime": { "secs": 1 } })),
         ("linux.netDevices", "/linux/netDevices", json!({ "eth9": { "name": "a" } })),
-        ("linux.memoryPolicy", "/linux/memoryPolicy", memory),
         ("linux.intelRdt", "/linux/intelRdt", json!({ "closID": "a" })),
         ("vm", "/vm", json!({ "kernel": { "path": "/kernel" } })),
     ]

@@ -21,6 +21,7 @@ use crate::commands::console::{Console, Kept, activation_sockets};
 use crate::commands::foreground::{Session, block_forwarded_signals, wait};
 use crate::commands::{Global, bad_usage, missing_id, say, usage, warn};
 use crate::failure::{broken, from_spec, system};
+use crate::hooks::inside::Inside;
 use crate::hooks::{self, Point, Told};
 use crate::launch::{self, Created, Launch, RootSource, User, errno_of};
 use crate::rootfs::cgroups::OwnCgroup;
@@ -223,6 +224,7 @@ fn build_in(
         files: Vec::new(),
         gate: listener,
         before_root: spec.hooks().is_some().then_some(&before_root),
+        hooks: Inside::plan(spec, Told { id, status: "", pid: None, bundle }).map_err(from_spec)?,
         preserved: kept.count,
     })?;
     let unit = scope.as_ref().map(|scope| scope.unit().to_owned());

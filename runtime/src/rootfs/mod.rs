@@ -11,4 +11,5 @@ pub mod cgroups;
 pub mod devices;
 pub mod mounts;
 pub mod staging;
+pub mod standing;
 pub mod target;

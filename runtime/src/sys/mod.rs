@@ -2,6 +2,7 @@
 //! one unsafe call per block; no policy.
 
 pub mod bpf;
+pub mod clone;
 pub mod clone3;
 pub mod exec;
 pub mod fd;
