@@ -10,6 +10,7 @@ use nix::unistd::{Pid, Uid};
 use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
 
 use crate::accounts;
+use crate::attributes::Attributes;
 use crate::failure::{Words, broken, from_spec, system};
 use crate::init::{Joining, Wiring};
 use crate::launch::{
@@ -17,6 +18,7 @@ use crate::launch::{
 };
 use crate::plan::{self, Streams, UserPlan};
 use crate::rootfs::mounts::has_namespace;
+use crate::scheduling::Affinity;
 use crate::seccomp;
 use crate::sys::clone3::{CloneFlags, Forked, clone3};
 
@@ -80,6 +82,8 @@ pub fn exec(exec: Exec<'_>) -> Result<Joined, Failure> {
     let linux = linux.ok_or_else(|| from_spec(crate::spec::SpecError::Missing("linux")))?;
     let filter = linux.seccomp().as_ref().map(seccomp::compile).transpose().map_err(from_spec)?;
     let mut plan = plan::process_plan(process, user, filter).map_err(from_spec)?;
+    plan.attributes = Attributes::of(linux).map_err(from_spec)?;
+    let affinity = Affinity::of(process).map_err(from_spec)?;
     plan.streams = if terminal { Streams::Terminal } else { Streams::Given };
     plan.preserved = preserved;
     let words = Words::of_process(&plan);
@@ -94,6 +98,7 @@ pub fn exec(exec: Exec<'_>) -> Result<Joined, Failure> {
     setns(&init, Sched::CLONE_NEWPID)
         .map_err(|errno| system("enter the container's pid namespace", errno))?;
     let joining = Joining { pidfd: init, namespaces: namespaces(spec), user_namespace };
+    affinity.begin()?;
     let flags = CloneFlags { namespaces: 0, cgroup: cgroup.unified.as_ref().map(AsFd::as_fd) };
     let (pid, pidfd) = match clone3(&flags).map_err(|errno| system("clone a process", errno))? {
         Forked::Child => crate::init::run_joining(plan, joining, wiring),
@@ -103,6 +108,7 @@ pub fn exec(exec: Exec<'_>) -> Result<Joined, Failure> {
     let owner = id_maps.as_ref().and_then(|(users, _)| host_id_of_root(users)).map(Uid::from_raw);
     let mut birth = Birth { pid, pidfd: Some(pidfd), ours, owner, words, terminal: None };
     birth.lead(&plan, None, &cgroup, None)?;
+    affinity.finish(pid)?;
     let gate = birth.ours.try_clone();
     let gate = gate.map_err(|error| system("copy", crate::launch::errno_of(&error)))?;
     let pidfd = birth.pidfd.take().ok_or_else(|| broken("the child's descriptor is gone"))?;

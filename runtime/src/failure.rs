@@ -93,6 +93,7 @@ impl Words {
                 system(&format!("make {} read-only", at(&self.read_only)), errno)
             }
             Stage::Mask => system(&format!("mask {}", at(&self.masked)), errno),
+            Stage::MemoryPolicy => memory_policy(errno),
             Stage::Hook => system(&format!("run {}", at(&self.hooks)), errno),
             Stage::HookFailed => {
                 let end = match report.errno {
@@ -127,6 +128,19 @@ impl Words {
             }
             errno => system(&format!("run {name:?}"), errno),
         }
+    }
+}
+
+fn memory_policy(errno: Errno) -> Failure {
+    match errno {
+        // set_mempolicy(2).
+        Errno::EINVAL => invalid(
+            "container.config",
+            "set linux.memoryPolicy: mode, flags and nodes do not go together, or the nodes are not the \
+             container's (linux.resources.cpu.mems)"
+                .to_owned(),
+        ),
+        errno => system("set linux.memoryPolicy", errno),
     }
 }
 
@@ -187,6 +201,7 @@ fn plain(stage: Stage) -> &'static str {
         Stage::Capabilities => "set capabilities",
         Stage::Ambient => "set ambient capabilities",
         Stage::NoNewPrivileges => "set no_new_privs",
+        Stage::Personality => "set linux.personality",
         Stage::AppArmor => "name the AppArmor profile",
         Stage::Seccomp => "load the system call filter",
         _ => "build the container",

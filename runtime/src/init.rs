@@ -16,6 +16,7 @@
 //! | names, loopback | need only the new namespaces |
 //! | account look-up | in the new root, so that no link can lead to a host file |
 //! | stdio or a terminal, other descriptors closed | at the pause nothing of the host is open |
+//! | personality, memory policy | before a filter that may refuse them |
 //! | user and groups, capabilities, no_new_privs | after all that needs privilege |
 //! | AppArmor profile named | execve enters it; what setting up needs is done |
 //! | program found, "ready", pause | errors in the configuration show at creation |
@@ -93,10 +94,12 @@ pub enum Stage {
     /// A hook has failed; in place of an error number its exit status, or minus the signal that ended it.
     HookFailed,
     HookSlow,
+    Personality,
+    MemoryPolicy,
 }
 
 /// All stages, by number.
-const STAGES: [Stage; 45] = [
+const STAGES: [Stage; 47] = [
     Stage::Ready,
     Stage::Wait,
     Stage::Session,
@@ -142,6 +145,8 @@ const STAGES: [Stage; 45] = [
     Stage::Hook,
     Stage::HookFailed,
     Stage::HookSlow,
+    Stage::Personality,
+    Stage::MemoryPolicy,
 ];
 
 /// What a child says: where it is, which item of that stage's list, and what the kernel answered.
@@ -416,6 +421,7 @@ fn prepare(plan: &mut ProcessPlan, wiring: &Wiring) -> Result<usize, Report> {
         capabilities.permitted &= plan.capabilities.ambient;
         capabilities.effective = capabilities.permitted;
     }
+    plan.attributes.set()?;
     change_user(plan, (user, group), groups, capabilities)?;
     if let Some(words) = &plan.apparmor {
         enter_profile(words).at(Stage::AppArmor)?;

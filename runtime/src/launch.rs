@@ -266,6 +266,7 @@ impl Birth {
         }
         match receive(&self.ours)? {
             Some(Report { stage: Stage::Ready, .. }) => {
+                process.scheduling.set(pid)?;
                 // Now, so that a small limit does not hinder the building; and as the owner, since a
                 // host's root that lacks CAP_SYS_RESOURCE may set only what is its own.
                 let _acting = act_as(self.owner)?;

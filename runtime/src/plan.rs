@@ -8,6 +8,7 @@ use std::path::Path;
 use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Process, Spec};
 
 use crate::accounts;
+use crate::attributes::Attributes;
 use crate::capability;
 use crate::hooks::inside::List;
 use crate::namespace::IdMap;
@@ -16,6 +17,7 @@ use crate::rootfs::cgroups::OwnCgroup;
 use crate::rootfs::devices;
 use crate::rootfs::mounts::{self, Action, Context, Step, has_namespace};
 use crate::rootfs::target::{Kind, Target};
+use crate::scheduling::Scheduling;
 use crate::seccomp::{self, Filter};
 use crate::spec::{SpecError, check, check_process, invalid};
 use crate::sys::exec::StringArray;
@@ -104,6 +106,10 @@ pub struct ProcessPlan {
     pub no_new_privileges: bool,
     /// What is written to enter an AppArmor profile at execve.
     pub apparmor: Option<CString>,
+    /// What the program inherits.
+    pub attributes: Attributes,
+    /// Its share of processors and disks, set by the parent.
+    pub scheduling: Scheduling,
     /// Run before the program.
     pub start_hooks: List,
     /// The system call filter.
@@ -161,6 +167,7 @@ pub fn plan(
         }
     }
     let mut program = process_plan(process, user, filter)?;
+    program.attributes = Attributes::of(linux)?;
     if process.terminal() == Some(true) {
         program.streams = Streams::Console;
     }
@@ -223,6 +230,8 @@ pub fn process_plan(
         capabilities_known: capability::known().last().map_or(0, |last| last + 1),
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         apparmor: apparmor(process)?,
+        attributes: Attributes::default(),
+        scheduling: Scheduling::of(process)?,
         start_hooks: List::default(),
         seccomp,
         limits: process.rlimits().iter().flatten().map(Limit::from).collect(),

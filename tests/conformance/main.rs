@@ -14,5 +14,6 @@ mod hooks;
 mod hooks_inside;
 mod manual;
 mod mounts;
+mod process;
 mod runtime;
 mod terminal;

@@ -238,5 +238,5 @@ fn read_process(path: &Path) -> Result<Process, Failure> {
         return Err(failed(format!("larger than {PROCESS_BYTES_MAX} bytes")));
     }
     let bytes = fs::read(path).map_err(|error| failed(error.to_string()))?;
-    serde_json::from_slice(&bytes).map_err(|error| failed(error.to_string()))
+    crate::spelling::parse(&bytes).map_err(|error| failed(error.to_string()))
 }

@@ -14,6 +14,7 @@ pub mod mount_api;
 pub(crate) mod pidfd;
 pub mod prctl;
 pub mod process;
+pub mod sched;
 pub mod seccomp;
 pub(crate) mod socket;
 pub(crate) mod spawn;
