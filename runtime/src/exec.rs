@@ -19,7 +19,7 @@ use crate::launch::{
 use crate::plan::{self, Streams, UserPlan};
 use crate::rootfs::mounts::has_namespace;
 use crate::scheduling::Affinity;
-use crate::seccomp;
+use crate::seccomp::{self, listener::Listener};
 use crate::sys::clone3::{CloneFlags, Forked, clone3};
 
 /// All that a later process is run with.
@@ -36,6 +36,8 @@ pub struct Exec<'a> {
     pub terminal: bool,
     /// Descriptors of the caller's from 3 on that the program keeps; all of them are open.
     pub preserved: u32,
+    /// Who decides about calls that the container's filter leaves open.
+    pub listener: Option<Listener>,
     /// The container's first process.
     pub init: OwnedFd,
     /// The container's cgroup.
@@ -52,6 +54,7 @@ pub struct Joined {
     pub terminal: Option<OwnedFd>,
     gate: OwnedFd,
     words: Words,
+    listener: Option<Listener>,
 }
 
 impl Joined {
@@ -60,7 +63,8 @@ impl Joined {
     /// # Errors
     /// The step that failed; the process ends, for the caller to reap.
     pub fn start(&self) -> Result<(), Failure> {
-        release(&self.gate, &self.words)
+        let process = (self.pid, self.pidfd.as_fd());
+        release(&self.gate, &self.words, self.listener.as_ref(), process)
     }
 }
 
@@ -70,7 +74,7 @@ impl Joined {
 /// # Errors
 /// A [`Failure`] that names the step; the child is gone and reaped then.
 pub fn exec(exec: Exec<'_>) -> Result<Joined, Failure> {
-    let Exec { spec, process, user, stdio, terminal, preserved, init, cgroup } = exec;
+    let Exec { spec, process, user, stdio, terminal, preserved, listener, init, cgroup } = exec;
     let user = match user {
         User::FromSpec => plan::user_from_spec(process),
         User::Named(text) => UserPlan::Named(
@@ -106,14 +110,15 @@ pub fn exec(exec: Exec<'_>) -> Result<Joined, Failure> {
     };
     drop((joining, wiring));
     let owner = id_maps.as_ref().and_then(|(users, _)| host_id_of_root(users)).map(Uid::from_raw);
-    let mut birth = Birth { pid, pidfd: Some(pidfd), ours, owner, words, terminal: None };
+    let mut birth = Birth { pid, pidfd: Some(pidfd), ours, owner, words, listener, terminal: None };
     birth.lead(&plan, None, &cgroup, None)?;
     affinity.finish(pid)?;
     let gate = birth.ours.try_clone();
     let gate = gate.map_err(|error| system("copy", crate::launch::errno_of(&error)))?;
     let pidfd = birth.pidfd.take().ok_or_else(|| broken("the child's descriptor is gone"))?;
     let terminal = birth.terminal.take();
-    Ok(Joined { pid, pidfd, terminal, gate, words: std::mem::take(&mut birth.words) })
+    let (words, listener) = (std::mem::take(&mut birth.words), birth.listener.take());
+    Ok(Joined { pid, pidfd, terminal, gate, words, listener })
 }
 
 /// The container's own namespaces, except pid.

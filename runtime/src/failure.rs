@@ -201,6 +201,7 @@ fn plain(stage: Stage) -> &'static str {
         Stage::Capabilities => "set capabilities",
         Stage::Ambient => "set ambient capabilities",
         Stage::NoNewPrivileges => "set no_new_privs",
+        Stage::Listener => "wait for the seccomp listener",
         Stage::Personality => "set linux.personality",
         Stage::AppArmor => "name the AppArmor profile",
         Stage::Seccomp => "load the system call filter",

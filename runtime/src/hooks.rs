@@ -118,7 +118,8 @@ pub struct Told<'a> {
 }
 
 impl Told<'_> {
-    fn json(self, spec: &Spec) -> Value {
+    /// As the specification has it (runtime.md, "State").
+    pub fn json(self, spec: &Spec) -> Value {
         let mut state = json!({
             "ociVersion": spec.version(),
             "id": self.id,

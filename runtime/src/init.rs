@@ -23,6 +23,7 @@
 //! | hooks of the start | as the program, and under its filter, which is loaded in each before ours |
 //! | seccomp, execve | last, so that the filter need not allow what setting up needs |
 
+mod filter;
 mod streams;
 
 use std::ffi::CStr;
@@ -39,7 +40,7 @@ use crate::accounts::{self, LookupError};
 use crate::hooks::inside;
 use crate::plan::{Plan, ProcessPlan, Streams, UserPlan};
 use crate::rootfs::build;
-use crate::sys::{exec, fd, mount_api, prctl, process, seccomp};
+use crate::sys::{exec, fd, mount_api, prctl, process};
 
 /// Where in its life a child was; [`crate::launch`] has the words for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,10 +97,12 @@ pub enum Stage {
     HookSlow,
     Personality,
     MemoryPolicy,
+    /// Not a failure: a filter is about to be loaded, whose listener will be the descriptor `index`.
+    Listener,
 }
 
 /// All stages, by number.
-const STAGES: [Stage; 47] = [
+const STAGES: [Stage; 48] = [
     Stage::Ready,
     Stage::Wait,
     Stage::Session,
@@ -147,6 +150,7 @@ const STAGES: [Stage; 47] = [
     Stage::HookSlow,
     Stage::Personality,
     Stage::MemoryPolicy,
+    Stage::Listener,
 ];
 
 /// What a child says: where it is, which item of that stage's list, and what the kernel answered.
@@ -422,7 +426,7 @@ fn prepare(plan: &mut ProcessPlan, wiring: &Wiring) -> Result<usize, Report> {
         capabilities.effective = capabilities.permitted;
     }
     plan.attributes.set()?;
-    change_user(plan, (user, group), groups, capabilities)?;
+    change_user(plan, wiring.parent.as_fd(), (user, group), groups, capabilities)?;
     if let Some(words) = &plan.apparmor {
         enter_profile(words).at(Stage::AppArmor)?;
     }
@@ -484,6 +488,7 @@ fn open_directory(path: &CStr) -> nix::Result<OwnedFd> {
 
 fn change_user(
     plan: &ProcessPlan,
+    parent: BorrowedFd<'_>,
     (user, group): (u32, u32),
     groups: &[u32],
     capabilities: prctl::Capabilities,
@@ -495,7 +500,7 @@ fn change_user(
     }
     if !plan.no_new_privileges {
         // Without no_new_privs a filter needs CAP_SYS_ADMIN (seccomp(2)), which goes below.
-        load_filter(plan)?;
+        plan.seccomp.as_ref().map_or(Ok(()), |filter| filter::load(filter, parent))?;
     }
     process::set_groups(groups).at(Stage::Groups)?;
     let group = unistd::Gid::from_raw(group);
@@ -543,13 +548,6 @@ fn find_program(candidates: &[std::ffi::CString]) -> Result<usize, Report> {
     Err(answer).at(Stage::Program)
 }
 
-fn load_filter(plan: &ProcessPlan) -> Result<(), Report> {
-    match &plan.seccomp {
-        Some(filter) => seccomp::load(&filter.program, filter.flags).at(Stage::Seccomp),
-        None => Ok(()),
-    }
-}
-
 /// Says "ready", pauses, and runs the program when it is let. Reports of what fails after the pause
 /// go to whoever has ended it.
 fn release(plan: &ProcessPlan, wiring: &Wiring, program: usize) -> Report {
@@ -568,14 +566,7 @@ fn release(plan: &ProcessPlan, wiring: &Wiring, program: usize) -> Report {
     if wait_for_byte(to).is_err() {
         process::exit_now(2);
     }
-    let filter = plan.seccomp.as_ref().filter(|_| plan.no_new_privileges);
-    let hooks = inside::run(&plan.start_hooks, inside::Held { umask: plan.umask, filter });
-    let filtered = hooks.and_then(|()| match plan.no_new_privileges {
-        true => load_filter(plan),
-        false => Ok(()),
-    });
-    let ours = 3 + plan.preserved;
-    let report = match filtered.and_then(|()| fd::close_on_exec_from(ours).at(Stage::Descriptors)) {
+    let report = match last_steps(plan, to) {
         Err(report) => report,
         Ok(()) => {
             let errno =
@@ -584,4 +575,21 @@ fn release(plan: &ProcessPlan, wiring: &Wiring, program: usize) -> Report {
         }
     };
     leave(report, to)
+}
+
+/// Hooks are under the filter that the program will be under. Where a listener decides about calls, it
+/// has to be there for theirs.
+fn last_steps(plan: &ProcessPlan, to: BorrowedFd<'_>) -> Result<(), Report> {
+    fd::close_on_exec_from(3 + plan.preserved).at(Stage::Descriptors)?;
+    let umask = plan.umask;
+    match plan.seccomp.as_ref().filter(|_| plan.no_new_privileges) {
+        Some(filter) if filter.listens() => {
+            filter::load(filter, to)?;
+            inside::run(&plan.start_hooks, inside::Held { umask, filter: None })
+        }
+        filter => {
+            inside::run(&plan.start_hooks, inside::Held { umask, filter })?;
+            filter.map_or(Ok(()), |filter| filter::load(filter, to))
+        }
+    }
 }

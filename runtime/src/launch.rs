@@ -10,7 +10,7 @@
 
 use std::ffi::CString;
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use berth_runtime::record::Failure;
@@ -34,6 +34,7 @@ use crate::rootfs::cgroups::OwnCgroup;
 use crate::rootfs::staging::{OverlayPlan, Staging};
 use crate::rootfs::standing::Standing;
 use crate::rootfs::target::{Kind, Target};
+use crate::seccomp::listener::Listener;
 use crate::sys::clone3::{CloneFlags, Forked, clone3};
 use crate::sys::mount_api::{Change, clone_tree, set_attributes};
 use crate::sys::process;
@@ -64,6 +65,8 @@ pub struct Launch<'a> {
     pub before_root: Option<&'a BeforeRoot<'a>>,
     /// Hooks in the container's namespaces.
     pub hooks: Inside,
+    /// Who decides about calls that its filter leaves open.
+    pub listener: Option<Listener>,
     /// Descriptors of the caller's from 3 on that the program keeps; all of them are open.
     pub preserved: u32,
 }
@@ -134,6 +137,7 @@ pub struct Created {
     /// The caller's end; the child's end hangs up when it runs the program.
     gate: Option<OwnedFd>,
     words: Words,
+    listener: Option<Listener>,
 }
 
 /// Builds a container whose first process waits for its start.
@@ -156,6 +160,7 @@ pub fn create(launch: Launch<'_>) -> Result<Created, Failure> {
         gate,
         before_root,
         hooks,
+        listener,
         preserved,
     } = launch;
     let process = spec.process().as_ref().ok_or(crate::spec::SpecError::Missing("process"));
@@ -206,7 +211,7 @@ pub fn create(launch: Launch<'_>) -> Result<Created, Failure> {
         Forked::Child => return Err(broken("a child came back from its own life")),
     };
     let terminal = None;
-    let mut birth = Birth { pid, pidfd: Some(pidfd), ours, owner, words, terminal };
+    let mut birth = Birth { pid, pidfd: Some(pidfd), ours, owner, words, listener, terminal };
     birth.lead(&plan.process, plan.id_maps.as_ref(), &cgroup, before_root)?;
     timing::done("child: overlay, mounts, masks");
     birth.into_created()
@@ -229,6 +234,8 @@ pub struct Birth {
     pub owner: Option<Uid>,
     /// For its reports.
     pub words: Words,
+    /// For its filter.
+    pub listener: Option<Listener>,
     /// The master of its terminal, once it has made one.
     pub terminal: Option<OwnedFd>,
 }
@@ -264,7 +271,7 @@ impl Birth {
         if process.streams != Streams::Given {
             self.receive_terminal()?;
         }
-        match receive(&self.ours)? {
+        match self.receive_past_filter()? {
             Some(Report { stage: Stage::Ready, .. }) => {
                 process.scheduling.set(pid)?;
                 // Now, so that a small limit does not hinder the building; and as the owner, since a
@@ -278,6 +285,12 @@ impl Birth {
             Some(report) => Err(self.words.describe(report)),
             None => Err(broken("the first process ended while the container was being built")),
         }
+    }
+
+    /// The child's report, once the listener of a filter that it loads now has been served.
+    fn receive_past_filter(&self) -> Result<Option<Report>, Failure> {
+        let pidfd = self.pidfd.as_ref().ok_or_else(|| broken("the child's descriptor is gone"))?;
+        receive_past_filter(&self.ours, self.listener.as_ref(), (self.pid, pidfd.as_fd()))
     }
 
     /// Lets the caller act while the child waits before its root.
@@ -322,6 +335,7 @@ impl Birth {
             terminal: self.terminal.take(),
             gate: Some(gate),
             words: std::mem::take(&mut self.words),
+            listener: self.listener.take(),
         })
     }
 }
@@ -344,7 +358,8 @@ impl Created {
     /// The step between release and execve that failed; the process ends, for the caller to reap.
     pub fn start(&mut self) -> Result<(), Failure> {
         let gate = self.gate.take().ok_or_else(|| broken("the container was started before"))?;
-        release(&gate, &self.words)
+        let process = (self.pid, self.pidfd.as_fd());
+        release(&gate, &self.words, self.listener.as_ref(), process)
     }
 
     /// The names for the failures of its start.
@@ -359,11 +374,33 @@ impl Created {
 }
 
 /// Lets a child that waits run its program; returns when it does.
-pub fn release(gate: &OwnedFd, words: &Words) -> Result<(), Failure> {
+pub fn release(
+    gate: &OwnedFd,
+    words: &Words,
+    listener: Option<&Listener>,
+    process: (Pid, BorrowedFd<'_>),
+) -> Result<(), Failure> {
     write(gate, &[1]).map_err(|errno| system("release the first process", errno))?;
-    match receive(gate)? {
+    match receive_past_filter(gate, listener, process)? {
         None => Ok(()),
         Some(report) => Err(words.describe(report)),
+    }
+}
+
+/// A report as by [`receive`]; serves the listener of a filter that the process loads before it.
+fn receive_past_filter(
+    socket: &OwnedFd,
+    listener: Option<&Listener>,
+    process: (Pid, BorrowedFd<'_>),
+) -> Result<Option<Report>, Failure> {
+    match (receive(socket)?, listener) {
+        (Some(Report { stage: Stage::Listener, index, errno: 0 }), Some(listener)) => {
+            if listener.serve(process, index, socket)? {
+                write(socket, &[1]).map_err(|errno| system("release the process", errno))?;
+            }
+            receive(socket)
+        }
+        (report, _) => Ok(report),
     }
 }
 

@@ -160,6 +160,7 @@ fn launch(host: &Host, request: &StartRequest, user: &str) -> (Created, File) {
         gate: None,
         before_root: None,
         hooks: Inside::default(),
+        listener: None,
         preserved: 0,
     });
     (created.expect("launch the container"), File::from(read))
@@ -301,6 +302,7 @@ fn a_layer_set_as_deep_as_allowed_is_mounted() {
         gate: None,
         before_root: None,
         hooks: Inside::default(),
+        listener: None,
         preserved: 0,
     };
     let mut created = create(launch).expect("launch with many layers");

@@ -16,4 +16,5 @@ mod manual;
 mod mounts;
 mod process;
 mod runtime;
+mod seccomp;
 mod terminal;

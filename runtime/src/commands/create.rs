@@ -25,6 +25,7 @@ use crate::hooks::inside::Inside;
 use crate::hooks::{self, Point, Told};
 use crate::launch::{self, Created, Launch, RootSource, User, errno_of};
 use crate::rootfs::cgroups::OwnCgroup;
+use crate::seccomp::listener::Listener;
 use crate::spec::{SpecError, invalid};
 use crate::state::{Place, Record, read_spec, stat, unknown_properties};
 use crate::sys::memfd;
@@ -224,6 +225,7 @@ fn build_in(
         files: Vec::new(),
         gate: listener,
         before_root: spec.hooks().is_some().then_some(&before_root),
+        listener: Listener::of(spec, Told { id, status: "creating", pid: None, bundle }),
         hooks: Inside::plan(spec, Told { id, status: "", pid: None, bundle }).map_err(from_spec)?,
         preserved: kept.count,
     })?;

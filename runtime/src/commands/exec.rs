@@ -13,11 +13,13 @@ use oci_spec::runtime::{Capability, Process, Spec};
 use crate::commands::console::{Console, Kept};
 use crate::commands::create::{absolute, own_stdio};
 use crate::commands::foreground::{block_forwarded_signals, wait};
-use crate::commands::lifecycle::expect;
+use crate::commands::lifecycle::{expect, word};
 use crate::commands::{Global, bad_usage, missing_id, usage};
 use crate::exec::Exec;
 use crate::failure::{broken, system};
+use crate::hooks::Told;
 use crate::launch::{User, errno_of};
+use crate::seccomp::listener::Listener;
 use crate::state::Place;
 use crate::sys::memfd;
 
@@ -121,6 +123,9 @@ fn join(parser: lexopt::Parser, global: &Global) -> Result<ExitCode, Failure> {
     let socket = options.console_socket.as_deref().map(absolute).transpose()?;
     let console = Console::choose(&process, socket.as_deref(), options.detach)?;
     let signals = block_forwarded_signals()?;
+    let (pid, bundle) = (Some(record.pid), &*record.bundle);
+    let status = word(record.status(&place)?);
+    let told = Told { id: &record.id, status, pid, bundle };
     let mut joined = crate::exec::exec(Exec {
         spec: &spec,
         process: &process,
@@ -128,6 +133,7 @@ fn join(parser: lexopt::Parser, global: &Global) -> Result<ExitCode, Failure> {
         stdio: own_stdio()?,
         terminal: process.terminal() == Some(true),
         preserved: options.kept.count,
+        listener: Listener::of(&spec, told),
         init: record.open()?,
         cgroup: record.cgroup()?.entry()?,
     })?;

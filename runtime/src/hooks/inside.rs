@@ -4,24 +4,24 @@
 //! [`run`] is of the child's life between clone3 and execve: it does not allocate, lock, log or panic.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::stat::Mode;
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{self, Pid, Whence};
 use oci_spec::runtime::{Hook, Spec};
 
 use super::{Point, Told, ended_in_time};
 use crate::init::{At, Report, Stage};
+use crate::process::Ended;
 use crate::seccomp::Filter;
 use crate::spec::{SpecError, invalid};
 use crate::sys::clone3::Forked;
 use crate::sys::exec::{self, StringArray};
-use crate::sys::{clone, fd, process, seccomp};
+use crate::sys::{clone, fd, pidfd, process, seccomp};
 
 /// The hooks of one point, and what they are told.
 #[derive(Debug, Default)]
@@ -188,7 +188,7 @@ fn ready(input: &OwnedFd, held: Held<'_>) -> nix::Result<()> {
 
 fn check_end(said: &OwnedFd, pidfd: &OwnedFd, index: usize) -> Result<(), Report> {
     let end = loop {
-        match waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED) {
+        match pidfd::wait(pidfd) {
             Err(Errno::EINTR) => {}
             other => break other.at_index(Stage::Hook, index)?,
         }
@@ -198,10 +198,10 @@ fn check_end(said: &OwnedFd, pidfd: &OwnedFd, index: usize) -> Result<(), Report
         return Err(Errno::from_raw(i32::from_ne_bytes(errno))).at_index(Stage::Hook, index);
     }
     let number = match end {
-        WaitStatus::Exited(_, 0) => return Ok(()),
-        WaitStatus::Exited(_, code) => code,
-        WaitStatus::Signaled(_, signal, _) => -(signal as i32),
-        _ => 1,
+        Ended::Code(0) => return Ok(()),
+        Ended::Code(code) => code,
+        Ended::Signal(signal) => -signal,
+        Ended::Unknown => return Err(Errno::ECHILD).at_index(Stage::Hook, index),
     };
     let index = u16::try_from(index).unwrap_or(u16::MAX);
     Err(Report { stage: Stage::HookFailed, index, errno: number })

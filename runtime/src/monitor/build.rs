@@ -144,6 +144,7 @@ fn create(
         gate: None,
         before_root: None,
         hooks: Inside::default(),
+        listener: None,
         preserved: 0,
     })?;
     Ok((created, ours))
