@@ -18,3 +18,4 @@ mod process;
 mod runtime;
 mod seccomp;
 mod terminal;
+mod unprivileged;

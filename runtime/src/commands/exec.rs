@@ -103,6 +103,7 @@ pub fn exec(parser: lexopt::Parser, global: &Global) -> Result<ExitCode, Failure
 }
 
 fn join(parser: lexopt::Parser, global: &Global) -> Result<ExitCode, Failure> {
+    super::privilege::need_power("exec")?;
     let options = Options::parse(parser)?;
     memfd::ensure_sealed().map_err(|error| system("seal our binary", errno_of(&error)))?;
     let place =
