@@ -49,6 +49,7 @@ pub fn check(spec: &Spec) -> Result<(), SpecError> {
     if spec.vm().is_some() {
         return Err(unsupported("vm", "virtual machines"));
     }
+    crate::network::moving::devices(spec)?;
     check_linux(linux)?;
     check_namespaces(linux)
 }
@@ -58,7 +59,6 @@ fn check_linux(linux: &Linux) -> Result<(), SpecError> {
         ("linux.intelRdt", linux.intel_rdt().is_some()),
         ("linux.mountLabel", linux.mount_label().as_ref().is_some_and(|label| !label.is_empty())),
         ("linux.timeOffsets", linux.time_offsets().as_ref().is_some_and(|map| !map.is_empty())),
-        ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|map| !map.is_empty())),
     ];
     if let Some((field, _)) = absent.iter().find(|(_, present)| *present) {
         return Err(unsupported(*field, "set"));

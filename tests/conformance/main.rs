@@ -14,6 +14,7 @@ mod hooks;
 mod hooks_inside;
 mod manual;
 mod mounts;
+mod network;
 mod process;
 mod runtime;
 mod seccomp;

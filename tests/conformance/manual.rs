@@ -19,7 +19,6 @@ fn rows() -> Vec<(&'static str, &'static str, Value)> {
         ("process.selinuxLabel", "/process/selinuxLabel", json!("a:b:c:s0")),
         ("linux.mountLabel", "/linux/mountLabel", json!("a:b:c:s0")),
         ("linux.timeOffsets", "/linux/timeOffsets", json!({ "boottime": { "secs": 1 } })),
-        ("linux.netDevices", "/linux/netDevices", json!({ "eth9": { "name": "a" } })),
         ("linux.intelRdt", "/linux/intelRdt", json!({ "closID": "a" })),
         ("vm", "/vm", json!({ "kernel": { "path": "/kernel" } })),
     ]

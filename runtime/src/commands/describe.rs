@@ -242,6 +242,7 @@ pub fn features(mut parser: lexopt::Parser) -> Result<ExitCode, Failure> {
             "apparmor": { "enabled": crate::apparmor::is_on() },
             "selinux": { "enabled": false },
             "intelRdt": { "enabled": false },
+            "netDevices": { "enabled": true },
             "memoryPolicy": {
                 "modes": [
                     "MPOL_BIND", "MPOL_DEFAULT", "MPOL_INTERLEAVE", "MPOL_LOCAL", "MPOL_PREFERRED",
