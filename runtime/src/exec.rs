@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
 
 use crate::accounts;
+use crate::attributes::Attributes;
 use crate::failure::{Words, broken, from_spec, system};
 use crate::init::{Joining, Wiring};
 use crate::joined;
@@ -18,7 +19,8 @@ use crate::launch::{
     Birth, CgroupEntry, User, above_stdio, errno_of, give_pipes_to_root, maps_of, owner_in, release,
 };
 use crate::plan::{self, Streams, UserPlan};
-use crate::seccomp;
+use crate::scheduling::Affinity;
+use crate::seccomp::{self, listener::Listener};
 use crate::sys::clone3::{CloneFlags, Forked, clone3};
 
 /// All that a later process is run with.
@@ -35,6 +37,8 @@ pub struct Exec<'a> {
     pub terminal: bool,
     /// Descriptors of the caller's from 3 on that the program keeps; all of them are open.
     pub preserved: u32,
+    /// Who decides about calls that the container's filter leaves open.
+    pub listener: Option<Listener>,
     /// The container's first process.
     pub init: OwnedFd,
     /// The container's cgroup.
@@ -51,6 +55,7 @@ pub struct Joined {
     pub terminal: Option<OwnedFd>,
     gate: OwnedFd,
     words: Words,
+    listener: Option<Listener>,
 }
 
 impl Joined {
@@ -59,7 +64,8 @@ impl Joined {
     /// # Errors
     /// The step that failed; the process ends, for the caller to reap.
     pub fn start(&self) -> Result<(), Failure> {
-        release(&self.gate, &self.words)
+        let process = (self.pid, self.pidfd.as_fd());
+        release(&self.gate, &self.words, self.listener.as_ref(), process)
     }
 }
 
@@ -69,7 +75,7 @@ impl Joined {
 /// # Errors
 /// A [`Failure`] that names the step; the child is gone and reaped then.
 pub fn exec(exec: Exec<'_>) -> Result<Joined, Failure> {
-    let Exec { spec, process, user, stdio, terminal, preserved, init, cgroup } = exec;
+    let Exec { spec, process, user, stdio, terminal, preserved, listener, init, cgroup } = exec;
     let init_pid = pid_of(&init)?;
     let user = match user {
         User::FromSpec => plan::user_from_spec(process),
@@ -82,6 +88,8 @@ pub fn exec(exec: Exec<'_>) -> Result<Joined, Failure> {
     let linux = linux.ok_or_else(|| from_spec(crate::spec::SpecError::Missing("linux")))?;
     let filter = linux.seccomp().as_ref().map(seccomp::compile).transpose().map_err(from_spec)?;
     let mut plan = plan::process_plan(process, user, filter).map_err(from_spec)?;
+    plan.attributes = Attributes::of(linux).map_err(from_spec)?;
+    let affinity = Affinity::of(process).map_err(from_spec)?;
     plan.streams = if terminal { Streams::Terminal } else { Streams::Given };
     plan.preserved = preserved;
     let words = Words::of_process(&plan);
@@ -101,6 +109,7 @@ pub fn exec(exec: Exec<'_>) -> Result<Joined, Failure> {
     setns(&init, Sched::CLONE_NEWPID)
         .map_err(|errno| system("enter the container's pid namespace", errno))?;
     let joining = Joining { pidfd: init, namespaces: namespaces(spec), user_namespace, root };
+    affinity.begin()?;
     let flags =
         CloneFlags { cgroup: cgroup.unified.as_ref().map(AsFd::as_fd), ..CloneFlags::default() };
     let (pid, pidfd) = match clone3(&flags).map_err(|errno| system("clone a process", errno))? {
@@ -109,13 +118,15 @@ pub fn exec(exec: Exec<'_>) -> Result<Joined, Failure> {
     };
     drop((joining, wiring));
     let owner = owner_in(id_maps.as_ref());
-    let mut birth = Birth { pid, pidfd: Some(pidfd), ours, owner, words, terminal: None };
+    let mut birth = Birth { pid, pidfd: Some(pidfd), ours, owner, words, listener, terminal: None };
     birth.lead(&plan, None, &cgroup, None)?;
+    affinity.finish(pid)?;
     let gate = birth.ours.try_clone();
     let gate = gate.map_err(|error| system("copy", errno_of(&error)))?;
     let pidfd = birth.pidfd.take().ok_or_else(|| broken("the child's descriptor is gone"))?;
     let terminal = birth.terminal.take();
-    Ok(Joined { pid, pidfd, terminal, gate, words: std::mem::take(&mut birth.words) })
+    let (words, listener) = (std::mem::take(&mut birth.words), birth.listener.take());
+    Ok(Joined { pid, pidfd, terminal, gate, words, listener })
 }
 
 /// The container's own namespaces, except pid.

@@ -19,6 +19,8 @@ pub struct Words {
     sysctls: Vec<String>,
     read_only: Vec<String>,
     masked: Vec<String>,
+    #[serde(default)]
+    hooks: Vec<String>,
     program: String,
     cwd: String,
 }
@@ -44,6 +46,11 @@ impl Words {
             cwd: plan.cwd.to_string_lossy().into_owned(),
             ..Self::default()
         }
+    }
+
+    /// With the names of hooks in the container's namespaces.
+    pub fn with_hooks(self, hooks: Vec<String>) -> Self {
+        Self { hooks, ..self }
     }
 
     /// The sentence for a report.
@@ -86,6 +93,18 @@ impl Words {
                 system(&format!("make {} read-only", at(&self.read_only)), errno)
             }
             Stage::Mask => system(&format!("mask {}", at(&self.masked)), errno),
+            Stage::MemoryPolicy => memory_policy(errno),
+            Stage::Hook => system(&format!("run {}", at(&self.hooks)), errno),
+            Stage::HookFailed => {
+                let end = match report.errno {
+                    status @ 0.. => format!("exit status {status}"),
+                    signal => format!("ended by signal {}", -signal),
+                };
+                broken(&format!("run {}: {end}", at(&self.hooks)))
+            }
+            Stage::HookSlow => {
+                broken(&format!("run {}: not at its end in time, killed", at(&self.hooks)))
+            }
             stage => system(plain(stage), errno),
         }
     }
@@ -112,6 +131,19 @@ impl Words {
             }
             errno => system(&format!("run {name:?}"), errno),
         }
+    }
+}
+
+fn memory_policy(errno: Errno) -> Failure {
+    match errno {
+        // set_mempolicy(2).
+        Errno::EINVAL => invalid(
+            "container.config",
+            "set linux.memoryPolicy: mode, flags and nodes do not go together, or the nodes are not the \
+             container's (linux.resources.cpu.mems)"
+                .to_owned(),
+        ),
+        errno => system("set linux.memoryPolicy", errno),
     }
 }
 
@@ -179,6 +211,8 @@ fn plain(stage: Stage) -> &'static str {
         Stage::Capabilities => "set capabilities",
         Stage::Ambient => "set ambient capabilities",
         Stage::NoNewPrivileges => "set no_new_privs",
+        Stage::Listener => "wait for the seccomp listener",
+        Stage::Personality => "set linux.personality",
         Stage::AppArmor => "name the AppArmor profile",
         Stage::Seccomp => "load the system call filter",
         _ => "build the container",

@@ -1,11 +1,14 @@
-//! Hooks (runtime-spec, config.md, "POSIX-platform Hooks"): programs of the configuration's that run in
-//! the runtime's own namespaces at points of a container's life (runtime.md, "Lifecycle").
+//! Hooks (runtime-spec, config.md, "POSIX-platform Hooks"): programs of the configuration's that run at
+//! points of a container's life (runtime.md, "Lifecycle"); here those of the runtime's own namespaces, in
+//! [`inside`] those of the container's.
+
+pub mod inside;
 
 use std::io::{Seek, SeekFrom, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use berth_runtime::record::Failure;
@@ -19,7 +22,7 @@ use serde_json::{Value, json};
 
 use crate::failure::{broken, system};
 use crate::launch::errno_of;
-use crate::spec::{SpecError, invalid, unsupported};
+use crate::spec::{SpecError, invalid};
 use crate::sys::{fd, process};
 
 /// When a hook runs.
@@ -29,6 +32,10 @@ pub enum Point {
     Prestart,
     /// The same, after those.
     CreateRuntime,
+    /// In the container's namespaces, its root not entered yet.
+    CreateContainer,
+    /// In the container's root and namespaces, its program not run yet.
+    StartContainer,
     /// The program runs.
     Poststart,
     /// The container is deleted.
@@ -36,15 +43,23 @@ pub enum Point {
 }
 
 impl Point {
-    /// The points that hooks are run at.
-    pub const ALL: [Self; 4] =
-        [Self::Prestart, Self::CreateRuntime, Self::Poststart, Self::Poststop];
+    /// The points that hooks are run at, in the order of a container's life.
+    pub const ALL: [Self; 6] = [
+        Self::Prestart,
+        Self::CreateRuntime,
+        Self::CreateContainer,
+        Self::StartContainer,
+        Self::Poststart,
+        Self::Poststop,
+    ];
 
     /// Its property of `hooks`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Prestart => "prestart",
             Self::CreateRuntime => "createRuntime",
+            Self::CreateContainer => "createContainer",
+            Self::StartContainer => "startContainer",
             Self::Poststart => "poststart",
             Self::Poststop => "poststop",
         }
@@ -54,24 +69,22 @@ impl Point {
         let list = match self {
             Self::Prestart => hooks.prestart(),
             Self::CreateRuntime => hooks.create_runtime(),
+            Self::CreateContainer => hooks.create_container(),
+            Self::StartContainer => hooks.start_container(),
             Self::Poststart => hooks.poststart(),
             Self::Poststop => hooks.poststop(),
         };
         list.as_deref().unwrap_or_default()
     }
+
+    /// What failures call a hook.
+    fn label(self, index: usize, hook: &Hook) -> String {
+        format!("hooks.{}[{index}] ({})", self.name(), hook.path().display())
+    }
 }
 
 /// Refuses hooks that cannot be run.
 pub fn check(hooks: &Hooks) -> Result<(), SpecError> {
-    let others = [
-        ("hooks.createContainer", hooks.create_container()),
-        ("hooks.startContainer", hooks.start_container()),
-    ];
-    for (field, list) in others {
-        if list.as_ref().is_some_and(|list| !list.is_empty()) {
-            return Err(unsupported(field, "hooks in the container's namespaces"));
-        }
-    }
     for point in Point::ALL {
         for (index, hook) in point.of(hooks).iter().enumerate() {
             let field = |name: &str| format!("hooks.{}[{index}].{name}", point.name());
@@ -105,7 +118,8 @@ pub struct Told<'a> {
 }
 
 impl Told<'_> {
-    fn json(self, spec: &Spec) -> Value {
+    /// As the specification has it (runtime.md, "State").
+    pub fn json(self, spec: &Spec) -> Value {
         let mut state = json!({
             "ociVersion": spec.version(),
             "id": self.id,
@@ -118,17 +132,23 @@ impl Told<'_> {
         }
         state
     }
+
+    /// The text before and after the number of a process id that is not known yet.
+    fn around_pid(self, spec: &Spec) -> [Vec<u8>; 2] {
+        let mut text = Told { pid: None, ..self }.json(spec).to_string();
+        let end = text.split_off(text.len() - 1);
+        [format!("{text},\"pid\":").into_bytes(), end.into_bytes()]
+    }
 }
 
-/// Runs the hooks of a point in order. The first that fails is the last before the container runs;
+/// Runs the hooks of a point of the runtime's namespaces in order. The first that fails is the last before the container runs;
 /// afterwards the others run all the same, and every failure is given.
 pub fn run(spec: &Spec, point: Point, told: Told<'_>) -> Vec<Failure> {
     let Some(hooks) = spec.hooks() else { return Vec::new() };
     let goes_on = matches!(point, Point::Poststart | Point::Poststop);
     let mut failures = Vec::new();
     for (index, hook) in point.of(hooks).iter().enumerate() {
-        let name = format!("hooks.{}[{index}] ({})", point.name(), hook.path().display());
-        if let Err(failure) = run_one(hook, &name, &told.json(spec)) {
+        if let Err(failure) = run_one(hook, &point.label(index, hook), &told.json(spec)) {
             failures.push(failure);
             if !goes_on {
                 break;
@@ -150,10 +170,11 @@ fn run_one(hook: &Hook, name: &str, state: &Value) -> Result<(), Failure> {
     command.stdin(input(state).map_err(failed)?).stdout(Stdio::null()).process_group(0);
     fd::standard_only(&mut command);
     let mut child = command.spawn().map_err(|error| failed(errno_of(&error)))?;
-    let in_time = ended_in_time(&child, hook.timeout()).map_err(failed)?;
+    let group = Pid::from_raw(i32::try_from(child.id()).map_err(|_| failed(Errno::ERANGE))?);
+    let pidfd = process::pidfd_open(group).map_err(failed)?;
+    let in_time = ended_in_time(&pidfd, hook.timeout()).map_err(failed)?;
     if !in_time {
         // With it goes what it has started: its group. ESRCH: it has ended in this moment.
-        let group = Pid::from_raw(i32::try_from(child.id()).map_err(|_| failed(Errno::ERANGE))?);
         match killpg(group, Signal::SIGKILL) {
             Ok(()) | Err(Errno::ESRCH) => {}
             Err(errno) => return Err(failed(errno)),
@@ -180,12 +201,10 @@ fn input(state: &Value) -> nix::Result<Stdio> {
 }
 
 /// Without a limit, waits as long as it takes: so the specification has it.
-fn ended_in_time(child: &Child, seconds: Option<i64>) -> nix::Result<bool> {
+fn ended_in_time(pidfd: &OwnedFd, seconds: Option<i64>) -> nix::Result<bool> {
     let Some(seconds) = seconds.and_then(|seconds| u64::try_from(seconds).ok()) else {
         return Ok(true);
     };
-    let pid = i32::try_from(child.id()).map_err(|_| Errno::ERANGE)?;
-    let pidfd = process::pidfd_open(Pid::from_raw(pid))?;
     let (begin, limit) = (Instant::now(), Duration::from_secs(seconds));
     loop {
         let left = limit.saturating_sub(begin.elapsed());

@@ -12,16 +12,19 @@
 //! | session keyring | before anything could ask for keys |
 //! | root, mounts, sysctls | sysctls before `/proc/sys` is made read-only |
 //! | read-only and masked paths | after every mount, so that none can uncover them |
-//! | hooks, if any, run by the parent | the mounts are made, the host's root is still there |
+//! | hooks, if any, the parent's and then our own | the mounts are made, the host's root is still there |
 //! | `pivot_root`, detach the old root | from here on no path leads to the host |
 //! | names, loopback | need only the new namespaces |
 //! | account look-up | in the new root, so that no link can lead to a host file |
 //! | stdio or a terminal, other descriptors closed | at the pause nothing of the host is open |
+//! | personality, memory policy | before a filter that may refuse them |
 //! | user and groups, capabilities, no_new_privs | after all that needs privilege |
 //! | AppArmor profile named | execve enters it; what setting up needs is done |
 //! | program found, "ready", pause | errors in the configuration show at creation |
+//! | hooks of the start | as the program, and under its filter, which is loaded in each before ours |
 //! | seccomp, execve | last, so that the filter need not allow what setting up needs |
 
+mod filter;
 mod program;
 mod report;
 mod streams;
@@ -35,6 +38,7 @@ use nix::mount::{MntFlags, MsFlags};
 use nix::sys::stat::Mode;
 use nix::unistd;
 
+use crate::hooks::inside;
 use crate::plan::{Plan, ProcessPlan};
 use crate::rootfs::build;
 use crate::rootfs::options::Propagation;
@@ -46,7 +50,7 @@ pub use report::{At, REPORT_BYTES, Report, Stage};
 
 /// Where the root comes from, on the child's side.
 pub enum Root {
-    /// A detached mount, attached over the old root and then pivoted to.
+    /// A detached mount, attached over the working directory and then pivoted to.
     Tree(OwnedFd),
     /// Overlay options; the working directory is the staging directory.
     Overlay(std::ffi::CString),
@@ -100,7 +104,8 @@ fn join(joining: &Joining, wiring: &Wiring) -> Result<(), Report> {
     begin(wiring)?;
     process::join_namespaces(&joining.pidfd, joining.namespaces).at(Stage::Join)?;
     if let Some(root) = &joining.root {
-        change_root(root.as_fd())?;
+        unistd::fchdir(root).at(Stage::Pivot)?;
+        change_root()?;
     }
     if joining.user_namespace {
         become_root()?;
@@ -132,9 +137,11 @@ fn set_up(plan: &Plan, root: Root, wiring: &Wiring) -> Result<(), Report> {
     if plan.held {
         hold(wiring.parent.as_fd())?;
     }
+    unistd::fchdir(&root).at(Stage::Pivot)?;
+    inside::run(&plan.create_hooks, inside::Held { umask: 0o022, filter: None })?;
     match plan.mounts_joined {
-        true => change_root(root.as_fd())?,
-        false => pivot(root.as_fd())?,
+        true => change_root()?,
+        false => pivot()?,
     }
     if matches!(plan.root_propagation.kind, libc::MS_SHARED | libc::MS_UNBINDABLE) {
         let Propagation { kind, recursive } = plan.root_propagation;
@@ -204,7 +211,7 @@ fn open_root(root: Root, plan: &Plan) -> Result<OwnedFd, Report> {
     match root {
         Root::Tree(tree) => {
             let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-            let top = nix::fcntl::open(c"/", flags, Mode::empty()).at(Stage::Root)?;
+            let top = nix::fcntl::open(c".", flags, Mode::empty()).at(Stage::Root)?;
             mount_api::attach(&tree, &top).at(Stage::Root)?;
             build::build(&plan.mounts, tree.as_fd(), None)?;
             Ok(tree)
@@ -227,18 +234,16 @@ fn open_root(root: Root, plan: &Plan) -> Result<OwnedFd, Report> {
     }
 }
 
-/// Makes `root` the root of the mount namespace. The old root ends up mounted over it and is detached
-/// with everything in it (pivot_root(2), "pivot_root(".", ".")").
-fn pivot(root: BorrowedFd<'_>) -> Result<(), Report> {
-    unistd::fchdir(root).at(Stage::Pivot)?;
+/// Makes the working directory the root of the mount namespace. The old root ends up mounted over it and is
+/// detached with everything in it (pivot_root(2), "pivot_root(".", ".")").
+fn pivot() -> Result<(), Report> {
     unistd::pivot_root(c".", c".").at(Stage::Pivot)?;
     nix::mount::umount2(c".", MntFlags::MNT_DETACH).at(Stage::Pivot)?;
     unistd::chdir(c"/").at(Stage::Pivot)
 }
 
-/// In a mount namespace with others the root is the process's own alone (chroot(2)).
-fn change_root(root: BorrowedFd<'_>) -> Result<(), Report> {
-    unistd::fchdir(root).at(Stage::Pivot)?;
+/// In a mount namespace with others the root is the process's own alone (chroot(2)): the working directory.
+fn change_root() -> Result<(), Report> {
     unistd::chroot(c".").at(Stage::Pivot)?;
     unistd::chdir(c"/").at(Stage::Pivot)
 }

@@ -12,7 +12,7 @@ mod between;
 mod birth;
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use berth_runtime::record::Failure;
@@ -25,19 +25,22 @@ use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use crate::accounts;
 use crate::failure::{Words, broken, from_spec, system};
+use crate::hooks::inside::Inside;
 use crate::init::{Root, Wiring};
 use crate::joined::Joined;
 use crate::namespace::{IdMap, read_id_maps};
 use crate::plan::{self, Plan, Surroundings, UserPlan};
 use crate::rootfs::cgroups::OwnCgroup;
 use crate::rootfs::staging::{OverlayPlan, Staging};
+use crate::rootfs::standing::Standing;
 use crate::rootfs::target::{Kind, Target};
+use crate::seccomp::listener::Listener;
 use crate::sys::clone3::{CloneFlags, Forked};
 use crate::sys::mount_api::{Change, clone_tree, set_attributes};
 use crate::timing;
 
 use between::Crossing;
-use birth::{act_as, receive};
+use birth::{act_as, receive_past_filter};
 
 pub use birth::Birth;
 
@@ -66,6 +69,10 @@ pub struct Launch<'a> {
     pub gate: Option<OwnedFd>,
     /// Run when the mounts are made and the root is not entered yet, with the first process's id.
     pub before_root: Option<&'a BeforeRoot<'a>>,
+    /// Hooks in the container's namespaces.
+    pub hooks: Inside,
+    /// Who decides about calls that its filter leaves open.
+    pub listener: Option<Listener>,
     /// Descriptors of the caller's from 3 on that the program keeps; all of them are open.
     pub preserved: u32,
 }
@@ -136,6 +143,7 @@ pub struct Created {
     /// The caller's end; the child's end hangs up when it runs the program.
     gate: Option<OwnedFd>,
     words: Words,
+    listener: Option<Listener>,
 }
 
 /// Builds a container whose first process waits for its start.
@@ -158,6 +166,8 @@ pub fn create(launch: Launch<'_>) -> Result<Created, Failure> {
         files,
         gate,
         before_root,
+        hooks,
+        listener,
         preserved,
     } = launch;
     let process = spec.process().as_ref().ok_or(crate::spec::SpecError::Missing("process"));
@@ -171,7 +181,8 @@ pub fn create(launch: Launch<'_>) -> Result<Created, Failure> {
     let mut plan = plan::plan(spec, user, around, places).map_err(from_spec)?;
     plan.process.preserved = preserved;
     plan.held = before_root.is_some();
-    let words = Words::of(&plan);
+    let words = Words::of(&plan).with_hooks(hooks.names);
+    (plan.create_hooks, plan.process.start_hooks) = (hooks.create, hooks.start);
     give_pipes_to_root(&stdio, plan.id_maps.as_ref())?;
     let (ours, theirs) =
         socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
@@ -180,6 +191,11 @@ pub fn create(launch: Launch<'_>) -> Result<Created, Failure> {
     let [input, output, error] = stdio;
     let wiring = Wiring { parent: theirs, gate, stdio: [input?, output?, error?] };
     timing::done("plan");
+    // A root in a mount namespace that is joined is no place of ours.
+    let standing = match plan.mounts_joined {
+        true => None,
+        false => Standing::in_root(&root)?,
+    };
     let (root, staging) = prepare_root(root, &plan, &files)?;
     timing::done("layers in a private mount namespace");
     let flags = CloneFlags {
@@ -197,7 +213,7 @@ pub fn create(launch: Launch<'_>) -> Result<Created, Failure> {
         }
         crate::init::run(plan, root, wiring);
     }
-    drop((acting, root));
+    drop((acting, root, standing));
     if let Some(staging) = staging {
         staging.leave()?;
     }
@@ -207,7 +223,7 @@ pub fn create(launch: Launch<'_>) -> Result<Created, Failure> {
         Forked::Child => return Err(broken("a child came back from its own life")),
     };
     let terminal = None;
-    let mut birth = Birth { pid, pidfd: Some(pidfd), ours, owner, words, terminal };
+    let mut birth = Birth { pid, pidfd: Some(pidfd), ours, owner, words, listener, terminal };
     if joined.iter().any(|one| one.kind == LinuxNamespaceType::User) {
         birth.owner = meet_owner(pid, &wiring.stdio)?;
     }
@@ -230,7 +246,8 @@ impl Created {
     /// The step between release and execve that failed; the process ends, for the caller to reap.
     pub fn start(&mut self) -> Result<(), Failure> {
         let gate = self.gate.take().ok_or_else(|| broken("the container was started before"))?;
-        release(&gate, &self.words)
+        let process = (self.pid, self.pidfd.as_fd());
+        release(&gate, &self.words, self.listener.as_ref(), process)
     }
 
     /// The names for the failures of its start.
@@ -245,9 +262,14 @@ impl Created {
 }
 
 /// Lets a child that waits run its program; returns when it does.
-pub fn release(gate: &OwnedFd, words: &Words) -> Result<(), Failure> {
+pub fn release(
+    gate: &OwnedFd,
+    words: &Words,
+    listener: Option<&Listener>,
+    process: (Pid, BorrowedFd<'_>),
+) -> Result<(), Failure> {
     write(gate, &[1]).map_err(|errno| system("release the first process", errno))?;
-    match receive(gate)? {
+    match receive_past_filter(gate, listener, process)? {
         None => Ok(()),
         Some(report) => Err(words.describe(report)),
     }

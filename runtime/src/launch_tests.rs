@@ -16,6 +16,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Uid;
 
 use super::{CgroupEntry, Created, InjectedFile, Launch, OverlayRoot, RootSource, User, create};
+use crate::hooks::inside::Inside;
 use crate::namespace::{IdMap, id_map_namespace};
 use crate::profile::{self, ProfileHost};
 
@@ -159,6 +160,8 @@ fn launch(host: &Host, request: &StartRequest, user: &str) -> (Created, File) {
         files: vec![file("/etc/hosts", "HOSTS\n"), file("/etc/resolv.conf", "RESOLV\n")],
         gate: None,
         before_root: None,
+        hooks: Inside::default(),
+        listener: None,
         preserved: 0,
     });
     (created.expect("launch the container"), File::from(read))
@@ -300,6 +303,8 @@ fn a_layer_set_as_deep_as_allowed_is_mounted() {
         files: Vec::new(),
         gate: None,
         before_root: None,
+        hooks: Inside::default(),
+        listener: None,
         preserved: 0,
     };
     let mut created = create(launch).expect("launch with many layers");

@@ -8,6 +8,7 @@
 // The other half of this crate (types, wire, records) is the library of the same package.
 mod accounts;
 mod apparmor;
+mod attributes;
 mod capability;
 #[allow(dead_code, unused_imports, reason = "the OCI commands use the rest; being written")]
 mod cgroup;
@@ -36,11 +37,14 @@ mod plan;
 mod posture;
 mod process;
 mod profile;
+mod ranges;
 mod rlimit;
 mod rootfs;
+mod scheduling;
 mod scope;
 mod seccomp;
 mod spec;
+mod spelling;
 mod state;
 mod supervise;
 mod sys;

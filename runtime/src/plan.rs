@@ -9,7 +9,9 @@ use std::path::Path;
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, Process, Spec};
 
 use crate::accounts;
+use crate::attributes::Attributes;
 use crate::capability;
+use crate::hooks::inside::List;
 use crate::joined::{self, Joined};
 use crate::namespace::IdMap;
 use crate::rlimit::Limit;
@@ -18,6 +20,7 @@ use crate::rootfs::devices;
 use crate::rootfs::mounts::{self, Action, Context, Step};
 use crate::rootfs::options::Propagation;
 use crate::rootfs::target::{Kind, Target};
+use crate::scheduling::Scheduling;
 use crate::seccomp::{self, Filter};
 use crate::spec::{SpecError, check, check_process, invalid};
 use crate::sys::exec::StringArray;
@@ -44,6 +47,8 @@ pub struct Plan {
     pub loopback: bool,
     /// Whether the child waits for its parent before it enters the root.
     pub held: bool,
+    /// Run before the root is entered.
+    pub create_hooks: List,
     /// What goes into the root.
     pub mounts: MountPlan,
     /// The uts namespace's names.
@@ -113,6 +118,12 @@ pub struct ProcessPlan {
     pub no_new_privileges: bool,
     /// What is written to enter an AppArmor profile at execve.
     pub apparmor: Option<CString>,
+    /// What the program inherits.
+    pub attributes: Attributes,
+    /// Its share of processors and disks, set by the parent.
+    pub scheduling: Scheduling,
+    /// Run before the program.
+    pub start_hooks: List,
     /// The system call filter.
     pub seccomp: Option<Filter>,
     /// Resource limits, set by the parent.
@@ -180,6 +191,7 @@ pub fn plan(
         }
     }
     let mut program = process_plan(process, user, filter)?;
+    program.attributes = Attributes::of(linux)?;
     if process.terminal() == Some(true) {
         // Nothing is bound over what others of a mount namespace see.
         program.streams = if mounts_joined { Streams::Terminal } else { Streams::Console };
@@ -201,6 +213,7 @@ pub fn plan(
         mounts_joined,
         time_offsets,
         held: false,
+        create_hooks: List::default(),
         loopback: joined::is_new(spec, LinuxNamespaceType::Network),
         mounts,
         root_propagation: root_propagation(linux)?,
@@ -255,6 +268,9 @@ pub fn process_plan(
         capabilities_known: capability::known().last().map_or(0, |last| last + 1),
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         apparmor: apparmor(process)?,
+        attributes: Attributes::default(),
+        scheduling: Scheduling::of(process)?,
+        start_hooks: List::default(),
         seccomp,
         limits: process.rlimits().iter().flatten().map(Limit::from).collect(),
         oom_score_adj: process.oom_score_adj(),

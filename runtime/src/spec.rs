@@ -49,6 +49,7 @@ pub fn check(spec: &Spec) -> Result<(), SpecError> {
     if spec.vm().is_some() {
         return Err(unsupported("vm", "virtual machines"));
     }
+    crate::network::moving::devices(spec)?;
     check_linux(linux)?;
     crate::time_offsets::lines(spec, linux)?;
     crate::joined::check(spec, linux)
@@ -57,10 +58,7 @@ pub fn check(spec: &Spec) -> Result<(), SpecError> {
 fn check_linux(linux: &Linux) -> Result<(), SpecError> {
     let absent = [
         ("linux.intelRdt", linux.intel_rdt().is_some()),
-        ("linux.memoryPolicy", linux.memory_policy().is_some()),
-        ("linux.personality", linux.personality().is_some()),
         ("linux.mountLabel", linux.mount_label().as_ref().is_some_and(|label| !label.is_empty())),
-        ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|map| !map.is_empty())),
     ];
     if let Some((field, _)) = absent.iter().find(|(_, present)| *present) {
         return Err(unsupported(*field, "set"));
@@ -78,12 +76,9 @@ pub fn check_process(process: &Process) -> Result<(), SpecError> {
         let why = format!("{profile:?} is not loaded on this host");
         return Err(invalid("process.apparmorProfile", why));
     }
-    let absent = [
-        ("process.selinuxLabel", named(process.selinux_label())),
-        ("process.ioPriority", process.io_priority().is_some()),
-        ("process.scheduler", process.scheduler().is_some()),
-        ("process.execCPUAffinity", process.exec_cpu_affinity().is_some()),
-    ];
+    let absent = [("process.selinuxLabel", named(process.selinux_label()))];
+    // Of no use to a first process, and wrong all the same if it can not be.
+    crate::scheduling::Affinity::of(process)?;
     match absent.iter().find(|(_, present)| *present) {
         Some((field, _)) => Err(unsupported(*field, "set")),
         None => Ok(()),

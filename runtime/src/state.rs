@@ -238,7 +238,7 @@ fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, ReadError
         Err(error) => Err(error),
     };
     let bytes = bytes.map_err(|error| ReadError::Other(io("read", path, &error)))?;
-    serde_json::from_slice(&bytes).map_err(|error| {
+    crate::spelling::parse(&bytes).map_err(|error| {
         let text = format!("understand {}: {error}", path.display());
         ReadError::Other(Failure::new(FailureClass::Invalid, "container.config", text))
     })

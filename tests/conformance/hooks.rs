@@ -5,14 +5,14 @@ use serde_json::{Value, json};
 use crate::case::{Case, is_berths};
 
 /// A hook that runs a script with this case's busybox; `$D` is the case's directory.
-fn hook(case: &Case, script: &str) -> Value {
+pub fn hook(case: &Case, script: &str) -> Value {
     let bin = case.directory.join("rootfs/bin");
     json!({ "path": bin.join("busybox"), "args": ["sh", "-c", script, "zero", "one"],
         "env": [format!("PATH={}", bin.display()), format!("D={}", case.directory.display())] })
 }
 
 /// The state that a hook was told.
-fn told(case: &Case, name: &str) -> Value {
+pub fn told(case: &Case, name: &str) -> Value {
     serde_json::from_str(&case.file(name)).expect("a hook is told the state")
 }
 

@@ -12,10 +12,14 @@ mod config;
 mod devices;
 mod engines;
 mod faults;
-
 mod hooks;
+mod hooks_inside;
 mod manual;
 mod mounts;
 mod namespaces;
+mod network;
+mod process;
 mod runtime;
+mod seccomp;
 mod terminal;
+mod unprivileged;

@@ -8,28 +8,14 @@ const PAGE: &str = include_str!("../../web/templates/help/runtime.html");
 
 /// The fields of the page; where each is put; a value that the page speaks of.
 fn rows() -> Vec<(&'static str, &'static str, Value)> {
-    let hook = |kind: &str| json!({ kind: [{ "path": "/bin/true" }] });
     let null = json!([{ "path": "/dev/null", "type": "c", "major": 1, "minor": 3, "uid": 1 }]);
     let synced = json!({ "destination": "/t", "type": "tmpfs", "options": ["sync"] });
-    let asking = json!({ "names": ["mkdir"], "action": "SCMP_ACT_NOTIFY" });
-    let asking = json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [asking] });
-    let memory = json!({ "mode": "MPOL_BIND", "nodes": "0" });
-    let disks = json!({ "class": "IOPRIO_CLASS_IDLE", "priority": 0 });
     vec![
-        ("hooks.createContainer", "/hooks", hook("createContainer")),
-        ("hooks.startContainer", "/hooks", hook("startContainer")),
         ("linux.namespaces", "/linux/namespaces", json!([{ "type": "pid" }])),
         ("linux.devices", "/linux/devices", null),
         ("mounts[].options", "/mounts/-", synced),
-        ("linux.seccomp", "/linux/seccomp", asking),
         ("process.selinuxLabel", "/process/selinuxLabel", json!("a:b:c:s0")),
         ("linux.mountLabel", "/linux/mountLabel", json!("a:b:c:s0")),
-        ("process.scheduler", "/process/scheduler", json!({ "policy": "SCHED_BATCH" })),
-        ("process.ioPriority", "/process/ioPriority", disks),
-        ("process.execCPUAffinity", "/process/execCPUAffinity", json!({ "initial": "0" })),
-        ("linux.personality", "/linux/personality", json!({ "domain": "LINUX32" })),
-        ("linux.netDevices", "/linux/netDevices", json!({ "eth9": { "name": "a" } })),
-        ("linux.memoryPolicy", "/linux/memoryPolicy", memory),
         ("linux.intelRdt", "/linux/intelRdt", json!({ "closID": "a" })),
         ("vm", "/vm", json!({ "kernel": { "path": "/kernel" } })),
     ]

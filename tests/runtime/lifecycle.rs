@@ -105,10 +105,7 @@ fn what_is_not_supported_is_named() {
     type Change = fn(&mut serde_json::Value);
     let cases: [(&str, Change); 8] = [
         ("process.apparmorProfile", |config| config["process"]["apparmorProfile"] = "x".into()),
-        ("hooks.createContainer", |config| {
-            let hooks = serde_json::json!({ "createContainer": [{ "path": "/bin/true" }] });
-            config["hooks"] = hooks;
-        }),
+        ("vm", |config| config["vm"] = serde_json::json!({ "kernel": { "path": "/kernel" } })),
         ("linux.namespaces[0].path", |config| {
             config["linux"]["namespaces"][0]["path"] = "/proc/1/ns/net".into();
         }),

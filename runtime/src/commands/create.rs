@@ -21,10 +21,13 @@ use crate::commands::console::{Console, Kept, activation_sockets};
 use crate::commands::foreground::{Session, block_forwarded_signals, wait};
 use crate::commands::{Global, bad_usage, missing_id, say, usage, warn};
 use crate::failure::{broken, from_spec, system};
+use crate::hooks::inside::Inside;
 use crate::hooks::{self, Point, Told};
 use crate::joined::{self, Joined};
 use crate::launch::{self, Created, Launch, RootSource, User, errno_of};
+use crate::network::moving;
 use crate::rootfs::cgroups::OwnCgroup;
+use crate::seccomp::listener::Listener;
 use crate::spec::{SpecError, invalid};
 use crate::state::{Attempt, Place, Record, read_spec, stat, unknown_properties};
 use crate::sys::memfd;
@@ -221,7 +224,10 @@ fn build_in(
     if let Some(process) = told.process_mut() {
         kept.add_to(process);
     }
+    let devices = moving::devices(spec).map_err(from_spec)?;
+    let held = spec.hooks().is_some() || !devices.is_empty();
     let before_root = |pid: Pid| {
+        moving::move_in(&devices, pid)?;
         let told = Told { id, status: "creating", pid: Some(pid.as_raw()), bundle };
         let points = [Point::Prestart, Point::CreateRuntime];
         let mut failures = points.into_iter().flat_map(|point| hooks::run(spec, point, told));
@@ -237,7 +243,9 @@ fn build_in(
         own_cgroups: own_cgroups(&Hierarchy::detect_all()?, cgroup.path()),
         files: Vec::new(),
         gate: listener,
-        before_root: spec.hooks().is_some().then_some(&before_root),
+        before_root: held.then_some(&before_root),
+        listener: Listener::of(spec, Told { id, status: "creating", pid: None, bundle }),
+        hooks: Inside::plan(spec, Told { id, status: "", pid: None, bundle }).map_err(from_spec)?,
         preserved: kept.count,
     })?;
     let unit = scope.as_ref().map(|scope| scope.unit().to_owned());

@@ -13,11 +13,13 @@ use oci_spec::runtime::{Capability, Process, Spec};
 use crate::commands::console::{Console, Kept};
 use crate::commands::create::{absolute, own_stdio};
 use crate::commands::foreground::{block_forwarded_signals, wait};
-use crate::commands::lifecycle::expect;
+use crate::commands::lifecycle::{expect, word};
 use crate::commands::{Global, bad_usage, missing_id, usage};
 use crate::exec::Exec;
 use crate::failure::{broken, system};
+use crate::hooks::Told;
 use crate::launch::{User, errno_of};
+use crate::seccomp::listener::Listener;
 use crate::state::Place;
 use crate::sys::memfd;
 
@@ -101,6 +103,7 @@ pub fn exec(parser: lexopt::Parser, global: &Global) -> Result<ExitCode, Failure
 }
 
 fn join(parser: lexopt::Parser, global: &Global) -> Result<ExitCode, Failure> {
+    super::privilege::need_power("exec")?;
     let options = Options::parse(parser)?;
     memfd::ensure_sealed().map_err(|error| system("seal our binary", errno_of(&error)))?;
     let place =
@@ -121,6 +124,9 @@ fn join(parser: lexopt::Parser, global: &Global) -> Result<ExitCode, Failure> {
     let socket = options.console_socket.as_deref().map(absolute).transpose()?;
     let console = Console::choose(&process, socket.as_deref(), options.detach)?;
     let signals = block_forwarded_signals()?;
+    let (pid, bundle) = (Some(record.pid), &*record.bundle);
+    let status = word(record.status(&place)?);
+    let told = Told { id: &record.id, status, pid, bundle };
     let mut joined = crate::exec::exec(Exec {
         spec: &spec,
         process: &process,
@@ -128,6 +134,7 @@ fn join(parser: lexopt::Parser, global: &Global) -> Result<ExitCode, Failure> {
         stdio: own_stdio()?,
         terminal: process.terminal() == Some(true),
         preserved: options.kept.count,
+        listener: Listener::of(&spec, told),
         init: record.open()?,
         cgroup: record.cgroup()?.entry()?,
     })?;
@@ -238,5 +245,5 @@ fn read_process(path: &Path) -> Result<Process, Failure> {
         return Err(failed(format!("larger than {PROCESS_BYTES_MAX} bytes")));
     }
     let bytes = fs::read(path).map_err(|error| failed(error.to_string()))?;
-    serde_json::from_slice(&bytes).map_err(|error| failed(error.to_string()))
+    crate::spelling::parse(&bytes).map_err(|error| failed(error.to_string()))
 }

@@ -1,7 +1,7 @@
 //! `start`, `kill`, `delete`, `pause`, `resume`.
 
 use std::fs;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use lexopt::Arg::{Long, Short, Value};
 use lexopt::ValueExt;
 use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+use nix::unistd::Pid;
 use oci_spec::runtime::LinuxNamespaceType;
 
 use crate::cgroup::{Cgroup, Hierarchy};
@@ -19,6 +20,7 @@ use crate::failure::system;
 use crate::hooks::{self, Point, Told};
 use crate::joined::is_new;
 use crate::launch::{self, errno_of};
+use crate::seccomp::listener::Listener;
 use crate::state::{Attempt, Place, Record};
 use crate::sys::process;
 
@@ -30,6 +32,10 @@ pub fn start(parser: lexopt::Parser, global: &Global) -> Result<ExitCode, Failur
     let place = Place::new(&absolute(&global.root)?, &only_id(parser)?)?;
     let record = place.read()?;
     expect(&record, &place, &[Status::Created])?;
+    let (pid, bundle) = (Some(record.pid), &*record.bundle);
+    let told = Told { id: &record.id, status: "created", pid, bundle };
+    let listener = Listener::of(&place.read_spec()?, told);
+    let pidfd = record.open()?;
     let failed = |errno| system("reach the waiting process", errno);
     let directory = fs::File::open(place.directory())
         .map_err(|error| system("open the container's directory", errno_of(&error)))?;
@@ -40,7 +46,8 @@ pub fn start(parser: lexopt::Parser, global: &Global) -> Result<ExitCode, Failur
     // Its absence is what makes the container "running": gone before the program can be seen.
     fs::remove_file(place.gate())
         .map_err(|error| system("remove the start's socket", errno_of(&error)))?;
-    launch::release(&gate, &record.words)?;
+    let process = (Pid::from_raw(record.pid), pidfd.as_fd());
+    launch::release(&gate, &record.words, listener.as_ref(), process)?;
     after_start(&place, &record, global)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -72,7 +79,7 @@ pub fn kill(mut parser: lexopt::Parser, global: &Global) -> Result<ExitCode, Fai
             return Ok(ExitCode::SUCCESS);
         }
         for pid in record.cgroup()?.pids()? {
-            match process::pidfd_open(nix::unistd::Pid::from_raw(pid)) {
+            match process::pidfd_open(Pid::from_raw(pid)) {
                 // One that has ended since the list was read needs no signal.
                 Err(nix::errno::Errno::ESRCH) => {}
                 Err(errno) => return Err(system("open a process", errno)),

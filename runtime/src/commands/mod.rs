@@ -10,6 +10,7 @@ mod events;
 mod exec;
 mod foreground;
 mod lifecycle;
+mod privilege;
 mod stats;
 mod update;
 
@@ -38,7 +39,7 @@ pub struct Global {
 const USAGE: &str = "berth-runtime [--root DIR] [--log FILE] [--log-format text|json]
               [--systemd-cgroup] COMMAND
 
-Options of a command may stand before or after the container's id.
+Options of a command may stand before or after the container's id. All but spec and features need root.
 
   create [-b BUNDLE] [--pid-file FILE] ID      build a container that waits
       --console-socket SOCKET  --preserve-fds N
@@ -120,6 +121,13 @@ fn dispatch(arguments: &[OsString], global: &mut Global) -> Result<ExitCode, Fai
 }
 
 fn command(word: &str, parser: lexopt::Parser, global: &Global) -> Result<ExitCode, Failure> {
+    match word {
+        // `exec` has an exit status of its own for what it refuses.
+        "create" | "run" => privilege::need_power(word)?,
+        "start" | "kill" | "delete" | "pause" | "resume" | "events" | "update" | "state"
+        | "list" | "ps" => privilege::need_root(word)?,
+        _ => {}
+    }
     match word {
         "create" => create::create(parser, global),
         "run" => create::run(parser, global),

@@ -3,7 +3,7 @@
 //! Runs between clone3 and execve: nothing here allocates, locks, logs or panics.
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
@@ -11,10 +11,11 @@ use nix::sys::stat::{Mode, SFlag, fstatat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd;
 
-use super::{At, Report, Stage, Wiring, leave, streams, wait_for_byte};
+use super::{At, Report, Stage, Wiring, filter, leave, streams, wait_for_byte};
 use crate::accounts::{self, LookupError};
+use crate::hooks::inside;
 use crate::plan::{ProcessPlan, Streams, UserPlan};
-use crate::sys::{exec, fd, prctl, process, seccomp};
+use crate::sys::{exec, fd, prctl, process};
 
 /// Walks the rest of the way; gives what failed.
 pub(super) fn finish(plan: &mut ProcessPlan, wiring: &Wiring) -> Report {
@@ -59,7 +60,8 @@ fn prepare(plan: &mut ProcessPlan, wiring: &Wiring) -> Result<usize, Report> {
         capabilities.permitted &= plan.capabilities.ambient;
         capabilities.effective = capabilities.permitted;
     }
-    change_user(plan, (user, group), groups, capabilities)?;
+    plan.attributes.set()?;
+    change_user(plan, wiring.parent.as_fd(), (user, group), groups, capabilities)?;
     if let Some(words) = &plan.apparmor {
         enter_profile(words).at(Stage::AppArmor)?;
     }
@@ -121,6 +123,7 @@ fn open_directory(path: &CStr) -> nix::Result<OwnedFd> {
 
 fn change_user(
     plan: &ProcessPlan,
+    parent: BorrowedFd<'_>,
     (user, group): (u32, u32),
     groups: &[u32],
     capabilities: prctl::Capabilities,
@@ -132,7 +135,7 @@ fn change_user(
     }
     if !plan.no_new_privileges {
         // Without no_new_privs a filter needs CAP_SYS_ADMIN (seccomp(2)), which goes below.
-        load_filter(plan)?;
+        plan.seccomp.as_ref().map_or(Ok(()), |filter| filter::load(filter, parent))?;
     }
     process::set_groups(groups).at(Stage::Groups)?;
     let group = unistd::Gid::from_raw(group);
@@ -180,13 +183,6 @@ fn find_program(candidates: &[std::ffi::CString]) -> Result<usize, Report> {
     Err(answer).at(Stage::Program)
 }
 
-fn load_filter(plan: &ProcessPlan) -> Result<(), Report> {
-    match &plan.seccomp {
-        Some(filter) => seccomp::load(&filter.program, filter.flags).at(Stage::Seccomp),
-        None => Ok(()),
-    }
-}
-
 /// Says "ready", pauses, and runs the program when it is let. Reports of what fails after the pause
 /// go to whoever has ended it.
 fn release(plan: &ProcessPlan, wiring: &Wiring, program: usize) -> Report {
@@ -205,12 +201,7 @@ fn release(plan: &ProcessPlan, wiring: &Wiring, program: usize) -> Report {
     if wait_for_byte(to).is_err() {
         process::exit_now(2);
     }
-    let filtered = match plan.no_new_privileges {
-        true => load_filter(plan),
-        false => Ok(()),
-    };
-    let ours = 3 + plan.preserved;
-    let report = match filtered.and_then(|()| fd::close_on_exec_from(ours).at(Stage::Descriptors)) {
+    let report = match last_steps(plan, to) {
         Err(report) => report,
         Ok(()) => {
             let errno =
@@ -219,4 +210,21 @@ fn release(plan: &ProcessPlan, wiring: &Wiring, program: usize) -> Report {
         }
     };
     leave(report, to)
+}
+
+/// Hooks are under the filter that the program will be under. Where a listener decides about calls, it
+/// has to be there for theirs.
+fn last_steps(plan: &ProcessPlan, to: BorrowedFd<'_>) -> Result<(), Report> {
+    fd::close_on_exec_from(3 + plan.preserved).at(Stage::Descriptors)?;
+    let umask = plan.umask;
+    match plan.seccomp.as_ref().filter(|_| plan.no_new_privileges) {
+        Some(filter) if filter.listens() => {
+            filter::load(filter, to)?;
+            inside::run(&plan.start_hooks, inside::Held { umask, filter: None })
+        }
+        filter => {
+            inside::run(&plan.start_hooks, inside::Held { umask, filter })?;
+            filter.map_or(Ok(()), |filter| filter::load(filter, to))
+        }
+    }
 }

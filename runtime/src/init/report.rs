@@ -48,10 +48,19 @@ pub enum Stage {
     Execute,
     /// Not a failure: the mounts are made, and the root is entered when the parent says so.
     Held,
+    /// A hook could not be run.
+    Hook,
+    /// A hook has failed; in place of an error number its exit status, or minus the signal that ended it.
+    HookFailed,
+    HookSlow,
+    Personality,
+    MemoryPolicy,
+    /// Not a failure: a filter is about to be loaded, whose listener will be the descriptor `index`.
+    Listener,
 }
 
 /// All stages, by number.
-const STAGES: [Stage; 42] = [
+const STAGES: [Stage; 48] = [
     Stage::Ready,
     Stage::Wait,
     Stage::Session,
@@ -94,6 +103,12 @@ const STAGES: [Stage; 42] = [
     Stage::Seccomp,
     Stage::Execute,
     Stage::Held,
+    Stage::Hook,
+    Stage::HookFailed,
+    Stage::HookSlow,
+    Stage::Personality,
+    Stage::MemoryPolicy,
+    Stage::Listener,
 ];
 
 /// What a child says: where it is, which item of that stage's list, and what the kernel answered.

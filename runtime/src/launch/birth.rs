@@ -1,7 +1,7 @@
 //! The parent's part while a child builds its container, or joins one.
 
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use berth_runtime::record::Failure;
 use nix::errno::Errno;
@@ -15,6 +15,7 @@ use crate::namespace::{IdMap, write_id_maps};
 use crate::owner::Acting;
 use crate::plan::{ProcessPlan, Streams};
 use crate::rlimit::{self, Limit};
+use crate::seccomp::listener::Listener;
 use crate::sys::process;
 use crate::timing;
 
@@ -30,6 +31,8 @@ pub struct Birth {
     pub owner: Option<Uid>,
     /// For its reports.
     pub words: Words,
+    /// For its filter.
+    pub listener: Option<Listener>,
     /// The master of its terminal, once it has made one.
     pub terminal: Option<OwnedFd>,
 }
@@ -65,8 +68,9 @@ impl Birth {
         if process.streams != Streams::Given {
             self.receive_terminal()?;
         }
-        match receive(&self.ours)? {
+        match self.receive_past_filter()? {
             Some(Report { stage: Stage::Ready, .. }) => {
+                process.scheduling.set(pid)?;
                 // Now, so that a small limit does not hinder the building; and as the owner, since a
                 // host's root that lacks CAP_SYS_RESOURCE may set only what is its own.
                 let _acting = act_as(self.owner)?;
@@ -78,6 +82,12 @@ impl Birth {
             Some(report) => Err(self.words.describe(report)),
             None => Err(broken("the first process ended while the container was being built")),
         }
+    }
+
+    /// The child's report, once the listener of a filter that it loads now has been served.
+    fn receive_past_filter(&self) -> Result<Option<Report>, Failure> {
+        let pidfd = self.pidfd.as_ref().ok_or_else(|| broken("the child's descriptor is gone"))?;
+        receive_past_filter(&self.ours, self.listener.as_ref(), (self.pid, pidfd.as_fd()))
     }
 
     /// Lets the caller act while the child waits before its root.
@@ -122,6 +132,7 @@ impl Birth {
             terminal: self.terminal.take(),
             gate: Some(gate),
             words: std::mem::take(&mut self.words),
+            listener: self.listener.take(),
         })
     }
 }
@@ -133,6 +144,23 @@ impl Drop for Birth {
         if process::pidfd_send_signal(pidfd, libc::SIGKILL).is_ok() {
             while let Err(Errno::EINTR) = waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED) {}
         }
+    }
+}
+
+/// A report as by [`receive`]; serves the listener of a filter that the process loads before it.
+pub(super) fn receive_past_filter(
+    socket: &OwnedFd,
+    listener: Option<&Listener>,
+    process: (Pid, BorrowedFd<'_>),
+) -> Result<Option<Report>, Failure> {
+    match (receive(socket)?, listener) {
+        (Some(Report { stage: Stage::Listener, index, errno: 0 }), Some(listener)) => {
+            if listener.serve(process, index, socket)? {
+                write(socket, &[1]).map_err(|errno| system("release the process", errno))?;
+            }
+            receive(socket)
+        }
+        (report, _) => Ok(report),
     }
 }
 

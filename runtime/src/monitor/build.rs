@@ -17,6 +17,7 @@ use crate::apparmor;
 use crate::cgroup::{CONTAINER_DEVICES, Cgroup, Hierarchy, Scope, Settings};
 use crate::failure::system;
 use crate::files::FileError;
+use crate::hooks::inside::Inside;
 use crate::launch::{self, Created, InjectedFile, Launch, OverlayRoot, RootSource, User};
 use crate::ledger::{self, LiveRecord};
 use crate::namespace::{IdMap, id_map_namespace};
@@ -143,6 +144,8 @@ fn create(
         files: injected(job),
         gate: None,
         before_root: None,
+        hooks: Inside::default(),
+        listener: None,
         preserved: 0,
     })?;
     Ok((created, ours))

@@ -143,6 +143,7 @@ fn begin(
         stdio: theirs,
         terminal: job.terminal.is_some(),
         preserved: 0,
+        listener: None,
         init,
         cgroup: cgroup.entry()?,
     })?;

@@ -276,7 +276,8 @@ fn set_address(
     connection.request(request, NLM_F_CREATE | NLM_F_REPLACE, &action)
 }
 
-fn set_up(connection: &mut Connection, (index, name): (u32, &str)) -> Result<(), Error> {
+/// Brings an interface up.
+pub fn set_up(connection: &mut Connection, (index, name): (u32, &str)) -> Result<(), Error> {
     let mut message = LinkMessage::default();
     message.header.index = index;
     message.header.flags = LinkFlags::Up;

@@ -16,6 +16,7 @@
 mod address;
 mod changes;
 mod link;
+pub mod moving;
 mod netlink;
 mod resolver;
 mod table;

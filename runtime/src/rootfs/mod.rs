@@ -14,4 +14,5 @@ pub mod mounts;
 pub mod nodes;
 pub mod options;
 pub mod staging;
+pub mod standing;
 pub mod target;

@@ -5,7 +5,8 @@
 //! kernel answers calls whose answer does not depend on arguments from a bitmap without running it.
 //!
 //! Invariants: every path ends in a return; an architecture that is not in the list kills the process;
-//! x32 calls (x86-64's numbers with bit 30) get the default answer or EPERM, whichever refuses.
+//! x32 calls (x86-64's numbers with bit 30) have rules of their own, or else the default answer or EPERM,
+//! whichever refuses.
 
 use std::collections::BTreeMap;
 
@@ -27,6 +28,8 @@ pub struct Calls {
     pub architecture: Architecture,
     /// Rules by call number, asked in order; the default answers when none holds.
     pub rules: BTreeMap<u32, Vec<Rule>>,
+    /// Of x86-64: rules for x32, by numbers without its bit; none where x32 is refused.
+    pub x32: Option<BTreeMap<u32, Vec<Rule>>>,
     /// Calls above this number are newer than this build.
     pub newest: u32,
 }
@@ -81,6 +84,11 @@ const DATA_ARCHITECTURE: u32 = 4;
 const DATA_ARGUMENTS: u32 = 16;
 
 const X32_BIT: u32 = 0x4000_0000;
+/// The highest number of x32's own calls.
+const X32_NEWEST: u32 = 547;
+
+/// `BPF_MAXINSNS` (linux/bpf_common.h).
+pub const INSTRUCTIONS_MAX: usize = 4096;
 
 /// Compiles the tables; `default` answers calls that no rule does.
 pub fn compile(tables: &[Calls], default: u32) -> Vec<Instruction> {
@@ -110,26 +118,37 @@ fn compile_calls(calls: &Calls, default: u32) -> Vec<Instruction> {
             leaves.push(Leaf { first, code });
         }
     };
-    let mut next = 0;
-    for (number, rules) in &calls.rules {
-        if *number > next {
-            add(next, vec![answer(default)]);
+    add_calls(&calls.rules, (0, calls.newest), default, &mut add);
+    match &calls.x32 {
+        Some(rules) => add_calls(rules, (X32_BIT, calls.newest.max(X32_NEWEST)), default, &mut add),
+        None if calls.architecture == Architecture::X86_64 => {
+            let refuses = default & 0xffff_0000 == ERRNO || default == KILL_PROCESS || default == 0;
+            add(X32_BIT, vec![answer(if refuses { default } else { ERRNO | 1 })]);
         }
-        add(*number, compile_rules(rules, default));
-        next = number + 1;
-    }
-    add(next, vec![answer(default)]);
-    if next <= calls.newest {
-        next = calls.newest + 1;
-    }
-    add(next, vec![answer(unknown(default))]);
-    if calls.architecture == Architecture::X86_64 {
-        let refuses = default & 0xffff_0000 == ERRNO || default == KILL_PROCESS || default == 0;
-        add(X32_BIT, vec![answer(if refuses { default } else { ERRNO | 1 })]);
+        None => {}
     }
     let mut body = vec![load(DATA_NUMBER)];
     body.extend(tree(&leaves));
     body
+}
+
+/// The leaves of numbers that begin at `base`, of which `newest` is the highest known.
+fn add_calls(
+    rules: &BTreeMap<u32, Vec<Rule>>,
+    (base, newest): (u32, u32),
+    default: u32,
+    add: &mut dyn FnMut(u32, Vec<Instruction>),
+) {
+    let mut next = 0;
+    for (number, rules) in rules {
+        if *number > next {
+            add(base + next, vec![answer(default)]);
+        }
+        add(base + number, compile_rules(rules, default));
+        next = number + 1;
+    }
+    add(base + next, vec![answer(default)]);
+    add(base + next.max(newest + 1), vec![answer(unknown(default))]);
 }
 
 /// Where the default is an error, calls that this build does not know answer ENOSYS, so that programs
@@ -271,7 +290,7 @@ fn answer(action: u32) -> Instruction {
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::seccomp) mod tests {
     use super::*;
 
     /// What a plain reading of the rules says.
@@ -305,7 +324,12 @@ mod tests {
     }
 
     /// The machine of bpf(4), as far as filters use it.
-    fn interpret(program: &[Instruction], audit: u32, number: u32, args: [u64; 6]) -> u32 {
+    pub(in crate::seccomp) fn interpret(
+        program: &[Instruction],
+        audit: u32,
+        number: u32,
+        args: [u64; 6],
+    ) -> u32 {
         let mut data = [0u8; 64];
         data[..4].copy_from_slice(&number.to_le_bytes());
         data[4..8].copy_from_slice(&audit.to_le_bytes());
@@ -381,8 +405,13 @@ mod tests {
             rules.insert(number, vec![Rule { conditions: Vec::new(), action: ALLOW }]);
         }
         let tables = [
-            Calls { architecture: Architecture::X86_64, rules, newest: 469 },
-            Calls { architecture: Architecture::I386, rules: BTreeMap::new(), newest: 469 },
+            Calls { architecture: Architecture::X86_64, rules, x32: None, newest: 469 },
+            Calls {
+                architecture: Architecture::I386,
+                rules: BTreeMap::new(),
+                x32: None,
+                newest: 469,
+            },
         ];
         check(&tables, ERRNO | 1);
         check(&tables, ALLOW);

@@ -2,6 +2,7 @@
 //! one unsafe call per block; no policy.
 
 pub mod bpf;
+pub mod clone;
 pub mod clone3;
 pub mod directory;
 pub mod exec;
@@ -15,6 +16,7 @@ pub mod namespace;
 pub(crate) mod pidfd;
 pub mod prctl;
 pub mod process;
+pub mod sched;
 pub mod seccomp;
 pub(crate) mod socket;
 pub(crate) mod spawn;

@@ -33,3 +33,14 @@ pub(crate) fn wait(pidfd: impl AsFd) -> nix::Result<Ended> {
         _ => Ended::Signal(status),
     })
 }
+
+/// pidfd_getfd(2): a copy (close-on-exec) of a descriptor of another process. `EBADF` when it has none of
+/// that number.
+pub(crate) fn copy_descriptor(pidfd: impl AsFd, number: u32) -> nix::Result<OwnedFd> {
+    let raw = pidfd.as_fd().as_raw_fd();
+    // SAFETY: takes no pointers.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_getfd, raw, number, 0) };
+    let fd = RawFd::try_from(Errno::result(result)?).map_err(|_| Errno::EBADF)?;
+    // SAFETY: the kernel has just made this descriptor for the caller.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}

@@ -16,7 +16,8 @@ pub struct Instruction {
     pub operand: u32,
 }
 
-/// Loads `program` for the calling thread, with `SECCOMP_FILTER_FLAG_*` bits.
+/// Loads `program` for the calling thread, with `SECCOMP_FILTER_FLAG_*` bits. With that for a listener its
+/// descriptor (close-on-exec) is left open.
 pub fn load(program: &[Instruction], flags: u64) -> nix::Result<()> {
     #[repr(C)]
     struct Program {
