@@ -56,8 +56,14 @@ pub fn check(spec: &Spec) -> Result<(), SpecError> {
 }
 
 fn check_linux(linux: &Linux) -> Result<(), SpecError> {
+    if linux.intel_rdt().is_some() {
+        // resctrl.rst: where the kernel and the processor have it, it is mounted there.
+        let mounted = std::path::Path::new("/sys/fs/resctrl/schemata").exists();
+        let lack =
+            "resctrl is not mounted at /sys/fs/resctrl: this kernel or processor may lack it";
+        return Err(unsupported("linux.intelRdt", if mounted { "resctrl groups" } else { lack }));
+    }
     let absent = [
-        ("linux.intelRdt", linux.intel_rdt().is_some()),
         ("linux.mountLabel", linux.mount_label().as_ref().is_some_and(|label| !label.is_empty())),
     ];
     if let Some((field, _)) = absent.iter().find(|(_, present)| *present) {

@@ -9,6 +9,7 @@ mod bundle;
 mod lifecycle;
 mod masks;
 mod paths;
+mod powers;
 mod prober;
 mod process;
 mod races;
