@@ -63,9 +63,8 @@ fn check_linux(linux: &Linux) -> Result<(), SpecError> {
             "resctrl is not mounted at /sys/fs/resctrl: this kernel or processor may lack it";
         return Err(unsupported("linux.intelRdt", if mounted { "resctrl groups" } else { lack }));
     }
-    let absent = [
-        ("linux.mountLabel", linux.mount_label().as_ref().is_some_and(|label| !label.is_empty())),
-    ];
+    let absent =
+        [("linux.mountLabel", linux.mount_label().as_ref().is_some_and(|label| !label.is_empty()))];
     if let Some((field, _)) = absent.iter().find(|(_, present)| *present) {
         return Err(unsupported(*field, "set"));
     }

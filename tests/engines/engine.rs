@@ -101,6 +101,8 @@ impl Engine {
         let busybox = fs::read("/bin/busybox").expect("busybox-static is installed");
         let shell = ("bin/sh".to_owned(), 0o755, busybox.clone());
         let mut files = vec![("bin/busybox".to_owned(), 0o755, busybox), shell];
+        let pause = b"#!/bin/busybox sh\nexec /bin/busybox sleep 100000\n".to_vec();
+        files.push(("bin/pause".to_owned(), 0o755, pause));
         for applet in APPLETS.split_ascii_whitespace() {
             let script = format!("#!/bin/busybox sh\nexec /bin/busybox {applet} \"$@\"\n");
             files.push((format!("bin/{applet}"), 0o755, script.into_bytes()));

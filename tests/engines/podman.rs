@@ -55,12 +55,16 @@ fn limits_hold(podman: &Engine) {
 
 /// The containers of a pod share namespaces, which the later ones join by path.
 fn holds_a_pod(podman: &Engine) {
-    let pause = podman.call(
-        "pod create --name pod --network none --infra-image berth/engines:1 \
-        --infra-command sleep",
-    );
-    assert!(pause.status.success(), "{}", said(&pause));
-    podman.done("pod rm -f pod");
+    podman.done(&format!(
+        "pod create --name pod --network none --infra-image {IMAGE} --infra-command /bin/pause"
+    ));
+    let look = "readlink /proc/self/ns/net; readlink /proc/self/ns/uts; readlink /proc/self/ns/ipc";
+    let first = podman.script("--pod pod", look);
+    assert_eq!(podman.script("--pod pod", look), first);
+    // The control: alone it has its own.
+    let alone = podman.script("--network none", look);
+    assert!(alone.lines().all(|own| !first.contains(own)), "{alone:?} and {first:?}");
+    podman.done("pod rm -f -t 0 pod");
 }
 
 fn lets_in_what_it_was_told_to(podman: &Engine) {
