@@ -6,17 +6,16 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use berth_runtime::record::Failure;
 use nix::sched::{CloneFlags as Sched, setns};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::Pid;
 use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
 
 use crate::accounts;
 use crate::attributes::Attributes;
 use crate::failure::{Words, broken, from_spec, system};
-use crate::init::{Joining, Wiring};
+use crate::init::Joining;
 use crate::joined;
 use crate::launch::{
-    Birth, CgroupEntry, User, above_stdio, errno_of, give_pipes_to_root, maps_of, owner_in, release,
+    Birth, CgroupEntry, User, errno_of, give_pipes_to_root, maps_of, owner_in, release, wire,
 };
 use crate::plan::{self, Streams, UserPlan};
 use crate::scheduling::Affinity;
@@ -101,11 +100,7 @@ pub fn exec(exec: Exec<'_>) -> Result<Joined, Failure> {
     let root = joined::is_joined(spec, LinuxNamespaceType::Mount).then(|| root_of(init_pid));
     let root = root.transpose()?;
     give_pipes_to_root(&stdio, id_maps.as_ref())?;
-    let kind = SockType::SeqPacket;
-    let (ours, theirs) = socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC)
-        .map_err(|errno| system("make a socket pair", errno))?;
-    let [input, output, error] = stdio.map(above_stdio);
-    let wiring = Wiring { parent: theirs, gate: None, stdio: [input?, output?, error?] };
+    let (ours, wiring) = wire(stdio, None)?;
     setns(&init, Sched::CLONE_NEWPID)
         .map_err(|errno| system("enter the container's pid namespace", errno))?;
     let joining = Joining { pidfd: init, namespaces: namespaces(spec), user_namespace, root };

@@ -184,12 +184,7 @@ pub fn create(launch: Launch<'_>) -> Result<Created, Failure> {
     let words = Words::of(&plan).with_hooks(hooks.names);
     (plan.create_hooks, plan.process.start_hooks) = (hooks.create, hooks.start);
     give_pipes_to_root(&stdio, plan.id_maps.as_ref())?;
-    let (ours, theirs) =
-        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
-            .map_err(|errno| system("make a socket pair", errno))?;
-    let stdio = stdio.map(above_stdio);
-    let [input, output, error] = stdio;
-    let wiring = Wiring { parent: theirs, gate, stdio: [input?, output?, error?] };
+    let (ours, wiring) = wire(stdio, gate)?;
     timing::done("plan");
     // A root in a mount namespace that is joined is no place of ours.
     let standing = match plan.mounts_joined {
@@ -231,6 +226,15 @@ pub fn create(launch: Launch<'_>) -> Result<Created, Failure> {
     birth.lead(&plan.process, plan.id_maps.as_ref(), &cgroup, before_root)?;
     timing::done("child: overlay, mounts, masks");
     birth.into_created()
+}
+
+/// The two ends of what the parent and the child talk over; the child's with all that it has besides.
+pub fn wire(stdio: [OwnedFd; 3], gate: Option<OwnedFd>) -> Result<(OwnedFd, Wiring), Failure> {
+    let (ours, parent) =
+        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+            .map_err(|errno| system("make a socket pair", errno))?;
+    let [input, output, error] = stdio.map(above_stdio);
+    Ok((ours, Wiring { parent, gate, stdio: [input?, output?, error?] }))
 }
 
 fn from_user(error: accounts::BadUser) -> Failure {
@@ -276,7 +280,7 @@ pub fn release(
 }
 
 /// The same open file at a number that the child's stdio does not overwrite.
-pub fn above_stdio(fd: OwnedFd) -> Result<OwnedFd, Failure> {
+fn above_stdio(fd: OwnedFd) -> Result<OwnedFd, Failure> {
     // try_clone_to_owned dups to the lowest number from 3 up, close-on-exec.
     fd.as_fd()
         .try_clone_to_owned()
