@@ -12,6 +12,7 @@ trap 'rm -rf "$scratch"' EXIT
 mkdir "$scratch/programs" "$scratch/tests"
 strip -o "$scratch/programs/berth" "${BERTH_BIN:-target/debug/berth}"
 strip -o "$scratch/programs/berth-runtime" "${BERTH_RUNTIME_BIN:-target/debug/berth-runtime}"
+strip -o "$scratch/programs/inject" target/debug/inject
 cargo test --workspace --no-run --quiet --message-format=json 2>/dev/null |
     jq -r 'select(.reason == "compiler-artifact" and .profile.test and .executable != null)
         | [.target.kind[0], .target.name, .executable] | @tsv' | sort -u >"$scratch/list"

@@ -3,7 +3,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/../../.." || exit 1
 
-export BERTH_BIN=/opt/berth/berth BERTH_RUNTIME_BIN=/opt/berth/berth-runtime
+export BERTH_BIN=/opt/berth/berth BERTH_RUNTIME_BIN=/opt/berth/berth-runtime BERTH_INJECT_BIN=/opt/berth/inject
 log=$(mktemp)
 for binary in /opt/tests/*; do
     name=$(basename "$binary")
