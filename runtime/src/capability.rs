@@ -82,6 +82,30 @@ impl Sets {
     }
 }
 
+impl Sets {
+    /// What of them whoever has `permitted` can give: to a process in its own user namespace nothing more.
+    pub fn within(self, permitted: u64) -> Self {
+        let thread = prctl::Capabilities {
+            effective: self.thread.effective & permitted,
+            permitted: self.thread.permitted & permitted,
+            inheritable: self.thread.inheritable & permitted,
+        };
+        Self { bounding: self.bounding & permitted, thread, ambient: self.ambient & permitted }
+    }
+}
+
+/// Which capabilities of a configuration whoever has `permitted` cannot give, sorted. What cannot be granted
+/// is no reason not to start (config.md, "Linux Process").
+pub fn beyond(spec: &LinuxCapabilities, permitted: u64) -> Vec<String> {
+    let sets = [spec.bounding(), spec.effective(), spec.permitted(), spec.inheritable()];
+    let asked = sets.into_iter().flatten().fold(0, |all, set| all | bits(set));
+    let names = NAMES.iter().enumerate();
+    let beyond = names.filter(|(number, _)| asked & !permitted & 1 << number != 0);
+    let mut names: Vec<String> = beyond.map(|(_, name)| format!("CAP_{name}")).collect();
+    names.sort();
+    names
+}
+
 /// A set as the kernel has it, bit n for capability n.
 pub fn bits(names: &HashSet<Capability>) -> u64 {
     names.iter().filter_map(number).fold(0, |set, number| set | 1 << number)

@@ -89,6 +89,7 @@ pub fn exec(exec: Exec<'_>) -> Result<Joined, Failure> {
     let mut plan = plan::process_plan(process, user, filter).map_err(from_spec)?;
     plan.attributes = Attributes::of(linux).map_err(from_spec)?;
     let affinity = Affinity::of(process).map_err(from_spec)?;
+    plan.give_what_is_ours(spec).map_err(from_spec)?;
     plan.streams = if terminal { Streams::Terminal } else { Streams::Given };
     plan.preserved = preserved;
     let words = Words::of_process(&plan);

@@ -19,11 +19,13 @@ use crate::rootfs::cgroups::OwnCgroup;
 use crate::rootfs::devices;
 use crate::rootfs::mounts::{self, Action, Context, Step};
 use crate::rootfs::options::Propagation;
+use crate::rootfs::sysctls::{Sysctl, sysctls};
 use crate::rootfs::target::{Kind, Target};
 use crate::scheduling::Scheduling;
 use crate::seccomp::{self, Filter};
 use crate::spec::{SpecError, check, check_process, invalid};
 use crate::sys::exec::StringArray;
+use crate::sys::prctl;
 use crate::time_offsets;
 
 /// A first process and its container.
@@ -76,15 +78,6 @@ pub struct MountPlan {
     pub root_read_only: bool,
     /// The working directory, to be made before the root is read-only.
     pub cwd: Option<Target>,
-}
-
-/// One kernel parameter.
-#[derive(Debug)]
-pub struct Sysctl {
-    /// Below proc: `sys/net/ipv4/…`.
-    pub path: CString,
-    /// What is written.
-    pub value: Vec<u8>,
 }
 
 /// A program and the state it starts in; the same for a container's first process and any later one.
@@ -192,6 +185,7 @@ pub fn plan(
     }
     let mut program = process_plan(process, user, filter)?;
     program.attributes = Attributes::of(linux)?;
+    program.give_what_is_ours(spec)?;
     if process.terminal() == Some(true) {
         // Nothing is bound over what others of a mount namespace see.
         program.streams = if mounts_joined { Streams::Terminal } else { Streams::Console };
@@ -221,6 +215,24 @@ pub fn plan(
         domainname: spec.domainname().as_ref().map(OsString::from),
         process: program,
     })
+}
+
+impl ProcessPlan {
+    /// Without a user namespace, in which root has them all, no more capabilities than the caller's own.
+    pub fn give_what_is_ours(&mut self, spec: &Spec) -> Result<(), SpecError> {
+        if !joined::has(spec, LinuxNamespaceType::User) {
+            let own = own_capabilities()?;
+            self.capabilities = self.capabilities.within(own);
+        }
+        Ok(())
+    }
+}
+
+/// The capabilities that the caller can give.
+pub fn own_capabilities() -> Result<u64, SpecError> {
+    let own = prctl::capabilities();
+    let failed = |errno: nix::Error| format!("read our own: {}", errno.desc());
+    own.map(|own| own.permitted).map_err(|errno| invalid("process.capabilities", failed(errno)))
 }
 
 /// The user of a configuration, by number.
@@ -323,48 +335,6 @@ fn mount_plan(
     })
 }
 
-/// One key, one value: what a namespace of the container's own holds, and nothing with separators.
-fn sysctls(spec: &Spec) -> Result<Vec<Sysctl>, SpecError> {
-    let linux = spec.linux().as_ref().ok_or(SpecError::Missing("linux"))?;
-    let mut sysctls = Vec::new();
-    for (key, value) in linux.sysctl().iter().flatten() {
-        let field = format!("linux.sysctl[{key:?}]");
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-        if !key.bytes().all(plain) || key.contains("..") {
-            return Err(invalid(field, "not a plain dotted key"));
-        }
-        if value.is_empty() || value.bytes().any(|byte| byte < b' ' || byte == 0x7f) {
-            return Err(invalid(field, "the value is empty or has control characters"));
-        }
-        let namespace = sysctl_namespace(key);
-        if !namespace.is_some_and(|namespace| joined::has(spec, namespace)) {
-            return Err(invalid(field, "not a parameter of a namespace of the container's own"));
-        }
-        let path = path_string(&field, Path::new(&format!("sys/{}", key.replace('.', "/"))))?;
-        sysctls.push(Sysctl { path, value: value.clone().into_bytes() });
-    }
-    sysctls.sort_by(|one, other| one.path.cmp(&other.path));
-    Ok(sysctls)
-}
-
-fn sysctl_namespace(key: &str) -> Option<LinuxNamespaceType> {
-    const IPC: [&str; 8] = [
-        "kernel.msgmax",
-        "kernel.msgmnb",
-        "kernel.msgmni",
-        "kernel.sem",
-        "kernel.shmall",
-        "kernel.shmmax",
-        "kernel.shmmni",
-        "kernel.shm_rmid_forced",
-    ];
-    match key {
-        _ if IPC.contains(&key) || key.starts_with("fs.mqueue.") => Some(LinuxNamespaceType::Ipc),
-        _ if key.starts_with("net.") => Some(LinuxNamespaceType::Network),
-        _ => None,
-    }
-}
-
 /// A name without a slash is looked up in the container's `PATH`.
 fn candidates(program: &CString, variables: &[String]) -> Result<Vec<CString>, SpecError> {
     if program.as_bytes().is_empty() {
@@ -395,7 +365,8 @@ fn c_string(field: &str, text: impl Into<Vec<u8>>) -> Result<CString, SpecError>
     CString::new(text).map_err(|_| invalid(field, "has a NUL byte"))
 }
 
-fn path_string(field: &str, path: &Path) -> Result<CString, SpecError> {
+/// A path for the child; `field` names it in errors.
+pub fn path_string(field: &str, path: &Path) -> Result<CString, SpecError> {
     c_string(field, path.as_os_str().as_bytes())
 }
 

@@ -68,6 +68,34 @@ fn ambient_capabilities_that_are_not_inheritable_are_left_out() {
     }
 }
 
+/// "Runtimes SHOULD NOT fail if the container configuration requests capabilities that cannot be granted",
+/// as `--privileged` of an engine does on a host whose root has not all of them. A log names them.
+#[test]
+fn capabilities_that_the_host_has_not_are_left_out() {
+    if !is_berths() {
+        eprintln!("SKIPPED conformance: runc 1.1 fails with them");
+        return;
+    }
+    let Some(case) = Case::new("privileged") else { return };
+    let features: serde_json::Value = serde_json::from_str(&case.done("features")).expect("JSON");
+    let all = &features["linux"]["capabilities"];
+    let sets = json!({ "bounding": all, "permitted": all, "effective": all });
+    let case = case.script("exec grep -E 'Prm|Eff|Bnd' /proc/self/status");
+    let case = case.with("/process/capabilities", sets);
+    let status = std::fs::read_to_string("/proc/self/status").expect("our own");
+    let own = status.lines().find_map(|line| line.strip_prefix("CapPrm:\t")).expect("a set");
+    let text = case.done("--log log run ID");
+    assert_eq!(text, format!("CapPrm:\t{own}\nCapEff:\t{own}\nCapBnd:\t{own}\n"));
+    let missing = all.as_array().expect("a list").len()
+        - u64::from_str_radix(own, 16).expect("a number").count_ones() as usize;
+    let log = case.file("log");
+    assert_eq!(
+        log.lines().filter(|line| line.contains("not ours to give")).count(),
+        missing,
+        "{log}"
+    );
+}
+
 /// config.md, "Hostname".
 #[test]
 fn the_host_name_is_set() {

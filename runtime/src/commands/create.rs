@@ -13,7 +13,7 @@ use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket,
 };
 use nix::unistd::Pid;
-use oci_spec::runtime::{LinuxResources, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
 
 use crate::capability;
 use crate::cgroup::{Before, Cgroup, Hierarchy, fence};
@@ -26,6 +26,7 @@ use crate::hooks::{self, Point, Told};
 use crate::joined::{self, Joined};
 use crate::launch::{self, Created, Launch, RootSource, User, errno_of};
 use crate::network::moving;
+use crate::plan;
 use crate::rootfs::cgroups::OwnCgroup;
 use crate::seccomp::listener::Listener;
 use crate::spec::{SpecError, invalid};
@@ -143,6 +144,12 @@ fn build(
     for name in capabilities.map(capability::left_out).unwrap_or_default() {
         let why = "not both permitted and inheritable, so it is left out";
         say(global, "warning", &format!("config: process.capabilities.ambient: {name} is {why}"));
+    }
+    if let Some(sets) = capabilities.filter(|_| !joined::has(&spec, LinuxNamespaceType::User)) {
+        for name in capability::beyond(sets, plan::own_capabilities().map_err(from_spec)?) {
+            let text = format!("process.capabilities: {name} is not ours to give, and is left out");
+            say(global, "warning", &format!("config: {text}"));
+        }
     }
     let home = Home::of(&spec, id, global).map_err(from_spec)?;
     let process = process.ok_or(SpecError::Missing("process"));

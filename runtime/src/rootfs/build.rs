@@ -9,10 +9,11 @@ use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::unistd::{symlinkat, write};
 
 use crate::init::{At, Report, Stage};
-use crate::plan::{MountPlan, Sysctl};
+use crate::plan::MountPlan;
 use crate::rootfs::copy_up::CopyUp;
 use crate::rootfs::mounts::{Action, FileSystem, Remount};
 use crate::rootfs::options::Propagation;
+use crate::rootfs::sysctls::Sysctl;
 use crate::sys::fd::{Links, open_in_root};
 use crate::sys::mount_api::{
     Change, attach, attributes, clone_tree, fs_config, fs_mount, fs_open, fs_pick, fs_reconfigure,

@@ -15,4 +15,5 @@ pub mod nodes;
 pub mod options;
 pub mod staging;
 pub mod standing;
+pub mod sysctls;
 pub mod target;
