@@ -105,6 +105,23 @@ fn a_tmpfs_can_begin_with_what_the_image_has() {
     }
 }
 
+/// What runc does and the specification leaves open: without `mode` a tmpfs has that of the directory at its
+/// place, so that what only root could read is not everybody's; where there is none, everybody writes.
+#[test]
+fn a_tmpfs_has_the_mode_of_its_place() {
+    let Some(case) = Case::new("tmpfs-mode") else { return };
+    let place = case.directory.join("rootfs/data");
+    fs::create_dir(&place).expect("make a directory");
+    fs::set_permissions(&place, fs::Permissions::from_mode(0o2710)).expect("mode");
+    let tmpfs = |place: &str, options: &[&str]| json!({ "destination": place, "type": "tmpfs", "source": "tmpfs", "options": options });
+    let case = case.script("stat -c '%n %a' /data /new /copied /data/given");
+    let case = case.with("/mounts/-", tmpfs("/data", &["nosuid"]));
+    let case = case.with("/mounts/-", tmpfs("/new", &["nosuid"]));
+    let case = case.with("/mounts/-", tmpfs("/copied", &["tmpcopyup"]));
+    let case = case.with("/mounts/-", tmpfs("/data/given", &["mode=705"]));
+    assert_eq!(case.run(), "/data 2710\n/new 1777\n/copied 1777\n/data/given 705\n");
+}
+
 /// Another mount in the place of the one that a test has added.
 fn with_fourth(mut case: Case, mount: Value) -> Case {
     case.config["mounts"][3] = mount;

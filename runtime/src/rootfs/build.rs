@@ -10,7 +10,7 @@ use nix::unistd::{symlinkat, write};
 
 use crate::init::{At, Report, Stage};
 use crate::plan::MountPlan;
-use crate::rootfs::copy_up::CopyUp;
+use crate::rootfs::copy_up::TakenOver;
 use crate::rootfs::mounts::{Action, FileSystem, Remount};
 use crate::rootfs::options::Propagation;
 use crate::rootfs::sysctls::Sysctl;
@@ -74,9 +74,12 @@ fn walk(
 ) -> nix::Result<()> {
     match action {
         Action::FileSystem(system, target) => {
-            let mount = match system.copy_up {
-                Some(copy_up) => copied_file_system(system, copy_up, target.open(root)?.as_fd())?,
-                None => new_file_system(system, system.attributes)?,
+            let there = target.open_if_there(root)?;
+            let mount = match (system.taken_over, there) {
+                (Some(taken_over), Some(place)) => {
+                    beginning_file_system(system, taken_over, place.as_fd())?
+                }
+                _ => new_file_system(system, system.attributes)?,
             };
             attach(&mount, target.open(root)?)?;
             propagate(&mount, &system.propagation)?;
@@ -108,13 +111,13 @@ fn walk(
 }
 
 /// One that begins with what is at its place, and is read-only afterwards if it is to be.
-fn copied_file_system(
+fn beginning_file_system(
     system: &FileSystem,
-    copy_up: CopyUp,
+    taken_over: TakenOver,
     place: BorrowedFd<'_>,
 ) -> nix::Result<OwnedFd> {
     let mount = new_file_system(system, system.attributes & !attributes::RDONLY)?;
-    copy_up.copy(place, mount.as_fd())?;
+    taken_over.bring(place, mount.as_fd())?;
     let change = Change { set: system.attributes & attributes::RDONLY, ..Change::default() };
     set_attributes(&mount, change)?;
     Ok(mount)

@@ -114,7 +114,7 @@ impl Mounts<'_> {
             parameters: parameters.into(),
             attributes: V1 & !attributes::RDONLY,
             is_proc: false,
-            copy_up: None,
+            taken_over: None,
             propagation: Vec::new(),
         };
         let target = file_system_target(self.place, self.field)?;
@@ -158,7 +158,7 @@ fn file_system(kind: &CStr, controllers: &str, attributes: u64) -> FileSystem {
         parameters,
         attributes,
         is_proc: false,
-        copy_up: None,
+        taken_over: None,
         propagation: Vec::new(),
     }
 }

@@ -1,4 +1,5 @@
-//! `tmpcopyup`: a tmpfs that begins with what the image has at its place (config.md, "Linux mount options").
+//! What a tmpfs begins with of what the image has at its place: with `tmpcopyup` all of it (config.md, "Linux
+//! mount options").
 //! In the child: nothing here allocates, locks or panics.
 
 use std::ffi::CStr;
@@ -24,37 +25,43 @@ const CHUNK_BYTES: usize = 16 * 1024;
 /// Bytes of a link's content at most, and its end (symlink(7), `PATH_MAX`).
 const LINK_BYTES: usize = 4096;
 
-/// What of the place's own is the options' to say.
+/// What a tmpfs takes over from the directory at its place, if there was one.
 #[derive(Debug, Clone, Copy)]
-pub struct CopyUp {
-    mode_given: bool,
-    owner_given: bool,
+pub struct TakenOver {
+    contents: bool,
+    mode: bool,
+    owner: bool,
 }
 
-impl CopyUp {
-    /// By the options of the mount.
+impl TakenOver {
+    /// By the options of the mount: the mode unless one is given, as other runtimes have it, and with
+    /// `tmpcopyup` the rest.
     pub fn of(options: &Options) -> Self {
         let has = |name: &str| options.data.iter().any(|(key, _)| key == name);
-        Self { mode_given: has("mode"), owner_given: has("uid") || has("gid") }
+        let contents = options.copy_up;
+        Self { contents, mode: !has("mode"), owner: contents && !has("uid") && !has("gid") }
     }
 
-    /// Copies what is in `from` to `to`, the root of another file system, with owners, modes and times.
-    /// What is mounted below `from` stays away, and so do sockets.
+    /// Brings it from `from` to `to`, the root of another file system: contents with owners, modes and
+    /// times. What is mounted below `from` stays away, and so do sockets.
     ///
     /// # Errors
     /// The kernel's; `E2BIG` beyond the limits of depth and number.
-    pub fn copy(self, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> nix::Result<()> {
-        let (from, to) = (open_directory(from, c".")?, open_directory(to, c".")?);
-        let facts = fstat(&from)?;
-        let mut copy = Copy { device: facts.st_dev, entries: 0 };
-        copy.directory(from.as_fd(), to.as_fd(), 0)?;
-        if !self.owner_given {
+    pub fn bring(self, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> nix::Result<()> {
+        let facts = fstat(from)?;
+        let to = open_directory(to, c".")?;
+        if self.contents {
+            let from = open_directory(from, c".")?;
+            let mut copy = Copy { device: facts.st_dev, entries: 0 };
+            copy.directory(from.as_fd(), to.as_fd(), 0)?;
+        }
+        if self.owner {
             set_owner(to.as_fd(), c"", &facts)?;
         }
-        if !self.mode_given {
-            fchmod(&to, mode(&facts))?;
+        match self.mode {
+            true => fchmod(&to, mode(&facts)),
+            false => Ok(()),
         }
-        Ok(())
     }
 }
 

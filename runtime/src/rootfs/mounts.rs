@@ -12,7 +12,7 @@ use oci_spec::runtime::{LinuxIdMapping, Mount, Spec};
 
 use crate::namespace::{IdMap, id_maps_namespace};
 use crate::rootfs::cgroups::{self, OwnCgroup};
-use crate::rootfs::copy_up::CopyUp;
+use crate::rootfs::copy_up::TakenOver;
 use crate::rootfs::nodes::Node;
 use crate::rootfs::options::{Deep, IdMapped, Options, Propagation};
 use crate::rootfs::target::{Kind, Target};
@@ -58,8 +58,8 @@ pub struct FileSystem {
     pub attributes: u64,
     /// Whether it is proc, which the child keeps open for sysctls.
     pub is_proc: bool,
-    /// Whether it begins with what is at its place.
-    pub copy_up: Option<CopyUp>,
+    /// What it begins with of what is at its place.
+    pub taken_over: Option<TakenOver>,
     /// Changes when it is in place.
     pub propagation: Vec<Propagation>,
 }
@@ -149,7 +149,7 @@ fn add(
         parameters: options.parameters(),
         attributes: options.attributes,
         is_proc: kind == "proc",
-        copy_up: options.copy_up.then(|| CopyUp::of(&options)),
+        taken_over: (kind == "tmpfs").then(|| TakenOver::of(&options)),
         propagation: options.propagation,
     };
     steps.push(Step { label, action: Action::FileSystem(system, target) });

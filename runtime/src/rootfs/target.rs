@@ -95,6 +95,14 @@ impl Target {
         Ok(place)
     }
 
+    /// Opens the place only if it is there. For the child: does not allocate.
+    pub fn open_if_there(&self, root: BorrowedFd<'_>) -> nix::Result<Option<OwnedFd>> {
+        match self.open_existing(root) {
+            Err(Errno::ENOENT) => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
     /// Opens the directory that the place is in, making what is absent, and gives the place's name there.
     /// For the child: does not allocate.
     pub fn open_parent(&self, root: BorrowedFd<'_>) -> nix::Result<(OwnedFd, &CStr)> {
