@@ -196,9 +196,14 @@ fn warn(global: &Global, failures: &[Failure]) {
     }
 }
 
+/// To the log, if there is one, and on standard error: an error always, else only without a log, since
+/// what engines give as that is what the container writes to.
 fn say(global: &Global, level: &str, message: &str) {
-    let line = format!("berth-runtime: {message}\n");
-    let told = std::io::stderr().write_all(line.as_bytes()).is_ok();
+    let tell = || {
+        let line = format!("berth-runtime: {message}\n");
+        std::io::stderr().write_all(line.as_bytes()).is_ok()
+    };
+    let told = (level == "error" || global.log.is_none()) && tell();
     let Some(path) = &global.log else { return };
     let time = crate::log::time_of(std::time::SystemTime::now());
     let line = if global.log_json {
@@ -209,7 +214,7 @@ fn say(global: &Global, level: &str, message: &str) {
     };
     let file = OpenOptions::new().create(true).append(true).open(path);
     let written = file.and_then(|mut file| file.write_all(line.as_bytes()));
-    if written.is_err() && !told {
+    if written.is_err() && !told && !tell() {
         std::process::abort();
     }
 }
