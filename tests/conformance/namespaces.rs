@@ -152,7 +152,14 @@ fn a_user_namespace_can_be_joined() {
     let case = joining(with_places(case), &first, &["user"]);
     let user = json!({ "uid": 7, "gid": 8 });
     let limit = json!({ "type": "RLIMIT_NOFILE", "soft": 100, "hard": 200 });
+    let outside = case.directory.join("outside");
+    fs::write(&outside, "").expect("write a file");
+    std::os::unix::fs::chown(&outside, Some(3), Some(4)).expect("change the owner");
+    let mount = json!({ "destination": "/dev/out", "type": "bind", "source": outside,
+        "options": ["rbind", "idmap"] });
+    let case = case.with("/mounts/-", mount);
     let case = case.with("/process/user", user).with("/process/rlimits", json!([limit])).started();
+    assert_eq!(case.done("exec ID stat -c %u:%g /dev/out"), "3:4\n", "idmap takes its maps");
     let pid = case.state()["pid"].clone();
     assert_eq!(of(&pid, "user"), of(&first.state()["pid"], "user"));
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
@@ -270,6 +277,27 @@ fn run_in_the_hosts_pid_namespace_leaves_no_process() {
     let case = without(case, "pid").script("sleep 1000 </dev/null >/dev/null 2>&1 & echo $!");
     let pid: u64 = case.run().trim().parse().expect("a process id");
     assert!(!Path::new(&format!("/proc/{pid}")).exists() || is_zombie(pid));
+}
+
+/// A cgroup namespace that is joined, and a mount of cgroups with it: its root is the other's cgroup.
+#[test]
+fn a_cgroup_mount_in_a_namespace_that_is_joined_shows_its_root() {
+    let Some(first) = Case::new("cgroup-first") else { return };
+    let first = first.with("/linux/namespaces/-", json!({ "type": "cgroup" })).started();
+    let Some(case) = Case::new("cgroup-second") else { return };
+    let sys = json!({ "destination": "/sys", "type": "sysfs", "source": "sysfs",
+        "options": ["nosuid", "noexec", "nodev", "ro"] });
+    let cgroup = json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+        "options": ["nosuid", "noexec", "nodev", "ro"] });
+    let case = joining(case, &first, &["cgroup", "pid"]);
+    let case = case.with("/mounts/-", sys).with("/mounts/-", cgroup);
+    let script = "cd /sys/fs/cgroup; cat $(test -d pids && echo pids/)cgroup.procs | wc -l; \
+        read -r line </proc/self/cgroup; echo $line";
+    let case = case.script(script);
+    let text = case.run();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[0], "1", "the first's process: {text}");
+    assert!(lines[1].ends_with(&format!("/../berth-conformance-{}", case.id)), "{text}");
 }
 
 /// A mount namespace that is joined: the root is a place in it, and it stays as it is. Others mount there.
