@@ -9,11 +9,11 @@ const PAGE: &str = include_str!("../../web/templates/help/runtime.html");
 /// The fields of the page; where each is put; a value that the page speaks of.
 fn rows() -> Vec<(&'static str, &'static str, Value)> {
     let null = json!([{ "path": "/dev/null", "type": "c", "major": 1, "minor": 3, "uid": 1 }]);
-    let synced = json!({ "destination": "/t", "type": "tmpfs", "options": ["sync"] });
+    let counted = json!({ "destination": "/t", "type": "tmpfs", "options": ["iversion"] });
     vec![
         ("linux.namespaces", "/linux/namespaces", json!([{ "type": "pid" }])),
         ("linux.devices", "/linux/devices", null),
-        ("mounts[].options", "/mounts/-", synced),
+        ("mounts[].options", "/mounts/-", counted),
         ("process.selinuxLabel", "/process/selinuxLabel", json!("a:b:c:s0")),
         ("linux.mountLabel", "/linux/mountLabel", json!("a:b:c:s0")),
         ("linux.intelRdt", "/linux/intelRdt", json!({ "closID": "a" })),

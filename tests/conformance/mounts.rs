@@ -122,6 +122,37 @@ fn a_tmpfs_has_the_mode_of_its_place() {
     assert_eq!(case.run(), "/data 2710\n/new 1777\n/copied 1777\n/data/given 705\n");
 }
 
+/// config.md, "Mounts", `type`: whatever file system the kernel has, with its source and its options.
+#[test]
+fn any_file_system_of_the_kernel_can_be_mounted() {
+    let Some(case) = Case::new("any-type") else { return };
+    for name in ["lower", "upper", "work"] {
+        fs::create_dir(case.directory.join(name)).expect("make a directory");
+    }
+    fs::write(case.directory.join("lower/file"), "below").expect("write a file");
+    let at = |name: &str| format!("{name}dir={}", case.directory.join(name).display());
+    let overlay = json!({ "destination": "/merged", "type": "overlay", "source": "merged",
+        "options": ["nosuid", at("lower"), at("upper"), at("work")] });
+    let ramfs = json!({ "destination": "/ram", "type": "ramfs", "source": "ramfs",
+        "options": ["sync", "ro", "mode=700"] });
+    let script = "cat /merged/file; echo; echo new >/merged/made; \
+        grep -E ' /(merged|ram) ' /proc/self/mountinfo | while read -r a b c d place flags rest; do \
+        echo $place $flags ${rest#- }; done; touch /ram/made 2>/dev/null && echo wrote; echo end";
+    let case = case.script(script).with("/mounts/-", overlay).with("/mounts/-", ramfs);
+    let text = case.run();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!((lines[0], lines.len(), lines[lines.len() - 1]), ("below", 4, "end"), "{text}");
+    assert!(lines[1].starts_with("/merged rw,nosuid,relatime overlay merged rw,"), "{text}");
+    assert!(lines[2].starts_with("/ram ro,relatime ramfs ramfs r"), "{text}");
+    assert!(lines[2].contains("sync"), "{text}");
+    assert_eq!(case.file("upper/made"), "new\n");
+    let absent = json!({ "destination": "/t", "type": "nosuch", "source": "none" });
+    let said = with_fourth(case, absent).create_refused();
+    if is_berths() {
+        assert!(said.contains("mounts[3].type: \"nosuch\""), "{said}");
+    }
+}
+
 /// Another mount in the place of the one that a test has added.
 fn with_fourth(mut case: Case, mount: Value) -> Case {
     case.config["mounts"][3] = mount;

@@ -109,8 +109,8 @@ fn what_is_not_supported_is_named() {
         ("linux.namespaces[0].path", |config| {
             config["linux"]["namespaces"][0]["path"] = "/proc/1/ns/net".into();
         }),
-        ("mounts[0].type", |config| config["mounts"][0]["type"] = "ext4".into()),
-        ("mounts[0].options", |config| config["mounts"][0]["options"] = ["sync"][..].into()),
+        ("mounts[0].type", |config| config["mounts"][0]["type"] = "nosuch".into()),
+        ("mounts[0].options", |config| config["mounts"][0]["options"] = ["iversion"][..].into()),
         ("linux.sysctl[\"kernel.core_pattern\"]", |config| {
             config["linux"]["sysctl"]["kernel.core_pattern"] = "|/bin/x".into();
         }),

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
 use nix::sys::stat::{SFlag, fstat};
 use oci_spec::runtime::{LinuxIdMapping, Mount, Spec};
@@ -14,10 +15,10 @@ use crate::namespace::{IdMap, id_maps_namespace};
 use crate::rootfs::cgroups::{self, OwnCgroup};
 use crate::rootfs::copy_up::TakenOver;
 use crate::rootfs::nodes::Node;
-use crate::rootfs::options::{Deep, IdMapped, Options, Propagation};
+use crate::rootfs::options::{Deep, IdMapped, Keys, NO_FLAGS, Options, Propagation};
 use crate::rootfs::target::{Kind, Target};
 use crate::spec::{SpecError, invalid, unsupported};
-use crate::sys::mount_api::{Change, clone_tree, set_attributes};
+use crate::sys::mount_api::{Change, attributes, clone_tree, fs_open, set_attributes};
 
 /// One thing to put into the root, in order.
 #[derive(Debug)]
@@ -111,11 +112,18 @@ fn add(
 ) -> Result<(), SpecError> {
     let place = mount.destination().to_str();
     let place = place.ok_or_else(|| invalid(field, "the destination is not UTF-8"))?;
-    let mut options = Options::parse(mount.options().as_deref().unwrap_or_default(), field)?;
+    let kind = mount.typ().as_deref().unwrap_or_default();
+    let keys = match DEFAULT.contains(&kind)
+        || ["", "bind", "rbind", "cgroup", "cgroup2"].contains(&kind)
+    {
+        true => Keys::Known,
+        false => Keys::Any,
+    };
+    let texts = mount.options().as_deref().unwrap_or_default();
+    let mut options = Options::parse(texts, keys, field)?;
     if mount.uid_mappings().as_ref().is_some_and(|list| !list.is_empty()) {
         options.id_map.get_or_insert(IdMapped::Alone);
     }
-    let kind = mount.typ().as_deref().unwrap_or_default();
     let label = format!("{field} ({place})");
     let bound = options.bind || kind == "bind" || kind == "rbind";
     check_options(&options, mount, (bound, kind), field)?;
@@ -138,15 +146,16 @@ fn add(
     if kind == "cgroup" || kind == "cgroup2" {
         return cgroups::add(steps, place, options.attributes, field, context);
     }
-    if !["proc", "sysfs", "tmpfs", "devpts", "mqueue"].contains(&kind) {
-        return Err(unsupported(format!("{field}.type"), kind));
+    let mut parameters = options.parameters();
+    if !DEFAULT.contains(&kind) {
+        parameters.extend(other_system(mount, kind, &options, field)?);
     }
     if target.first() == b"proc" && (target.depth() > 1 || kind != "proc") {
         return Err(invalid(format!("{field}.destination"), "nothing but proc mounts on /proc"));
     }
     let system = FileSystem {
         kind: c_string(kind),
-        parameters: options.parameters(),
+        parameters,
         attributes: options.attributes,
         is_proc: kind == "proc",
         taken_over: (kind == "tmpfs").then(|| TakenOver::of(&options)),
@@ -154,6 +163,36 @@ fn add(
     };
     steps.push(Step { label, action: Action::FileSystem(system, target) });
     Ok(())
+}
+
+/// The file systems that containers have by default; what they are made from has no name.
+const DEFAULT: [&str; 5] = ["proc", "sysfs", "tmpfs", "devpts", "mqueue"];
+
+/// What mount(2) tells any other file system beside its options; it has to be one of this kernel's.
+fn other_system(
+    mount: &Mount,
+    kind: &str,
+    options: &Options,
+    field: &str,
+) -> Result<Vec<(CString, Option<CString>)>, SpecError> {
+    let name = CString::new(kind).map_err(|_| invalid(format!("{field}.type"), "a NUL byte"))?;
+    if let Err(errno) = fs_open(&name) {
+        let why = match errno {
+            Errno::ENODEV => "this kernel has no such file system",
+            other => other.desc(),
+        };
+        return Err(invalid(format!("{field}.type"), format!("{kind:?}: {why}")));
+    }
+    let source = mount.source().as_deref().filter(|source| !source.as_os_str().is_empty());
+    let source = source.map(|source| CString::new(source.as_os_str().as_bytes())).transpose();
+    let source = source.map_err(|_| invalid(format!("{field}.source"), "a NUL byte"))?;
+    let read_only = options.attributes & attributes::RDONLY != 0;
+    let read_only = read_only.then(|| (c"ro".to_owned(), None));
+    Ok(source
+        .map(|source| (c"source".to_owned(), Some(source)))
+        .into_iter()
+        .chain(read_only)
+        .collect())
 }
 
 pub(super) fn file_system_target(place: &str, field: &str) -> Result<Target, SpecError> {
@@ -172,7 +211,8 @@ fn bind(
     context: Context<'_>,
 ) -> Result<Action, BindError> {
     let field = "a bind mount's options";
-    if let Some((key, _)) = options.data.first() {
+    let mut data = options.data.iter();
+    if let Some((key, _)) = data.find(|(key, _)| !NO_FLAGS.contains(&&**key)) {
         return Err(BindError::Spec(unsupported(field, key)));
     }
     let source = mount.source().as_deref().unwrap_or(Path::new(""));
@@ -181,8 +221,8 @@ fn bind(
     }
     let source = context.bundle.join(source);
     let open_error = |errno| BindError::Open(source.display().to_string(), errno);
-    let path = CString::new(source.as_os_str().as_bytes())
-        .map_err(|_| open_error(nix::errno::Errno::EINVAL))?;
+    let path =
+        CString::new(source.as_os_str().as_bytes()).map_err(|_| open_error(Errno::EINVAL))?;
     let tree = clone_tree(AT_FDCWD, &path, options.recursive).map_err(open_error)?;
     let kind = SFlag::from_bits_truncate(fstat(tree.as_fd()).map_err(open_error)?.st_mode);
     let is_directory = kind & SFlag::S_IFMT == SFlag::S_IFDIR;

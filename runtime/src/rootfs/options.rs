@@ -37,6 +37,17 @@ pub struct Options {
     pub propagation: Vec<Propagation>,
     /// What is the file system's.
     pub data: Vec<(String, Option<String>)>,
+    keys: Keys,
+}
+
+/// Which keys of a file system are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Keys {
+    /// Those of the file systems that containers have by default.
+    #[default]
+    Known,
+    /// Whatever the kernel takes: of a file system that nothing is known of here.
+    Any,
 }
 
 /// Which mounts have their ids mapped.
@@ -77,8 +88,8 @@ impl Propagation {
 
 impl Options {
     /// Sorts `texts`; `field` names the mount in errors.
-    pub fn parse(texts: &[String], field: &str) -> Result<Self, SpecError> {
-        let mut options = Self::default();
+    pub fn parse(texts: &[String], keys: Keys, field: &str) -> Result<Self, SpecError> {
+        let mut options = Self { keys, ..Self::default() };
         for text in texts {
             options.add(text, field)?;
         }
@@ -104,7 +115,12 @@ impl Options {
             "noatime" => self.access_times(attributes::NOATIME),
             "strictatime" => self.access_times(attributes::STRICTATIME),
             "relatime" | "atime" => self.access_times(0),
-            "defaults" => {}
+            "nostrictatime" if self.attributes & attributes::ATIME == attributes::STRICTATIME => {
+                self.access_times(0);
+            }
+            // What holds without them, or of what the kernel logs alone.
+            "defaults" | "nostrictatime" | "norelatime" | "silent" | "loud" => {}
+            _ if SYSTEM_FLAGS.contains(&text) => self.data.push((text.to_owned(), None)),
             "remount" => self.remount = true,
             "tmpcopyup" => self.copy_up = true,
             "idmap" => self.id_map = Some(IdMapped::Alone),
@@ -124,7 +140,8 @@ impl Options {
             Some((key, value)) => (key, Some(value)),
             None => (text, None),
         };
-        if !FILE_SYSTEM_KEYS.contains(&key) || text.contains(['\0', ',']) {
+        let known = FILE_SYSTEM_KEYS.contains(&key) || self.keys == Keys::Any && key != "iversion";
+        if !known || text.contains(['\0', ',']) {
             return Err(unsupported(format!("{field}.options"), text));
         }
         self.data.push((key.to_owned(), value.map(str::to_owned)));
@@ -133,7 +150,7 @@ impl Options {
 
     /// mount_setattr(2) with `AT_RECURSIVE`; for the mount itself as without the `r`.
     fn add_deep(&mut self, text: &str, field: &str) -> Result<(), SpecError> {
-        let mut one = Self::default();
+        let mut one = Self { keys: self.keys, ..Self::default() };
         one.add(text, field)?;
         let Deep { set, cleared } = self.deep;
         self.deep.set = set & !one.cleared | one.attributes;
@@ -166,7 +183,8 @@ impl Options {
 }
 
 /// Options that hold for what is mounted below as well (config.md, "Linux mount options").
-const RECURSIVE: [&str; 15] = [
+const RECURSIVE: [&str; 18] = [
+    "ratime",
     "rdev",
     "rdiratime",
     "rexec",
@@ -174,6 +192,8 @@ const RECURSIVE: [&str; 15] = [
     "rnodev",
     "rnodiratime",
     "rnoexec",
+    "rnorelatime",
+    "rnostrictatime",
     "rnosuid",
     "rnosymfollow",
     "rrelatime",
@@ -183,6 +203,13 @@ const RECURSIVE: [&str; 15] = [
     "rsuid",
     "rsymfollow",
 ];
+
+/// Flags of a whole file system (fsconfig(2) takes them of each).
+const SYSTEM_FLAGS: [&str; 7] =
+    ["sync", "async", "dirsync", "lazytime", "nolazytime", "mand", "nomand"];
+
+/// Those of them that ask for nothing of a bind mount.
+pub const NO_FLAGS: [&str; 3] = ["async", "nolazytime", "nomand"];
 
 /// Parameters of tmpfs, devpts, proc.
 const FILE_SYSTEM_KEYS: [&str; 12] = [
@@ -206,7 +233,7 @@ mod tests {
 
     fn parse(texts: &[&str]) -> Result<Options, SpecError> {
         let texts: Vec<String> = texts.iter().map(|text| (*text).to_owned()).collect();
-        Options::parse(&texts, "m")
+        Options::parse(&texts, Keys::Known, "m")
     }
 
     #[test]
@@ -214,7 +241,7 @@ mod tests {
         let options = parse(&["nosuid", "ro", "mode=755", "rw", "noatime"]).expect("known options");
         assert_eq!(options.attributes, attributes::NOSUID | attributes::NOATIME);
         assert_eq!(options.data, [("mode".to_owned(), Some("755".to_owned()))]);
-        for unknown in ["sync", "lazytime", "rshare", "rnosuch", "size=1,uid=0"] {
+        for unknown in ["iversion", "lowerdir=/", "rshare", "rnosuch", "size=1,uid=0"] {
             let error = parse(&[unknown]).expect_err(unknown);
             assert!(error.to_string().contains(unknown), "{error}");
         }
