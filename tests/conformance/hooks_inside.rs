@@ -8,6 +8,8 @@ use crate::hooks::{hook, told};
 /// "CreateContainer": in the container's namespaces, its mounts made, with the path and the root of the
 /// runtime's; "State": `pid` as the container sees it. What it mounts below the bundle's root is the
 /// container's.
+///
+/// crun (1.8) tells hooks in the namespaces that the id is 0, and "created" before that is so.
 #[test]
 fn create_container_hooks_run_in_the_namespaces_with_the_runtimes_root() {
     let Some(case) = Case::new("hooks-create-inside") else { return };
