@@ -27,7 +27,8 @@ use crate::launch::errno_of;
 use crate::profile::{self, ProfileHost};
 use crate::state::{Place, Record};
 
-const OCI_VERSION: &str = "1.2.0";
+/// The newest version of the specification whose properties are known.
+pub const OCI_VERSION: &str = "1.3.0";
 
 /// `state`.
 pub fn state(parser: lexopt::Parser, global: &Global) -> Result<ExitCode, Failure> {

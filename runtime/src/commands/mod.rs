@@ -107,7 +107,8 @@ fn dispatch(arguments: &[OsString], global: &mut Global) -> Result<ExitCode, Fai
                 }
             }
             Some(Long("version") | Short('v')) => {
-                print(&format!("berth-runtime {}\nspec: 1.2.0\n", env!("CARGO_PKG_VERSION")))?;
+                let (own, spec) = (env!("CARGO_PKG_VERSION"), describe::OCI_VERSION);
+                print(&format!("berth-runtime {own}\nspec: {spec}\n"))?;
                 return Ok(ExitCode::SUCCESS);
             }
             Some(Long("help") | Short('h')) | None => {
