@@ -63,6 +63,24 @@ fn start_container_hooks_run_in_the_root_before_the_program() {
     }
 }
 
+/// "State": `pid` "as seen by the container", also where that shares the pid namespace of another.
+#[test]
+fn hooks_in_a_joined_pid_namespace_are_told_the_id_there() {
+    let Some(first) = Case::new("hooks-joined") else { return };
+    let first = first.started();
+    let path = format!("/proc/{}/ns/pid", first.state()["pid"]);
+    let Some(case) = Case::new("hooks-joining") else { return };
+    let namespaces = json!([{ "type": "pid", "path": path }, { "type": "mount" }, { "type": "ipc" },
+        { "type": "uts" }, { "type": "network" }]);
+    let case = case.script("echo $$").with("/linux/namespaces", namespaces);
+    let hooks = json!({ "startContainer": [inside("cat >/told")] });
+    let case = case.with("/hooks", hooks);
+    let seen = case.run();
+    let state = told(&case, "rootfs/told");
+    assert_eq!(state["pid"].to_string(), seen.trim());
+    assert_ne!(seen, "1\n", "the first container's own is that");
+}
+
 /// "Lifecycle", 5 and 7: a hook that fails is an error that destroys, or stops, the container; the program
 /// does not run, nor do the hooks after it. `run` takes the container away.
 #[test]

@@ -59,6 +59,17 @@ fn real_time_policies_are_as_configured() {
     }
 }
 
+/// `SCHED_DEADLINE` with its times and the flags that are about it.
+#[test]
+fn the_deadline_policy_is_as_configured() {
+    let Some(case) = case("deadline") else { return };
+    let case = case.with("/process/args", json!(["/bin/cat", "/proc/self/stat"]));
+    let flags = ["SCHED_FLAG_RECLAIM", "SCHED_FLAG_DL_OVERRUN", "SCHED_RESET_ON_FORK"];
+    let scheduler = json!({ "policy": "SCHED_DEADLINE", "runtime": 2_000_000, "deadline": 50_000_000,
+        "period": 100_000_000, "flags": flags });
+    assert_eq!(scheduled(&case.with("/process/scheduler", scheduler).run()), [0, 0, 6]);
+}
+
 /// "ioPriority": `class` and `priority`.
 #[test]
 fn the_io_priority_is_as_configured() {

@@ -66,7 +66,7 @@ fn every_flag_is_taken() {
 #[test]
 fn every_architecture_is_taken_and_the_native_one_filtered() {
     let names = "X86 X86_64 X32 ARM AARCH64 MIPS MIPS64 MIPS64N32 MIPSEL MIPSEL64 MIPSEL64N32 PPC PPC64 \
-        PPC64LE S390 S390X PARISC PARISC64 RISCV64";
+        PPC64LE S390 S390X PARISC PARISC64 RISCV64 LOONGARCH64 M68K SH SHEB";
     let every: Vec<String> = names.split(' ').map(|name| format!("SCMP_ARCH_{name}")).collect();
     let rule = json!({ "names": MKDIR, "action": "SCMP_ACT_ERRNO", "errnoRet": 28 });
     for (name, listed) in [("every", json!(every)), ("other", json!(["SCMP_ARCH_S390X"]))] {
