@@ -63,10 +63,8 @@ fn check_linux(linux: &Linux) -> Result<(), SpecError> {
             "resctrl is not mounted at /sys/fs/resctrl: this kernel or processor may lack it";
         return Err(unsupported("linux.intelRdt", if mounted { "resctrl groups" } else { lack }));
     }
-    let absent =
-        [("linux.mountLabel", linux.mount_label().as_ref().is_some_and(|label| !label.is_empty()))];
-    if let Some((field, _)) = absent.iter().find(|(_, present)| *present) {
-        return Err(unsupported(*field, "set"));
+    if is_given(linux.mount_label()) {
+        return Err(unsupported("linux.mountLabel", "set"));
     }
     crate::plan::root_propagation(linux)?;
     crate::rootfs::nodes::all(linux)?;
@@ -75,17 +73,20 @@ fn check_linux(linux: &Linux) -> Result<(), SpecError> {
 
 /// Refuses what a process asks for and the plan does not read.
 pub fn check_process(process: &Process) -> Result<(), SpecError> {
-    let named = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
     let profile = process.apparmor_profile().as_deref().unwrap_or_default();
     if !profile.is_empty() && !crate::apparmor::has(profile) {
         let why = format!("{profile:?} is not loaded on this host");
         return Err(invalid("process.apparmorProfile", why));
     }
-    let absent = [("process.selinuxLabel", named(process.selinux_label()))];
-    // Of no use to a first process, and wrong all the same if it can not be.
-    crate::scheduling::Affinity::of(process)?;
-    match absent.iter().find(|(_, present)| *present) {
-        Some((field, _)) => Err(unsupported(*field, "set")),
-        None => Ok(()),
+    if is_given(process.selinux_label()) {
+        return Err(unsupported("process.selinuxLabel", "set"));
     }
+    // Of no use to a first process, and wrong all the same if it cannot be.
+    crate::scheduling::Affinity::of(process)?;
+    Ok(())
+}
+
+/// Empty text is as good as none.
+fn is_given(text: &Option<String>) -> bool {
+    text.as_ref().is_some_and(|text| !text.is_empty())
 }
