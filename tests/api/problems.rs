@@ -68,7 +68,7 @@ const COMMAND_LINE: &[&str] = &[
 ];
 
 /// The same in a file that is not its alone: what a bundle can ask for and the API cannot.
-const COMMAND_LINE_CODES: &[&str] = &["limits.not-held"];
+const COMMAND_LINE_CODES: &[&str] = &["container.device", "limits.not-held"];
 
 #[tokio::test]
 async fn every_code_has_cause_and_cure_and_every_entry_can_come() {
