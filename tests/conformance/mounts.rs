@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::{Value, json};
 
-use crate::case::{Case, is_berths};
+use crate::case::{Case, is_berths, runtime};
 
 /// config-linux.md, "Namespaces": without one of cgroups, a mount of type `cgroup` shows the container's
 /// own cgroup in each tree, and nothing in it can be written.
@@ -249,6 +249,39 @@ fn mounts_are_passed_on_as_their_options_say() {
         let inner = format!("{} ", outside.place.join("inner").display());
         assert_eq!(host.contains(&inner), seen, "{option}: what the container mounts");
     }
+}
+
+/// The same in a user namespace: what a container without power over the host mounts is not passed on to it
+/// (mount_namespaces(7), "Restrictions on mount namespaces"). The control is `rshared` in the test before.
+#[test]
+fn nothing_is_passed_on_to_the_host_from_a_user_namespace() {
+    if runtime().ends_with("crun") {
+        eprintln!(
+            "SKIPPED conformance: crun gives the host's null device to a user namespace's root"
+        );
+        return;
+    }
+    let Some(case) = Case::new("propagation-user") else { return };
+    let outside = Outside::new(&case, MsFlags::MS_SHARED);
+    for name in ["proc", "dev", "out"] {
+        let place = case.directory.join("rootfs").join(name);
+        fs::create_dir(place).expect("make a directory");
+    }
+    let bound = json!({ "destination": "/out", "type": "bind", "source": outside.place,
+        "options": ["rbind", "rshared"] });
+    let sets = json!({ "bounding": ["CAP_SYS_ADMIN"], "effective": ["CAP_SYS_ADMIN"],
+        "permitted": ["CAP_SYS_ADMIN"] });
+    let maps = json!([{ "containerID": 0, "hostID": 700_000, "size": 1000 }]);
+    let case = case.with("/mounts/-", bound).with("/process/capabilities", sets);
+    let case = case.with("/linux/uidMappings", maps.clone()).with("/linux/gidMappings", maps);
+    let case = case.with("/linux/namespaces/-", json!({ "type": "user" })).started();
+    let kinds = shown(&case);
+    assert_eq!(kinds, ["shared master"], "{kinds:?}");
+    case.done("exec ID mount -t tmpfs tmpfs /out/below");
+    assert_eq!(shown(&case).len(), 2, "it is mounted there");
+    let host = fs::read_to_string("/proc/self/mountinfo").expect("the host's");
+    let below = format!("{} ", outside.place.join("below").display());
+    assert!(!host.contains(&below), "and nowhere else");
 }
 
 /// config-linux.md, "Rootfs Mount Propagation".
