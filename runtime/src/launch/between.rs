@@ -10,11 +10,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use berth_runtime::record::Failure;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{OFlag, open, openat};
 use nix::sched::{CloneFlags as Namespaces, setns, unshare};
 use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::{Pid, pipe2, read, write};
+use oci_spec::runtime::LinuxNamespaceType;
 
 use crate::failure::{broken, system};
 use crate::joined::Joined;
@@ -33,6 +34,7 @@ pub(super) struct Crossing<'a> {
 const HIDE: i32 = -1;
 const OFFSETS: i32 = -2;
 const CLONE: i32 = -3;
+const CGROUP: i32 = -5;
 /// The value is the first process's id.
 const BORN: i32 = -4;
 
@@ -78,6 +80,7 @@ fn describe(crossing: &Crossing<'_>, place: i32, errno: Errno) -> Failure {
         HIDE => system("shut the process that joins namespaces off from others", errno),
         OFFSETS => system("set linux.timeOffsets", errno),
         CLONE => system("clone into new namespaces", errno),
+        CGROUP => system("enter the container's cgroup", errno),
         index => {
             let joined = usize::try_from(index).ok().and_then(|index| crossing.joined.get(index));
             let label = joined.map_or("?", |joined| &joined.label);
@@ -119,12 +122,25 @@ fn try_to_cross(crossing: &Crossing<'_>, flags: &CloneFlags<'_>) -> Result<Forke
     if let Some(lines) = crossing.time_offsets {
         set_clocks(lines).map_err(|errno| (OFFSETS, errno))?;
     }
+    let mut cgroup = flags.cgroup;
+    if crossing.joined.iter().any(|one| one.kind == LinuxNamespaceType::Cgroup)
+        && let Some(directory) = cgroup.take()
+    {
+        // From a cgroup namespace that the cgroup is outside of, nobody could be put there (cgroups(7)).
+        enter(directory).map_err(|errno| (CGROUP, errno))?;
+    }
     for (index, one) in crossing.joined.iter().enumerate() {
         let kind = Namespaces::from_bits_retain(one.kind as i32);
         let place = i32::try_from(index).unwrap_or(i32::MAX);
         setns(&one.fd, kind).map_err(|errno| (place, errno))?;
     }
-    clone3(&CloneFlags { sibling: true, ..*flags }).map_err(|errno| (CLONE, errno))
+    clone3(&CloneFlags { sibling: true, cgroup, ..*flags }).map_err(|errno| (CLONE, errno))
+}
+
+fn enter(cgroup: BorrowedFd<'_>) -> nix::Result<()> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    let procs = openat(cgroup, c"cgroup.procs", flags, Mode::empty())?;
+    write(&procs, b"0").map(drop)
 }
 
 /// The offsets can be set until somebody is in the namespace, which its maker's next child will be.
