@@ -10,7 +10,6 @@ mod accounts;
 mod apparmor;
 mod attributes;
 mod capability;
-#[allow(dead_code, unused_imports, reason = "the OCI commands use the rest; being written")]
 mod cgroup;
 mod commands;
 mod dbus;
@@ -28,7 +27,6 @@ mod ledger;
 mod log;
 mod monitor;
 mod namespace;
-#[allow(dead_code, reason = "the guard's check is being written")]
 mod network;
 mod owner;
 mod people;

@@ -7,6 +7,7 @@
 
 mod image;
 mod lifecycle;
+mod many;
 mod memory;
 mod pages;
 mod peers;
@@ -21,7 +22,8 @@ use system_tests::programs;
 use table::Table;
 
 /// What is measured, in the order of the table.
-const PARTS: [&str; 7] = ["lifecycle", "runtime", "pull", "memory", "pages", "streams", "trace"];
+const PARTS: [&str; 8] =
+    ["lifecycle", "runtime", "pull", "memory", "many", "pages", "streams", "trace"];
 
 /// What the command line says.
 pub(crate) struct Options {
@@ -84,6 +86,9 @@ async fn main() -> std::process::ExitCode {
     }
     if options.wants("memory") {
         memory::measure(&options, &mut table).await;
+    }
+    if options.wants("many") {
+        many::measure(&options, &mut table).await;
     }
     if options.wants("pages") {
         pages::measure(&options, &mut table).await;

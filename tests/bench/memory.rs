@@ -13,9 +13,9 @@ use crate::table::{Samples, Table};
 const CONTAINERS: usize = 100;
 
 /// What one process holds, in KiB.
-struct Held {
-    resident: f64,
-    private: f64,
+pub(crate) struct Held {
+    pub(crate) resident: f64,
+    pub(crate) private: f64,
 }
 
 pub(crate) async fn measure(options: &Options, table: &mut Table) {
@@ -91,7 +91,7 @@ async fn docker(table: &mut Table) -> Option<(Vec<Held>, Vec<Held>)> {
     Some((daemons, shims))
 }
 
-fn held(pid: u32) -> Held {
+pub(crate) fn held(pid: u32) -> Held {
     let path = format!("/proc/{pid}/smaps_rollup");
     let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("read {path}: {error}"));
     let field = |name: &str| {
@@ -104,7 +104,7 @@ fn held(pid: u32) -> Held {
 }
 
 /// The living children of `parent` that are called `name`.
-fn children_of(parent: u32, name: &str) -> Vec<u32> {
+pub(crate) fn children_of(parent: u32, name: &str) -> Vec<u32> {
     let is_child = |pid: u32| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);

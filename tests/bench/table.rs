@@ -31,6 +31,11 @@ impl Samples {
         self.add(time.as_secs_f64() * 1000.0);
     }
 
+    /// All of another's.
+    pub(crate) fn extend(&mut self, other: Self) {
+        self.values.extend(other.values);
+    }
+
     fn at(&self, share: f64) -> f64 {
         let mut sorted = self.values.clone();
         sorted.sort_by(f64::total_cmp);

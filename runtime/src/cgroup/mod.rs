@@ -26,7 +26,7 @@ use crate::launch::CgroupEntry;
 
 pub use devices::{CONTAINER_DEVICES, DeviceAccess, DeviceKind, DeviceRule, Fence};
 pub use hierarchy::{Controller, Hierarchy};
-pub use limits::{CpuQuota, Settings};
+pub use limits::Settings;
 pub use resources::{Before, cpu_weight, fence, numbers, swap_alone};
 pub use scope::{Found, Scope};
 

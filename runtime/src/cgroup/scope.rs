@@ -92,9 +92,4 @@ impl Scope {
         }
         Ok(())
     }
-
-    /// Removes the scope itself and all that is in it.
-    pub fn remove(&self) -> Result<(), Error> {
-        self.root.remove()
-    }
 }

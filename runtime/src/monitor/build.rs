@@ -34,6 +34,8 @@ pub(crate) const SOCKET: &str = "monitor.sock";
 pub(crate) const ATTACH_SOCKET: &str = "attach.sock";
 /// Watchers that may wait to be admitted.
 const BACKLOG: i32 = 16;
+/// People who attach at once, until the monitor has its turn.
+const ATTACH_BACKLOG: i32 = 64;
 
 /// What is left in the monitor's hands when the program runs.
 pub(super) struct Parts {
@@ -223,7 +225,7 @@ fn console(
         _ => input,
     };
     let Some(input) = input else { return Ok((outputs, None)) };
-    let listener = socket::listen_in(run.as_fd(), ATTACH_SOCKET, BACKLOG)
+    let listener = socket::listen_in(run.as_fd(), ATTACH_SOCKET, ATTACH_BACKLOG)
         .map_err(FileError::os("listen on", ATTACH_SOCKET))
         .map_err(file)?;
     Ok((outputs, Some(console::Console::new(listener, input, terminal))))

@@ -7,9 +7,10 @@
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::poll::PollFlags;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, recv};
 use nix::unistd::write;
 
@@ -25,6 +26,8 @@ const ATTACHED_MAX: usize = 8;
 const RECENT_BYTES: usize = 32 << 10;
 /// Pieces of it at most; small ones are put together.
 const RECENT_PIECES: usize = 64;
+/// How long the program's end waits for connections that are full.
+const LINGER_MAX: Duration = Duration::from_secs(1);
 
 /// The program's ends that people reach.
 pub(super) struct Console {
@@ -97,7 +100,9 @@ impl Console {
 
     pub(super) fn serve(&mut self, source: Source) {
         match source {
-            Source::Listener => self.admit(),
+            Source::Listener => {
+                self.admit();
+            }
             Source::Input => self.feed(),
             Source::Attached(index) => self.hear(index),
         }
@@ -112,8 +117,10 @@ impl Console {
         }
     }
 
-    /// The program's end, which is recorded.
+    /// The program's end, which is recorded. Whoever has just come, or is behind, gets the output first.
     pub(super) fn end(mut self, code: Option<i32>, signal: Option<i32>) {
+        while self.admit() {}
+        self.bring_all_up();
         ConsoleEvent::Exited { code, signal }.write(&mut self.message);
         for one in &self.attached {
             // Whoever does not hear it hears the hang-up, and asks.
@@ -123,12 +130,35 @@ impl Console {
         }
     }
 
+    /// Waits a while for connections that are full. Who reads is soon up; who does not hears the hang-up.
+    fn bring_all_up(&mut self) {
+        let deadline = Instant::now() + LINGER_MAX;
+        loop {
+            let (recent, message) = (&self.recent, &mut self.message);
+            self.attached.retain_mut(|one| one.bring_up(recent, message));
+            let behind = self.attached.iter().filter(|one| one.at < self.recent.end());
+            let mut behind: Vec<PollFd<'_>> =
+                behind.map(|one| PollFd::new(one.socket.as_fd(), PollFlags::POLLOUT)).collect();
+            let left = deadline.saturating_duration_since(Instant::now());
+            if behind.is_empty() || left.is_zero() {
+                return;
+            }
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
+            match poll(&mut behind, timeout) {
+                Ok(0) => return,
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
     fn has_input_waiting(&self) -> bool {
         self.taken < self.waiting.len()
     }
 
-    fn admit(&mut self) {
-        let Ok(socket) = socket::accept(self.listener.as_fd()) else { return };
+    /// Takes in who waits at the socket, if anybody does.
+    fn admit(&mut self) -> bool {
+        let Ok(socket) = socket::accept(self.listener.as_fd()) else { return false };
         if self.attached.len() >= ATTACHED_MAX {
             self.attached.remove(0);
         }
@@ -136,6 +166,7 @@ impl Console {
         if one.bring_up(&self.recent, &mut self.message) {
             self.attached.push(one);
         }
+        true
     }
 
     fn hear(&mut self, index: usize) {

@@ -654,7 +654,7 @@ impl Supervisor {
         })
     }
 
-    fn read_exit(&self, container: &ContainerId, run: u64) -> Option<ExitRecord> {
+    pub(super) fn read_exit(&self, container: &ContainerId, run: u64) -> Option<ExitRecord> {
         let record = self.places.record(container).ok()?;
         match ledger::read_exit(record) {
             Ok(exit) => exit.filter(|exit| exit.run == run && run > 0),

@@ -174,7 +174,8 @@ impl Supervisor {
 
     fn attach(&self, container: &ContainerId) -> Answered {
         let entry = self.containers.get(container).ok_or_else(|| unknown(container))?;
-        if entry.running().is_none() {
+        // Its monitor stays for a moment after the end, and takes nobody in any more.
+        if entry.running().is_none() || self.read_exit(container, entry.run()).is_some() {
             return Err(not_running(container));
         }
         let run = self.places.live(container).map_err(|error| broken(&error))?;
@@ -186,6 +187,10 @@ impl Supervisor {
             }
             // Its monitor has just gone.
             Err(Errno::ECONNREFUSED) => Err(not_running(container)),
+            Err(Errno::EAGAIN) => {
+                let message = "too many wait to attach to it; try again in a moment";
+                Err(failure(FailureClass::Unavailable, "container.busy", message))
+            }
             Err(errno) => Err(broken(&FileError::os("connect to", "the program's monitor")(errno))),
         }
     }
