@@ -326,9 +326,32 @@ impl<F: FnMut(&[u8]) -> bool> Lines<F> {
     }
 }
 
-#[cfg(test)]
-mod tests {
+#[cfg(any(test, fuzzing))]
+pub mod tests {
     use super::*;
+
+    /// The lines of a file read in chunks of `size` are those that any reader finds, but for what is too
+    /// long; and an entry is found by its whole name only.
+    pub fn agree(file: &[u8], size: usize) {
+        let mut found: Vec<Vec<u8>> = Vec::new();
+        let visit = |line: &[u8]| {
+            found.push(line.to_vec());
+            true
+        };
+        let mut lines = Lines { visit, line: [0; LINE_BYTES_MAX], length: 0, skipping: false };
+        assert!(file.chunks(size).all(|chunk| lines.add(chunk)) && lines.end());
+        let plain = file.split(|byte| *byte == b'\n');
+        let plain: Vec<&[u8]> = plain.filter(|line| line.len() <= LINE_BYTES_MAX).collect();
+        assert_eq!(found, plain);
+        for line in plain {
+            let parts: Vec<&[u8]> = line.split(|byte| *byte == b':').collect();
+            let named = fields(line, [0, 2, 3, 5]);
+            assert_eq!(named.is_some(), parts.len() > 5);
+            if let Some(named) = named {
+                assert_eq!(named, [0, 2, 3, 5].map(|place: usize| parts[place]));
+            }
+        }
+    }
 
     #[test]
     fn ids_are_plain_decimals() {

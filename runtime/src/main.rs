@@ -4,6 +4,8 @@
 //! process model in ARCHITECTURE.md; whatever is none of them is an OCI command.
 
 #![expect(unreachable_pub, reason = "a binary has no outside: its modules publish to one another")]
+// tests/fuzz builds this file as its own program, which is the search instead.
+#![cfg_attr(fuzzing, no_main, allow(dead_code, unused_imports, reason = "parsers alone are used"))]
 
 // The other half of this crate (types, wire, records) is the library of the same package.
 mod accounts;
@@ -17,6 +19,8 @@ mod doctor;
 mod exec;
 mod failure;
 mod files;
+#[cfg(any(test, fuzzing))]
+mod foreign;
 mod hooks;
 mod init;
 mod inspect;
@@ -72,3 +76,6 @@ fn main() -> ExitCode {
         _ => commands::main(&arguments),
     }
 }
+
+#[cfg(fuzzing)]
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| foreign::try_one(bytes));

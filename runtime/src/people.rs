@@ -36,7 +36,7 @@ pub(crate) struct People {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Content {
+pub(crate) struct Content {
     version: u32,
     /// First id of the layers' range.
     layer_first: u32,

@@ -1,5 +1,6 @@
 //! The kept corpus of each fuzz target, and every seed cut and changed a little: an ordinary test.
-//! `tests/fuzz/run` searches for more.
+//! `tests/fuzz/run` searches for more. The targets of the runtime's own program are replayed by its unit
+//! tests (`runtime/src/foreign.rs`).
 
 #![allow(
     dead_code,
@@ -8,6 +9,8 @@
     reason = "the parsers' sources are included whole; the parsers alone are used"
 )]
 
+#[path = "src/change.rs"]
+mod change;
 #[path = "src/error.rs"]
 mod error;
 #[path = "src/layer.rs"]
@@ -28,9 +31,6 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use system_tests::{Dice, times};
-
-/// Bytes of what a seed is changed to at most, as the search has it.
-const INPUT_BYTES_MAX: usize = 64 << 10;
 
 fn main() -> ExitCode {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
@@ -63,33 +63,10 @@ fn replay(target: targets::Target, seeds: &[Vec<u8>]) {
     for seed in seeds {
         target(seed);
         for _ in 0..times(2000, 20) {
-            let changed = changed(seed, &seeds[dice.below(seeds.len())], &mut dice);
+            let other = &seeds[dice.below(seeds.len())];
+            let changed = change::changed(seed, other, |end| dice.below(end));
             let outcome = catch_unwind(AssertUnwindSafe(|| target(&changed)));
             assert!(outcome.is_ok(), "with {:?}", String::from_utf8_lossy(&changed));
         }
     }
-}
-
-/// One to four small changes.
-fn changed(seed: &[u8], other: &[u8], dice: &mut Dice) -> Vec<u8> {
-    let mut bytes = seed.to_vec();
-    for _ in 0..=dice.below(4) {
-        let at = dice.below(bytes.len() + 1);
-        match dice.below(6) {
-            0 => bytes.truncate(at),
-            1 if at < bytes.len() => bytes[at] ^= 1 << dice.below(8),
-            2 if at < bytes.len() => {
-                bytes[at] = *b"\0\xff/\"{}[]:9= \n".get(dice.below(14)).unwrap_or(&0x80)
-            }
-            3 if at < bytes.len() => drop(bytes.remove(at)),
-            4 => bytes.insert(at, u8::try_from(dice.below(256)).expect("a byte")),
-            _ => {
-                let from = dice.below(other.len() + 1);
-                let end = (from + dice.below(600)).min(other.len());
-                bytes.splice(at..at, other[from..end].iter().copied());
-            }
-        }
-    }
-    bytes.truncate(INPUT_BYTES_MAX);
-    bytes
 }

@@ -27,6 +27,8 @@ use crate::launch::CgroupEntry;
 pub use devices::{CONTAINER_DEVICES, DeviceAccess, DeviceKind, DeviceRule, Fence};
 pub use hierarchy::{Controller, Hierarchy};
 pub use limits::Settings;
+#[cfg(any(test, fuzzing))]
+pub use resources::fence_agrees;
 pub use resources::{Before, cpu_weight, fence, numbers, swap_alone};
 pub use scope::{Found, Scope};
 

@@ -14,7 +14,7 @@ use crate::seccomp::Architecture;
 use crate::sys::seccomp::Instruction;
 
 /// `SECCOMP_RET_ALLOW`.
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 const ALLOW: u32 = 0x7fff_0000;
 /// `SECCOMP_RET_KILL_PROCESS`.
 pub const KILL_PROCESS: u32 = 0x8000_0000;
@@ -289,7 +289,7 @@ fn answer(action: u32) -> Instruction {
     Instruction { code: RETURN, jump_true: 0, jump_false: 0, operand: action }
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(in crate::seccomp) mod tests {
     use super::*;
 

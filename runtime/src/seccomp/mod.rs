@@ -4,8 +4,8 @@
 pub mod bpf;
 pub mod listener;
 pub mod profile;
-#[cfg(test)]
-mod reading_tests;
+#[cfg(any(test, fuzzing))]
+pub mod reading_tests;
 pub mod table;
 
 use std::collections::BTreeMap;

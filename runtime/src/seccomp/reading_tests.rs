@@ -5,7 +5,7 @@ use oci_spec::runtime::{Arch, LinuxSeccomp, LinuxSeccompArg, LinuxSeccompOperato
 use serde_json::{Value, json};
 
 use super::bpf::{ERRNO, KILL_PROCESS, tests::interpret};
-use super::{Architecture, action, compile, strictest, table};
+use super::{Architecture, Filter, action, compile, strictest, table};
 
 const X32_BIT: u32 = 0x4000_0000;
 
@@ -122,7 +122,7 @@ fn name_of(architecture: Architecture, number: u32, x32: bool) -> Option<&'stati
 
 /// What the configuration says of a call.
 fn by_reading(spec: &LinuxSeccomp, audit: u32, number: u32, args: [u64; 6]) -> u32 {
-    let default = action(spec.default_action(), None).expect("it compiled");
+    let default = action(spec.default_action(), spec.default_errno_ret()).expect("it compiled");
     let native = Architecture::native();
     let Some(architecture) = native.iter().copied().find(|one| one.audit() == audit) else {
         return KILL_PROCESS;
@@ -158,6 +158,33 @@ fn by_reading(spec: &LinuxSeccomp, audit: u32, number: u32, args: [u64; 6]) -> u
     }
     let unknown = Some(number) > newest && default & 0xffff_0000 == ERRNO;
     if unknown { ERRNO | 38 } else { default }
+}
+
+/// Calls that the configuration names, on each architecture, with the values that it compares with and
+/// their neighbours, and the calls beside them.
+pub fn agree(spec: &LinuxSeccomp, filter: &Filter) {
+    let calls = || spec.syscalls().iter().flatten();
+    let conditions = calls().flat_map(|call| call.args().iter().flatten());
+    let values = conditions.flat_map(|one| [one.value(), one.value_two().unwrap_or_default()]);
+    let mut values: Vec<u64> = values.take(8).collect();
+    values.extend([0, u64::MAX]);
+    let names = calls().flat_map(|call| call.names()).take(12).map(String::as_str);
+    for name in names.chain(["read", "openat2"]) {
+        let Some(row) = table::CALLS.iter().find(|row| row.0 == name) else { continue };
+        for number in [row.1, row.2, row.3] {
+            for number in [number, number.wrapping_add(1), number | X32_BIT] {
+                for audit in [0xc000_003e, 0x4000_0003, 0xc000_00b7] {
+                    for (index, value) in values.iter().enumerate() {
+                        let next = values[(index + 1) % values.len()];
+                        let args = [*value, value.wrapping_add(1), next, *value, next, *value];
+                        let found = interpret(&filter.program, audit, number, args);
+                        let expected = by_reading(spec, audit, number, args);
+                        assert_eq!(found, expected, "{number:x} of {audit:x} with {args:x?}");
+                    }
+                }
+            }
+        }
+    }
 }
 
 #[test]

@@ -150,8 +150,8 @@ fn invalid(field: &str, text: String) -> Error {
     Error::Invalid(format!("linux.resources.devices{field}{text}"))
 }
 
-#[cfg(test)]
-mod tests {
+#[cfg(any(test, fuzzing))]
+pub mod tests {
     use serde_json::{Value, json};
 
     use super::*;
@@ -261,42 +261,62 @@ mod tests {
             let Ok(fence) = fence(Some(&resources)) else { continue };
             accepted += 1;
             opened += u32::from(fence.open);
-            for (kind, major, minor, letter) in every_access() {
-                let fits = |rule: &&LinuxDeviceCgroup| {
-                    let (kinds, one) = read(rule, "").expect("a good rule");
-                    kinds.contains(&kind)
-                        && one.major.is_none_or(|number| number == major)
-                        && one.minor.is_none_or(|number| number == minor)
-                        && rule.access().as_deref().is_some_and(|access| access.contains(letter))
-                };
-                let always =
-                    kind == DeviceKind::Character && letter != 'm' && (major, minor) == (1, 3);
-                let last = rules.iter().rev().find(fits).is_some_and(LinuxDeviceCgroup::allow);
-                let named = fence.exceptions.iter().any(|rule| {
-                    let has = match letter {
-                        'r' => rule.access.read,
-                        'w' => rule.access.write,
-                        _ => rule.access.mknod,
-                    };
-                    has && rule.kind == kind
-                        && covers(rule.major, Some(major))
-                        && covers(rule.minor, Some(minor))
-                });
-                let found = named != fence.open;
-                let asked = format!("{letter} of {kind:?} {major}:{minor} by {rules:?}");
-                assert_eq!(found, last || always, "{asked}: {fence:?}");
-            }
+            agree(&rules, &fence);
         }
         assert!(accepted > 500 && opened > 20, "only {accepted} lists, {opened} open");
     }
 
-    fn every_access() -> Vec<(DeviceKind, u16, u32, char)> {
-        let mut all = Vec::new();
-        for kind in [DeviceKind::Character, DeviceKind::Block] {
-            for (major, minor) in [(1, 3), (1, 200), (10, 3), (10, 200), (10, 201), (99, 9)] {
-                all.extend(['r', 'w', 'm'].map(|letter| (kind, major, minor, letter)));
-            }
+    /// Each single access to each device is answered as the last rule that names it has it.
+    pub fn agree(rules: &[LinuxDeviceCgroup], fence: &Fence) {
+        for (kind, major, minor, letter) in every_access(rules) {
+            let fits = |rule: &&LinuxDeviceCgroup| {
+                let (kinds, one) = read(rule, "").expect("a good rule");
+                kinds.contains(&kind)
+                    && one.major.is_none_or(|number| number == major)
+                    && one.minor.is_none_or(|number| number == minor)
+                    && has(one.access, letter)
+            };
+            let always = CONTAINER_DEVICES.iter().any(|rule| {
+                rule.kind == kind
+                    && covers(rule.major, Some(major))
+                    && covers(rule.minor, Some(minor))
+                    && has(rule.access, letter)
+            });
+            let last = rules.iter().rev().find(fits).is_some_and(LinuxDeviceCgroup::allow);
+            let named = fence.exceptions.iter().any(|rule| {
+                has(rule.access, letter)
+                    && rule.kind == kind
+                    && covers(rule.major, Some(major))
+                    && covers(rule.minor, Some(minor))
+            });
+            let asked = format!("{letter} of {kind:?} {major}:{minor} by {rules:?}");
+            assert_eq!(named != fence.open, last || always, "{asked}: {fence:?}");
         }
-        all
+    }
+
+    fn has(access: DeviceAccess, letter: char) -> bool {
+        match letter {
+            'r' => access.read,
+            'w' => access.write,
+            _ => access.mknod,
+        }
+    }
+
+    /// Of devices that the rules name, and of some beside them.
+    fn every_access(rules: &[LinuxDeviceCgroup]) -> Vec<(DeviceKind, u16, u32, char)> {
+        let beside = [(1, 3), (1, 200), (10, 3), (10, 200), (10, 201), (99, 9)];
+        let named = rules.iter().take(8).map(|rule| {
+            let (_, one) = read(rule, "").expect("a good rule");
+            (one.major.unwrap_or(98), one.minor.unwrap_or(8))
+        });
+        let numbers = beside.into_iter().chain(named);
+        let kinds = numbers.flat_map(|numbers| {
+            [DeviceKind::Character, DeviceKind::Block].map(|kind| (kind, numbers))
+        });
+        kinds
+            .flat_map(|(kind, (major, minor))| {
+                ['r', 'w', 'm'].map(|letter| (kind, major, minor, letter))
+            })
+            .collect()
     }
 }

@@ -23,6 +23,8 @@ use write::Write;
 
 pub use convert::{cpu_weight, numbers, swap_alone};
 pub use fence::fence;
+#[cfg(any(test, fuzzing))]
+pub use fence::tests::agree as fence_agrees;
 
 /// Where the values in force before a change came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
