@@ -40,6 +40,7 @@ mod posture;
 mod process;
 mod profile;
 mod ranges;
+mod resctrl;
 mod rlimit;
 mod rootfs;
 mod scheduling;

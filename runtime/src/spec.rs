@@ -50,19 +50,13 @@ pub fn check(spec: &Spec) -> Result<(), SpecError> {
         return Err(unsupported("vm", "virtual machines"));
     }
     crate::network::moving::devices(spec)?;
+    crate::resctrl::of(spec, "id")?;
     check_linux(linux)?;
     crate::time_offsets::lines(spec, linux)?;
     crate::joined::check(spec, linux)
 }
 
 fn check_linux(linux: &Linux) -> Result<(), SpecError> {
-    if linux.intel_rdt().is_some() {
-        // resctrl.rst: where the kernel and the processor have it, it is mounted there.
-        let mounted = std::path::Path::new("/sys/fs/resctrl/schemata").exists();
-        let lack =
-            "resctrl is not mounted at /sys/fs/resctrl: this kernel or processor may lack it";
-        return Err(unsupported("linux.intelRdt", if mounted { "resctrl groups" } else { lack }));
-    }
     if is_given(linux.mount_label()) {
         return Err(unsupported("linux.mountLabel", "set"));
     }

@@ -43,6 +43,9 @@ pub struct Record {
     /// The unit of systemd's that its cgroup is, with `--systemd-cgroup`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<String>,
+    /// Directories of resctrl that are the container's alone, the inner first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resctrl: Vec<PathBuf>,
     /// For failures at its start.
     pub words: Words,
 }
@@ -52,7 +55,10 @@ pub struct Record {
 #[serde(deny_unknown_fields)]
 pub struct Attempt {
     /// The cgroup that it makes, from the hierarchies' roots.
-    pub cgroup: String,
+    pub cgroup: Option<String>,
+    /// Directories of resctrl that it makes, the inner first.
+    #[serde(default)]
+    pub resctrl: Vec<PathBuf>,
 }
 
 /// A container's directory.

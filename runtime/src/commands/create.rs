@@ -27,6 +27,7 @@ use crate::joined::{self, Joined};
 use crate::launch::{self, Created, Launch, RootSource, User, errno_of};
 use crate::network::moving;
 use crate::plan;
+use crate::resctrl::{self, Class};
 use crate::rootfs::cgroups::OwnCgroup;
 use crate::seccomp::listener::Listener;
 use crate::spec::{SpecError, invalid};
@@ -155,16 +156,23 @@ fn build(
     let process = process.ok_or(SpecError::Missing("process"));
     let detached = options.detach || gate == Gate::Socket;
     let console = Console::choose(process.map_err(from_spec)?, socket.as_deref(), detached)?;
+    let class = resctrl::of(&spec, id).map_err(from_spec)?;
+    let resctrl = class.as_ref().map(Class::own_directories).unwrap_or_default();
     place.create()?;
     let built = home.make(&spec, id).and_then(|(cgroup, mut scope)| {
         let new = scope.is_some() || !cgroup.exists();
-        if new {
-            place.begin(&Attempt { cgroup: cgroup.path().to_owned() })?;
+        if new || class.is_some() {
+            let cgroup = new.then(|| cgroup.path().to_owned());
+            place.begin(&Attempt { cgroup, resctrl: resctrl.clone() })?;
         }
         let at = (&cgroup, scope.as_mut());
-        let seed = Seed { spec: &spec, joined, bundle: &bundle, id, gate, kept: options.kept };
+        let kept = options.kept;
+        let seed = Seed { spec: &spec, joined, bundle: &bundle, id, gate, kept, class };
         let built = build_in(&place, seed, at);
         let built = built.and_then(|created| hand_over(created, console, pid_file.as_deref()));
+        if built.is_err() {
+            resctrl::remove(&resctrl)?;
+        }
         if built.is_err() && new {
             cgroup.kill()?;
             scope.as_mut().map_or(Ok(()), Scope::undo)?;
@@ -202,6 +210,7 @@ struct Seed<'a> {
     id: &'a str,
     gate: Gate,
     kept: Kept,
+    class: Option<Class>,
 }
 
 fn build_in(
@@ -209,7 +218,7 @@ fn build_in(
     seed: Seed<'_>,
     (cgroup, scope): (&Cgroup, Option<&mut Scope>),
 ) -> Result<Created, Failure> {
-    let Seed { spec, joined, bundle, id, gate, kept } = seed;
+    let Seed { spec, joined, bundle, id, gate, kept, class } = seed;
     let before = if cgroup.exists() { Before::InForce } else { Before::New };
     cgroup.create()?;
     let resources = resources_of(spec);
@@ -231,6 +240,11 @@ fn build_in(
     if let Some(process) = told.process_mut() {
         kept.add_to(process);
     }
+    let mut entry = cgroup.entry()?;
+    if let Some(class) = &class {
+        class.make()?;
+        entry.procs.extend(class.entries()?);
+    }
     let devices = moving::devices(spec).map_err(from_spec)?;
     let held = spec.hooks().is_some() || !devices.is_empty();
     let before_root = |pid: Pid| {
@@ -246,7 +260,7 @@ fn build_in(
         root: RootSource::Directory(root),
         stdio: own_stdio()?,
         user: User::FromSpec,
-        cgroup: cgroup.entry()?,
+        cgroup: entry,
         own_cgroups: own_cgroups(&Hierarchy::detect_all()?, cgroup.path()),
         files: Vec::new(),
         gate: listener,
@@ -272,6 +286,7 @@ fn build_in(
         created_ms: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis(),
         cgroup: cgroup.path().to_owned(),
         unit,
+        resctrl: class.as_ref().map(Class::own_directories).unwrap_or_default(),
         words: created.words().clone(),
     };
     place.write(&record, spec)?;

@@ -242,7 +242,9 @@ pub fn features(mut parser: lexopt::Parser) -> Result<ExitCode, Failure> {
             },
             "apparmor": { "enabled": crate::apparmor::is_on() },
             "selinux": { "enabled": false },
-            "intelRdt": { "enabled": false },
+            "intelRdt": {
+                "enabled": true, "schemata": true, "monitoring": true,
+            },
             "mountExtensions": { "idmap": { "enabled": true } },
             "netDevices": { "enabled": true },
             "memoryPolicy": {

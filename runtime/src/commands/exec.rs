@@ -16,9 +16,10 @@ use crate::commands::foreground::{block_forwarded_signals, wait};
 use crate::commands::lifecycle::{expect, word};
 use crate::commands::{Global, bad_usage, missing_id, usage};
 use crate::exec::Exec;
-use crate::failure::{broken, system};
+use crate::failure::{broken, from_spec, system};
 use crate::hooks::Told;
 use crate::launch::{User, errno_of};
+use crate::resctrl;
 use crate::seccomp::listener::Listener;
 use crate::state::Place;
 use crate::sys::memfd;
@@ -127,6 +128,10 @@ fn join(parser: lexopt::Parser, global: &Global) -> Result<ExitCode, Failure> {
     let (pid, bundle) = (Some(record.pid), &*record.bundle);
     let status = word(record.status(&place)?);
     let told = Told { id: &record.id, status, pid, bundle };
+    let mut cgroup = record.cgroup()?.entry()?;
+    if let Some(class) = resctrl::of(&spec, &record.id).map_err(from_spec)? {
+        cgroup.procs.extend(class.entries()?);
+    }
     let mut joined = crate::exec::exec(Exec {
         spec: &spec,
         process: &process,
@@ -136,7 +141,7 @@ fn join(parser: lexopt::Parser, global: &Global) -> Result<ExitCode, Failure> {
         preserved: options.kept.count,
         listener: Listener::of(&spec, told),
         init: record.open()?,
-        cgroup: record.cgroup()?.entry()?,
+        cgroup,
     })?;
     let session = console.take(joined.terminal.take())?;
     if let Some(path) = pid_file {

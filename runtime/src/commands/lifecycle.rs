@@ -20,6 +20,7 @@ use crate::failure::system;
 use crate::hooks::{self, Point, Told};
 use crate::joined::is_new;
 use crate::launch::{self, errno_of};
+use crate::resctrl;
 use crate::seccomp::listener::Listener;
 use crate::state::{Attempt, Place, Record};
 use crate::sys::process;
@@ -141,11 +142,14 @@ pub fn delete(mut parser: lexopt::Parser, global: &Global) -> Result<ExitCode, F
 /// Removes what an interrupted creation has left: a directory without a record, and the cgroup that it made.
 /// Its process has ended with its creator.
 fn remove_attempt(place: &Place) -> Result<(), Failure> {
-    if let Some(Attempt { cgroup }) = place.attempt()? {
-        let cgroup = Cgroup::made_at(Hierarchy::detect_all()?, &cgroup)?;
-        cgroup.kill()?;
-        cgroup.wait_empty(KILL_TIMEOUT)?;
-        cgroup.remove()?;
+    if let Some(Attempt { cgroup, resctrl }) = place.attempt()? {
+        if let Some(cgroup) = cgroup {
+            let cgroup = Cgroup::made_at(Hierarchy::detect_all()?, &cgroup)?;
+            cgroup.kill()?;
+            cgroup.wait_empty(KILL_TIMEOUT)?;
+            cgroup.remove()?;
+        }
+        resctrl::remove(&resctrl)?;
     }
     place.remove()
 }
@@ -161,6 +165,7 @@ pub fn remove(place: &Place, global: &Global) -> Result<(), Failure> {
         crate::systemd::stop(unit)?;
     }
     cgroup.remove()?;
+    resctrl::remove(&record.resctrl)?;
     place.remove()?;
     let told = Told { id: &record.id, status: "stopped", pid: None, bundle: &record.bundle };
     warn(global, &hooks::run(&spec, Point::Poststop, told));

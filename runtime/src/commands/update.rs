@@ -61,7 +61,9 @@ pub fn update(mut parser: lexopt::Parser, global: &Global) -> Result<ExitCode, F
             // Kernels no longer count them; runc takes and ignores both.
             Long("kernel-memory" | "kernel-memory-tcp") => drop(parser.value().map_err(usage)?),
             Long(name @ ("l3-cache-schema" | "mem-bw-schema")) => {
-                return Err(bad_usage(format!("--{name}: Intel RDT is not here yet")));
+                return Err(bad_usage(format!(
+                    "--{name}: classes of caches are not changed while a container runs"
+                )));
             }
             Long(name) => {
                 let known = OPTIONS.into_iter().find(|(option, ..)| *option == name);
