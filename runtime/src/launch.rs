@@ -6,7 +6,7 @@
 //! is dropped (its socket hangs up), so a caller that dies leaves no waiting container behind.
 //!
 //! The caller must be root, single-threaded, and run from a sealed copy of its binary
-//! ([`crate::sys::memfd::ensure_sealed`]): what a container sees as `/proc/1/exe` is that copy.
+//! ([`crate::kept::ensure_sealed`]): what a container sees as `/proc/1/exe` is that copy.
 
 mod between;
 mod birth;

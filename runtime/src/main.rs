@@ -25,6 +25,7 @@ mod hooks;
 mod init;
 mod inspect;
 mod joined;
+mod kept;
 mod launch;
 mod layer;
 mod ledger;

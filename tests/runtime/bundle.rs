@@ -132,9 +132,14 @@ impl Bundle {
 
     /// Creates a container whose output goes to a file, since a waiting one keeps a pipe open.
     pub fn create(&self) -> Output {
+        self.create_by(Command::new(runtime()))
+    }
+
+    /// The same by another command line before the arguments.
+    pub fn create_by(&self, mut command: Command) -> Output {
         let log = self.outside("output");
         let error = fs::File::create(self.outside("error")).expect("make a file");
-        let status = Command::new(runtime())
+        let status = command
             .arg("--root")
             .arg(self.directory.join("state"))
             .args(["create", "--bundle", self.path(), &self.name])

@@ -1,8 +1,10 @@
 //! R02, R04, R05, R10, R01: paths and descriptors by which an image or a program would reach the host.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
 
 use crate::bundle::{Bundle, is_root, runtime, said};
 
@@ -68,10 +70,76 @@ fn a_waiting_container_holds_nothing_of_the_host() {
     let own = fs::metadata(format!("/proc/{pid}/exe")).expect("inspect the binary");
     let host = fs::metadata(runtime()).expect("inspect the runtime");
     assert_ne!((own.dev(), own.ino()), (host.dev(), host.ino()));
-    assert!(link("exe").to_string_lossy().starts_with("/memfd:"), "{:?}", link("exe"));
+    assert!(is_never_written(pid), "not even host root writes to the sealed copy");
+}
+
+fn is_never_written(pid: i64) -> bool {
     let opened = fs::OpenOptions::new().write(true).open(format!("/proc/{pid}/exe"));
-    let written = opened.and_then(|mut file| std::io::Write::write_all(&mut file, b"x"));
-    assert!(written.is_err(), "not even host root writes to the sealed copy");
+    opened.and_then(|mut file| std::io::Write::write_all(&mut file, b"x")).is_err()
+}
+
+/// R01: the copy that containers begin as is made once for a build, on a file system that takes no writes;
+/// where there can be none, each process has one of its own. In a mount namespace with a `/run` of its own.
+#[test]
+fn the_copy_is_one_of_a_build_and_takes_no_writes() {
+    if !is_root() {
+        return;
+    }
+    let bundle = Bundle::new("copy");
+    bundle.program(&["sleep", "1000"]);
+    let script = "mount -t tmpfs none /run && echo ready && exec sleep 1000";
+    let mut place = Command::new("unshare");
+    place.args(["--mount", "sh", "-c", script]).stdout(Stdio::piped());
+    let mut place = Ended(place.spawn().expect("start unshare"));
+    let mut ready = String::new();
+    let said = place.0.stdout.take().expect("a pipe");
+    BufReader::new(said).read_line(&mut ready).expect("it says");
+    let inside = |program: &Path| {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--mount=/proc/{}/ns/mnt", place.0.id())).arg(program);
+        command
+    };
+    let shell = |script: &str| {
+        let mut command = inside(Path::new("sh"));
+        assert!(command.args(["-c", script]).status().expect("a shell").success(), "{script}");
+    };
+    let exe_of = |program: &Path| {
+        bundle.succeed(bundle.create_by(inside(program)));
+        let pid = bundle.pid();
+        let path = format!("/proc/{pid}/exe");
+        assert_eq!(fs::read(&path).expect("read it"), fs::read(program).expect("read it"));
+        assert!(is_never_written(pid), "it can be written to");
+        let link = fs::read_link(&path).expect("read a link").to_string_lossy().into_owned();
+        let facts = fs::metadata(&path).expect("inspect it");
+        bundle.succeed(bundle.command(&["delete", "--force", bundle.name()]));
+        (link, facts.dev(), facts.ino())
+    };
+    let first = exe_of(&runtime());
+    assert!(first.0.starts_with("/run/berth-runtime/"), "{}", first.0);
+    assert_eq!(exe_of(&runtime()), first, "the same one again");
+    // The control, and another build: a file like it that is written to.
+    let other = bundle.outside("other");
+    fs::copy(runtime(), &other).expect("copy the runtime");
+    let second = exe_of(&other);
+    assert!(second.0.starts_with("/run/berth-runtime/") && second.0 != first.0, "{}", second.0);
+    let mut file = fs::OpenOptions::new().append(true).open(&other).expect("it takes writes");
+    std::io::Write::write_all(&mut file, b"changed").expect("it takes writes");
+    drop(file);
+    let third = exe_of(&other);
+    assert!(third.0.starts_with("/run/berth-runtime/") && third.0 != second.0, "{}", third.0);
+    shell("umount /run/berth-runtime/* && rmdir /run/berth-runtime/* && mount -o remount,ro /run");
+    let fourth = exe_of(&runtime());
+    assert!(fourth.0.starts_with("/memfd:"), "{}", fourth.0);
+}
+
+/// A process that ends with the test.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
 }
 
 /// R01: an image whose program is a link to what runs it, and a racer that writes to every binary it

@@ -24,7 +24,8 @@ use crate::failure::{broken, from_spec, system};
 use crate::hooks::inside::Inside;
 use crate::hooks::{self, Point, Told};
 use crate::joined::{self, Joined};
-use crate::launch::{self, Created, Launch, RootSource, User, errno_of};
+use crate::kept;
+use crate::launch::{self, CgroupEntry, Created, Launch, RootSource, User, errno_of};
 use crate::network::moving;
 use crate::plan;
 use crate::resctrl::{self, Class};
@@ -32,7 +33,6 @@ use crate::rootfs::cgroups::OwnCgroup;
 use crate::seccomp::listener::Listener;
 use crate::spec::{SpecError, invalid};
 use crate::state::{Attempt, Place, Record, read_spec, stat, unknown_properties};
-use crate::sys::memfd;
 use crate::systemd::{Scope, Unit};
 
 /// What `create` and `run` take.
@@ -126,7 +126,7 @@ fn build(
     global: &Global,
     gate: Gate,
 ) -> Result<(Created, Option<Session>), Failure> {
-    memfd::ensure_sealed().map_err(|error| system("seal our binary", errno_of(&error)))?;
+    kept::ensure_sealed().map_err(|error| system("seal our binary", errno_of(&error)))?;
     let id = options.id.as_deref().ok_or_else(missing_id)?;
     let place = Place::new(&absolute(&global.root)?, id)?;
     let pid_file = options.pid_file.as_deref().map(absolute).transpose()?;
@@ -240,11 +240,6 @@ fn build_in(
     if let Some(process) = told.process_mut() {
         kept.add_to(process);
     }
-    let mut entry = cgroup.entry()?;
-    if let Some(class) = &class {
-        class.make()?;
-        entry.procs.extend(class.entries()?);
-    }
     let devices = moving::devices(spec).map_err(from_spec)?;
     let held = spec.hooks().is_some() || !devices.is_empty();
     let before_root = |pid: Pid| {
@@ -260,7 +255,7 @@ fn build_in(
         root: RootSource::Directory(root),
         stdio: own_stdio()?,
         user: User::FromSpec,
-        cgroup: entry,
+        cgroup: entry_of(cgroup, class.as_ref())?,
         own_cgroups: own_cgroups(&Hierarchy::detect_all()?, cgroup.path()),
         files: Vec::new(),
         gate: listener,
@@ -291,6 +286,16 @@ fn build_in(
     };
     place.write(&record, spec)?;
     Ok(created)
+}
+
+/// Where its first process enters cgroup and class, which is made for that.
+fn entry_of(cgroup: &Cgroup, class: Option<&Class>) -> Result<CgroupEntry, Failure> {
+    let mut entry = cgroup.entry()?;
+    if let Some(class) = class {
+        class.make()?;
+        entry.procs.extend(class.entries()?);
+    }
+    Ok(entry)
 }
 
 /// The container's cgroup in each tree, under the name at which the host has the tree.

@@ -18,11 +18,11 @@ use crate::commands::{Global, bad_usage, missing_id, usage};
 use crate::exec::Exec;
 use crate::failure::{broken, from_spec, system};
 use crate::hooks::Told;
+use crate::kept;
 use crate::launch::{User, errno_of};
 use crate::resctrl;
 use crate::seccomp::listener::Listener;
 use crate::state::Place;
-use crate::sys::memfd;
 
 /// Bytes of a `--process` file at most.
 const PROCESS_BYTES_MAX: u64 = 1 << 20;
@@ -106,7 +106,7 @@ pub fn exec(parser: lexopt::Parser, global: &Global) -> Result<ExitCode, Failure
 fn join(parser: lexopt::Parser, global: &Global) -> Result<ExitCode, Failure> {
     super::privilege::need_power("exec")?;
     let options = Options::parse(parser)?;
-    memfd::ensure_sealed().map_err(|error| system("seal our binary", errno_of(&error)))?;
+    kept::ensure_sealed().map_err(|error| system("seal our binary", errno_of(&error)))?;
     let place =
         Place::new(&absolute(&global.root)?, options.id.as_deref().ok_or_else(missing_id)?)?;
     let record = place.read()?;

@@ -74,7 +74,8 @@ pub fn execute(binary: &OwnedFd, arguments: &[CString]) -> Errno {
     }
 }
 
-fn is_sealed(file: &File) -> bool {
+/// Whether nothing of a file in memory can change.
+pub fn is_sealed(file: &File) -> bool {
     fcntl(file, FcntlArg::F_GET_SEALS)
         .is_ok_and(|seals| SealFlag::from_bits_truncate(seals).contains(SEALS))
 }
