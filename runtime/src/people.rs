@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use berth_runtime::config::{RANGE_IDS, RuntimeConfig};
 use berth_runtime::id::PrincipalId;
 use berth_runtime::record::{Failure, FailureClass};
-use berth_runtime::wire::PersonRange;
+use berth_runtime::wire::{PersonRange, Total};
 
 use crate::files::{self, Durability, FileError};
 use crate::network::{self, Pool, Subnet};
@@ -57,6 +57,9 @@ struct Row {
     /// Network address and prefix length, from the first container with a network on.
     #[serde(default)]
     subnet: Option<(Ipv4Addr, u8)>,
+    /// What all that runs for them may use together.
+    #[serde(default)]
+    total: Total,
 }
 
 /// One person, as privileged code knows them.
@@ -72,6 +75,9 @@ pub(crate) struct Person {
     pub(crate) monitor_uid: u32,
     /// Counts people from 0; names their bridge.
     pub(crate) number: u32,
+    /// What all that runs for them may use together.
+    #[serde(default)]
+    pub(crate) total: Total,
 }
 
 impl Person {
@@ -82,6 +88,7 @@ impl Person {
             group: self.group,
             first_id: self.first_id,
             ids: RANGE_IDS,
+            total: self.total,
         }
     }
 }
@@ -133,6 +140,21 @@ impl People {
             first_id: row.first_id,
             monitor_uid: row.monitor_uid,
             number: row.number,
+            total: row.total,
+        })
+    }
+
+    /// Writes down what all that runs for somebody may use together.
+    pub(crate) fn set_total(&mut self, person: PrincipalId, total: Total) -> Result<(), Failure> {
+        self.known(person)?;
+        let before = self.content.clone();
+        if let Some(row) = self.content.people.get_mut(&person) {
+            row.total = total;
+        }
+        self.save().map_err(|error| {
+            self.content = before;
+            let message = format!("keep the record of people: {error}");
+            Failure::new(FailureClass::Unavailable, "person.record", message)
         })
     }
 
@@ -221,9 +243,10 @@ impl People {
             return Err(exhausted("monitor's uid"));
         }
         let monitor_uid = self.content.monitor_first + number;
-        self.content
-            .people
-            .insert(person, Row { group, first_id, monitor_uid, number, subnet: None });
+        self.content.people.insert(
+            person,
+            Row { group, first_id, monitor_uid, number, subnet: None, total: Total::FREE },
+        );
         Ok(())
     }
 

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use berth_runtime::config::RuntimeConfig;
 use berth_runtime::id::ContainerId;
-use berth_runtime::record::{ExitRecord, Failure, FailureClass};
+use berth_runtime::record::{ExitRecord, Failure, FailureClass, LimitState};
+use berth_runtime::wire::Limits;
 use nix::errno::Errno;
 
-use crate::cgroup::{Cgroup, Hierarchy, Scope};
+use crate::cgroup::{Cgroup, Hierarchy, Scope, Settings};
 use crate::files::{self, FileError};
 use crate::layer;
 use crate::ledger::{self, NetworkPlace};
@@ -51,6 +52,22 @@ impl At<'_> {
         container: &ContainerId,
     ) -> Result<Cgroup, Failure> {
         Ok(self.scope()?.container(person.group, person.person, container)?)
+    }
+
+    /// Holds all that runs for a person to their total; what is told is what the kernel then shows.
+    pub(crate) fn hold_total(
+        &self,
+        person: &Person,
+        inner: &[(ContainerId, Limits)],
+    ) -> Result<Vec<LimitState>, Failure> {
+        let scope = self.scope()?;
+        let mut containers = Vec::new();
+        for (container, limits) in inner {
+            let cgroup = scope.container(person.group, person.person, container)?;
+            containers.push((cgroup, Settings::from(limits)));
+        }
+        let cgroup = scope.person(person.group, person.person)?;
+        Ok(cgroup.bound(&Settings::from(&person.total), &containers)?)
     }
 
     /// Ends every process of the run, takes cgroup and address away, and writes `lost` down when there

@@ -71,6 +71,10 @@ pub enum Request {
     /// Gives a person an id range and a place, or confirms the ones they have.
     /// Answer: [`Answer::Person`].
     PersonAdd { person: PrincipalId, group: PrincipalId },
+    /// Holds all that runs for a person together to a total, from now on. Refused with `conflict` when more
+    /// memory is in use than it allows; then what was before stays. Answer: [`Answer::Limits`], empty while
+    /// nothing of theirs runs.
+    PersonTotal { person: PrincipalId, total: Total },
     /// A page of people with their ranges, by ascending id after `after`. Answer: [`Answer::People`].
     PersonList { after: Option<PrincipalId> },
     /// Unpacks a layer read from descriptor 0 (a pipe's read end or a file). The answer comes when it
@@ -313,6 +317,40 @@ pub struct Limits {
     pub pids: u32,
 }
 
+/// What all that runs for somebody may use together. Their monitors count as well: one process and about a
+/// mebibyte for each container and for each program beside the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Total {
+    /// Processor time in thousandths of a core, from 10; `None` is as much as there is.
+    pub cpu_millis: Option<u32>,
+    /// Share under contention with other people's, 1 to 10000, 100 as the neutral value.
+    pub cpu_weight: u32,
+    /// Memory in bytes, page cache included, from 16 MiB.
+    pub memory_bytes: Option<u64>,
+    /// Swap in bytes beside the memory. On cgroup v1 it is held together with a bound of memory only.
+    pub swap_bytes: Option<u64>,
+    /// Processes and threads, from 8.
+    pub pids: Option<u32>,
+}
+
+impl Total {
+    /// No bound.
+    pub const FREE: Self = Self {
+        cpu_millis: None,
+        cpu_weight: 100,
+        memory_bytes: None,
+        swap_bytes: None,
+        pids: None,
+    };
+}
+
+impl Default for Total {
+    fn default() -> Self {
+        Self::FREE
+    }
+}
+
 /// How output is kept: `files_max` segments of at most `file_bytes_max` bytes, oldest dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -434,6 +472,9 @@ pub struct PersonRange {
     pub first_id: u32,
     /// How many (65,536).
     pub ids: u32,
+    /// What all that runs for them may use together; unbounded from a supervisor that knows of none.
+    #[serde(default)]
+    pub total: Total,
 }
 
 /// What unpacking found.

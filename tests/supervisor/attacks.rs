@@ -152,6 +152,7 @@ fn values_out_of_bounds(berth: &Supervisor) -> Vec<Attack> {
 #[expect(clippy::too_many_lines, reason = "a table, one row per request")]
 fn other_requests(berth: &Supervisor, running: &str) -> Vec<Attack> {
     let stranger = id("stranger");
+    let free = json!({"cpu_weight": 100});
     let attack = |op, what, fields: Value, code| {
         let mut request = fields;
         request["op"] = json!(op);
@@ -176,6 +177,37 @@ fn other_requests(berth: &Supervisor, running: &str) -> Vec<Attack> {
             "person.busy",
         ),
         attack("person_list", "a path", json!({"after": "/etc"}), "wire."),
+        attack(
+            "person_total",
+            "a stranger's",
+            json!({"person": 999_999, "total": free}),
+            "person.unknown",
+        ),
+        attack("person_total", "a group's", json!({"person": 2, "total": free}), "person.unknown"),
+        attack(
+            "person_total",
+            "no memory",
+            json!({"person": PERSON, "total": {"cpu_weight": 100, "memory_bytes": 4096}}),
+            "start.memory_bytes",
+        ),
+        attack(
+            "person_total",
+            "no processes",
+            json!({"person": PERSON, "total": {"cpu_weight": 100, "pids": 0}}),
+            "start.pids",
+        ),
+        attack(
+            "person_total",
+            "no weight",
+            json!({"person": PERSON, "total": {"cpu_weight": 0}}),
+            "start.cpu_weight",
+        ),
+        attack(
+            "person_total",
+            "a path",
+            json!({"person": PERSON, "total": {"cpu_weight": 100, "cgroup": "/"}}),
+            "wire.",
+        ),
         attack(
             "layer_unpack",
             "no bytes",

@@ -11,7 +11,7 @@
 use std::path::{Path, PathBuf};
 
 use berth_runtime::record::LimitState;
-use berth_runtime::wire::Limits;
+use berth_runtime::wire::{Limits, Total};
 
 use super::{Cgroup, Controller, Error, Hierarchy, files};
 
@@ -22,41 +22,78 @@ const NEUTRAL_SHARES: u64 = 1024;
 /// Memory limits are held in whole pages.
 const PAGE_BYTES: u64 = 4096;
 
-/// Processor time in microseconds per period.
+/// Tries to lower a quota below those of cgroups within, of which one may come up meanwhile.
+const BOUND_TRIES: u32 = 3;
+
+/// A ceiling, or none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CpuQuota {
-    /// Time per period; may exceed it, for several cores.
-    pub quota_us: u64,
-    /// The period.
-    pub period_us: u64,
+pub enum Bound {
+    /// Up to this.
+    At(u64),
+    /// Whatever those above allow.
+    Unbounded,
 }
 
 /// What to set; `None` leaves the kernel's value alone.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// The processor's ceiling.
-    pub cpu: Option<CpuQuota>,
+    /// Processor time in microseconds per [`CPU_PERIOD_US`]; may exceed it, for several cores.
+    pub cpu: Option<Bound>,
     /// Share under contention, 1 to 10000, 100 as the neutral value.
     pub cpu_weight: Option<u64>,
     /// Memory in bytes.
-    pub memory_bytes: Option<u64>,
+    pub memory_bytes: Option<Bound>,
     /// Swap in bytes beside the memory; needs `memory_bytes`.
-    pub swap_bytes: Option<u64>,
+    pub swap_bytes: Option<Bound>,
     /// Processes and threads.
-    pub pids: Option<u64>,
+    pub pids: Option<Bound>,
 }
 
 impl From<&Limits> for Settings {
     fn from(limits: &Limits) -> Self {
-        let quota_us = u64::from(limits.cpu_millis) * (CPU_PERIOD_US / 1000);
         Self {
-            cpu: Some(CpuQuota { quota_us, period_us: CPU_PERIOD_US }),
+            cpu: Some(Bound::At(quota_us(limits.cpu_millis))),
             cpu_weight: Some(u64::from(limits.cpu_weight)),
-            memory_bytes: Some(limits.memory_bytes),
-            swap_bytes: Some(limits.swap_bytes),
-            pids: Some(u64::from(limits.pids)),
+            memory_bytes: Some(Bound::At(limits.memory_bytes)),
+            swap_bytes: Some(Bound::At(limits.swap_bytes)),
+            pids: Some(Bound::At(u64::from(limits.pids))),
         }
     }
+}
+
+impl From<&Total> for Settings {
+    fn from(total: &Total) -> Self {
+        let bound = |value: Option<u64>| value.map_or(Bound::Unbounded, Bound::At);
+        Self {
+            cpu: Some(bound(total.cpu_millis.map(quota_us))),
+            cpu_weight: Some(u64::from(total.cpu_weight)),
+            memory_bytes: Some(bound(total.memory_bytes)),
+            swap_bytes: Some(bound(total.swap_bytes)),
+            pids: Some(bound(total.pids.map(u64::from))),
+        }
+    }
+}
+
+impl Bound {
+    /// As a file has it, `none` for no bound.
+    fn text(self, none: &str) -> String {
+        match self {
+            Self::At(value) => value.to_string(),
+            Self::Unbounded => none.to_owned(),
+        }
+    }
+
+    /// As the kernel holds memory: rounded down to whole pages.
+    fn in_pages(self) -> Self {
+        match self {
+            Self::At(bytes) => Self::At(whole_pages(bytes)),
+            Self::Unbounded => Self::Unbounded,
+        }
+    }
+}
+
+fn quota_us(millis: u32) -> u64 {
+    u64::from(millis) * (CPU_PERIOD_US / 1000)
 }
 
 /// One file to be written for one limit.
@@ -65,6 +102,14 @@ struct Entry {
     file: PathBuf,
     value: String,
     absent: &'static str,
+}
+
+impl Entry {
+    /// Whether no bound was asked for, and `value` is what v1's memory files then say: the largest
+    /// number of pages.
+    fn is_unbounded(&self, value: &str) -> bool {
+        self.value == "-1" && value.parse::<u64>().is_ok_and(|bytes| bytes >= 1 << 62)
+    }
 }
 
 impl Cgroup {
@@ -76,7 +121,7 @@ impl Cgroup {
         for entry in &there {
             before.push(files::read(&entry.file)?);
         }
-        if let Some(bytes) = settings.memory_bytes {
+        if let Some(Bound::At(bytes)) = settings.memory_bytes {
             self.make_room(bytes)?;
         }
         for (index, entry) in there.iter().enumerate() {
@@ -88,7 +133,7 @@ impl Cgroup {
         let mut states = Vec::new();
         for entry in &there {
             let value = files::read(&entry.file)?;
-            let held = value == entry.value;
+            let held = value == entry.value || entry.is_unbounded(&value);
             let reason =
                 if held { String::new() } else { format!("{} was asked for", entry.value) };
             states.push(state(entry, value, reason));
@@ -113,34 +158,48 @@ impl Cgroup {
             self.directory(controller).unwrap_or_default().join(name)
         };
         let mut entries = Vec::new();
-        let mut add = |name, file, value: u64, absent| {
-            entries.push(Entry { name, file, value: value.to_string(), absent });
+        let mut add = |name, file, value: Bound, absent| {
+            entries.push(Entry { name, file, value: value.text("-1"), absent });
         };
         if let Some(cpu) = settings.cpu {
             let absent = "the kernel has no processor quota (cpu.cfs_quota_us)";
             // Only to a new period is it written: the kernel checks old quota against new period.
             let period = file(Controller::Cpu, "cpu.cfs_period_us");
-            if period.exists() && files::read_number(&period)? != cpu.period_us {
-                files::write(&period, &cpu.period_us.to_string())?;
+            if period.exists() && files::read_number(&period)? != CPU_PERIOD_US {
+                files::write(&period, &CPU_PERIOD_US.to_string())?;
             }
-            add("cpu", file(Controller::Cpu, "cpu.cfs_quota_us"), cpu.quota_us, absent);
+            let quota = match (cpu, self.quota_above()?) {
+                // v1 refuses a quota above that of a cgroup above, where v2 takes the smaller.
+                (Bound::At(quota), Some(above)) => Bound::At(quota.min(above)),
+                (cpu, _) => cpu,
+            };
+            add("cpu", file(Controller::Cpu, "cpu.cfs_quota_us"), quota, absent);
         }
         if let Some(weight) = settings.cpu_weight {
             let absent = "the cpu controller is not mounted";
             let shares = (weight * NEUTRAL_SHARES / 100).clamp(2, 262_144);
-            add("cpu_weight", file(Controller::Cpu, "cpu.shares"), shares, absent);
+            add("cpu_weight", file(Controller::Cpu, "cpu.shares"), Bound::At(shares), absent);
         }
         if let Some(bytes) = settings.memory_bytes {
             let memory = file(Controller::Memory, "memory.limit_in_bytes");
             let both = file(Controller::Memory, "memory.memsw.limit_in_bytes");
             let absent = "the memory controller is not mounted";
             let no_swap = "the kernel does not count swap (memory.memsw.limit_in_bytes is absent)";
-            let bytes = whole_pages(bytes);
             // The kernel demands memory <= memory and swap at every moment: when the sum grows it
             // goes first, else last.
-            let total = settings.swap_bytes.map(|swap| bytes + whole_pages(swap));
-            let grows = total.is_some_and(|total| {
-                both.exists() && files::read_number(&both).is_ok_and(|before| total >= before)
+            let total = settings.swap_bytes.map(|swap| match (bytes, swap) {
+                (Bound::At(bytes), Bound::At(swap)) => {
+                    Bound::At(whole_pages(bytes) + whole_pages(swap))
+                }
+                // Swap alone has no bound on v1.
+                _ => Bound::Unbounded,
+            });
+            let bytes = bytes.in_pages();
+            let grows = total.is_some_and(|total| match total {
+                Bound::Unbounded => true,
+                Bound::At(total) => {
+                    both.exists() && files::read_number(&both).is_ok_and(|before| total >= before)
+                }
             });
             if let (Some(total), true) = (total, grows) {
                 add("swap", both.clone(), total, no_swap);
@@ -152,9 +211,74 @@ impl Cgroup {
         }
         if let Some(pids) = settings.pids {
             let absent = "the pids controller is not mounted";
-            add("pids", file(Controller::Pids, "pids.max"), pids, absent);
+            let file = file(Controller::Pids, "pids.max");
+            entries.push(Entry { name: "pids", file, value: pids.text("max"), absent });
         }
         Ok(entries)
+    }
+
+    /// v1: the smallest quota of a cgroup above, in microseconds per [`CPU_PERIOD_US`].
+    fn quota_above(&self) -> Result<Option<u64>, Error> {
+        let Some(own) = self.directory(Controller::Cpu) else { return Ok(None) };
+        let mut smallest = None;
+        // All but itself and the hierarchy's root, which has no quota.
+        for directory in own.ancestors().skip(1).take(self.path.matches('/').count() - 1) {
+            let quota = directory.join("cpu.cfs_quota_us");
+            let Ok(text) = files::read(&quota) else { continue };
+            // -1 is none.
+            let Ok(quota) = text.parse::<u64>() else { continue };
+            let period = files::read_number(&directory.join("cpu.cfs_period_us"))?.max(1);
+            let quota = quota.saturating_mul(CPU_PERIOD_US) / period;
+            smallest = Some(smallest.map_or(quota, |before: u64| before.min(quota)));
+        }
+        Ok(smallest)
+    }
+
+    /// Holds all that is in this cgroup's children together to `total`; `inner` are those of them that
+    /// have limits of their own, and these.
+    pub fn bound(
+        &self,
+        total: &Settings,
+        inner: &[(Cgroup, Settings)],
+    ) -> Result<Vec<LimitState>, Error> {
+        let Hierarchy::V1 { .. } = self.hierarchy else { return self.apply(total) };
+        let mut states = Err(Error::Layout("nothing was tried".to_owned()));
+        for _ in 0..BOUND_TRIES {
+            self.lower_inner(total)?;
+            states = self.apply(total);
+            if !matches!(&states, Err(Error::Write { source, .. })
+                if source.raw_os_error() == Some(libc::EINVAL))
+            {
+                break;
+            }
+        }
+        // What was lowered for a smaller total, or may be had again under a larger one.
+        for (cgroup, own) in inner {
+            match cgroup.apply(&Settings { cpu: own.cpu, ..Settings::default() }) {
+                Err(error) if !files::is_gone(&error) => return Err(error),
+                _ => {}
+            }
+        }
+        states
+    }
+
+    /// v1 refuses a quota below that of a cgroup within: those are lowered first.
+    fn lower_inner(&self, total: &Settings) -> Result<(), Error> {
+        let (Some(Bound::At(most)), Some(own)) = (total.cpu, self.directory(Controller::Cpu))
+        else {
+            return Ok(());
+        };
+        for (_, directory) in files::children(&own, 'c')? {
+            let quota = directory.join("cpu.cfs_quota_us");
+            let now = files::read(&quota).ok().and_then(|text| text.parse::<u64>().ok());
+            if now.is_some_and(|now| now > most) {
+                match files::write(&quota, &most.to_string()) {
+                    Err(error) if !files::is_gone(&error) => return Err(error),
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
     }
 
     /// On v2, lowering memory below what is in use would make the kernel kill; so what is above the
@@ -195,7 +319,10 @@ impl Cgroup {
                     _ => "memory.memsw.usage_in_bytes",
                 };
                 let used = files::read_number(&path.with_file_name(usage))?;
-                let wanted = settings.memory_bytes.unwrap_or_default();
+                let wanted = match settings.memory_bytes {
+                    Some(Bound::At(bytes)) => bytes,
+                    _ => 0,
+                };
                 Err(Error::MemoryInUse { path, wanted, used })
             }
             other => other,
@@ -210,22 +337,22 @@ fn entries_v2(directory: &Path, settings: &Settings) -> Vec<Entry> {
     };
     let no_cpu = "the cpu controller is not available to this cgroup";
     if let Some(cpu) = settings.cpu {
-        add("cpu", "cpu.max", format!("{} {}", cpu.quota_us, cpu.period_us), no_cpu);
+        add("cpu", "cpu.max", format!("{} {CPU_PERIOD_US}", cpu.text("max")), no_cpu);
     }
     if let Some(weight) = settings.cpu_weight {
         add("cpu_weight", "cpu.weight", weight.to_string(), no_cpu);
     }
     if let Some(bytes) = settings.memory_bytes {
         let absent = "the memory controller is not available to this cgroup";
-        add("memory", "memory.max", whole_pages(bytes).to_string(), absent);
+        add("memory", "memory.max", bytes.in_pages().text("max"), absent);
     }
     if let Some(bytes) = settings.swap_bytes {
         let absent = "the kernel does not count swap (memory.swap.max is absent)";
-        add("swap", "memory.swap.max", whole_pages(bytes).to_string(), absent);
+        add("swap", "memory.swap.max", bytes.in_pages().text("max"), absent);
     }
     if let Some(pids) = settings.pids {
         let absent = "the pids controller is not available to this cgroup";
-        add("pids", "pids.max", pids.to_string(), absent);
+        add("pids", "pids.max", pids.text("max"), absent);
     }
     entries
 }

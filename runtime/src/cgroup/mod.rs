@@ -26,6 +26,8 @@ use crate::launch::CgroupEntry;
 
 pub use devices::{CONTAINER_DEVICES, DeviceAccess, DeviceKind, DeviceRule, Fence};
 pub use hierarchy::{Controller, Hierarchy};
+#[cfg(test)]
+use limits::Bound;
 pub use limits::Settings;
 #[cfg(any(test, fuzzing))]
 pub use resources::fence_agrees;

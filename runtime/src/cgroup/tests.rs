@@ -156,9 +156,10 @@ fn limits_are_set_read_back_and_changed_in_any_direction() {
         assert_eq!(find("pids").value, "64");
     }
     // The last write of this change is refused (the kernel knows no such number): none has been made.
-    let wrong = Settings { pids: Some(1 << 40), ..limits(256, 0) };
+    let wrong = Settings { pids: Some(Bound::At(1 << 40)), ..limits(256, 0) };
     assert!(matches!(cgroup.apply(&wrong), Err(Error::Write { .. })));
-    let states = cgroup.apply(&Settings { memory_bytes: Some(64 << 20), ..Settings::default() });
+    let states =
+        cgroup.apply(&Settings { memory_bytes: Some(Bound::At(64 << 20)), ..Settings::default() });
     assert!(states.expect("it is set")[0].held);
     let file = &cgroup.apply(&limits(64, 0)).expect("they are set")[2].file;
     assert!(std::path::Path::new(file).exists(), "{file}");

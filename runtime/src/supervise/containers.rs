@@ -17,12 +17,13 @@ use berth_runtime::receive_message;
 use berth_runtime::record::{
     ContainerRecord, ExitCause, ExitRecord, Failure, FailureClass, Live, Status,
 };
-use berth_runtime::wire::{Answer, NetworkMode, Request, StartRequest};
+use berth_runtime::wire::{Answer, Limits, NetworkMode, Request, StartRequest, Total};
 
 use super::connection::{Reply, Token};
 use super::execs::Exec;
 use super::tasks::{Purpose, Task};
 use super::{Supervisor, say, setup, validate};
+use crate::cgroup::Settings;
 use crate::files::FileError;
 use crate::ledger::{self, Confinement, LiveRecord, NetworkPlace, StartRecord};
 use crate::monitor::{Job, Report, SOCKET};
@@ -56,6 +57,8 @@ pub(super) struct Entry {
     pub(super) task: Option<u64>,
     /// What is to be undone when no task is under way.
     pub(super) undo: Option<Undo>,
+    /// Limits that the task under way sets.
+    pub(super) asked: Option<Limits>,
     /// The programs beside the first one.
     pub(super) execs: BTreeMap<ExecId, Exec>,
     queue: VecDeque<(Token, Request)>,
@@ -90,7 +93,8 @@ pub(super) struct Undo {
 impl Entry {
     pub(super) fn new(person: PrincipalId, start: Option<StartRecord>) -> Self {
         let (execs, queue) = (BTreeMap::new(), VecDeque::new());
-        Self { person, start, monitor: None, task: None, undo: None, execs, queue }
+        let (monitor, task, undo, asked) = (None, None, None, None);
+        Self { person, start, monitor, task, undo, asked, execs, queue }
     }
 
     /// When the start under way is late.
@@ -314,7 +318,12 @@ impl Supervisor {
     ) -> Result<Monitor, Failure> {
         let file = |error: FileError| broken(&error);
         let monitors = self.scope.monitors(person.group, person.person)?;
+        let theirs = self.scope.person(person.group, person.person)?;
+        let new = !theirs.exists();
         monitors.create()?;
+        if new && person.total != Total::FREE {
+            theirs.apply(&Settings::from(&person.total))?;
+        }
         let born = monitors.entry()?;
         let job = Job {
             config: self.config.clone(),

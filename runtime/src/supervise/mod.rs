@@ -24,7 +24,7 @@ mod stop_all;
 mod tasks;
 mod validate;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::net::Ipv4Addr;
@@ -66,6 +66,8 @@ pub(crate) struct Supervisor {
     connections: BTreeMap<Token, Connection>,
     containers: BTreeMap<ContainerId, Entry>,
     tasks: BTreeMap<u64, Running>,
+    /// Whose totals are being changed.
+    totals: BTreeSet<PrincipalId>,
     /// Layers that wait for a worker.
     unpacks: VecDeque<Unpack>,
     /// Workers that have answered and end of their own accord.
@@ -172,6 +174,7 @@ impl Supervisor {
             connections: BTreeMap::new(),
             containers: BTreeMap::new(),
             tasks: BTreeMap::new(),
+            totals: BTreeSet::new(),
             unpacks: VecDeque::new(),
             leavers: Vec::new(),
             last_addresses: BTreeMap::new(),

@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use berth_runtime::config::RuntimeConfig;
 use berth_runtime::digest::Digest;
-use berth_runtime::id::ContainerId;
+use berth_runtime::id::{ContainerId, PrincipalId};
 use berth_runtime::record::{ExitRecord, Failure, FailureClass, LimitState};
-use berth_runtime::wire::{Answer, Limits};
+use berth_runtime::wire::{Answer, Limits, Total};
 use berth_runtime::{receive_message, send_message};
 
 use super::connection::{Reply, Token, encode};
@@ -47,6 +47,8 @@ pub(super) enum Task {
     Freeze { person: Person, container: ContainerId, frozen: bool },
     /// Changes the limits.
     Update { person: Person, container: ContainerId, limits: Limits },
+    /// Holds all that runs for somebody to their total; `inner` are the limits of what runs.
+    Total { person: Person, inner: Vec<(ContainerId, Limits)> },
     /// Removes everything on disk.
     Remove { person: Person, container: ContainerId },
     /// Lists the processes.
@@ -73,6 +75,8 @@ struct Job {
 pub(super) enum Purpose {
     /// A request's answer; the task occupied `container`.
     Answer { token: Token, container: Option<ContainerId> },
+    /// A request's answer; what it has set is to be written down.
+    Total { token: Token, person: PrincipalId, total: Total },
     /// The next step of a container.
     Undo(ContainerId),
     /// Nobody waits.
@@ -184,6 +188,15 @@ impl Supervisor {
                 }
             }
             Purpose::Undo(container) => self.undone(&container, answer),
+            Purpose::Total { token, person, total } => {
+                self.totals.remove(&person);
+                let kept = match &answer {
+                    Answer::Failed(_) => Ok(()),
+                    _ => self.people.set_total(person, total),
+                };
+                let reply = kept.map_or_else(Reply::from, |()| Reply::from(answer));
+                self.answer(token, reply);
+            }
             Purpose::Answer { token, container } => {
                 if let Some(container) = &container {
                     self.note_result(container, &answer);
@@ -204,8 +217,12 @@ impl Supervisor {
     fn note_result(&mut self, container: &ContainerId, answer: &Answer) {
         let Some(entry) = self.containers.get_mut(container) else { return };
         entry.task = None;
+        let asked = entry.asked.take();
         match answer {
             Answer::Limits { limits } => {
+                if let (Some(asked), Some(start)) = (asked, &mut entry.start) {
+                    start.limits = asked;
+                }
                 if let Some((live, _)) = entry.monitor.as_mut().and_then(|m| m.running.as_mut()) {
                     live.limits.clone_from(limits);
                 }
@@ -216,9 +233,15 @@ impl Supervisor {
         }
     }
 
-    /// Writes changed limits down for the next supervisor.
+    /// Writes changed limits down for the next supervisor: as they were asked for, and as they are held.
     fn keep_limits(&mut self, container: &ContainerId) {
         let Some(entry) = self.containers.get(container) else { return };
+        let asked = entry.start.as_ref().map_or(Ok(()), |start| {
+            self.places.record(container).and_then(|record| start.write(&record))
+        });
+        if let Err(error) = asked {
+            super::say(&format!("container {container}: keep what was asked for: {error}"));
+        }
         let written = self.places.live(container).and_then(|run| {
             let Some(mut record) = LiveRecord::read(&run)? else { return Ok(()) };
             record.live = entry.running().map(|(live, _)| live.clone());
@@ -403,6 +426,10 @@ fn run(job: Job) -> Result<Answer, Failure> {
         }
         Task::Update { person, container, limits } => {
             let limits = at.cgroup(&person, &container)?.apply(&(&limits).into())?;
+            return Ok(Answer::Limits { limits });
+        }
+        Task::Total { person, inner } => {
+            let limits = at.hold_total(&person, &inner)?;
             return Ok(Answer::Limits { limits });
         }
         Task::Remove { person, container } => at.remove(&person, &container)?,

@@ -6,7 +6,7 @@ use berth_runtime::config::RuntimeConfig;
 use berth_runtime::record::{Failure, FailureClass};
 use berth_runtime::wire::{
     ExecRequest, LAYERS_MAX, Limits, LogOptions, ProcessSpec, StartRequest, StopOptions,
-    TERMINAL_CELLS_MAX, TerminalSize,
+    TERMINAL_CELLS_MAX, TerminalSize, Total,
 };
 
 use crate::monitor::is_possible;
@@ -21,6 +21,10 @@ const USER_BYTES_MAX: usize = 256;
 const TMPFS_MAX: usize = 32;
 /// The least memory a container is given.
 const MEMORY_BYTES_MIN: u64 = 6 << 20;
+/// The least that somebody is given together: a container, its monitor, and what the kernel counts for them.
+const TOTAL_MEMORY_BYTES_MIN: u64 = 16 << 20;
+/// A container's and its monitor's, and some.
+const TOTAL_PIDS_MIN: u64 = 8;
 /// The smallest file system in memory.
 const TMPFS_BYTES_MIN: u64 = 4096;
 const LOG_BYTES: std::ops::RangeInclusive<u64> = (64 << 10)..=(1 << 30);
@@ -152,6 +156,20 @@ pub(super) fn limits(limits: &Limits, ceilings: &Limits) -> Checked {
     bounded(limits.memory_bytes, MEMORY_BYTES_MIN, ceilings.memory_bytes, "memory_bytes")?;
     bounded(limits.swap_bytes, 0, ceilings.swap_bytes, "swap_bytes")?;
     bounded(limits.pids.into(), 1, ceilings.pids.into(), "pids")
+}
+
+/// What somebody may use together.
+pub(super) fn total(total: &Total, ceilings: &Limits) -> Checked {
+    let bounded = |value: Option<u64>, least: u64, most: u64, field: &str| {
+        let holds = value.is_none_or(|value| (least..=most).contains(&value));
+        let shown = value.unwrap_or_default();
+        check(holds, field, format!("{shown} is not in {least}..={most}"))
+    };
+    bounded(total.cpu_millis.map(u64::from), 10, ceilings.cpu_millis.into(), "cpu_millis")?;
+    bounded(Some(total.cpu_weight.into()), 1, 10_000, "cpu_weight")?;
+    bounded(total.memory_bytes, TOTAL_MEMORY_BYTES_MIN, ceilings.memory_bytes, "memory_bytes")?;
+    bounded(total.swap_bytes, 0, ceilings.swap_bytes, "swap_bytes")?;
+    bounded(total.pids.map(u64::from), TOTAL_PIDS_MIN, u64::from(u32::MAX), "pids")
 }
 
 fn log(options: &LogOptions) -> Checked {
