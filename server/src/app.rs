@@ -60,6 +60,8 @@ pub struct Parts {
     pub history: History,
     /// Processor time at the last look, of people and of the machine.
     pub looks: Looks,
+    /// Held while somebody's allowance is changed, by whoever changes it.
+    pub allowances: tokio::sync::Mutex<()>,
     /// Long work going on.
     pub operations: Operations,
     /// Cancelled when the server is to stop: streams end, and long work is interrupted.
@@ -115,6 +117,7 @@ impl App {
             execs: Execs::default(),
             history: History::open(config.db_dir().join("history")),
             looks: Looks::default(),
+            allowances: tokio::sync::Mutex::default(),
             operations: Operations::default(),
             stopping: CancellationToken::new(),
             requests,

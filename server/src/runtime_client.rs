@@ -15,7 +15,7 @@ use berth_runtime::record::{ContainerRecord, Failure, FailureClass, LimitState};
 use berth_runtime::wire::{
     Answer, Compression, DoctorReport, Envelope, ExecEvent, ExecOrder, ExecRequest, Hello,
     LayerFacts, Limits, MESSAGE_BYTES_MAX, PROTOCOL_VERSION, PersonRange, PostureLine, ProcessInfo,
-    Request, StartRequest,
+    Request, StartRequest, Total,
 };
 use bytes::Bytes;
 use nix::errno::Errno;
@@ -179,6 +179,19 @@ impl RuntimeClient {
         let terms = self.quick("person add");
         match self.call(&terms, Request::PersonAdd { person, group }, None).await?.0 {
             Answer::Person(range) => Ok(range),
+            other => Err(unexpected(&terms, &other)),
+        }
+    }
+
+    /// Holds all that runs for a person to a total; what the kernel then shows.
+    pub(crate) async fn person_total(
+        &self,
+        person: PrincipalId,
+        total: Total,
+    ) -> Result<Vec<LimitState>, RuntimeError> {
+        let terms = self.quick("person total");
+        match self.call(&terms, Request::PersonTotal { person, total }, None).await?.0 {
+            Answer::Limits { limits } => Ok(limits),
             other => Err(unexpected(&terms, &other)),
         }
     }

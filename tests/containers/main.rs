@@ -1,5 +1,6 @@
 //! Containers over the API, with the kernel's own files and processes as the judge.
 
+mod allowances;
 mod attach;
 mod execs;
 mod history;

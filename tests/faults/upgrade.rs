@@ -23,6 +23,7 @@ const OLDER: &str = "
     drop index events_subject;
     drop index audit_subject;
     alter table containers drop column execs;
+    drop table allowances;
     delete from _sqlx_migrations where version >= 5;";
 /// What a process does to a disk.
 const CALLS: &str = "pwrite64,fdatasync,fsync,ftruncate,fallocate,rename,unlink";

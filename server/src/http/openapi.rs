@@ -38,6 +38,7 @@ const TAGS: &[(&str, &str)] = &[
     ("tokens", "One’s own tokens for scripts."),
     ("registries", "One’s own credentials for registries."),
     ("people", "Who may use the machine."),
+    ("allowances", "What all that runs for a person may use together."),
     ("system", "The machine, the server, its health."),
     ("keys", "The keys that sign sessions and tokens."),
     ("setup", "The first operator."),

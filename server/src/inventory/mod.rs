@@ -11,6 +11,7 @@
 //! - One that lacks what was acknowledged is refused, too ([`mark`]).
 //! - On a full disk what ends or removes something can still be written ([`room`]).
 
+pub mod allowances;
 pub mod audit;
 pub mod containers;
 pub mod events;

@@ -302,7 +302,7 @@ pub(crate) async fn look(app: &App, id: &ContainerId) -> Result<Option<Arc<Conta
 /// Makes sure that the supervisor knows the owner and has ids for them.
 async fn ensure_person(app: &App, row: &Container) -> Result<()> {
     if !app.containers.knows_person(row.owner) {
-        app.runtime.person_add(row.owner, row.group).await?;
+        super::people::place(app, row.owner, row.group).await?;
         app.containers.note_person(row.owner);
     }
     Ok(())

@@ -4,6 +4,7 @@
 //! Nothing here knows of HTTP. What a caller may see or change comes from
 //! [`crate::auth::Caller`]'s visibility methods and from nowhere else.
 
+pub mod allowances;
 pub mod containers;
 pub mod edits;
 pub mod events;

@@ -3,7 +3,7 @@
 use berth_runtime::id::PrincipalId;
 
 use super::edits::{Expected, Version};
-use super::{Listed, Page, setup};
+use super::{Listed, Page, allowances, setup};
 use crate::app::App;
 use crate::auth::{Caller, Role};
 use crate::clock::Time;
@@ -76,20 +76,29 @@ pub async fn add(
 /// Sees to it that the supervisor knows a person and has given them an id range; to be called before
 /// anything of theirs is started. It costs one round trip when they have one.
 pub async fn place(app: &App, person: PrincipalId, group: PrincipalId) -> Result<()> {
-    app.runtime.person_add(person, group).await?;
+    let range = app.runtime.person_add(person, group).await?;
+    if let Err(error) = allowances::hold(app, &range).await {
+        // They use more now; what was before is held.
+        tracing::warn!(person = %person, error = %error, "a person's total is not held yet");
+    }
     Ok(())
 }
 
-/// The same for everybody and the system: at the server's start, for those who were added while the
-/// supervisor was away.
+/// The same for everybody and the system: at the server's start, for those who were added, or whose
+/// allowances were changed, while the supervisor was away.
 pub async fn place_all(app: &App) -> Result<()> {
     let known = app.runtime.people().await?;
     let system = (PrincipalId::SYSTEM, PrincipalId::DEFAULT_GROUP);
     let mut wanted = people::all_ids(app.inventory.read()).await?;
     wanted.push(system);
     for (person, group) in wanted {
-        if !known.iter().any(|range| range.person == person) {
-            place(app, person, group).await?;
+        match known.iter().find(|range| range.person == person) {
+            None => place(app, person, group).await?,
+            Some(range) => {
+                if let Err(error) = allowances::hold(app, range).await {
+                    tracing::warn!(person = %person, error = %error, "a total is not held yet");
+                }
+            }
         }
     }
     Ok(())

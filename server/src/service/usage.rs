@@ -24,6 +24,7 @@ use crate::app::App;
 use crate::auth::{Caller, Visibility};
 use crate::clock::Time;
 use crate::error::{Error, Result};
+use crate::inventory::allowances::{self, Allowance};
 use crate::inventory::people;
 use crate::inventory::usage::{self as rows, Held, Limited};
 
@@ -51,6 +52,8 @@ pub struct Usage {
     pub pids: PidShare,
     /// Images.
     pub images: ImageShare,
+    /// What all of it may come to, held by the kernel as a sum.
+    pub allowance: Allowance,
 }
 
 /// How many containers there are.
@@ -201,6 +204,7 @@ pub async fn system(app: &App) -> Result<SystemUsage> {
     let live = app.containers.live();
     let containers = rows::containers(db, Visibility::Everyone).await?;
     let images = rows::images(db, Visibility::Everyone).await?;
+    let allowances = allowances::all(db).await?;
     let names = rows::names(db).await?;
     let all_images = rows::all_images(db).await?;
     let (seen, machine) = tokio::join!(look(app, places(&live)), machine(app));
@@ -211,6 +215,11 @@ pub async fn system(app: &App) -> Result<SystemUsage> {
         count.total += usage.containers.total;
     }
     count.max = app.config.containers.per_person_max.into();
+    for (person, usage) in &mut usages {
+        let own = allowances.get(person).filter(|_| *person != PrincipalId::SYSTEM);
+        let allowance = own.or_else(|| allowances.get(&PrincipalId::SYSTEM));
+        usage.allow(allowance.copied().filter(|_| *person != PrincipalId::SYSTEM));
+    }
     let mut people: Vec<PersonUsage> = usages
         .drain()
         .map(|(id, usage)| {
@@ -241,7 +250,18 @@ async fn one(app: &App, person: PrincipalId) -> Result<Usage> {
     let images = rows::images(db, Visibility::Only(person)).await?;
     let seen = look(app, places(&live)).await?;
     let mut usages = sums(app, &live, &containers, &images, &seen);
-    Ok(usages.remove(&person).unwrap_or_else(|| nothing(app)))
+    let mut usage = usages.remove(&person).unwrap_or_else(|| nothing(app));
+    usage.allow(Some(super::allowances::found(app, person).await?.allowance));
+    Ok(usage)
+}
+
+impl Usage {
+    fn allow(&mut self, allowance: Option<Allowance>) {
+        self.allowance = allowance.unwrap_or(Allowance::FREE);
+        if let Some(most) = self.allowance.containers_max {
+            self.containers.max = most.into();
+        }
+    }
 }
 
 /// What the kernel shows, the inventory's limits and the images put together, by person.
@@ -289,6 +309,7 @@ fn nothing(app: &App) -> Usage {
         memory: MemoryShare::default(),
         pids: PidShare::default(),
         images: ImageShare::default(),
+        allowance: Allowance::FREE,
     }
 }
 

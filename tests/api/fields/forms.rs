@@ -54,6 +54,7 @@ const ROWS: &[(&str, Kind)] = &[
     ("swap", SIZE),
     ("shm", SIZE),
     ("pids", NUMBER),
+    ("containers", NUMBER),
     ("network", Choice),
     ("restart", Choice),
     ("restart_attempts", NUMBER),

@@ -380,11 +380,47 @@ fn registries() -> Vec<Body> {
     ]
 }
 
+/// A person's own first: everybody's is for the others then.
+fn allowances() -> Vec<Body> {
+    let of = |route| Body {
+        route,
+        base: json!({
+            "cpu_millis": null, "cpu_weight": 100, "memory_bytes": null, "swap_bytes": null,
+            "pids": null, "containers_max": null,
+        }),
+        fields: vec![
+            field("cpu_millis")
+                .at([json!(10), json!(1_024_000)])
+                .beyond([json!(9), json!(1_024_001)])
+                .may_be(&["null"]),
+            field("cpu_weight").at([json!(1), json!(10_000)]).beyond([json!(0), json!(10_001)]),
+            field("memory_bytes")
+                .at([json!(16 << 20), json!(1_u64 << 42)])
+                .beyond([json!((16 << 20) - 1), json!((1_u64 << 42) + 1)])
+                .may_be(&["null"]),
+            field("swap_bytes")
+                .at([json!(0), json!(1_u64 << 42)])
+                .beyond([json!((1_u64 << 42) + 1)])
+                .may_be(&["null"]),
+            field("pids")
+                .at([json!(8), json!(4_194_304)])
+                .beyond([json!(7), json!(4_194_305)])
+                .may_be(&["null"]),
+            field("containers_max")
+                .at([json!(0), json!(100_000)])
+                .beyond([json!(100_001)])
+                .may_be(&["null"]),
+        ],
+    };
+    vec![of("PUT /api/v1/people/{id}/allowance"), of("PUT /api/v1/allowance")]
+}
+
 pub(super) fn bodies(image: &str) -> Vec<Body> {
     let mut all = vec![create(image), change()];
     all.extend(programs());
     all.extend(people());
     all.extend(registries());
+    all.extend(allowances());
     all
 }
 

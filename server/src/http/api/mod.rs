@@ -1,5 +1,6 @@
 //! The JSON API, one file per resource. `http/mod.rs` says how to add one.
 
+pub mod allowances;
 pub mod containers;
 pub mod events;
 pub mod execs;

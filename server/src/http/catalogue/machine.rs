@@ -99,8 +99,9 @@ pub(super) const KNOWN: &[Known] = &[
         "person.busy",
         409,
         "Containers of the person run",
-        "The group of a person does not change while a container of theirs runs.",
-        "Stop the containers first.",
+        "The group of a person does not change while a container of theirs runs, and what they may use \
+         together is changed by one at a time.",
+        "Stop the containers first, or wait for the other change.",
     ),
     known(
         "person.record",

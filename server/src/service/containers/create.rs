@@ -15,6 +15,7 @@ use crate::app::App;
 use crate::auth::keys::random_id;
 use crate::auth::{Actor, Caller, Role, TokenScope, Via};
 use crate::error::{Error, Result};
+use crate::inventory::allowances;
 use crate::inventory::containers::{self, Container, ImagePart, Intent, NewContainer};
 use crate::inventory::events::NewEvent;
 use crate::inventory::idempotency::{self, IdempotencyKey};
@@ -111,9 +112,13 @@ async fn insert(
         let known = known.parse();
         return known.map(Some).map_err(|source| Error::broken("read what a key made", source));
     }
-    let most = app.config.containers.per_person_max;
-    if containers::count(write.db(), new.owner).await? >= most {
-        let text = format!("you have {most} containers, the most that is allowed; remove some");
+    let allowed = allowances::of(write.db(), new.owner).await?.allowance.containers_max;
+    let most = allowed.unwrap_or(app.config.containers.per_person_max);
+    let now = containers::count(write.db(), new.owner).await?;
+    if now >= most {
+        let text = format!(
+            "you have {now} containers and may have {most}; remove some, or ask an operator for more"
+        );
         return Err(Error::exhausted("container.too-many", text));
     }
     if containers::name_taken(write.db(), new.owner, new.name).await? {

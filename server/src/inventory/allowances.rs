@@ -1,0 +1,160 @@
+//! What people may use together, as operators have decided.
+
+use std::collections::HashMap;
+
+use berth_runtime::id::PrincipalId;
+use berth_runtime::wire::Total;
+use serde::{Deserialize, Serialize};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row, SqliteConnection, SqlitePool};
+use utoipa::ToSchema;
+
+use crate::clock::Time;
+use crate::error::{Error, Result};
+
+/// What all that runs for a person may use together; what is left out, or null, is not bounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Allowance {
+    /// Processor time in thousandths of a core, from 10.
+    #[serde(default)]
+    pub cpu_millis: Option<u32>,
+    /// Share of the processor when several people want it, 1 to 10000; 100 is the neutral value.
+    #[serde(default = "neutral")]
+    pub cpu_weight: u32,
+    /// Memory in bytes, page cache included, from 16 MiB.
+    #[serde(default)]
+    pub memory_bytes: Option<u64>,
+    /// Swap in bytes beside the memory. On cgroup v1 it is held together with a bound of memory only.
+    #[serde(default)]
+    pub swap_bytes: Option<u64>,
+    /// Processes and threads, from 8. Each container, and each program run in one, counts one more.
+    #[serde(default)]
+    pub pids: Option<u32>,
+    /// Containers, running or not; null is what the configuration says.
+    #[serde(default)]
+    pub containers_max: Option<u32>,
+}
+
+fn neutral() -> u32 {
+    Total::FREE.cpu_weight
+}
+
+impl Allowance {
+    /// Nothing is bounded.
+    pub const FREE: Self = Self {
+        cpu_millis: None,
+        cpu_weight: Total::FREE.cpu_weight,
+        memory_bytes: None,
+        swap_bytes: None,
+        pids: None,
+        containers_max: None,
+    };
+
+    /// What the kernel is to hold of it.
+    pub fn total(&self) -> Total {
+        Total {
+            cpu_millis: self.cpu_millis,
+            cpu_weight: self.cpu_weight,
+            memory_bytes: self.memory_bytes,
+            swap_bytes: self.swap_bytes,
+            pids: self.pids,
+        }
+    }
+}
+
+/// A person's, or everybody's default.
+#[derive(Debug, Clone, Copy)]
+pub struct Found {
+    /// Whether it is this person's own.
+    pub own: bool,
+    /// What it says.
+    pub allowance: Allowance,
+}
+
+const COLUMNS: &str = "select principal, cpu_millis, cpu_weight, memory_bytes, swap_bytes, pids, \
+     containers_max from allowances ";
+
+/// What applies to a person; the system itself is not bounded.
+pub async fn of(db: &mut SqliteConnection, person: PrincipalId) -> Result<Found> {
+    let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
+        "{COLUMNS} where principal in (?, 1) order by principal desc limit 1"
+    )))
+    .bind(i64::from(person.0))
+    .fetch_optional(db)
+    .await?;
+    let found = rows.as_ref().map(read).transpose()?;
+    Ok(match found {
+        _ if person == PrincipalId::SYSTEM => Found { own: false, allowance: Allowance::FREE },
+        Some((principal, allowance)) => Found { own: principal == person, allowance },
+        None => Found { own: false, allowance: Allowance::FREE },
+    })
+}
+
+/// All that there are, by principal; the system's is everybody's default.
+pub async fn all(db: &SqlitePool) -> Result<HashMap<PrincipalId, Allowance>> {
+    let rows = sqlx::query(sqlx::AssertSqlSafe(COLUMNS.to_owned())).fetch_all(db).await?;
+    rows.iter().map(read).collect()
+}
+
+/// Everybody's default.
+pub async fn default(db: &SqlitePool) -> Result<Allowance> {
+    let row = sqlx::query(sqlx::AssertSqlSafe(format!("{COLUMNS} where principal = 1")))
+        .fetch_optional(db)
+        .await?;
+    Ok(row.as_ref().map(read).transpose()?.map_or(Allowance::FREE, |(_, allowance)| allowance))
+}
+
+/// Writes a person's own, or as the system's everybody's default.
+pub async fn set(
+    db: &mut SqliteConnection,
+    principal: PrincipalId,
+    allowance: &Allowance,
+) -> Result<()> {
+    let number = |value: u64| {
+        i64::try_from(value).map_err(|source| Error::broken("write an allowance", source))
+    };
+    sqlx::query(
+        "insert or replace into allowances (principal, cpu_millis, cpu_weight, memory_bytes, \
+         swap_bytes, pids, containers_max, changed_at) values (?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(i64::from(principal.0))
+    .bind(allowance.cpu_millis)
+    .bind(allowance.cpu_weight)
+    .bind(allowance.memory_bytes.map(number).transpose()?)
+    .bind(allowance.swap_bytes.map(number).transpose()?)
+    .bind(allowance.pids)
+    .bind(allowance.containers_max)
+    .bind(Time::now())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Removes a person's own; whether there was one.
+pub async fn remove(db: &mut SqliteConnection, principal: PrincipalId) -> Result<bool> {
+    let done = sqlx::query("delete from allowances where principal = ?")
+        .bind(i64::from(principal.0))
+        .execute(db)
+        .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+fn read(row: &SqliteRow) -> Result<(PrincipalId, Allowance)> {
+    let bytes = |column: &str| -> Result<Option<u64>> {
+        let value: Option<i64> = row.try_get(column)?;
+        let wide = |value: i64| {
+            u64::try_from(value).map_err(|source| Error::broken("read an allowance", source))
+        };
+        value.map(wide).transpose()
+    };
+    let allowance = Allowance {
+        cpu_millis: row.try_get("cpu_millis")?,
+        cpu_weight: row.try_get("cpu_weight")?,
+        memory_bytes: bytes("memory_bytes")?,
+        swap_bytes: bytes("swap_bytes")?,
+        pids: row.try_get("pids")?,
+        containers_max: row.try_get("containers_max")?,
+    };
+    Ok((super::principal(row, "principal")?, allowance))
+}
