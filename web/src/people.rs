@@ -90,6 +90,14 @@ pub struct PersonPage {
     pub etag: String,
     /// What they use.
     pub gauges: Vec<Meter>,
+    /// What they may use together, for those who change it.
+    pub allowance: AllowanceForm,
+    /// The same for those who look.
+    pub allowed: Vec<Fact>,
+    /// Whether the viewer may change it.
+    pub changes_allowance: bool,
+    /// Whether it is theirs alone; else it is everybody's.
+    pub allowance_own: bool,
     /// Who they are and how they get in.
     pub facts: Vec<Fact>,
     /// Their containers' state.
@@ -104,6 +112,41 @@ pub struct PersonPage {
     pub activity: Vec<ActivityRow>,
     /// All of it.
     pub all_activity: String,
+}
+
+/// What somebody, or everybody, may use together, as typed.
+#[derive(Debug, Clone, Default)]
+pub struct AllowanceForm {
+    /// Cores.
+    pub cpu: Field,
+    /// The share under contention.
+    pub cpu_weight: Field,
+    /// A size.
+    pub memory: Field,
+    /// A size.
+    pub swap: Field,
+    /// Processes and threads.
+    pub pids: Field,
+    /// Containers.
+    pub containers: Field,
+}
+
+/// Everybody's allowance.
+#[derive(Debug, Clone, Template)]
+#[template(path = "people/allowance.html")]
+pub struct AllowancePage {
+    /// The frame.
+    pub shell: Shell,
+    /// What is wrong beyond single fields; may be empty.
+    pub error: String,
+    /// Those who use more now.
+    pub over: Vec<String>,
+    /// Whether the viewer may change it.
+    pub manages: bool,
+    /// The form.
+    pub allowance: AllowanceForm,
+    /// The same for those who look.
+    pub facts: Vec<Fact>,
 }
 
 /// A container of a person's.

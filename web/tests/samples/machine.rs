@@ -1,7 +1,9 @@
 //! Sample pages of those who oversee the machine.
 
 use berth_web::events::{AuditPage, AuditRow, EventRow, EventsPage, Exports, Object};
-use berth_web::people::{ActivityRow, ContainerRow, ImageRow, PersonPage};
+use berth_web::people::{
+    ActivityRow, AllowanceForm, AllowancePage, ContainerRow, ImageRow, PersonPage,
+};
 use berth_web::system::{
     CheckRow, DoctorPage, LimitRow, OverviewPage, PersonRow, PressureRow, RegistriesPage,
     RegistryRow, RiskRow, WarningRow, WarningsPage,
@@ -14,6 +16,8 @@ pub(super) fn all(hostile: &str, long: &str, add: &mut impl FnMut(&str, super::R
     add("person", person("tom", false).render());
     add("person-stale", person(long, true).render());
     add("hostile-person", person(hostile, false).render());
+    add("allowance", everybody(&[]).render());
+    add("allowance-over", everybody(&["anna", long, hostile]).render());
     add("events-empty", events("", 0).render());
     add("events", events("tom", 100).render());
     add("hostile-events", events(hostile, 3).render());
@@ -61,6 +65,10 @@ pub(crate) fn person(name: &str, refused: bool) -> PersonPage {
         role: Field { value: "user".into(), error: said.into() },
         etag: "abc".into(),
         gauges: gauges(true),
+        allowance: allowance(refused),
+        allowed: vec![Fact::text("Memory", "64 GiB")],
+        changes_allowance: true,
+        allowance_own: refused,
         facts: vec![Fact::text("Role", "user"), Fact::copy("Id", "1001", "1001")],
         containers: (0..3)
             .map(|_| ContainerRow {
@@ -87,6 +95,29 @@ pub(crate) fn person(name: &str, refused: bool) -> PersonPage {
             outcome: done(),
         }],
         all_activity: "/audit".into(),
+    }
+}
+
+fn allowance(refused: bool) -> AllowanceForm {
+    let said = if refused { "\"much\" is no size, such as 512 MiB" } else { "" };
+    AllowanceForm {
+        cpu: Field::new("16"),
+        cpu_weight: Field::new("100"),
+        memory: Field { value: if refused { "much" } else { "64 GiB" }.into(), error: said.into() },
+        swap: Field::new(""),
+        pids: Field::new("20000"),
+        containers: Field::new(""),
+    }
+}
+
+pub(crate) fn everybody(over: &[&str]) -> AllowancePage {
+    AllowancePage {
+        shell: shell("Everybody’s allowance", Section::People),
+        error: String::new(),
+        over: over.iter().map(|name| (*name).to_owned()).collect(),
+        manages: over.is_empty(),
+        allowance: allowance(false),
+        facts: vec![Fact::text("Memory", "64 GiB"), Fact::text("Share", "100")],
     }
 }
 

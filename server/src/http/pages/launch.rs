@@ -259,10 +259,17 @@ fn left(usage: &Usage, asked: Option<&Limits>, machine: Option<(u32, u64)>) -> V
         count.total, count.max
     )];
     let Some(asked) = asked else { return said };
-    let cpu = usage.cpu.limit_millis.saturating_add(asked.cpu_millis.into());
-    let memory = usage.memory.limit_bytes.saturating_add(asked.memory_bytes);
+    let each_cpu = usage.cpu.limit_millis.saturating_add(asked.cpu_millis.into());
+    let each_memory = usage.memory.limit_bytes.saturating_add(asked.memory_bytes);
+    let allowed = &usage.allowance;
+    let cpu = allowed.cpu_millis.map_or(each_cpu, |most| each_cpu.min(most.into()));
+    let memory = allowed.memory_bytes.map_or(each_memory, |most| each_memory.min(most));
+    let held = match (cpu, memory) == (each_cpu, each_memory) {
+        true => "",
+        false => ", to which your allowance holds them",
+    };
     said.push(format!(
-        "With this one, what you run may use {} and {} together.",
+        "With this one, what you run may use {} and {} together{held}.",
         in_cores(cpu),
         bytes(memory)
     ));
@@ -307,6 +314,7 @@ async fn machine_size() -> Option<(u32, u64)> {
 mod tests {
     use super::*;
     use crate::clock::Time;
+    use crate::inventory::allowances::Allowance;
 
     #[test]
     fn what_is_left_is_said_against_the_machine_and_never_below_nothing() {
@@ -317,6 +325,7 @@ mod tests {
             memory: usage::MemoryShare { limit_bytes: 1 << 30, ..usage::MemoryShare::default() },
             pids: usage::PidShare::default(),
             images: usage::ImageShare::default(),
+            allowance: Allowance::FREE,
         };
         let asked = Limits {
             cpu_millis: 1000,
@@ -332,5 +341,9 @@ mod tests {
         let said = left(&usage, Some(&asked), Some((1, 1 << 30)));
         assert!(said[2].starts_with("That is more than all of it"), "{}", said[2]);
         assert_eq!(left(&usage, None, None).len(), 1);
+        let allowance = Allowance { memory_bytes: Some(1 << 30), ..Allowance::FREE };
+        let said = left(&Usage { allowance, ..usage }, Some(&asked), Some((4, 8 << 30)));
+        let held = "may use 2 cores and 1 GiB together, to which your allowance holds them.";
+        assert!(said[1].ends_with(held), "{}", said[1]);
     }
 }

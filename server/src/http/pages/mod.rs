@@ -3,6 +3,7 @@
 //! comes back with what was typed and what is wrong.
 
 mod account;
+mod allowance;
 mod bulk;
 mod container;
 mod containers;
@@ -55,6 +56,7 @@ pub(super) fn routes(routes: Routes) -> Routes {
     let routes = help::routes(routes);
     let routes = posture::routes(routes);
     let routes = people::routes(routes);
+    let routes = allowance::routes(routes);
     let routes = person::routes(routes);
     let routes = events::routes(routes);
     let routes = registries::routes(routes);

@@ -8,13 +8,15 @@ use berth_runtime::id::PrincipalId;
 use berth_web::containers::ConfirmPage;
 use berth_web::format::{Moment, bytes, cores};
 use berth_web::parts::{Act, Fact, Field};
-use berth_web::people::{ActivityRow, ContainerRow, ImageRow, Invitation, PersonPage};
+use berth_web::people::{
+    ActivityRow, AllowanceForm, ContainerRow, ImageRow, Invitation, PersonPage,
+};
 use berth_web::shell::{ApiCall, Section};
 
 use super::form::Posted;
 use super::frame::{Frame, encoded};
 use super::people::{acts, fresh, state};
-use super::{events, shown, used};
+use super::{allowance, events, shown, used};
 use crate::app::App;
 use crate::auth::{Caller, Role, TokenScope};
 use crate::clock::Time;
@@ -27,7 +29,7 @@ use crate::service::edits::Expected;
 use crate::service::events::AuditFilter;
 use crate::service::images::{self, Image, Wanted};
 use crate::service::people::{self, Change};
-use crate::service::{Page, events as service_events, usage};
+use crate::service::{Page, allowances, events as service_events, usage};
 
 /// Containers, images and acts that the page shows.
 const ROWS: u32 = 15;
@@ -51,6 +53,8 @@ pub(super) struct Beside {
     pub error: String,
     /// The role that was chosen, and what is to be said about it.
     pub role: Option<Field>,
+    /// The allowance as it was typed, and what is to be said about it.
+    pub allowance: Option<AllowanceForm>,
 }
 
 async fn person(
@@ -96,12 +100,12 @@ async fn give_role(
             );
             let said = format!("is {} now; you chose {}", now.role.as_str(), role.as_str());
             let role = Some(Field { value: role.as_str().to_owned(), error: said });
-            Beside { error, role, invitation: None }
+            Beside { error, role, ..Beside::default() }
         }
         error => {
             let (status, _, text) = frame.refusal(error)?;
             let role = Some(Field::new(role.as_str()));
-            let beside = Beside { error: text, role, invitation: None };
+            let beside = Beside { error: text, role, ..Beside::default() };
             return show(&app, &frame, &caller, (id, status), beside).await;
         }
     };
@@ -167,6 +171,7 @@ pub(super) async fn show(
     let person = people::find(app, caller, id).await?;
     let ways = people::access(app, caller, id).await?;
     let usage = usage::of_person(app, caller, id).await?.usage;
+    let allowance_own = allowances::found(app, id).await?.own;
     let some = Page { limit: ROWS, after: None };
     let rows = Filter { owner: Some(id), ..Filter::default() };
     let filter = ListFilter { rows, ..ListFilter::default() };
@@ -195,6 +200,10 @@ pub(super) async fn show(
         role: beside.role.unwrap_or_else(|| Field::new(person.role.as_str())),
         etag: people::version(&person).as_str().to_owned(),
         gauges: used::gauges(&usage),
+        allowance: beside.allowance.unwrap_or_else(|| allowance::form(&usage.allowance)),
+        allowed: allowance::facts(&usage.allowance),
+        changes_allowance: manages,
+        allowance_own,
         facts: facts(&person, &ways, now),
         containers: owned.items.iter().map(|view| container_row(view, now)).collect(),
         all_containers: owned.next.map(|_| format!("/containers?q={whose}")),
@@ -233,6 +242,7 @@ fn calls(id: PrincipalId) -> Vec<ApiCall> {
     vec![
         ApiCall::get("Show the person", path.clone()),
         ApiCall::get("What they use", format!("{path}/usage")),
+        ApiCall::get("What they may use together", format!("{path}/allowance")),
         ApiCall::get("Their ways in", format!("{path}/access")),
         ApiCall::get("Their containers", format!("/api/v1/containers?owner={}", id.0)),
         ApiCall::send(

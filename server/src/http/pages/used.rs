@@ -23,7 +23,7 @@ pub(super) fn gauges(usage: &Usage) -> Vec<Meter> {
             label: "Processes".to_owned(),
             text: format!("{} of {}", count(usage.pids.used), count(usage.pids.limit)),
             percent: on(usage, percent(usage.pids.used, usage.pids.limit)),
-            note: "of what the running ones may use".to_owned(),
+            note: together(usage.allowance.pids.map(|most| count(most.into()))),
         },
         Meter {
             key: "images",
@@ -46,7 +46,17 @@ pub(super) fn cpu(usage: &Usage) -> Meter {
         label: "Processor".to_owned(),
         text: format!("{} of {} cores", cores_used(used), cores(limit)),
         percent: on(usage, percent(used, limit)),
-        note: "of what the running ones may use".to_owned(),
+        note: together(
+            usage.allowance.cpu_millis.map(|most| format!("{} cores", cores(most.into()))),
+        ),
+    }
+}
+
+/// What the running ones may use together is less than what each may.
+fn together(most: Option<String>) -> String {
+    match most {
+        Some(most) => format!("of the running ones’ own limits; {most} together"),
+        None => "of what the running ones may use".to_owned(),
     }
 }
 
@@ -59,7 +69,7 @@ pub(super) fn memory(usage: &Usage) -> Meter {
         text: bytes_of(memory.used_bytes, memory.limit_bytes),
         percent: on(usage, percent(memory.used_bytes, memory.limit_bytes)),
         note: match memory.swap_used_bytes {
-            0 => "of what the running ones may use".to_owned(),
+            0 => together(usage.allowance.memory_bytes.map(bytes)),
             swapped => format!("{} swapped out", bytes(swapped)),
         },
     }
