@@ -5,6 +5,8 @@ use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Output};
 
+use system_tests::programs;
+
 use crate::case::{Case, is_berths, runtime, said};
 
 /// The user "nobody" of every distribution.
@@ -14,7 +16,7 @@ const NOBODY: u32 = 65_534;
 fn call(case: &Case, arguments: &str) -> Output {
     let program = case.directory.join("runtime");
     if !program.exists() {
-        fs::copy(runtime(), &program).expect("copy the runtime");
+        programs::copy(&runtime(), &program);
     }
     let mut command = Command::new(program);
     command.args(arguments.split(' ')).uid(NOBODY).gid(NOBODY);

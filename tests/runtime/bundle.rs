@@ -53,7 +53,7 @@ impl Bundle {
         let bundle = Self { directory, name };
         let bin = bundle.root("bin");
         fs::create_dir_all(&bin).expect("make the root");
-        fs::copy(busybox(), bin.join("busybox")).expect("copy busybox");
+        programs::copy(&busybox(), &bin.join("busybox"));
         let applets = "sh cat chmod cp cut dd echo env grep head id kill ln ls mkdir mkfifo mknod mount \
             mv ps pwd readlink rm sed sleep stat test touch tr true umount unshare wc";
         for applet in applets.split_whitespace() {

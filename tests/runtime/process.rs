@@ -4,6 +4,8 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use system_tests::programs;
+
 use crate::bundle::{Bundle, FIRST_ID, is_root};
 use crate::prober::{prober, remove};
 
@@ -64,7 +66,7 @@ fn set_user_id_programs_gain_nothing() {
     }
     let bundle = Bundle::new("setuid");
     let program = prober("prober-64", &[]);
-    fs::copy(&program, bundle.root("gain")).expect("copy a program");
+    programs::copy(&program, &bundle.root("gain"));
     remove("prober-64", &program);
     bundle.own();
     let mode = fs::Permissions::from_mode(0o4755);

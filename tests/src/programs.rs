@@ -101,6 +101,15 @@ pub fn install(program: &[u8], path: &Path) {
     assert!(copy.wait().expect("wait for install").success(), "write {}", path.display());
 }
 
+/// The same of a program that is there.
+///
+/// # Panics
+/// When it cannot be written.
+pub fn copy(program: &Path, path: &Path) {
+    let status = Command::new("install").args(["-m", "755"]).arg(program).arg(path).status();
+    assert!(status.expect("run install").success(), "write {}", path.display());
+}
+
 /// What a script prints without any runtime: as the host's root, in a mount namespace of its own.
 ///
 /// # Panics

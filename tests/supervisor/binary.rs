@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::json;
-use system_tests::programs::{attacker, berth_runtime, compile, install, unguarded};
+use system_tests::programs::{attacker, berth_runtime, compile, copy, install, unguarded};
 use system_tests::supervisor::Supervisor;
 use system_tests::{Check, requires_root, times};
 
@@ -56,7 +56,7 @@ fn layer(preload: &[u8]) -> Vec<u8> {
 fn control(berth: &Supervisor, preload: &[u8]) -> String {
     let root = bare_root(berth);
     let program = berth.dir.join("naive");
-    fs::copy("/usr/sbin/chroot", &program).expect("copy chroot");
+    copy(Path::new("/usr/sbin/chroot"), &program);
     for path in libraries(&program) {
         let inside = root.join(&path[1..]);
         fs::create_dir_all(inside.parent().expect("a directory")).expect("make a directory");
