@@ -32,10 +32,14 @@ const NAME: &str = "berth-runtime";
 /// arguments and environment.
 pub fn ensure_sealed() -> io::Result<()> {
     let own = File::open("/proc/self/exe")?;
-    if is_kept(&own) {
+    let kept = is_kept(&own);
+    // What was installed on such a file system is no copy.
+    if kept && fs::read_link("/proc/self/exe")?.starts_with(PLACE) {
         return Ok(());
     }
-    if !memfd::is_sealed(&own)
+    // Never from one copy to another, whatever the place is called.
+    if !kept
+        && !memfd::is_sealed(&own)
         && let Ok(copy) = copy_of(&own)
     {
         let arguments: Result<Vec<CString>, _> =
