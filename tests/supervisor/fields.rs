@@ -193,7 +193,10 @@ const STARTS: [&str; 8] = [
 /// The types that an exec is made of.
 const EXECS: [&str; 2] = ["ExecRequest", "TerminalSize"];
 
-/// The fields of what a start or an exec carries, from the types' source; other requests carry a name and one
+/// The type that a total is made of.
+const TOTALS: [&str; 1] = ["Total"];
+
+/// The fields of what a start, an exec or a total carries, from the types' source; other requests carry a name and one
 /// of these, and are in `attacks.rs`.
 fn in_the_source(types: &[&str]) -> BTreeSet<String> {
     let source = include_str!("../../runtime/src/wire.rs");
@@ -209,7 +212,7 @@ fn in_the_source(types: &[&str]) -> BTreeSet<String> {
     let structs = source.matches("pub struct ").count();
     assert_eq!(
         structs,
-        STARTS.len() + EXECS.len() + 1,
+        STARTS.len() + EXECS.len() + TOTALS.len() + 1,
         "a new type in wire.rs: name it here (Envelope is in attacks.rs)"
     );
     found
@@ -265,6 +268,76 @@ fn each_field_of_a_start_has_a_row_and_takes_its_bounds_and_nothing_beyond() {
     let left = berth.state(&id("refused"));
     assert!(!left["live"].is_object(), "something runs: {left}");
     assert_eq!(berth.call(&json!({"op": "hello"}))["answer"], "hello", "{}", berth.log());
+}
+
+fn total_fields() -> Vec<Field> {
+    let bytes = |name, pointer, least: u64| {
+        let mut beyond = vec![json!(u64::MAX), json!((1_u64 << 42) + 1)];
+        beyond.extend(least.checked_sub(1).map(|less| json!(less)));
+        may(field(name, pointer, [json!(least), json!(1_u64 << 42)], beyond), &["null"])
+    };
+    vec![
+        may(
+            field(
+                "Total.cpu_millis",
+                "/total/cpu_millis",
+                [json!(10), json!(1_024_000)],
+                [json!(9), json!(1_024_001)],
+            ),
+            &["null"],
+        ),
+        field(
+            "Total.cpu_weight",
+            "/total/cpu_weight",
+            [json!(1), json!(10_000)],
+            [json!(0), json!(10_001)],
+        ),
+        bytes("Total.memory_bytes", "/total/memory_bytes", 16 << 20),
+        bytes("Total.swap_bytes", "/total/swap_bytes", 0),
+        may(field("Total.pids", "/total/pids", [json!(8), json!(u32::MAX)], [json!(7)]), &["null"]),
+    ]
+}
+
+#[test]
+fn each_field_of_a_total_has_a_row_and_takes_its_bounds_and_nothing_beyond() {
+    requires_root!();
+    let berth = Supervisor::start();
+    let fields = total_fields();
+    let rows: BTreeSet<String> = fields.iter().map(|field| field.name.to_owned()).collect();
+    assert_eq!(rows, in_the_source(&TOTALS), "every field has a row in tests/supervisor/fields.rs");
+    let total = json!({"cpu_millis": null, "cpu_weight": 100, "memory_bytes": null,
+        "swap_bytes": null, "pids": null});
+    let with = |field: &Field, value: &Value| {
+        let mut request = json!({"op": "person_total", "person": PERSON, "total": total});
+        *request.pointer_mut(field.pointer).expect("a total has it") = value.clone();
+        request
+    };
+    let mut wrong = Vec::new();
+    for field in &fields {
+        for value in &field.at {
+            let answer = berth.call_as_server(&with(field, value));
+            if answer["answer"] != "limits" {
+                wrong.push(format!("{} at {value}: {answer}", field.name));
+            }
+        }
+        let beyond = field.beyond.iter().map(|value| ("beyond", value.clone()));
+        let absurd = absurd().into_iter().filter(|(name, _)| !field.may_be.contains(name));
+        for (what, value) in beyond.chain(absurd) {
+            let answer = berth.call_as_server(&with(field, &value));
+            let said = answer["message"].as_str().is_some_and(|message| !message.is_empty());
+            let seen = match answer["answer"] == "failed" && answer["class"] != "broken" && said {
+                true => "refused, and why".to_owned(),
+                false => answer.to_string(),
+            };
+            let shown: String = value.to_string().chars().take(30).collect();
+            let variant = format!("the supervisor's {} is {what} {shown}", field.name);
+            let control = "the same total with the field at its bound is kept";
+            if !(Check { id: "A02", variant: &variant, control }.notes("refused, and why", &seen)) {
+                wrong.push(format!("{variant}: {}", seen.chars().take(300).collect::<String>()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} of them\n{}", wrong.len(), wrong.join("\n"));
 }
 
 fn exec_fields() -> Vec<Field> {
