@@ -46,7 +46,11 @@ pub fn write(path: &Path, value: &str) -> Result<(), Error> {
 /// Whether a file could not be used because its cgroup is no more: not to be found, or removed while it
 /// was open.
 pub fn is_gone(error: &Error) -> bool {
-    let (Error::Read { source, .. } | Error::Write { source, .. }) = error else { return false };
+    let (Error::Read { source, .. } | Error::Write { source, .. } | Error::Create { source, .. }) =
+        error
+    else {
+        return false;
+    };
     matches!(source.raw_os_error(), Some(libc::ENOENT | libc::ENODEV))
 }
 

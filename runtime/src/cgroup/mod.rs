@@ -34,6 +34,9 @@ pub use resources::fence_agrees;
 pub use resources::{Before, cpu_weight, fence, numbers, swap_alone};
 pub use scope::{Found, Scope};
 
+/// Tries to make a cgroup whose parents others remove.
+const CREATE_TRIES: u32 = 100;
+
 /// Tries to remove a directory at most, a millisecond and more apart: the kernel answers EBUSY until
 /// the last process of a killed cgroup has been reaped (cgroups(7)).
 const REMOVE_TRIES_MAX: u32 = 200;
@@ -197,8 +200,19 @@ impl Cgroup {
     }
 
     /// Makes the cgroup and what is missing above it; on v2 enables, from the root down, every
-    /// controller that Berth uses and the kernel offers. Success when it is there already.
+    /// controller that Berth uses and the kernel offers. Success when it is there already. What others
+    /// remove above it meanwhile, since nothing was in it any more, is made again.
     pub fn create(&self) -> Result<(), Error> {
+        for _ in 1..CREATE_TRIES {
+            match self.create_once() {
+                Err(error) if files::is_gone(&error) => {}
+                other => return other,
+            }
+        }
+        self.create_once()
+    }
+
+    fn create_once(&self) -> Result<(), Error> {
         match &self.hierarchy {
             Hierarchy::V2 { root } => hierarchy::create_v2(root, &self.path),
             Hierarchy::V1 { .. } => {

@@ -165,6 +165,32 @@ fn limits_are_set_read_back_and_changed_in_any_direction() {
     assert!(std::path::Path::new(file).exists(), "{file}");
 }
 
+/// As an engine does that removes the parent of its last container while another is made in it.
+#[test]
+fn a_cgroup_is_made_though_others_remove_what_is_above_it() {
+    let Some(place) = Place::new("parents") else { return };
+    place.0.create().expect("it is made");
+    let above = place.0.child("above").expect("a good path");
+    let leaf = above.child("leaf").expect("a good path");
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                for directory in above.directories() {
+                    std::fs::remove_dir(directory).ok();
+                }
+            }
+        });
+        let made: Result<(), Error> = (0..100).try_for_each(|_| {
+            leaf.create()?;
+            assert!(leaf.directories().iter().all(|directory| directory.is_dir()));
+            leaf.remove()
+        });
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        made.expect("each is made");
+    });
+}
+
 #[test]
 fn memory_is_not_lowered_below_what_is_in_use() {
     let Some(place) = Place::new("use") else { return };
