@@ -23,6 +23,7 @@ use crate::launch::{User, errno_of};
 use crate::resctrl;
 use crate::seccomp::listener::Listener;
 use crate::state::Place;
+use crate::sys::process;
 
 /// Bytes of a `--process` file at most.
 const PROCESS_BYTES_MAX: u64 = 1 << 20;
@@ -149,6 +150,11 @@ fn join(parser: lexopt::Parser, global: &Global) -> Result<ExitCode, Failure> {
             .map_err(|error| system(&format!("write {}", path.display()), errno_of(&error)))?;
     }
     if let Err(failure) = joined.start() {
+        // Where the word was not sent, it would wait for it.
+        match process::pidfd_send_signal(&joined.pidfd, libc::SIGKILL) {
+            Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
+            Err(errno) => return Err(system("end the process", errno)),
+        }
         wait(&joined.pidfd, &signals, session)?;
         return Err(failure);
     }
