@@ -1,17 +1,22 @@
 //! What a person may use together: given by an operator, held by the kernel above their containers.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use system_tests::containers::{import, in_status, kernel_says, run, until};
+use system_tests::containers::{act, import, in_status, kernel_says, run, until};
 use system_tests::{Client, TestServer, requires_root};
+
+/// The kernel's file of one of a container's limits.
+fn kernel_file(shown: &Value, name: &str) -> PathBuf {
+    let held = shown["limits_held"].as_array().expect("limits");
+    let limit = held.iter().find(|limit| limit["name"] == name).expect("the limit");
+    PathBuf::from(limit["file"].as_str().expect("a file"))
+}
 
 /// The pids controller's file of the cgroup above a container.
 fn pids_above(shown: &Value) -> String {
-    let held = shown["limits_held"].as_array().expect("limits");
-    let pids = held.iter().find(|limit| limit["name"] == "pids").expect("the limit");
-    let own = Path::new(pids["file"].as_str().expect("a file"));
+    let own = kernel_file(shown, "pids");
     let above = own.parent().and_then(Path::parent).expect("a parent").join("pids.max");
     fs::read_to_string(above).expect("read it").trim().to_owned()
 }
@@ -96,4 +101,14 @@ async fn what_is_in_use_is_not_taken_away_and_who_is_over_is_named() {
     let everybody = olga.put("/api/v1/allowance", &small).await.expect_status(200).json();
     assert_eq!(everybody["over"], json!(["anna"]));
     in_status(&anna, &id, "running").await;
+    // What fits again is held from the next start on.
+    act(&anna, &id, "kill").await.expect_status(200);
+    in_status(&anna, &id, "exited").await;
+    let next = run(&anna, "next", "while :; do usleep 20000; done", json!({})).await;
+    let shown = in_status(&anna, &next, "running").await;
+    let own = kernel_file(&shown, "memory");
+    let above = own.parent().and_then(Path::parent).expect("a parent");
+    let name = own.file_name().expect("a name");
+    let text = fs::read_to_string(above.join(name)).expect("read it");
+    assert_eq!(text.trim(), (16 << 20).to_string());
 }

@@ -122,6 +122,7 @@ pub async fn set_default(app: &App, caller: &Caller, allowance: Allowance) -> Re
     write.subject("allowance", "default", PrincipalId::SYSTEM);
     allowances::set(write.db(), PrincipalId::SYSTEM, &allowance).await?;
     write.commit().await?;
+    app.containers.forget_people();
     let mut over = Vec::new();
     for range in app.runtime.people().await? {
         if let Err(error) = hold(app, &range).await {

@@ -180,6 +180,11 @@ impl Containers {
         held(&self.people).insert(person);
     }
 
+    /// Everybody's allowance has changed: each next start looks whether it is held.
+    pub(super) fn forget_people(&self) {
+        held(&self.people).clear();
+    }
+
     fn forget_person(&self, person: PrincipalId) {
         held(&self.people).remove(&person);
     }
@@ -302,8 +307,10 @@ pub(crate) async fn look(app: &App, id: &ContainerId) -> Result<Option<Arc<Conta
 /// Makes sure that the supervisor knows the owner and has ids for them.
 async fn ensure_person(app: &App, row: &Container) -> Result<()> {
     if !app.containers.knows_person(row.owner) {
-        super::people::place(app, row.owner, row.group).await?;
-        app.containers.note_person(row.owner);
+        // Where their total is not held yet, the next start looks again.
+        if super::people::place(app, row.owner, row.group).await? {
+            app.containers.note_person(row.owner);
+        }
     }
     Ok(())
 }

@@ -75,13 +75,15 @@ pub async fn add(
 
 /// Sees to it that the supervisor knows a person and has given them an id range; to be called before
 /// anything of theirs is started. It costs one round trip when they have one.
-pub async fn place(app: &App, person: PrincipalId, group: PrincipalId) -> Result<()> {
+/// Tells whether their total is held, which it is not while they use more memory.
+pub async fn place(app: &App, person: PrincipalId, group: PrincipalId) -> Result<bool> {
     let range = app.runtime.person_add(person, group).await?;
     if let Err(error) = allowances::hold(app, &range).await {
         // They use more now; what was before is held.
         tracing::warn!(person = %person, error = %error, "a person's total is not held yet");
+        return Ok(false);
     }
-    Ok(())
+    Ok(true)
 }
 
 /// The same for everybody and the system: at the server's start, for those who were added, or whose
@@ -93,7 +95,7 @@ pub async fn place_all(app: &App) -> Result<()> {
     wanted.push(system);
     for (person, group) in wanted {
         match known.iter().find(|range| range.person == person) {
-            None => place(app, person, group).await?,
+            None => drop(place(app, person, group).await?),
             Some(range) => {
                 if let Err(error) = allowances::hold(app, range).await {
                     tracing::warn!(person = %person, error = %error, "a total is not held yet");
