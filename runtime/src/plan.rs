@@ -16,6 +16,7 @@ use crate::joined::{self, Joined};
 use crate::namespace::IdMap;
 use crate::rlimit::Limit;
 use crate::rootfs::cgroups::OwnCgroup;
+use crate::rootfs::copy_up::TakenOver;
 use crate::rootfs::devices;
 use crate::rootfs::mounts::{self, Action, Context, Step};
 use crate::rootfs::options::Propagation;
@@ -78,6 +79,20 @@ pub struct MountPlan {
     pub root_read_only: bool,
     /// The working directory, to be made before the root is read-only.
     pub cwd: Option<Target>,
+}
+
+impl MountPlan {
+    /// Whether it can be done by a process in the container's cgroups only: what is mounted shows them, or
+    /// takes memory that is the container's.
+    pub fn needs_cgroups(&self) -> bool {
+        self.steps.iter().any(|step| match &step.action {
+            Action::FileSystem(new, _) => {
+                new.kind.to_bytes().starts_with(b"cgroup")
+                    || new.taken_over.is_some_and(TakenOver::has_contents)
+            }
+            _ => false,
+        })
+    }
 }
 
 /// A program and the state it starts in; the same for a container's first process and any later one.

@@ -57,10 +57,12 @@ pub enum Stage {
     MemoryPolicy,
     /// Not a failure: a filter is about to be loaded, whose listener will be the descriptor `index`.
     Listener,
+    /// The wait for the v1 cgroups.
+    Cgroups,
 }
 
 /// All stages, by number.
-const STAGES: [Stage; 48] = [
+const STAGES: [Stage; 49] = [
     Stage::Ready,
     Stage::Wait,
     Stage::Session,
@@ -109,6 +111,7 @@ const STAGES: [Stage; 48] = [
     Stage::Personality,
     Stage::MemoryPolicy,
     Stage::Listener,
+    Stage::Cgroups,
 ];
 
 /// What a child says: where it is, which item of that stage's list, and what the kernel answered.

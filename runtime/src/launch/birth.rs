@@ -47,11 +47,6 @@ impl Birth {
         before_root: Option<&BeforeRoot<'_>>,
     ) -> Result<(), Failure> {
         let pid = self.pid;
-        for procs in &cgroup.procs {
-            write(procs, pid.to_string().as_bytes())
-                .map_err(|errno| system("write to cgroup.procs", errno))?;
-        }
-        timing::done("into the v1 cgroups");
         if let Some(value) = process.oom_score_adj {
             let path = format!("/proc/{pid}/oom_score_adj");
             std::fs::write(&path, value.to_string())
@@ -61,7 +56,16 @@ impl Birth {
             write_id_maps(pid, users, groups)
                 .map_err(|error| system("write the user namespace's id maps", errno_of(&error)))?;
         }
-        write(&self.ours, &[1]).map_err(|errno| system("release the child", errno))?;
+        self.go_on()?;
+        for procs in &cgroup.procs {
+            match write(procs, pid.to_string().as_bytes()) {
+                // A child that has ended has said why.
+                Ok(_) | Err(Errno::ESRCH) => {}
+                Err(errno) => return Err(system("write to cgroup.procs", errno)),
+            }
+        }
+        timing::done("into the v1 cgroups, while the child makes its mounts");
+        self.go_on()?;
         if let Some(act) = before_root {
             self.hold(act)?;
         }
@@ -90,6 +94,14 @@ impl Birth {
         receive_past_filter(&self.ours, self.listener.as_ref(), (self.pid, pidfd.as_fd()))
     }
 
+    /// Lets the child go on from where it waits. One that has ended has said why.
+    fn go_on(&self) -> Result<(), Failure> {
+        match write(&self.ours, &[1]) {
+            Ok(_) | Err(Errno::EPIPE) => Ok(()),
+            Err(errno) => Err(system("release the child", errno)),
+        }
+    }
+
     /// Lets the caller act while the child waits before its root.
     fn hold(&self, act: &BeforeRoot<'_>) -> Result<(), Failure> {
         match receive(&self.ours)? {
@@ -97,15 +109,15 @@ impl Birth {
             Some(report) => return Err(self.words.describe(report)),
             None => return Err(broken("the process ended while it was being made")),
         }
-        write(&self.ours, &[1]).map_err(|errno| system("release the child", errno)).map(drop)
+        self.go_on()
     }
 
     /// The child's message with the master of its terminal, or what it failed at before that.
     fn receive_terminal(&mut self) -> Result<(), Failure> {
         let (bytes, mut fds) = loop {
             match berth_runtime::receive_message(&self.ours) {
-                Err(Errno::EINTR) => {}
-                Err(Errno::ECONNRESET) => break (Vec::new(), Vec::new()),
+                // What the child said before it ended comes after the second (see `receive`).
+                Err(Errno::EINTR | Errno::ECONNRESET) => {}
                 other => break other.map_err(|errno| system("read the child's report", errno))?,
             }
         };
@@ -169,9 +181,10 @@ pub(super) fn receive(socket: &OwnedFd) -> Result<Option<Report>, Failure> {
     let mut bytes = [0; REPORT_BYTES + 1];
     loop {
         return match read(socket, &mut bytes) {
-            Err(Errno::EINTR) => continue,
-            // A child that dies with our byte unread resets the connection.
-            Ok(0) | Err(Errno::ECONNRESET) => Ok(None),
+            // A child that ends with a byte of ours unread resets the connection, which is told once,
+            // before what it has said.
+            Err(Errno::EINTR | Errno::ECONNRESET) => continue,
+            Ok(0) => Ok(None),
             Err(errno) => Err(system("read the child's report", errno)),
             Ok(length) => match Report::from_bytes(&bytes[..length]) {
                 Some(report) => Ok(Some(report)),
