@@ -71,40 +71,36 @@ pub(crate) fn measure(options: &Options, table: &mut Table) {
     filtered.change(|spec| spec["linux"]["seccomp"] = profile());
     let ours = programs::berth_runtime();
     let ours = format!("{}", ours.canonicalize().expect("it is there").display());
-    let mut berth = Contender::new("berth", &ours);
-    let mut peers: Vec<Contender> = if options.peers {
-        ["crun", "runc"].map(|name| Contender::new(name, name)).into()
-    } else {
-        Vec::new()
-    };
+    let mut contenders = vec![Contender::new("berth", &ours)];
+    if options.peers {
+        contenders.extend(["crun", "runc"].map(|name| Contender::new(name, name)));
+    }
     let (mut floor, mut free) = (Samples::new("ms"), Samples::new("ns"));
     let rounds = options.rounds;
     // The first round warms every cache and does not count.
     for round in 0..=rounds {
         if round == 1 {
-            berth = Contender::new("berth", &ours);
-            for peer in &mut peers {
-                *peer = Contender::new(peer.name, peer.name);
+            for contender in &mut contenders {
+                *contender = Contender::new(contender.name, &contender.words);
             }
             floor = Samples::new("ms");
         }
-        berth.turn(&mut whole, &mut waiting, round);
-        floor.add_time(whole.timed("./floor /bin/busybox true"));
-        for peer in &mut peers {
-            peer.turn(&mut whole, &mut waiting, round);
+        for index in order(contenders.len(), round) {
+            contenders[index].turn(&mut whole, &mut waiting, round);
         }
+        floor.add_time(whole.timed("./floor /bin/busybox true"));
         if round <= rounds.div_ceil(4) {
-            berth.call(&mut filtered, round);
-            for peer in &mut peers {
-                peer.call(&mut filtered, round);
+            for contender in &mut contenders {
+                contender.call(&mut filtered, round);
             }
             filtered.timed("./rootfs/bin/calls >nanoseconds");
             let text = fs::read_to_string(filtered.directory().join("nanoseconds"));
             free.add(text.expect("a figure").trim().parse().expect("a number"));
         }
     }
+    let (berth, peers) = contenders.split_first().expect("ours is one of them");
     table.beside("run, OCI", &berth.run, "clone3, execve, wait alone", &floor);
-    for peer in &peers {
+    for peer in peers {
         let rows = [
             ("run, OCI", &berth.run, &peer.run),
             ("create + start, OCI", &berth.create, &peer.create),
@@ -121,6 +117,17 @@ pub(crate) fn measure(options: &Options, table: &mut Table) {
         "OCI: the bundle of `crun spec` for all, each command a process of its own, from a shell's fork to its \
          end; a system call: the quickest round of getppid(2), the same rules handed to each",
     );
+}
+
+/// Who comes when: nobody always after the same other one, whose network namespace the kernel is still taking
+/// down and whose moves between cgroups spare the next their grace period.
+fn order(contenders: usize, round: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..contenders).collect();
+    order.rotate_left(round % contenders);
+    if (round / contenders) % 2 == 1 {
+        order.reverse();
+    }
+    order
 }
 
 /// The system calls of Berth's default profile, as a configuration has them.
