@@ -58,6 +58,17 @@ pub fn is_mounted() -> bool {
     statfs(ROOT).is_ok_and(|facts| facts.filesystem_type().0 == MAGIC)
 }
 
+/// A class that was changed, with what it had before.
+#[derive(Debug)]
+pub struct Changed(Class);
+
+impl Changed {
+    /// Takes the change back.
+    pub fn put_back(&self) -> Result<(), Failure> {
+        self.0.write()
+    }
+}
+
 impl Class {
     fn of(asked: &LinuxIntelRdt, id: &str, root: &Path) -> Result<Self, SpecError> {
         let named = asked.clos_id().as_deref().filter(|name| !name.is_empty());
@@ -102,6 +113,23 @@ impl Class {
         self.monitored.iter().cloned().chain(class).collect()
     }
 
+    /// Says in the `schemata` of one that is there what is asked for now; all of it or nothing.
+    pub fn change(&self) -> Result<Changed, Failure> {
+        let path = self.schemata();
+        let now = fs::read_to_string(&path)
+            .map_err(|error| system(&format!("read {}", path.display()), errno_of(&error)))?;
+        let kind = |line: &str| line.split_once(':').map(|(kind, _)| kind.trim().to_owned());
+        let kinds: Vec<_> = self.lines.iter().map(|line| kind(line)).collect();
+        let before = now.lines().filter(|line| kinds.contains(&kind(line)));
+        let before = before.map(|line| line.trim().to_owned()).collect();
+        let changed = Changed(Self { lines: before, ..self.clone() });
+        if let Err(failure) = self.write() {
+            changed.put_back()?;
+            return Err(failure);
+        }
+        Ok(changed)
+    }
+
     /// Makes it where it is not there, and says in its `schemata` what is asked for.
     pub fn make(&self) -> Result<(), Failure> {
         let there = self.directory.is_dir();
@@ -115,8 +143,16 @@ impl Class {
         if !there {
             made(&self.directory, fs::create_dir(&self.directory))?;
         }
-        // The kernel takes a whole line at a time.
-        let path = self.directory.join("schemata");
+        self.write()
+    }
+
+    fn schemata(&self) -> PathBuf {
+        self.directory.join("schemata")
+    }
+
+    /// The kernel takes a whole line at a time.
+    fn write(&self) -> Result<(), Failure> {
+        let path = self.schemata();
         for line in &self.lines {
             fs::write(&path, format!("{line}\n")).map_err(|error| {
                 let path = path.display();
@@ -146,7 +182,7 @@ impl Class {
     }
 
     fn compare(&self) -> Result<(), Failure> {
-        let path = self.directory.join("schemata");
+        let path = self.schemata();
         let now = fs::read_to_string(&path)
             .map_err(|error| system(&format!("read {}", path.display()), errno_of(&error)))?;
         let now: BTreeMap<_, _> = now.lines().filter_map(parts).collect();
@@ -232,6 +268,12 @@ mod tests {
         let other = json!({ "closID": "gold", "l3CacheSchema": "L3:0=f" });
         let said = class(other, &root).expect("a class").make().expect_err("another").message;
         assert!(said.contains("not what it has"), "{said}");
+        fs::write(root.join("box/schemata"), "    L3:0=f\n    MB:0=20\n").expect("write");
+        let more = class(json!({ "l3CacheSchema": "L3:0=ff" }), &root).expect("a class");
+        let changed = more.change().expect("it is there");
+        assert_eq!(fs::read_to_string(root.join("box/schemata")).expect("a file"), "L3:0=ff\n");
+        changed.put_back().expect("it is there still");
+        assert_eq!(fs::read_to_string(root.join("box/schemata")).expect("a file"), "L3:0=f\n");
         remove(&own.own_directories()).expect_err("a file is in it");
         fs::remove_dir_all(&root).expect("remove it");
         remove(&own.own_directories()).expect("it is gone");

@@ -9,16 +9,17 @@ use std::process::ExitCode;
 use berth_runtime::record::{Failure, Status};
 use lexopt::Arg::{Long, Short, Value};
 use lexopt::ValueExt;
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxResources, Spec};
 use serde_json::{Map, Value as Json, json};
 
 use crate::cgroup::Before;
 use crate::commands::create::absolute;
 use crate::commands::lifecycle::expect;
 use crate::commands::{Global, bad_usage, missing_id, usage};
-use crate::failure::{broken, system};
+use crate::failure::{broken, from_spec, system};
 use crate::launch::errno_of;
-use crate::state::{FILE_BYTES_MAX, Place};
+use crate::resctrl::{self, Changed, Class};
+use crate::state::{FILE_BYTES_MAX, Place, Record};
 use crate::systemd;
 
 /// What an option's text is.
@@ -52,7 +53,7 @@ const MAY_BE_ZERO: [&str; 5] = ["burst", "idle", "swappiness", "hcaHandles", "hc
 
 /// `update`.
 pub fn update(mut parser: lexopt::Parser, global: &Global) -> Result<ExitCode, Failure> {
-    let (mut id, mut file, mut named) = (None, None, json!({}));
+    let (mut id, mut file, mut named, mut class) = (None, None, json!({}), json!({}));
     while let Some(argument) = parser.next().map_err(usage)? {
         match argument {
             Long("resources") | Short('r') => {
@@ -61,9 +62,9 @@ pub fn update(mut parser: lexopt::Parser, global: &Global) -> Result<ExitCode, F
             // Kernels no longer count them; runc takes and ignores both.
             Long("kernel-memory" | "kernel-memory-tcp") => drop(parser.value().map_err(usage)?),
             Long(name @ ("l3-cache-schema" | "mem-bw-schema")) => {
-                return Err(bad_usage(format!(
-                    "--{name}: classes of caches are not changed while a container runs"
-                )));
+                let field = if name == "mem-bw-schema" { "memBwSchema" } else { "l3CacheSchema" };
+                let text = parser.value().and_then(|value| value.string()).map_err(usage)?;
+                class[field] = text.into();
             }
             Long(name) => {
                 let known = OPTIONS.into_iter().find(|(option, ..)| *option == name);
@@ -77,20 +78,51 @@ pub fn update(mut parser: lexopt::Parser, global: &Global) -> Result<ExitCode, F
             other => return Err(usage(other.unexpected())),
         }
     }
-    let place = Place::new(&absolute(&global.root)?, &id.ok_or_else(missing_id)?)?;
+    let id = id.ok_or_else(missing_id)?;
+    let place = Place::new(&absolute(&global.root)?, &id)?;
     // As in runc, the file is all there is when one is given.
     let (source, changes) = match file {
         Some(path) => (path.display().to_string(), read_resources(&path)?),
         None => ("the options".to_owned(), named),
     };
-    set(&place, changes, &source)?;
+    let record = place.read()?;
+    expect(&record, &place, &[Status::Running, Status::Created, Status::Paused])?;
+    let mut spec = place.read_spec()?;
+    let class = change_class(&mut spec, &id, class)?;
+    let changed = class.as_ref().map(Class::change).transpose()?;
+    if let Err(failure) = set(&place, &record, spec, changes, &source) {
+        changed.as_ref().map_or(Ok(()), Changed::put_back)?;
+        return Err(failure);
+    }
     Ok(ExitCode::SUCCESS)
 }
 
-fn set(place: &Place, changes: Json, source: &str) -> Result<(), Failure> {
-    let record = place.read()?;
-    expect(&record, place, &[Status::Running, Status::Created, Status::Paused])?;
-    let mut spec = place.read_spec()?;
+/// The class with what is to change of it, if that is anything; the configuration is changed with it.
+fn change_class(spec: &mut Spec, id: &str, changes: Json) -> Result<Option<Class>, Failure> {
+    let changes = without_unset(changes);
+    if changes == json!({}) {
+        return Ok(None);
+    }
+    let linux = spec.linux_mut().as_mut().ok_or_else(|| broken("the state has no linux"))?;
+    let Some(now) = linux.intel_rdt() else {
+        let text = "--l3-cache-schema, --mem-bw-schema: the container was made without linux.intelRdt, so \
+                    there is no class of its own to change";
+        return Err(bad_usage(text.to_owned()));
+    };
+    let failed = |error| broken(&format!("encode linux.intelRdt: {error}"));
+    let mut all = serde_json::to_value(now).map_err(failed)?;
+    merge(&mut all, changes);
+    linux.set_intel_rdt(Some(serde_json::from_value(all).map_err(failed)?));
+    resctrl::of(spec, id).map_err(from_spec)
+}
+
+fn set(
+    place: &Place,
+    record: &Record,
+    mut spec: Spec,
+    changes: Json,
+    source: &str,
+) -> Result<(), Failure> {
     let linux = spec.linux_mut().as_mut().ok_or_else(|| broken("the state has no linux"))?;
     let known = linux.resources().clone().unwrap_or_default();
     // Engines send the whole list again; what it says was settled before the first process came.
