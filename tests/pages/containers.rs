@@ -221,6 +221,9 @@ async fn columns_order_and_pages_of_a_long_list() {
     browser.press("Name").await;
     browser.sees("c-104").await;
     browser.counts("th[aria-sort=descending]", 1).await;
+    // Nothing takes away what is open and marked.
+    browser.counts("meta[http-equiv=refresh]", 0).await;
+    browser.counts("main noscript a", 1).await;
     browser.press("Columns").await;
     for name in ["image", "since", "memory"] {
         let selector = format!(".column-choice input[value={name}]");

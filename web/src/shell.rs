@@ -25,6 +25,9 @@ pub struct Shell {
     pub calls: Vec<ApiCall>,
     /// Seconds between updates of the live regions; none when nothing on the page moves.
     pub live_secs: Option<u32>,
+    /// Seconds after which a browser without a script opens the page again; none where that would take away
+    /// what somebody has marked, opened or typed.
+    pub reload_secs: Option<u32>,
     /// Path and query of the page, where the theme form returns to.
     pub path: String,
     /// Scheme, host and port as the browser sees them, for the API drawer.
@@ -309,11 +312,6 @@ impl Shell {
     /// Whether there is any entry of a group.
     pub(crate) fn has(&self, group: Group) -> bool {
         self.group(group).next().is_some()
-    }
-
-    /// The seconds after which a browser without a script asks again.
-    pub(crate) fn refresh_secs(&self) -> Option<u32> {
-        self.live_secs.map(|secs| secs.max(5))
     }
 }
 

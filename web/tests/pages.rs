@@ -42,6 +42,22 @@ fn hostile_text_stays_text() {
     }
 }
 
+/// Without a script a page is opened again whole: marks, open menus and typed text are lost.
+#[test]
+fn no_page_reloads_itself_under_what_somebody_fills_in() {
+    let pages = samples::all("x");
+    let reloading = pages.iter().filter(|(_, html)| html.contains("http-equiv=\"refresh\""));
+    let mut seen = 0;
+    for (name, html) in reloading {
+        seen += 1;
+        let fields =
+            html.split("<input ").skip(1).filter(|rest| !rest.starts_with("type=\"hidden\""));
+        assert_eq!(fields.count(), 0, "{name} has a field");
+        assert!(!html.contains("<textarea") && !html.contains("<select"), "{name} has a field");
+    }
+    assert!(seen > 0, "one that is only watched does");
+}
+
 #[test]
 fn every_icon_that_a_page_names_is_drawn() {
     let icons =

@@ -194,8 +194,9 @@ fn operations_list(count: usize, subject: &str) -> operations::ListPage {
 }
 
 fn operation(subject: &str, failed: bool) -> operations::DetailPage {
+    let reload_secs = (!failed).then_some(5);
     operations::DetailPage {
-        shell: shell("Pull", Section::Operations),
+        shell: Shell { reload_secs, ..shell("Pull", Section::Operations) },
         work: work(subject, if failed { 2 } else { 0 }, subject),
         facts: vec![
             Fact::code("Kind", "image.pull"),

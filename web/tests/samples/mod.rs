@@ -99,6 +99,7 @@ fn shell(title: &str, section: Section) -> Shell {
         flash: None,
         calls: vec![ApiCall::get("List containers", "/api/v1/containers?limit=50")],
         live_secs: Some(3),
+        reload_secs: None,
         path: "/containers".into(),
         origin: "http://127.0.0.1:7777".into(),
     }

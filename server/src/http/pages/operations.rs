@@ -160,6 +160,7 @@ async fn detail(
     let mut shell =
         frame.shell(format!("{} {}", work.what, operation.subject), Section::Operations);
     shell.live_secs = running.then_some(1);
+    shell.reload_secs = running.then_some(5);
     shell.mark = match operation.state {
         OperationState::Running => Mark::Running,
         OperationState::Failed | OperationState::Interrupted => Mark::Attention,
