@@ -101,14 +101,21 @@ fn make_place() -> io::Result<File> {
     if ours && facts.is_dir() { Ok(place) } else { Err(Errno::EPERM.into()) }
 }
 
-/// Those of other builds. Whoever runs from one goes on to do so.
+/// Those of other builds but the newest, with which somebody may take turns. Whoever runs from one goes on
+/// to do so.
 fn remove_others(build: &str) {
-    for entry in fs::read_dir(PLACE).into_iter().flatten().flatten() {
-        if entry.file_name() != build {
-            // A mount that stays costs its memory only.
-            umount2(&entry.path(), MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).ok();
-            fs::remove_dir(entry.path()).ok();
-        }
+    let entries = fs::read_dir(PLACE).into_iter().flatten().flatten();
+    let made = |entry: &fs::DirEntry| entry.metadata().and_then(|facts| facts.modified()).ok();
+    let mut others: Vec<_> = entries
+        .filter(|entry| entry.file_name() != build)
+        .map(|entry| (made(&entry), entry))
+        .collect();
+    others.sort_by_key(|(made, _)| *made);
+    others.pop();
+    for (_, entry) in others {
+        // A mount that stays costs its memory only.
+        umount2(&entry.path(), MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).ok();
+        fs::remove_dir(entry.path()).ok();
     }
 }
 

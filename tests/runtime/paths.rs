@@ -124,9 +124,11 @@ fn the_copy_is_one_of_a_build_and_takes_no_writes() {
     programs::copy(&runtime(), &other);
     let second = exe_of(&other);
     assert!(second.0.starts_with("/run/berth-runtime/") && second.0 != first.0, "{}", second.0);
+    assert_eq!(exe_of(&runtime()), first, "two builds take turns");
     shell(&format!("printf changed >>{}", other.display()));
     let third = exe_of(&other);
     assert!(third.0.starts_with("/run/berth-runtime/") && third.0 != second.0, "{}", third.0);
+    shell("[ $(ls /run/berth-runtime | wc -l) = 2 ]");
     shell("umount /run/berth-runtime/* && rmdir /run/berth-runtime/* && mount -o remount,ro /run");
     let fourth = exe_of(&runtime());
     assert!(fourth.0.starts_with("/memfd:"), "{}", fourth.0);

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use berth_runtime::record::CgroupVersion;
+use nix::sys::stat::{major, minor, stat};
 
 use super::{Error, files};
 
@@ -92,15 +93,29 @@ pub enum Hierarchy {
     },
 }
 
+/// The lines of a mount table whose mount is what one finds at its place: not those that another mount, there
+/// or on the way there, covers.
+pub(super) fn in_sight(mountinfo: &str) -> String {
+    let is_found = |line: &&str| {
+        let mut fields = line.split(' ').skip(2);
+        let (Some(device), Some(point)) = (fields.next(), fields.nth(1)) else { return false };
+        let found =
+            stat(point).map(|facts| format!("{}:{}", major(facts.st_dev), minor(facts.st_dev)));
+        found.is_ok_and(|found| found == device)
+    };
+    let of_cgroups = mountinfo.lines().filter(|line| line.contains(" - cgroup"));
+    of_cgroups.filter(is_found).fold(String::new(), |text, line| text + line + "\n")
+}
+
 impl Hierarchy {
     /// Reads the layout from this process's mount table, with the controllers that every container has.
     pub fn detect() -> Result<Self, Error> {
-        Self::parse(&files::read(Path::new("/proc/self/mountinfo"))?)
+        Self::parse(&in_sight(&files::read(Path::new("/proc/self/mountinfo"))?))
     }
 
     /// The same with every controller that a configuration can ask for.
     pub fn detect_all() -> Result<Self, Error> {
-        Self::parse_all(&files::read(Path::new("/proc/self/mountinfo"))?)
+        Self::parse_all(&in_sight(&files::read(Path::new("/proc/self/mountinfo"))?))
     }
 
     /// Reads the layout from the text of proc_pid_mountinfo(5).

@@ -12,6 +12,7 @@ use berth_runtime::record::CgroupVersion;
 use berth_runtime::wire::Limits;
 use nix::poll::{PollFd, PollFlags, poll};
 
+use super::hierarchy::in_sight;
 use super::*;
 
 const HYBRID: &str = "\
@@ -47,6 +48,18 @@ fn the_layout_is_read_from_the_mount_table() {
         Hierarchy::parse("22 1 8:1 / / rw - ext4 /dev/sda rw"),
         Err(Error::Layout(_))
     ));
+}
+
+/// As where a file system is mounted over `/sys`, and its cgroups are then brought back without one of them.
+#[test]
+fn what_another_mount_covers_is_not_used() {
+    let own = files::read(Path::new("/proc/self/mountinfo")).expect("a mount table");
+    let here = Hierarchy::parse_all(&own).expect("cgroups are mounted");
+    let covered = "9 1 9:9 / /sys/fs/cgroup rw - cgroup2 none rw
+9 1 9:9 / /nowhere rw - cgroup none rw,memory,pids,cpu";
+    let text = format!("{covered}\n{own}");
+    assert_ne!(Hierarchy::parse_all(&text).expect("a layout"), here);
+    assert_eq!(Hierarchy::parse_all(&in_sight(&text)).expect("a layout"), here);
 }
 
 /// Controllers that only some configurations ask for make no container of the supervisor's pay, and no
