@@ -20,10 +20,12 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::inventory::{Inventory, audit};
 use crate::runtime_client::RuntimeClient;
+use crate::service::audit::Checks;
 use crate::service::containers::Containers;
 use crate::service::execs::Execs;
 use crate::service::history::History;
 use crate::service::images::Images;
+use crate::service::noise::Noise;
 use crate::service::operations::Operations;
 use crate::service::usage::Looks;
 use crate::tls::Tls;
@@ -70,6 +72,10 @@ pub struct Parts {
     pub requests: Arc<Semaphore>,
     /// Refused requests, to be audited.
     pub refusals: mpsc::Sender<audit::Row>,
+    /// Rows of the audit that are counted instead.
+    pub noise: Noise,
+    /// What checks of the audit's chain have found.
+    pub audit_checks: Checks,
     credentials: watch::Sender<u64>,
     streams: Mutex<HashMap<PrincipalId, u32>>,
     used: Mutex<HashMap<Used, Time>>,
@@ -122,6 +128,8 @@ impl App {
             stopping: CancellationToken::new(),
             requests,
             refusals,
+            noise: Noise::default(),
+            audit_checks: Checks::default(),
             credentials: watch::channel(0).0,
             streams: Mutex::default(),
             used: Mutex::default(),

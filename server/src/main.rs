@@ -1,7 +1,7 @@
 //! The Berth server: dashboard, JSON API, inventory; and its client on the command line.
 //!
-//! `berth serve` runs the server; `doctor`, `openapi`, `config`, `certificate` and `keys` look at the machine,
-//! the API and the configuration. All else is the client (`client`).
+//! `berth serve` runs the server; `doctor`, `openapi`, `config`, `certificate`, `keys` and `audit` look at the
+//! machine, the API, the configuration and the inventory. All else is the client (`client`).
 
 #![forbid(unsafe_code)]
 #![expect(unreachable_pub, reason = "a binary has no outside: its modules publish to one another")]
@@ -25,6 +25,7 @@ mod serve;
 mod service;
 mod timing;
 mod tls;
+mod verify;
 mod warnings;
 
 use std::io::{IsTerminal, Write};
@@ -88,6 +89,11 @@ enum Command {
         #[command(subcommand)]
         command: ask::KeysCommand,
     },
+    /// Say whether the record of who did what is as it was written (as root).
+    Audit {
+        #[command(subcommand)]
+        command: verify::AuditCommand,
+    },
 }
 
 fn main() -> ExitCode {
@@ -97,6 +103,7 @@ fn main() -> ExitCode {
     let outcome = match command {
         Command::Client(command) => return client::run(*command, Arguments::command),
         Command::Doctor(args) => return doctor::run(&args, config.as_deref()),
+        Command::Audit { command } => return verify::run(&command, config.as_deref()),
         command => run(config, command),
     };
     match outcome {
@@ -125,7 +132,7 @@ fn run(path: Option<PathBuf>, command: Command) -> Result<()> {
                 .init();
             serve::run(config)
         }
-        Command::Client(_) | Command::Doctor(_) => Ok(()),
+        Command::Client(_) | Command::Doctor(_) | Command::Audit { .. } => Ok(()),
         Command::Openapi { routes } => {
             let (table, document) = http::describe();
             print(&match routes {

@@ -13,6 +13,7 @@ use crate::inventory::{Inventory, KEY_FILE};
 use crate::notify::notify;
 use crate::risks::{self, Severity};
 use crate::service::images::{self, Images};
+use crate::service::noise::Which;
 use crate::service::{history, housekeeping, operations, reconcile, system};
 use crate::tls::Tls;
 use crate::{http, listen};
@@ -120,5 +121,6 @@ async fn wind_down(app: &App, keeper: JoinHandle<()>, looks: JoinHandle<()>) {
     if let Err(error) = housekeeping::flush(app).await {
         tracing::warn!(error = %error, "last uses were not written down");
     }
+    housekeeping::audit_counted(app, Which::All).await;
     app.inventory.close().await;
 }

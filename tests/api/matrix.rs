@@ -343,6 +343,7 @@ pub(crate) const ROWS: &[Row] = &[
     row("GET /api/v1/events/export", Who::SignedIn, "read"),
     row("GET /api/v1/audit", Who::Overseer, "read"),
     row("GET /api/v1/audit/export", Who::Overseer, "read"),
+    row("GET /api/v1/audit/verify", Who::Overseer, "read"),
     row("GET /api/v1/system/facts", Who::Overseer, "read"),
     row("GET /api/v1/system/doctor", Who::Overseer, "read"),
     row("GET /api/v1/system/warnings", Who::Operator, "read"),

@@ -2,6 +2,7 @@
 
 mod allowances;
 mod attach;
+mod audit;
 mod execs;
 mod history;
 mod lifecycle;

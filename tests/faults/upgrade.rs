@@ -24,6 +24,13 @@ const OLDER: &str = "
     drop index audit_subject;
     alter table containers drop column execs;
     drop table allowances;
+    drop trigger audit_is_appended_to;
+    drop trigger audit_is_not_changed;
+    drop trigger audit_is_not_cut;
+    drop table audit_gaps;
+    alter table audit drop column times;
+    alter table audit drop column prev;
+    alter table audit drop column hash;
     delete from _sqlx_migrations where version >= 5;";
 /// What a process does to a disk.
 const CALLS: &str = "pwrite64,fdatasync,fsync,ftruncate,fallocate,rename,unlink";
@@ -228,6 +235,30 @@ fn stop_traced(server: &TestServer) {
         std::thread::sleep(Duration::from_millis(5));
     }
     server.kill_server();
+}
+
+#[tokio::test]
+async fn rows_of_the_audit_from_before_there_was_a_chain_are_chained() {
+    requires_root!();
+    let (server, operator, _) = older().await;
+    let file = server.data_dir().join("db/berth.db");
+    // One was dropped by the version before, which listed nothing.
+    let rows = sqlite(&file, "delete from audit where id = 1; select count(*) from audit");
+    server.start_server().await;
+    let state = operator.get("/api/v1/audit/verify").await.expect_status(200).json();
+    let check = |variant| Check { id: "F16", variant, control: "an audit without hashes" };
+    check("the audit after an upgrade").sees("whole", in_text(&state["state"]));
+    check("what was there before")
+        .sees(&rows, state["chained_later_to"].as_u64().map_or(0, |to| to - 1));
+    check("what was dropped before").sees(1, &state["dropped"]);
+    server.stop_server();
+    sqlite(
+        &file,
+        "drop trigger audit_is_not_changed; update audit set actor_name = 'tom' where id = 2",
+    );
+    server.start_server().await;
+    let state = operator.get("/api/v1/audit/verify").await.expect_status(200).json();
+    check("a row from before, changed after the upgrade").sees(2, &state["fault"]["id"]);
 }
 
 #[tokio::test]

@@ -97,6 +97,8 @@ pub struct AuditPage {
     pub since: Field,
     /// Before, as typed.
     pub until: Field,
+    /// Whether the rows are as they were written; none until that was looked at.
+    pub chain: Option<Chain>,
     /// The rows.
     pub rows: Vec<AuditRow>,
     /// The same as files.
@@ -128,6 +130,23 @@ pub struct AuditRow {
     pub address: String,
     /// The request's id.
     pub request_id: String,
+    /// How often.
+    pub times: u32,
+}
+
+/// Whether the rows of the audit are as they were written.
+#[derive(Debug, Clone)]
+pub struct Chain {
+    /// In a word.
+    pub state: Badge,
+    /// Rows that were looked at.
+    pub rows: u64,
+    /// The first that does not hold, and why.
+    pub fault: Option<String>,
+    /// The newest row's number and hash, to be kept elsewhere.
+    pub head: Option<String>,
+    /// When that was looked at.
+    pub at: Moment,
 }
 
 impl Object {

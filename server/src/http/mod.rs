@@ -69,6 +69,7 @@ pub fn routes() -> Routes {
     let routes = api::operations::routes(routes);
     let routes = api::usage::routes(routes);
     let routes = api::events::routes(routes);
+    let routes = api::audit::routes(routes);
     let routes = api::keys::routes(routes);
     let routes = api::system::routes(routes);
     let routes = api::problems::routes(routes);

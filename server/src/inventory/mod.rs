@@ -102,6 +102,7 @@ pub struct Write {
     tx: Transaction<'static, Sqlite>,
     _turn: OwnedMutexGuard<()>,
     audit: Option<audit::Row>,
+    notes: Vec<audit::Row>,
     appended: watch::Sender<u64>,
     newest: Newest,
     /// For what is acknowledged when it is committed.
@@ -134,6 +135,7 @@ impl Inventory {
         MIGRATIONS.run(&durable).await.with_context(|| {
             format!("bring the schema of {shown} up to date (is it a newer version's?)")
         })?;
+        audit::chain_older(&durable).await.with_context(|| format!("bring {shown} up to date"))?;
         let (mark, newest) =
             Mark::open(path, &durable).await.with_context(|| format!("use {shown}"))?;
         let progress = Arc::new(Progress { mark, newest: std::sync::Mutex::new(newest) });
@@ -222,7 +224,15 @@ impl Inventory {
         let tx = pool.begin_with("begin immediate").await?;
         let appended = self.appended.clone();
         let newest = Newest::default();
-        Ok(Write { tx, _turn: turn, audit: None, appended, newest, progress: None })
+        Ok(Write {
+            tx,
+            _turn: turn,
+            audit: None,
+            notes: Vec::new(),
+            appended,
+            newest,
+            progress: None,
+        })
     }
 }
 
@@ -241,6 +251,11 @@ impl Write {
         }
     }
 
+    /// Adds a row to the audit about what nobody asked for.
+    pub fn note(&mut self, row: audit::Row) {
+        self.notes.push(row);
+    }
+
     /// Appends an event that the object's owner may read.
     ///
     /// # Errors
@@ -255,7 +270,7 @@ impl Write {
     /// # Errors
     /// As the database's; then nothing has changed.
     pub async fn commit(mut self) -> Result<()> {
-        if let Some(row) = self.audit.take() {
+        for row in self.audit.take().into_iter().chain(std::mem::take(&mut self.notes)) {
             self.newest.audit = audit::insert(&mut self.tx, &row).await?;
         }
         self.tx.commit().await?;

@@ -1,4 +1,4 @@
-//! What has happened to the objects that a caller sees, and who did what.
+//! What has happened to the objects that a caller sees.
 
 use futures_util::Stream;
 use serde::Serialize;
@@ -7,17 +7,15 @@ use super::{Listed, Page};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::error::{Error, Result};
-use crate::inventory::audit::{self, AuditEntry};
 use crate::inventory::events::{self, Event};
 
-pub use crate::inventory::audit::Filter as AuditFilter;
 pub use crate::inventory::events::Filter;
 
 /// Events that one read of a stream takes at most.
 const BATCH: u32 = 256;
 /// Rows in one export at most, and read at once.
 pub const EXPORT_ROWS_MAX: u32 = 50_000;
-const EXPORT_BATCH: u32 = 1000;
+pub(super) const EXPORT_BATCH: u32 = 1000;
 /// Kinds in one filter at most, and their length.
 const KINDS_MAX: usize = 32;
 const KIND_BYTES_MAX: usize = 64;
@@ -120,36 +118,6 @@ pub fn appended(app: &App) -> tokio::sync::watch::Receiver<u64> {
     app.inventory.appended()
 }
 
-/// Who did what, newest first; for operators and auditors.
-pub async fn audit(app: &App, filter: &AuditFilter, page: &Page) -> Result<Listed<AuditEntry>> {
-    let before = number(page.after.as_deref())?;
-    let rows = audit::list(app.inventory.read(), filter, before, page.rows()).await?;
-    Ok(page.cut(rows, |entry| entry.id.to_string()))
-}
-
-/// All rows that fit, newest first, in batches.
-///
-/// # Errors
-/// When more fit than are given out at once.
-pub async fn audit_export(
-    app: &App,
-    filter: AuditFilter,
-) -> Result<impl Stream<Item = Result<Vec<AuditEntry>>> + Send + 'static + use<>> {
-    if audit::count(app.inventory.read(), &filter, EXPORT_ROWS_MAX + 1).await? > EXPORT_ROWS_MAX {
-        return Err(too_many());
-    }
-    let app = app.clone();
-    Ok(async_stream::try_stream! {
-        let mut before = None;
-        loop {
-            let rows = audit::list(app.inventory.read(), &filter, before, EXPORT_BATCH).await?;
-            let Some(last) = rows.last() else { break };
-            before = Some(last.id);
-            yield rows;
-        }
-    })
-}
-
 /// All events that fit, newest first, in batches.
 ///
 /// # Errors
@@ -176,14 +144,14 @@ pub async fn export(
     })
 }
 
-fn too_many() -> Error {
+pub(super) fn too_many() -> Error {
     Error::invalid(
         "export.too-large",
         format!("more than {EXPORT_ROWS_MAX} rows fit; narrow it by time or by a filter"),
     )
 }
 
-fn number(text: Option<&str>) -> Result<Option<i64>> {
+pub(super) fn number(text: Option<&str>) -> Result<Option<i64>> {
     let parse = |text: &str| text.parse().map_err(|_| Error::field("?after", "no such page"));
     text.map(parse).transpose()
 }

@@ -7,14 +7,20 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::app::{App, Used};
 use crate::error::Result;
-use crate::inventory::{audit, events, idempotency, operations, sessions, tokens};
-use crate::service::{keys, people};
+use crate::inventory::audit::{self, prune::Keep};
+use crate::inventory::{events, idempotency, operations, sessions, tokens};
+use crate::service::noise::Which;
+use crate::service::{audit as audited, keys, people};
 
 const PERIOD: Duration = Duration::from_secs(30);
 /// How often memory is given back: a look through the heap, a millisecond or less.
 const TRIM_PERIOD: Duration = Duration::from_secs(10);
 /// Rows are dropped every this many periods.
 const PRUNE_EVERY: u64 = 20;
+/// The chain of the audit is checked every this many periods, first in the second.
+const CHECK_EVERY: u64 = 120;
+/// What waits to be counted is looked at so often.
+const COUNT_PERIOD: Duration = Duration::from_secs(5);
 
 /// Runs until the server stops.
 pub async fn run(app: App) {
@@ -38,6 +44,11 @@ pub async fn run(app: App) {
         };
         if let Err(error) = done.and(flush(&app).await) {
             tracing::warn!(error = %error, "housekeeping failed; it will be tried again");
+        }
+        if round % CHECK_EVERY == 1
+            && let Err(error) = audited::check(&app, audited::CHECK_ALL_LIMIT).await
+        {
+            tracing::warn!(error = %error, "the chain of the audit was not checked");
         }
     }
 }
@@ -85,25 +96,49 @@ async fn prune(app: &App) -> Result<()> {
     sessions::prune(db).await?;
     events::prune(db, keep.events_days, keep.events_max).await?;
     operations::prune(db, keep.operations_days, keep.operations_max).await?;
-    audit::prune(db, keep.audit_days, keep.audit_max).await?;
     idempotency::prune(db, keep.idempotency_hours).await?;
     write.commit().await?;
+    let kept = Keep { days: keep.audit_days, rows_max: keep.audit_max };
+    audit::prune::prune(&app.inventory, kept).await?;
     keys::forget_ended(app).await
 }
 
-/// Audits requests that were refused. Bounded: a flood of refusals is written in one commit per
-/// batch, and what does not fit into the queue is counted in the log.
+/// Audits requests that were refused. Bounded: what is the same is counted, a flood is written in one
+/// commit per batch, and what does not fit into the queue is counted in the log.
 pub async fn audit_refusals(app: App, mut refusals: tokio::sync::mpsc::Receiver<audit::Row>) {
     let mut batch = Vec::new();
-    while refusals.recv_many(&mut batch, 256).await > 0 {
-        if let Err(error) = write_refusals(&app, &batch).await {
-            tracing::warn!(error = %error, rows = batch.len(), "refused requests were not audited");
+    let mut ticks = interval(COUNT_PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            count = refusals.recv_many(&mut batch, 256) => {
+                if count == 0 {
+                    return;
+                }
+                write_rows(&app, batch.drain(..).filter_map(|row| app.noise.admit(row)).collect())
+                    .await;
+            }
+            _ = ticks.tick() => audit_counted(&app, Which::Over).await,
         }
-        batch.clear();
     }
 }
 
-async fn write_refusals(app: &App, rows: &[audit::Row]) -> Result<()> {
+/// Audits what was counted.
+pub async fn audit_counted(app: &App, which: Which) {
+    write_rows(app, app.noise.take(which)).await;
+}
+
+async fn write_rows(app: &App, rows: Vec<audit::Row>) {
+    let count = rows.len();
+    if let Err(error) = try_write_rows(app, rows).await {
+        tracing::warn!(error = %error, rows = count, "refused requests were not audited");
+    }
+}
+
+async fn try_write_rows(app: &App, rows: Vec<audit::Row>) -> Result<()> {
+    if rows.is_empty() {
+        return Ok(());
+    }
     // What anybody can cause must not take the room that is kept for a full disk.
     if app.inventory.is_low() {
         let text = "the disk of the inventory is full";
@@ -111,7 +146,7 @@ async fn write_refusals(app: &App, rows: &[audit::Row]) -> Result<()> {
     }
     let mut write = app.inventory.observe().await?;
     for row in rows {
-        audit::insert(write.db(), row).await?;
+        write.note(row);
     }
     write.commit().await
 }

@@ -5,6 +5,7 @@
 //! [`crate::auth::Caller`]'s visibility methods and from nowhere else.
 
 pub mod allowances;
+pub mod audit;
 pub mod containers;
 pub mod edits;
 pub mod events;
@@ -18,6 +19,7 @@ pub mod lifecycle;
 pub mod logs;
 pub mod machine;
 pub mod network;
+pub mod noise;
 pub mod operations;
 pub mod people;
 pub mod reconcile;

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use berth_runtime::id::ContainerId;
-use berth_runtime::record::{ContainerRecord, ExitRecord, Status};
+use berth_runtime::record::{ContainerRecord, ExitCause, ExitRecord, Status};
 use serde_json::json;
 
 use super::containers::view::{cause_word, end_in_words, policy};
@@ -20,6 +20,8 @@ use super::restart::{self, Verdict};
 use crate::app::App;
 use crate::clock::Time;
 use crate::error::{Error, Result};
+use crate::inventory::Write;
+use crate::inventory::audit::{By, Row};
 use crate::inventory::containers::{self, Container, Intent};
 use crate::runtime_client::Watch;
 
@@ -244,6 +246,7 @@ async fn carry_out(app: &App, row: &Container, step: Step) -> Result<bool> {
             let run = containers::set_running(write.db(), &row.id, row.run, attempts).await?;
             let data = json!({"run": run, "attempt": attempts});
             actions::event(&mut write, row, "container.restarted", data).await?;
+            note(app, &mut write, row, (By::Policy, "container.restart"));
             write.commit().await?;
             start(app, row, run).await.map(|()| false)
         }
@@ -301,9 +304,27 @@ async fn keep_end(app: &App, row: &Container, exit: &ExitRecord) -> Result<()> {
     let data = json!({"run": exit.run, "code": exit.code, "signal": exit.signal, "text": text,
         "cause": cause_word(exit.cause)});
     actions::event(&mut write, row, "container.ended", data).await?;
+    match exit.cause {
+        ExitCause::OutOfMemory => note(app, &mut write, row, (By::Kernel, "container.oom-kill")),
+        ExitCause::MonitorLost | ExitCause::HostLost => {
+            note(app, &mut write, row, (By::Server, "container.lost"));
+        }
+        ExitCause::Exited
+        | ExitCause::StartFailed
+        | ExitCause::Killed
+        | ExitCause::HostShutdown => {}
+    }
     write.commit().await?;
     app.containers.tell();
     Ok(())
+}
+
+/// Adds to the audit what nobody asked for, unless it is the same again.
+fn note(app: &App, write: &mut Write, row: &Container, (by, action): (By, &str)) {
+    let object = ("container", row.id.as_str(), row.owner);
+    if let Some(row) = app.noise.admit(Row::unasked(by, action, object)) {
+        write.note(row);
+    }
 }
 
 /// What a container needs, by what was asked for and what is seen.
@@ -363,8 +384,6 @@ fn differ(known: Option<&ContainerRecord>, listed: Option<&ContainerRecord>) -> 
 
 #[cfg(test)]
 mod tests {
-    use berth_runtime::record::ExitCause;
-
     use super::super::containers::view::tests::{exit, row, seen};
     use super::*;
 

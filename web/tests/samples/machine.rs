@@ -1,6 +1,6 @@
 //! Sample pages of those who oversee the machine.
 
-use berth_web::events::{AuditPage, AuditRow, EventRow, EventsPage, Exports, Object};
+use berth_web::events::{AuditPage, AuditRow, Chain, EventRow, EventsPage, Exports, Object};
 use berth_web::people::{
     ActivityRow, AllowanceForm, AllowancePage, ContainerRow, ImageRow, PersonPage,
 };
@@ -160,6 +160,18 @@ pub(crate) fn audit(name: &str, count: usize) -> AuditPage {
         outcome: badge(Tone::Attention, "failed", "refused", "not-found"),
         address: "127.0.0.1".into(),
         request_id: "Tqn4FOV8HvJo".into(),
+        times: if count > 3 { 37 } else { 1 },
+    };
+    let broken = count == 3;
+    let chain = Chain {
+        state: match broken {
+            true => badge(Tone::Bad, "failed", "broken", ""),
+            false => badge(Tone::Good, "check", "whole", ""),
+        },
+        rows: 12_345,
+        fault: broken.then(|| "Row 17: it does not hold what was written".to_owned()),
+        head: Some(format!("12345:{}", "ab".repeat(32))),
+        at: at(7),
     };
     AuditPage {
         shell: shell("Audit", Section::Events),
@@ -172,6 +184,7 @@ pub(crate) fn audit(name: &str, count: usize) -> AuditPage {
         outcome: Field::new("refused"),
         since: Field::default(),
         until: Field::default(),
+        chain: (count > 0).then_some(chain),
         rows: vec![row; count],
         exports: exports(),
         next: None,

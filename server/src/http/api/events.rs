@@ -1,4 +1,4 @@
-//! `/api/v1/events` and `/api/v1/audit`: what has happened, and who did what.
+//! `/api/v1/events`: what has happened.
 
 use std::time::Duration;
 
@@ -7,7 +7,6 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::response::sse::Event as SseEvent;
-use berth_runtime::id::PrincipalId;
 use futures_util::Stream;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -22,10 +21,9 @@ use crate::http::extract::{Caller, Items, PageParams, Query, page};
 use crate::http::problem::ProblemBody;
 use crate::http::routes::{Access, Routes};
 use crate::http::stream;
-use crate::inventory::audit::AuditEntry;
 use crate::inventory::events::Event;
 use crate::service::Listed;
-use crate::service::events::{self, AuditFilter, Begin, Filter, Gap};
+use crate::service::events::{self, Begin, Filter, Gap};
 
 /// A stream that has nothing to say says so after this.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -36,8 +34,6 @@ pub fn routes(routes: Routes) -> Routes {
         .add(Access::SignedIn(TokenScope::Read), routes!(list))
         .add(Access::SignedIn(TokenScope::Read), routes!(follow))
         .add(Access::SignedIn(TokenScope::Read), routes!(export))
-        .add(Access::Overseer(TokenScope::Read), routes!(audit))
-        .add(Access::Overseer(TokenScope::Read), routes!(audit_export))
 }
 
 /// Which events.
@@ -76,56 +72,6 @@ struct EventExportQuery {
     kind: Option<String>,
     /// Only those of this person's objects: an id or a name.
     owner: Option<String>,
-    /// Nothing older: a time (RFC 3339) or seconds since 1970.
-    since: Option<String>,
-    /// Only older: a time (RFC 3339) or seconds since 1970.
-    until: Option<String>,
-}
-
-/// Which rows of the audit.
-#[derive(Debug, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields)]
-struct AuditQuery {
-    /// Items at most, 1 to 500.
-    limit: Option<u32>,
-    /// The `next` of the page before.
-    after: Option<String>,
-    /// Only what this person did: an id or a name.
-    actor: Option<String>,
-    /// Only what was done to this person's objects: an id or a name.
-    owner: Option<String>,
-    /// Only this action; `container.*` stands for all of containers.
-    action: Option<String>,
-    /// Only what was done to this object.
-    subject: Option<String>,
-    /// `done`, `refused`, or a problem's code.
-    outcome: Option<String>,
-    /// Nothing older: a time (RFC 3339) or seconds since 1970.
-    since: Option<String>,
-    /// Only older: a time (RFC 3339) or seconds since 1970.
-    until: Option<String>,
-}
-
-/// Which rows of the audit go into a file.
-#[derive(Debug, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields)]
-struct AuditExportQuery {
-    /// How the file is written: `csv` (the default) or `json`, one object a line.
-    #[serde(default)]
-    #[param(inline)]
-    format: Format,
-    /// Only what this person did: an id or a name.
-    actor: Option<String>,
-    /// Only what was done to this person's objects: an id or a name.
-    owner: Option<String>,
-    /// Only this action; `container.*` stands for all of containers.
-    action: Option<String>,
-    /// Only what was done to this object.
-    subject: Option<String>,
-    /// `done`, `refused`, or a problem's code.
-    outcome: Option<String>,
     /// Nothing older: a time (RFC 3339) or seconds since 1970.
     since: Option<String>,
     /// Only older: a time (RFC 3339) or seconds since 1970.
@@ -276,7 +222,7 @@ fn place(app: &App, number: i64) -> Result<String> {
     app.keys.seal(&number.to_string())
 }
 
-fn time(pointer: &'static str, text: &str) -> Result<Time> {
+pub(super) fn time(pointer: &'static str, text: &str) -> Result<Time> {
     let wrong = || Error::field(pointer, "is neither a time (RFC 3339) nor seconds since 1970");
     Time::parse(text).ok_or_else(wrong)
 }
@@ -297,52 +243,11 @@ async fn export(
     export::file(&app, &caller, ("events", format), events)
 }
 
-/// Lists who did what, newest first.
-#[utoipa::path(get, path = "/api/v1/audit", tag = "events", params(AuditQuery),
-    responses((status = 200, body = Items<AuditEntry>), (status = 422, body = ProblemBody)))]
-async fn audit(
-    State(app): State<App>,
-    Query(query): Query<AuditQuery>,
-) -> Result<Json<Items<AuditEntry>>> {
-    let page = page(&app, &PageParams { limit: query.limit, after: query.after.clone() })?;
-    let listed = events::audit(&app, &audit_filter(query)?, &page).await?;
-    Ok(Json(Items::seal(&app, listed)?))
-}
-
-/// Gives all rows that fit as a file; at most 50,000.
-#[utoipa::path(get, path = "/api/v1/audit/export", tag = "events", params(AuditExportQuery),
-    responses(
-        (status = 200, content((String = "text/csv"), (AuditEntry = "application/x-ndjson"))),
-        (status = 422, body = ProblemBody)))]
-async fn audit_export(
-    State(app): State<App>,
-    caller: Caller,
-    Query(query): Query<AuditExportQuery>,
-) -> Result<Response> {
-    let AuditExportQuery { format, actor, owner, action, subject, outcome, since, until } = query;
-    let (limit, after) = (None, None);
-    let query = AuditQuery { limit, after, actor, owner, action, subject, outcome, since, until };
-    let rows = events::audit_export(&app, audit_filter(query)?).await?;
-    export::file(&app, &caller, ("audit", format), rows)
-}
-
 fn filter(query: EventQuery) -> Result<Filter> {
     Ok(Filter {
         kinds: query.kind.as_deref().map(events::parse_kinds).transpose()?.unwrap_or_default(),
         subject: query.subject,
         owner: query.owner,
-        since: query.since.as_deref().map(|text| time("?since", text)).transpose()?,
-        until: query.until.as_deref().map(|text| time("?until", text)).transpose()?,
-    })
-}
-
-fn audit_filter(query: AuditQuery) -> Result<AuditFilter> {
-    Ok(AuditFilter {
-        actor: query.actor,
-        owner: query.owner,
-        action: query.action,
-        subject: query.subject,
-        outcome: query.outcome,
         since: query.since.as_deref().map(|text| time("?since", text)).transpose()?,
         until: query.until.as_deref().map(|text| time("?until", text)).transpose()?,
     })
@@ -361,41 +266,6 @@ impl Cells for Event {
             self.subject_kind.clone(),
             self.subject.clone(),
             self.data.to_string(),
-        ]
-    }
-}
-
-impl Cells for AuditEntry {
-    const NAMES: &'static [&'static str] = &[
-        "at",
-        "actor",
-        "actor_name",
-        "via",
-        "action",
-        "subject_kind",
-        "subject",
-        "owner",
-        "owner_name",
-        "outcome",
-        "address",
-        "request_id",
-    ];
-
-    fn cells(&self) -> Vec<String> {
-        let id = |id: Option<PrincipalId>| id.map(|id| id.to_string()).unwrap_or_default();
-        vec![
-            self.at.to_string(),
-            id(self.actor),
-            self.actor_name.clone(),
-            self.via.clone(),
-            self.action.clone(),
-            self.subject_kind.clone(),
-            self.subject.clone(),
-            id(self.owner),
-            self.owner_name.clone().unwrap_or_default(),
-            self.outcome.clone(),
-            self.address.clone(),
-            self.request_id.clone(),
         ]
     }
 }

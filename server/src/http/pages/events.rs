@@ -3,7 +3,7 @@
 use axum::extract::{Query, State};
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
-use berth_web::events::{AuditPage, AuditRow, EventRow, EventsPage, Exports, Object};
+use berth_web::events::{AuditPage, AuditRow, Chain, EventRow, EventsPage, Exports, Object};
 use berth_web::format::Moment;
 use berth_web::parts::{Badge, Field, Scope};
 use berth_web::shell::{ApiCall, Section, Tone};
@@ -18,9 +18,11 @@ use crate::error::Result;
 use crate::http::extract::{PageParams, page};
 use crate::http::routes::{Access, Routes};
 use crate::inventory::audit::AuditEntry;
+use crate::inventory::audit::verify::{AuditCheck, CheckState};
 use crate::inventory::events::Event;
 use crate::service::Listed;
-use crate::service::events::{self, AuditFilter, EXPORT_ROWS_MAX, Filter};
+use crate::service::audit::{self, Filter as AuditFilter};
+use crate::service::events::{self, EXPORT_ROWS_MAX, Filter};
 
 /// Rows on one page.
 const ROWS: u32 = 100;
@@ -28,7 +30,7 @@ const ROWS: u32 = 100;
 /// Adds the routes.
 pub(super) fn routes(routes: Routes) -> Routes {
     let oversee = Access::Overseer(TokenScope::Read);
-    routes.page(oversee, Method::GET, "/events", list).page(oversee, Method::GET, "/audit", audit)
+    routes.page(oversee, Method::GET, "/events", list).page(oversee, Method::GET, "/audit", acts)
 }
 
 async fn list(
@@ -99,7 +101,7 @@ async fn wanted_events(
     Ok(Ok((items, next)))
 }
 
-async fn audit(
+async fn acts(
     State(app): State<App>,
     frame: Frame,
     Query(pairs): Query<Vec<(String, String)>>,
@@ -119,17 +121,19 @@ async fn audit(
         until: moment(&posted, "until"),
     };
     let page = page(&app, &PageParams { limit: Some(ROWS), after: posted.optional("after") })?;
-    let listed = events::audit(&app, &filter, &page).await?;
+    let listed = audit::list(&app, &filter, &page).await?;
     let next = listed.next.map(|next| app.keys.seal(&next)).transpose()?;
     let mut shell = frame.shell("Audit", Section::Events);
     shell.calls = vec![
         ApiCall::get("List who did what", with("/api/v1/audit", &api_query)),
         ApiCall::get("The same as a file", with("/api/v1/audit/export", &api_query)),
+        ApiCall::get("Check the chain now", "/api/v1/audit/verify"),
     ];
     let now = Time::now().0;
     let view = AuditPage {
         shell,
         tabs: tabs("/audit"),
+        chain: app.audit_checks.newest().map(|check| chain(&check, now)),
         error: String::new(),
         actor,
         owner,
@@ -163,6 +167,9 @@ fn audit_row(entry: &AuditEntry, now: i64) -> AuditRow {
         via: match entry.via.as_str() {
             "root_socket" => "root on the machine".to_owned(),
             "nothing" => "not signed in".to_owned(),
+            "kernel" => "the kernel".to_owned(),
+            "policy" => "by its restart policy".to_owned(),
+            "server" => "by itself".to_owned(),
             via => format!("by {via}"),
         },
         action: entry.action.clone(),
@@ -171,6 +178,23 @@ fn audit_row(entry: &AuditEntry, now: i64) -> AuditRow {
         outcome: outcome(&entry.outcome),
         address: entry.address.clone(),
         request_id: entry.request_id.clone(),
+        times: entry.times,
+    }
+}
+
+/// What the newest check of the chain has found.
+fn chain(check: &AuditCheck, now: i64) -> Chain {
+    let (tone, icon, word) = match check.state {
+        CheckState::Whole => (Tone::Good, "check", "whole"),
+        CheckState::Broken => (Tone::Bad, "failed", "broken"),
+        CheckState::Unfinished => (Tone::Attention, "attention", "not all checked"),
+    };
+    Chain {
+        state: Badge { tone, icon, word: word.to_owned(), ..Badge::default() },
+        rows: check.rows,
+        fault: check.fault.as_ref().map(|fault| format!("Row {}: {}", fault.id, fault.text)),
+        head: check.head.clone(),
+        at: Moment::new(check.at.0, now),
     }
 }
 

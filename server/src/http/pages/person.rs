@@ -24,12 +24,12 @@ use crate::error::{Error, Result};
 use crate::http::routes::{Access, FormFields, Routes};
 use crate::inventory::containers::Filter;
 use crate::inventory::people::{Access as WaysIn, Person};
+use crate::service::audit;
 use crate::service::containers::{self, ContainerView, ListFilter};
 use crate::service::edits::Expected;
-use crate::service::events::AuditFilter;
 use crate::service::images::{self, Image, Wanted};
 use crate::service::people::{self, Change};
-use crate::service::{Page, allowances, events as service_events, usage};
+use crate::service::{Page, allowances, usage};
 
 /// Containers, images and acts that the page shows.
 const ROWS: u32 = 15;
@@ -218,10 +218,10 @@ pub(super) async fn show(
 /// What the person did and what was done to what is theirs, newest first.
 async fn activity(app: &App, person: &Person, page: &Page) -> Result<Vec<ActivityRow>> {
     let id = Some(person.id.to_string());
-    let did = AuditFilter { actor: id.clone(), ..AuditFilter::default() };
-    let met = AuditFilter { owner: id, ..AuditFilter::default() };
-    let mut rows = service_events::audit(app, &did, page).await?.items;
-    rows.extend(service_events::audit(app, &met, page).await?.items);
+    let did = audit::Filter { actor: id.clone(), ..audit::Filter::default() };
+    let met = audit::Filter { owner: id, ..audit::Filter::default() };
+    let mut rows = audit::list(app, &did, page).await?.items;
+    rows.extend(audit::list(app, &met, page).await?.items);
     rows.sort_by_key(|row| std::cmp::Reverse(row.id));
     rows.dedup_by_key(|row| row.id);
     rows.truncate(ROWS as usize);

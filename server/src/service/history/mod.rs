@@ -27,6 +27,7 @@ pub use ring::{Point, Used};
 use crate::app::App;
 use crate::clock::Time;
 use crate::error::Result;
+use crate::inventory::audit::{By, Row};
 use crate::inventory::events::NewEvent;
 use crate::service::stats::{self, Sample};
 use ring::{Ring, Seen};
@@ -251,6 +252,12 @@ async fn pass(app: &App, whole: bool) -> Result<()> {
             data: json!({"run": killed.run, "kills": killed.kills}),
         };
         write.event(event).await?;
+        let object = ("container", killed.container.as_str(), killed.owner);
+        let row = Row::unasked(By::Kernel, "container.oom-kill", object);
+        let kills = u32::try_from(killed.kills).unwrap_or(u32::MAX);
+        if let Some(row) = app.noise.admit(row.times(kills)) {
+            write.note(row);
+        }
     }
     write.commit().await
 }
