@@ -24,6 +24,7 @@ const OLDER: &str = "
     drop index audit_subject;
     alter table containers drop column execs;
     drop table allowances;
+    drop table maintenance;
     delete from _sqlx_migrations where version >= 5;";
 /// What a process does to a disk.
 const CALLS: &str = "pwrite64,fdatasync,fsync,ftruncate,fallocate,rename,unlink";
@@ -121,7 +122,7 @@ async fn status(request: reqwest::RequestBuilder) -> Option<u16> {
 }
 
 /// An inventory of a version before, with something in it, and nobody at it.
-async fn older() -> (TestServer, Client, Snapshot) {
+pub(crate) async fn older() -> (TestServer, Client, Snapshot) {
     let server = TestServer::with(Options { no_supervisor: true, ..Default::default() }).await;
     let operator = server.operator();
     let body = json!({"name": "anna", "role": "user"});
