@@ -25,6 +25,7 @@ use crate::service::containers::Containers;
 use crate::service::execs::Execs;
 use crate::service::history::History;
 use crate::service::images::Images;
+use crate::service::maintenance::Maintenance;
 use crate::service::noise::Noise;
 use crate::service::operations::Operations;
 use crate::service::usage::Looks;
@@ -64,6 +65,8 @@ pub struct Parts {
     pub looks: Looks,
     /// Held while somebody's allowance is changed, by whoever changes it.
     pub allowances: tokio::sync::Mutex<()>,
+    /// Whether the machine is in maintenance.
+    pub maintenance: Maintenance,
     /// Long work going on.
     pub operations: Operations,
     /// Cancelled when the server is to stop: streams end, and long work is interrupted.
@@ -124,6 +127,7 @@ impl App {
             history: History::open(config.db_dir().join("history")),
             looks: Looks::default(),
             allowances: tokio::sync::Mutex::default(),
+            maintenance: Maintenance::default(),
             operations: Operations::default(),
             stopping: CancellationToken::new(),
             requests,

@@ -1,4 +1,4 @@
-//! `berth certificate` and `berth keys`: asked of the running server, over the root socket.
+//! `berth certificate`, `berth keys` and `berth maintenance`: asked of the running server, over the root socket.
 
 use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
@@ -24,12 +24,26 @@ pub enum KeysCommand {
     },
 }
 
+/// What to do about maintenance.
+#[derive(Debug, Subcommand)]
+pub enum MaintenanceCommand {
+    /// Say whether the machine is in maintenance.
+    Show,
+    /// Tell everybody, and have nothing new begun but by operators; or change what they are told.
+    Begin {
+        /// Why, and until when: one line.
+        message: String,
+    },
+    /// End it.
+    End,
+}
+
 /// The served certificate in words.
 ///
 /// # Errors
 /// When the server does not answer or speaks no TLS.
 pub fn certificate(config: &Config) -> Result<String> {
-    let state = call(config, "GET", "/api/v1/system/network")?;
+    let state = call(config, "GET", "/api/v1/system/network", None)?;
     let certificate = &state["certificate"];
     if certificate.is_null() {
         bail!("TLS is spoken on no address: server.listen has only loopback ones");
@@ -63,21 +77,21 @@ pub fn keys(config: &Config, command: &KeysCommand) -> Result<String> {
     match command {
         KeysCommand::List => {}
         KeysCommand::Rotate { retire } => {
-            let made = call(config, "POST", "/api/v1/keys")?;
+            let made = call(config, "POST", "/api/v1/keys", None)?;
             let old = made["items"].as_array().into_iter().flatten();
             let old = old.filter(|key| *retire && key["signs"] == false);
             for id in old.filter_map(|key| key["id"].as_str()) {
-                call(config, "DELETE", &format!("/api/v1/keys/{id}"))?;
+                call(config, "DELETE", &format!("/api/v1/keys/{id}"), None)?;
             }
         }
         KeysCommand::Retire { id } => {
             if !id.chars().all(|digit| digit.is_ascii_hexdigit()) {
                 bail!("{id:?} is no key's name: see 'berth keys list'");
             }
-            call(config, "DELETE", &format!("/api/v1/keys/{id}"))?;
+            call(config, "DELETE", &format!("/api/v1/keys/{id}"), None)?;
         }
     }
-    let found = call(config, "GET", "/api/v1/keys")?;
+    let found = call(config, "GET", "/api/v1/keys", None)?;
     let line = |key: &Value| {
         let what = match key["until"].as_str() {
             None => "signs".to_owned(),
@@ -91,8 +105,30 @@ pub fn keys(config: &Config, command: &KeysCommand) -> Result<String> {
     Ok(lines.join("\n"))
 }
 
+/// Looks at, begins or ends maintenance; what holds then, in words.
+///
+/// # Errors
+/// When the server does not answer or refuses.
+pub fn maintenance(config: &Config, command: &MaintenanceCommand) -> Result<String> {
+    let path = "/api/v1/maintenance";
+    let now = match command {
+        MaintenanceCommand::Show => call(config, "GET", path, None)?,
+        MaintenanceCommand::Begin { message } => {
+            call(config, "PUT", path, Some(serde_json::json!({"message": message})))?
+        }
+        MaintenanceCommand::End => call(config, "DELETE", path, None)?,
+    };
+    let text = |key: &str| now[key].as_str().unwrap_or_default();
+    Ok(match now["on"].as_bool() {
+        Some(true) => {
+            format!("in maintenance since {} ({}): {}", text("since"), text("by"), text("message"))
+        }
+        _ => "not in maintenance".to_owned(),
+    })
+}
+
 /// One call; its JSON, or the problem's words.
-fn call(config: &Config, method: &str, path: &str) -> Result<Value> {
+fn call(config: &Config, method: &str, path: &str, body: Option<Value>) -> Result<Value> {
     // Every client needs a provider, plain HTTP too; that one was chosen before is as good.
     rustls::crypto::ring::default_provider().install_default().ok();
     let socket = config.root_socket();
@@ -102,6 +138,12 @@ fn call(config: &Config, method: &str, path: &str) -> Result<Value> {
         let client = reqwest::Client::builder().no_proxy().unix_socket(socket.as_path());
         let client = client.build().context("prepare a call")?;
         let request = client.request(method, format!("http://localhost{path}"));
+        let request = match body {
+            Some(body) => request
+                .header(reqwest::header::CONTENT_TYPE, "application/json")
+                .body(body.to_string()),
+            None => request,
+        };
         let answer = request.send().await.with_context(|| {
             format!("ask the server on {} (is it running, and are you root?)", socket.display())
         })?;

@@ -4,7 +4,9 @@
 //! (root and the server's user), else from `berth-runtime doctor`, the program beside this one. This
 //! file only shows it.
 
-use std::io;
+mod report;
+
+use std::io::{self, Write as _};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -28,6 +30,10 @@ pub(crate) struct DoctorArgs {
     /// Print the report as JSON.
     #[arg(long)]
     json: bool,
+    /// Print one JSON document for a report of a defect (as root, for all of it): versions, this report,
+    /// settings, counts, sizes and codes of failures; no name, address or secret.
+    #[arg(long, conflicts_with = "json")]
+    report: bool,
 }
 
 /// Why there is no report.
@@ -50,6 +56,9 @@ enum DoctorError {
 /// Shows the report; 0 when Berth can run, 1 when something keeps it from running, 2 when there is no
 /// report.
 pub(crate) fn run(args: &DoctorArgs, config: Option<&Path>) -> ExitCode {
+    if args.report {
+        return tell(config);
+    }
     let report = match report(config) {
         Ok(mut report) => {
             // Only warnings that the settings alone give; a wrong file was said by what read it.
@@ -78,6 +87,20 @@ pub(crate) fn run(args: &DoctorArgs, config: Option<&Path>) -> ExitCode {
     }
     let blocked = count(&report, DoctorStatus::Blocker) > 0;
     if blocked { ExitCode::from(1) } else { ExitCode::SUCCESS }
+}
+
+/// The document for strangers. What cannot be found out is null in it: then it is needed most.
+fn tell(path: Option<&Path>) -> ExitCode {
+    let loaded = crate::config::load(path, std::iter::empty()).ok();
+    let document =
+        report::document(loaded.as_ref().map(|loaded| &loaded.config), report(path).ok().as_ref());
+    match writeln!(io::stdout().lock(), "{document:#}") {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("berth doctor: write the report: {error}");
+            ExitCode::from(2)
+        }
+    }
 }
 
 fn report(path: Option<&Path>) -> Result<DoctorReport, DoctorError> {

@@ -1,7 +1,8 @@
 //! The Berth server: dashboard, JSON API, inventory; and its client on the command line.
 //!
 //! `berth serve` runs the server; `doctor`, `openapi`, `config`, `certificate`, `keys` and `audit` look at the
-//! machine, the API, the configuration and the inventory. All else is the client (`client`).
+//! machine, the API, the configuration and the inventory, `backup` and `restore` keep its state. All else is
+//! the client (`client`).
 
 #![forbid(unsafe_code)]
 #![expect(unreachable_pub, reason = "a binary has no outside: its modules publish to one another")]
@@ -14,6 +15,7 @@ mod clock;
 mod config;
 mod doctor;
 mod error;
+mod hold;
 mod http;
 mod inventory;
 mod listen;
@@ -25,6 +27,7 @@ mod serve;
 mod service;
 mod timing;
 mod tls;
+mod upkeep;
 mod verify;
 mod warnings;
 
@@ -61,6 +64,10 @@ enum Command {
     },
     /// Say what this host has and lacks for Berth.
     Doctor(doctor::DoctorArgs),
+    /// Put the appliance's own state into one file, while the server runs or not (as root).
+    Backup(upkeep::BackupArgs),
+    /// Put a backup in the place of what is there, or say whether it is whole (as root).
+    Restore(upkeep::RestoreArgs),
     /// Print the API's description (OpenAPI 3.1).
     Openapi {
         /// Print the table of all routes instead, pages included.
@@ -84,6 +91,11 @@ enum Command {
     },
     /// Print the TLS certificate's SHA-256 fingerprint, names and end (as root).
     Certificate,
+    /// Tell everybody that the machine is in maintenance, and have nothing new begun (as root).
+    Maintenance {
+        #[command(subcommand)]
+        command: ask::MaintenanceCommand,
+    },
     /// Look at, rotate and retire the keys that sign sessions and tokens (as root).
     Keys {
         #[command(subcommand)]
@@ -153,7 +165,15 @@ fn run(path: Option<PathBuf>, command: Command) -> Result<()> {
                 _ => print(&checked(&loaded)?),
             }
         }
+        Command::Backup(args) => match upkeep::backup(&load(path, None)?, &args)? {
+            Some(text) => print(&text),
+            None => Ok(()),
+        },
+        Command::Restore(args) => print(&upkeep::restore(&load(path, None)?.config, &args)?),
         Command::Certificate => print(&ask::certificate(&load(path, None)?.config)?),
+        Command::Maintenance { command } => {
+            print(&ask::maintenance(&load(path, None)?.config, &command)?)
+        }
         Command::Keys { command } => print(&ask::keys(&load(path, None)?.config, &command)?),
     }
 }

@@ -1,6 +1,7 @@
 //! `berth serve`: the order in which the server comes up and goes down.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
@@ -14,15 +15,17 @@ use crate::notify::notify;
 use crate::risks::{self, Severity};
 use crate::service::images::{self, Images};
 use crate::service::noise::Which;
-use crate::service::{history, housekeeping, operations, reconcile, system};
+use crate::service::{history, housekeeping, maintenance, operations, reconcile, system};
 use crate::tls::Tls;
-use crate::{http, listen};
+use crate::{hold, http, listen};
 
 /// Refused requests that wait to be audited, at most.
 const REFUSALS_MAX: usize = 4096;
 /// Small stacks: nothing here recurses, and a blocking thread per connection of SQLite counts.
 const STACK_BYTES: usize = 1 << 20;
 const WORKERS: usize = 2;
+/// How long the server before, or a restore, may still have the inventory.
+const HOLD_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Runs the server until it is told to stop.
 ///
@@ -51,6 +54,8 @@ async fn serve(config: Config) -> Result<()> {
     let tcp = listen::tcp(&config.server.listen)?;
     let db_dir = config.db_dir();
     std::fs::create_dir_all(&db_dir).with_context(|| format!("create {}", db_dir.display()))?;
+    // Until the process ends.
+    let _hold = hold::take(&db_dir, HOLD_PATIENCE).context("another has the inventory")?;
     let inventory = Inventory::open(&db_dir.join("berth.db")).await?;
     let keys = Keys::open(&db_dir.join(KEY_FILE), &config.runtime.instance)?;
     let (refusals, refused) = tokio::sync::mpsc::channel(REFUSALS_MAX);
@@ -60,6 +65,7 @@ async fn serve(config: Config) -> Result<()> {
         false => None,
     };
     let app = App::new(config, inventory, keys, images, tls, refusals)?;
+    maintenance::load(&app).await?;
 
     let interrupted = operations::interrupt_all(&app).await?;
     if interrupted > 0 {

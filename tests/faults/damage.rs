@@ -124,6 +124,15 @@ impl Snapshot {
         Self { folder: folder.to_owned(), files }
     }
 
+    /// Whether the folder is still as it was, in each file's bytes, owner and mode.
+    pub(crate) fn is_there(&self) -> bool {
+        let mut now = Self::of(&self.folder).files;
+        let mut then = self.files.clone();
+        now.sort();
+        then.sort();
+        now == then
+    }
+
     pub(crate) fn put_back(&self) {
         for entry in fs::read_dir(&self.folder).expect("the folder").flatten() {
             if entry.path().is_file() {

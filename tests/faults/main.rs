@@ -8,10 +8,11 @@
 //! as `damage` does it.
 //! `reset`: the machine has begun anew (F03). `memory`: it is short (F09). `trees`: of processes (F10).
 //! `descriptors`: none is left (F11). `flood`: of output (F13).
-//! `contention`: many at once (F14). `upgrade`: stops and versions (F16). `soak`: thousands of lives (F15);
-//! `footprint` counts what they leave.
+//! `contention`: many at once (F14). `upgrade`: stops and versions, `backup`: backups and restores (F16).
+//! `soak`: thousands of lives (F15); `footprint` counts what they leave.
 
 mod acts;
+mod backup;
 mod contention;
 mod damage;
 mod database;

@@ -31,6 +31,7 @@ const OLDER: &str = "
     alter table audit drop column times;
     alter table audit drop column prev;
     alter table audit drop column hash;
+    drop table maintenance;
     delete from _sqlx_migrations where version >= 5;";
 /// What a process does to a disk.
 const CALLS: &str = "pwrite64,fdatasync,fsync,ftruncate,fallocate,rename,unlink";
@@ -128,7 +129,7 @@ async fn status(request: reqwest::RequestBuilder) -> Option<u16> {
 }
 
 /// An inventory of a version before, with something in it, and nobody at it.
-async fn older() -> (TestServer, Client, Snapshot) {
+pub(crate) async fn older() -> (TestServer, Client, Snapshot) {
     let server = TestServer::with(Options { no_supervisor: true, ..Default::default() }).await;
     let operator = server.operator();
     let body = json!({"name": "anna", "role": "user"});

@@ -124,6 +124,7 @@ pub(crate) fn visits(seen: &Seen) -> BTreeMap<&'static str, Vec<String>> {
         ("/problems/{code}", one("/problems/not-found")),
         ("/people", one("/people")),
         ("/people/allowance", one("/people/allowance")),
+        ("/system/maintenance", one("/system/maintenance")),
         ("/people/{id}", vec![format!("/people/{}", seen.person)]),
         ("/people/{id}/end-access", vec![format!("/people/{}/end-access", seen.person)]),
         ("/events", one("/events")),

@@ -86,7 +86,9 @@ impl Topic {
             Self::Images => "Pull, import, private registries, what is whose.",
             Self::CommandLine => "Sign in, run, look, open a shell: from a terminal.",
             Self::Scripts => "Tokens, calls, repeats, long work, streams, errors.",
-            Self::Operators => "People, the lab’s network, keys, health, backup, removal.",
+            Self::Operators => {
+                "People, the lab’s network, keys, health, maintenance, backup, removal."
+            }
             Self::Runtime => "berth-runtime under Podman and Docker, and alone with a bundle.",
             Self::Keys => "Every page without a mouse.",
         }
@@ -169,7 +171,11 @@ impl Here {
     }
 
     pub(crate) fn backup(&self) -> String {
-        format!("tar -C {} -czf /root/berth-backup.tar.gz db state", self.data_dir)
+        "berth backup --to /root/berth-backup.tar.gz".to_owned()
+    }
+
+    pub(crate) fn downgrade(&self) -> String {
+        format!("berth restore --replace {}/db/berth.db.version-N", self.data_dir)
     }
 
     pub(crate) fn root_call(&self) -> String {

@@ -3,7 +3,7 @@
 use askama::Template;
 
 use crate::format::Moment;
-use crate::parts::{Badge, Fact, FactKind, Meter, Scope};
+use crate::parts::{Badge, Fact, FactKind, Field, Meter, Scope};
 use crate::shell::Shell;
 
 /// The machine now, and how it is set up.
@@ -34,6 +34,24 @@ pub struct OverviewPage {
     pub limits: Vec<LimitRow>,
     /// What people may have beyond single limits.
     pub more_limits: Vec<Fact>,
+}
+
+/// Where maintenance is begun and ended.
+#[derive(Debug, Clone, Template)]
+#[template(path = "system/maintenance.html")]
+pub struct MaintenancePage {
+    /// The frame.
+    pub shell: Shell,
+    /// The views.
+    pub tabs: Vec<Scope>,
+    /// Why the form was refused; may be empty.
+    pub error: String,
+    /// What people are told.
+    pub message: Field,
+    /// Since when they are.
+    pub since: Option<Moment>,
+    /// Who has begun it.
+    pub by: String,
 }
 
 /// For what share of time work stood still.

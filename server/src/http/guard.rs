@@ -141,7 +141,9 @@ async fn outer(State(app): State<App>, mut request: Request, next: Next) -> Resp
             tracing::warn!(request_id, "a refused request was not audited: too many at once");
         }
     }
-    let asked = Asked { method: &method, uri: &uri, surface, request_id: &request_id, theme };
+    let notice = app.maintenance.notice();
+    let asked =
+        Asked { method: &method, uri: &uri, surface, request_id: &request_id, theme, notice };
     response = problem::finish(&asked, response);
     add_headers(response.headers_mut(), surface, &request_id);
     if host::wants_hsts(&app, &reached) {

@@ -72,6 +72,7 @@ pub fn routes() -> Routes {
     let routes = api::audit::routes(routes);
     let routes = api::keys::routes(routes);
     let routes = api::system::routes(routes);
+    let routes = api::maintenance::routes(routes);
     let routes = api::problems::routes(routes);
     pages::routes(routes)
 }

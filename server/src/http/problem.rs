@@ -24,11 +24,14 @@ use super::rate;
 use super::routes::Surface;
 use crate::auth::Caller;
 use crate::error::{Error, FieldError};
+use crate::inventory::maintenance::Notice;
 
 /// Characters of one text of a refusal at most.
 const TEXT_CHARS_MAX: usize = 1000;
 /// Wrong fields that a refusal names at most.
 const FIELDS_MAX: usize = 100;
+/// Before somebody asks again during maintenance.
+const MAINTENANCE_SECS: u64 = 60;
 
 /// Problem details (RFC 9457).
 #[derive(Debug, Serialize, ToSchema)]
@@ -70,8 +73,9 @@ impl IntoResponse for Error {
                 headers.insert(RETRY_AFTER, HeaderValue::from(budget.wait_secs));
                 rate::add_headers(headers, budget);
             }
-            Self::Unavailable(_) => {
-                headers.insert(RETRY_AFTER, HeaderValue::from(1));
+            Self::Unavailable(refusal) => {
+                let secs = if refusal.code == "server.maintenance" { MAINTENANCE_SECS } else { 1 };
+                headers.insert(RETRY_AFTER, HeaderValue::from(secs));
             }
             Self::Stale { version } => {
                 headers.extend(precondition::header(version).map(|value| (ETAG, value)));
@@ -127,6 +131,8 @@ pub struct Asked<'a> {
     pub request_id: &'a str,
     /// The colours of a page.
     pub theme: Theme,
+    /// What everybody is told during maintenance.
+    pub notice: Option<Notice>,
 }
 
 /// Gives a failed response its body.
@@ -241,6 +247,7 @@ fn page(asked: &Asked<'_>, problem: &ProblemBody, caller: Option<&Caller>) -> St
     // Without the path: what is not there and what is not yours are the same page to the byte.
     let mut shell = pages::shell(caller, asked.theme, "/");
     shell.title.clone_from(&problem.title);
+    shell.strips.extend(asked.notice.iter().map(|notice| pages::maintenance_strip(notice, caller)));
     let view = ProblemPage {
         shell,
         status: problem.status,

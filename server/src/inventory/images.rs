@@ -327,22 +327,41 @@ pub async fn layers(db: &SqlitePool, image: &str) -> Result<Vec<LayerRow>> {
     .bind(image)
     .fetch_all(db)
     .await?;
-    rows.iter()
-        .map(|row| {
-            let compression: String = row.try_get("compression")?;
-            Ok(LayerRow {
-                blob: digest(row.try_get("blob")?)?,
-                diff_id: digest(row.try_get("diff_id")?)?,
-                compression: match compression.as_str() {
-                    "gzip" => Compression::Gzip,
-                    "zstd" => Compression::Zstd,
-                    _ => Compression::None,
-                },
-                compressed_bytes: bytes(row, "compressed_bytes")?,
-                unpacked_bytes: bytes(row, "unpacked_bytes")?,
-            })
-        })
-        .collect()
+    rows.iter().map(layer).collect()
+}
+
+/// Every layer that an image holds, once each.
+pub async fn held_layers(db: &SqlitePool) -> Result<Vec<LayerRow>> {
+    let rows = sqlx::query(
+        "select blob, diff_id, compression, compressed_bytes, unpacked_bytes from image_layers \
+         group by blob order by blob",
+    )
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(layer).collect()
+}
+
+/// The images that have the layer.
+pub async fn of_layer(db: &SqlitePool, blob: &Digest) -> Result<Vec<String>> {
+    Ok(sqlx::query_scalar("select distinct image from image_layers where blob = ?")
+        .bind(blob.as_str())
+        .fetch_all(db)
+        .await?)
+}
+
+fn layer(row: &SqliteRow) -> Result<LayerRow> {
+    let compression: String = row.try_get("compression")?;
+    Ok(LayerRow {
+        blob: digest(row.try_get("blob")?)?,
+        diff_id: digest(row.try_get("diff_id")?)?,
+        compression: match compression.as_str() {
+            "gzip" => Compression::Gzip,
+            "zstd" => Compression::Zstd,
+            _ => Compression::None,
+        },
+        compressed_bytes: bytes(row, "compressed_bytes")?,
+        unpacked_bytes: bytes(row, "unpacked_bytes")?,
+    })
 }
 
 /// Pulls and imports of `owner` that are going on.

@@ -14,17 +14,20 @@
 pub mod allowances;
 pub mod audit;
 pub mod containers;
+pub mod copy;
 pub mod events;
 pub mod idempotency;
 pub mod image_shares;
 pub mod images;
 pub mod keys;
+pub mod maintenance;
 mod mark;
 pub mod operations;
 pub mod people;
 pub mod registries;
 mod room;
 pub mod sessions;
+pub mod survey;
 pub mod tokens;
 pub mod usage;
 

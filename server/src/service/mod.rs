@@ -18,6 +18,7 @@ pub mod keys;
 pub mod lifecycle;
 pub mod logs;
 pub mod machine;
+pub mod maintenance;
 pub mod network;
 pub mod noise;
 pub mod operations;

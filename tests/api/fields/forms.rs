@@ -87,6 +87,7 @@ const ROWS: &[(&str, Kind)] = &[
     ("secret", Secret),
     ("token", Secret),
     ("reference", REFERENCE),
+    ("message", Judged(&["", "a\0b", "a\nb"])),
 ];
 
 fn row(route: &str, field: &str) -> Option<Kind> {
@@ -123,6 +124,7 @@ fn base(route: &str) -> Vec<(&'static str, &'static str)> {
         }
         "POST /containers/{id}/settings" => vec![("name", "seen")],
         "POST /people" => vec![("name", "driven"), ("role", "user")],
+        "POST /system/maintenance" => vec![("message", "driven")],
         "POST /people/{id}/role" => vec![("role", "user")],
         "POST /account/tokens" => vec![("token_name", "driven"), ("scope", "read"), ("days", "1")],
         "POST /account/registries" => {

@@ -421,6 +421,14 @@ pub(super) fn bodies(image: &str) -> Vec<Body> {
     all.extend(people());
     all.extend(registries());
     all.extend(allowances());
+    // Last: others are refused what is new from here on.
+    all.push(Body {
+        route: "PUT /api/v1/maintenance",
+        base: json!({"message": "driven"}),
+        fields: vec![
+            field("message").at([text(1), text(300)]).beyond([text(301)]).may_be(&["turned text"]),
+        ],
+    });
     all
 }
 

@@ -43,12 +43,13 @@ fi
 # ---- the manual's backup (web/templates/help/operators.html) ----
 create kept 'while date; do sleep 1; done'
 before=$(identity "$(pid_in kept)")
+expect "inventory and records are saved" /usr/local/bin/berth backup --to /root/berth-backup.tar.gz
+expect "with the keys" sh -c 'tar -tzf /root/berth-backup.tar.gz | grep -qx db/token.key'
 expect "the services stop" systemctl stop berth.socket berth.service berth-supervisor.service
 expect_equal "no container is touched" "$before" "$(identity "${before%%:*}")"
-expect "inventory and records are saved" tar -C /var/lib/berth -czf /root/berth-backup.tar.gz db state
-expect "with the keys" sh -c 'tar -tzf /root/berth-backup.tar.gz | grep -qx db/token.key'
+expect "they are put back" /usr/local/bin/berth restore --replace /root/berth-backup.tar.gz
 expect "the services start" systemctl start berth-supervisor.service berth.socket berth.service
-expect "Berth is back after a backup" until_true 90 ready
+expect "Berth is back after a restore" until_true 90 ready
 expect_equal "the container is still in the same run" "$before" "$(identity "$(pid_in kept)")"
 api DELETE "/api/v1/containers/kept?force=true" >/dev/null
 

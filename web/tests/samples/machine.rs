@@ -5,8 +5,8 @@ use berth_web::people::{
     ActivityRow, AllowanceForm, AllowancePage, ContainerRow, ImageRow, PersonPage,
 };
 use berth_web::system::{
-    CheckRow, DoctorPage, LimitRow, OverviewPage, PersonRow, PressureRow, RegistriesPage,
-    RegistryRow, RiskRow, WarningRow, WarningsPage,
+    CheckRow, DoctorPage, LimitRow, MaintenancePage, OverviewPage, PersonRow, PressureRow,
+    RegistriesPage, RegistryRow, RiskRow, WarningRow, WarningsPage,
 };
 
 use super::*;
@@ -18,6 +18,9 @@ pub(super) fn all(hostile: &str, long: &str, add: &mut impl FnMut(&str, super::R
     add("hostile-person", person(hostile, false).render());
     add("allowance", everybody(&[]).render());
     add("allowance-over", everybody(&["anna", long, hostile]).render());
+    add("maintenance", maintenance("", false).render());
+    add("maintenance-on", maintenance(long, true).render());
+    add("hostile-maintenance", maintenance(hostile, true).render());
     add("events-empty", events("", 0).render());
     add("events", events("tom", 100).render());
     add("hostile-events", events(hostile, 3).render());
@@ -95,6 +98,20 @@ pub(crate) fn person(name: &str, refused: bool) -> PersonPage {
             outcome: done(),
         }],
         all_activity: "/audit".into(),
+    }
+}
+
+pub(crate) fn maintenance(message: &str, on: bool) -> MaintenancePage {
+    MaintenancePage {
+        shell: shell("Maintenance", Section::System),
+        tabs: Vec::new(),
+        error: String::new(),
+        message: Field {
+            value: message.to_owned(),
+            error: if message.is_empty() { "say why".to_owned() } else { String::new() },
+        },
+        since: on.then(|| at(7)),
+        by: message.to_owned(),
     }
 }
 

@@ -75,6 +75,9 @@ struct ImageView {
     source: String,
     /// When it came here.
     created_at: Time,
+    /// Whether all its layers are on this machine. If not, as after a backup without images was restored,
+    /// it has to be pulled or imported again before anything starts from it.
+    whole: bool,
 }
 
 /// The bytes of an archive.
@@ -374,7 +377,7 @@ async fn export(
 
 impl From<Image> for ImageView {
     fn from(image: Image) -> Self {
-        let Image { row, references, share } = image;
+        let Image { row, references, share, whole } = image;
         let PrincipalId(owner) = row.owner;
         let is_tag = |value: &ReferenceValue| matches!(value, ReferenceValue::Tag(_));
         let (tags, digests): (Vec<_>, Vec<_>) =
@@ -396,6 +399,7 @@ impl From<Image> for ImageView {
             owner_name: share.owner_name,
             source: row.source,
             created_at: row.created_at,
+            whole,
             id: row.id,
         }
     }

@@ -7,6 +7,7 @@ pub mod events;
 pub mod execs;
 pub mod images;
 pub mod keys;
+pub mod maintenance;
 pub mod operations;
 pub mod people;
 pub mod problems;

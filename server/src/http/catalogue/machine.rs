@@ -11,6 +11,14 @@ pub(super) const KNOWN: &[Known] = &[
         "Give the operator the request’s id: the log has the detail under it.",
     ),
     known(
+        "server.maintenance",
+        503,
+        "The machine is in maintenance",
+        "An operator has said that nothing new is to be begun, and why. Running containers go on; looking, \
+         stopping and removing work.",
+        "Try again when it is over: the pages say so, and `GET /api/v1/maintenance`.",
+    ),
+    known(
         "supervisor.away",
         503,
         "The supervisor does not answer",

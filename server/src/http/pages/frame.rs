@@ -26,6 +26,7 @@ use crate::error::{Error, Result};
 use crate::http::guard::{Seen, cookie};
 use crate::http::reached::Reached;
 use crate::http::routes::Access;
+use crate::inventory::maintenance::Notice;
 use crate::service::machine::{self, Disk};
 
 /// How long a notice waits for the page that shows it.
@@ -67,8 +68,8 @@ impl FromRequestParts<App> for Frame {
         // One call of the kernel; a file system that cannot be asked is no news for everyone.
         let disk = caller.as_ref().and_then(|_| machine::disk(&app.config.store_dir()).ok());
         Ok(Self {
+            strips: strips(app, caller.as_ref(), disk.as_ref()),
             caller,
-            strips: disk.as_ref().and_then(disk_strip).into_iter().collect(),
             theme: theme(&instance, headers),
             flash: (!headers.contains_key(LOOK))
                 .then(|| cookie(headers, &format!("{instance}_flash")).and_then(read_flash))
@@ -270,6 +271,22 @@ pub(super) fn local(path: &str) -> &str {
 /// One segment of a path or one value of a query.
 pub(super) fn encoded(text: &str) -> String {
     url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
+}
+
+/// What everyone must know, whoever looks.
+fn strips(app: &App, caller: Option<&Caller>, disk: Option<&Disk>) -> Vec<Strip> {
+    let maintenance = app.maintenance.notice().map(|notice| maintenance_strip(&notice, caller));
+    maintenance.into_iter().chain(disk.and_then(disk_strip)).collect()
+}
+
+/// Says that the machine is in maintenance, in the operator's words.
+pub(super) fn maintenance_strip(notice: &Notice, caller: Option<&Caller>) -> Strip {
+    let path = leads("/system/maintenance", caller);
+    Strip {
+        tone: Tone::Attention,
+        text: format!("In maintenance: {}", sentence(&notice.message)),
+        link: path.map(|path| ("Change or end it", path.to_owned())),
+    }
 }
 
 /// Says that the disk is nearly full, which concerns whoever pulls or writes.

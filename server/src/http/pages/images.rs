@@ -222,7 +222,11 @@ fn row(caller: &Caller, image: &Image) -> Row {
     Row {
         id: row.id.clone(),
         name: name_of(image),
-        also: if tags.is_empty() { String::new() } else { format!("also {}", tags.join(", ")) },
+        also: match (image.whole, tags.is_empty()) {
+            (false, _) => "its layers are not on this machine: pull or import it again".to_owned(),
+            (true, true) => String::new(),
+            (true, false) => format!("also {}", tags.join(", ")),
+        },
         digest: row.manifest.as_str().to_owned(),
         system,
         owner: share.owner_name.clone().unwrap_or_else(|| "system".to_owned()),

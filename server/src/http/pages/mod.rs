@@ -21,6 +21,7 @@ mod images;
 mod launch;
 mod log;
 mod machine;
+mod maintenance;
 mod operations;
 mod people;
 mod person;
@@ -39,13 +40,14 @@ use axum::http::Method;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap};
 use axum::response::{IntoResponse, Response};
 use berth_web::assets;
-use berth_web::shell::{Shell, Theme};
+use berth_web::shell::{Shell, Strip, Theme};
 
 pub(super) use self::form::read_form;
 use super::routes::{Access, Routes};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::error::{Error, Result};
+use crate::inventory::maintenance::Notice;
 
 /// Adds the routes of all pages.
 pub(super) fn routes(routes: Routes) -> Routes {
@@ -61,6 +63,7 @@ pub(super) fn routes(routes: Routes) -> Routes {
     let routes = events::routes(routes);
     let routes = registries::routes(routes);
     let routes = system::routes(routes);
+    let routes = maintenance::routes(routes);
     let routes = containers::routes(routes);
     let routes = bulk::routes(routes);
     let routes = container::routes(routes);
@@ -81,6 +84,11 @@ pub(super) fn theme(app: &App, headers: &HeaderMap) -> Theme {
 /// The frame of a page that no handler makes.
 pub(super) fn shell(caller: Option<&Caller>, theme: Theme, path: &str) -> Shell {
     frame::shell(caller, theme, path)
+}
+
+/// What everybody is told during maintenance.
+pub(super) fn maintenance_strip(notice: &Notice, caller: Option<&Caller>) -> Strip {
+    frame::maintenance_strip(notice, caller)
 }
 
 async fn asset(Path(name): Path<String>) -> Result<Response> {

@@ -67,7 +67,10 @@ async fn show_activity(
 fn row(line: ActivityView, now: i64) -> ActivityRow {
     let bad = matches!(
         line.kind.as_str(),
-        "container.start_failed" | "container.pull_failed" | "container.oom_killed"
+        "container.start_failed"
+            | "container.pull_failed"
+            | "container.oom_killed"
+            | "container.files_lost"
     );
     ActivityRow {
         at: Moment::new(line.time.0, now),

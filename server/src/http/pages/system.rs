@@ -363,7 +363,7 @@ async fn warnings(frame: Frame, caller: Caller) -> Result<Response> {
     frame.page(&view)
 }
 
-fn tabs(caller: &Caller, here: &str) -> Vec<Scope> {
+pub(super) fn tabs(caller: &Caller, here: &str) -> Vec<Scope> {
     let tab = |label, path: &str| Scope {
         label,
         count: None,
@@ -373,6 +373,7 @@ fn tabs(caller: &Caller, here: &str) -> Vec<Scope> {
     let mut tabs = vec![tab("Overview", "/system"), tab("Doctor", "/system/doctor")];
     if caller.role == Role::Operator {
         tabs.push(tab("Warnings", "/system/warnings"));
+        tabs.push(tab("Maintenance", "/system/maintenance"));
     }
     tabs
 }

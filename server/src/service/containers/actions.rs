@@ -22,8 +22,8 @@ use crate::inventory::events::NewEvent;
 use crate::runtime_client::{NOT_RUNNING, RuntimeError};
 use crate::service::edits::Expected;
 use crate::service::lifecycle::{Action, Status};
-use crate::service::reconcile;
 use crate::service::restart::RestartPolicy;
+use crate::service::{maintenance, reconcile};
 
 /// What a killed container may take to be gone.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
@@ -50,6 +50,7 @@ pub struct Change {
 
 /// Starts a container.
 pub async fn start(app: &App, caller: &Caller, key: &str) -> Result<DetailView> {
+    maintenance::admit(app, caller)?;
     let id = find_to_change(app, caller, key).await?.id;
     let (task_app, task_caller) = (app.clone(), caller.clone());
     in_background(async move {
@@ -88,6 +89,7 @@ pub async fn restart(
     key: &str,
     grace_secs: Option<u32>,
 ) -> Result<DetailView> {
+    maintenance::admit(app, caller)?;
     let row = find_to_change(app, caller, key).await?;
     let grace = check_grace(grace_secs)?;
     allow(app, &row, Action::Restart)?;

@@ -112,6 +112,10 @@ fn happened(event: Event) -> Line {
         "container.start_failed" => {
             format!("could not be started: {}", text("reason").unwrap_or("unknown"))
         }
+        "container.files_lost" => {
+            "restored from a backup, without what it had written: its next start begins anew"
+                .to_owned()
+        }
         "container.pulled" => "its image was pulled".to_owned(),
         "container.pull_failed" => {
             format!("its image was not pulled: {}", text("reason").unwrap_or("unknown"))

@@ -22,7 +22,7 @@ use crate::inventory::idempotency::{self, IdempotencyKey};
 use crate::inventory::operations::OperationState;
 use crate::registry::manifest::RunConfig;
 use crate::service::images::{self, ImageForStart};
-use crate::service::operations;
+use crate::service::{maintenance, operations};
 use crate::timing::Phases;
 
 /// Makes a container; the same key makes it once.
@@ -32,6 +32,7 @@ pub async fn create(
     request: CreateRequest,
     key: Option<IdempotencyKey>,
 ) -> Result<DetailView> {
+    maintenance::admit(app, caller)?;
     spec::check(&request, &app.config.containers, &app.config.runtime.ceilings)?;
     let (task_app, task_caller) = (app.clone(), caller.clone());
     let id = in_background(async move {

@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::inventory::images::{self, LayerRow, ReferenceRow};
 use crate::inventory::operations::{NewOperation, Operation};
 use crate::registry::manifest::{Blob, LayerBlob};
-use crate::service::operations;
+use crate::service::{maintenance, operations};
 
 /// Imports of one person at once, uploads included.
 const IMPORTS_MAX: i64 = 4;
@@ -41,6 +41,7 @@ pub async fn receive<S, E>(app: &App, caller: &Caller, upload: Upload<S>) -> Res
 where
     S: Stream<Item = Result<Bytes, E>> + Unpin,
 {
+    maintenance::admit(app, caller)?;
     let Upload { mut bytes, reference } = upload;
     let reference = reference.as_deref().map(super::tag_of).transpose()?;
     let limit = app.config.images.import_bytes_max;

@@ -106,6 +106,42 @@ pub async fn unpack_stored(app: &App, wanted: &Wanted) -> Result<LayerFacts> {
     Ok(app.runtime.layer_unpack(digest, diff_id, compression, blob).await?)
 }
 
+/// Unpacks the layers that images hold and that are stored but not unpacked, as after a backup with images
+/// was restored. Images of those that are not stored either are noted: they have to be pulled.
+pub async fn unpack_missing(app: &App, unpacked: &[Digest]) -> Result<()> {
+    let mut gone = 0;
+    for layer in images::held_layers(app.inventory.read()).await? {
+        if unpacked.contains(&layer.blob) {
+            continue;
+        }
+        let pin = app.images.content.pin(&layer.blob);
+        let _turn = pin.turn().await;
+        if !app.images.content.has(&layer.blob) {
+            let images = images::of_layer(app.inventory.read(), &layer.blob).await?;
+            app.images.absent.note(&layer.blob, images);
+            gone += 1;
+            continue;
+        }
+        let _slot = app.images.unpackers.acquire().await;
+        let blob = app.images.content.open_blob(&layer.blob)?;
+        let (digest, compression) = (layer.blob.clone(), layer.compression);
+        match app.runtime.layer_unpack(digest, layer.diff_id, compression, blob).await {
+            Ok(_) => tracing::info!(layer = %layer.blob, "unpacked from what is stored"),
+            Err(error) => match Error::from(error) {
+                Error::Unavailable(refusal) => return Err(Error::Unavailable(refusal)),
+                error => tracing::warn!(layer = %layer.blob, error = %error, "stays packed"),
+            },
+        }
+    }
+    if gone > 0 {
+        tracing::warn!(
+            layers = gone,
+            "images are listed whose layers are not here: pull them again"
+        );
+    }
+    Ok(())
+}
+
 /// One pass: from the network into the hash, the blob's file and the unpacker.
 async fn download_and_unpack(
     app: &App,

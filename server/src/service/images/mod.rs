@@ -4,6 +4,7 @@
 //! removal the row first, content after it. Whatever content no row holds goes at the next
 //! [`reconcile`].
 
+mod absent;
 mod archive;
 mod export;
 mod import;
@@ -51,6 +52,8 @@ pub struct Images {
     pub content: Arc<store::Content>,
     /// As many as the supervisor runs unpackers.
     unpackers: Semaphore,
+    /// What images lack.
+    absent: absent::Absent,
     /// Content may lie there that no image holds.
     leftovers: Notify,
 }
@@ -64,6 +67,8 @@ pub struct Image {
     pub references: Vec<ReferenceRow>,
     /// What of it is its alone, and how it is used.
     pub share: Share,
+    /// Whether all its layers are on this machine.
+    pub whole: bool,
 }
 
 /// The version of what can be edited of an image: its names.
@@ -123,6 +128,7 @@ impl Images {
             registry: Arc::new(Registry::new(&config.registries)?),
             content: Arc::new(content),
             unpackers: Semaphore::new(unpackers),
+            absent: absent::Absent::default(),
             leftovers: Notify::new(),
         })
     }
@@ -184,6 +190,7 @@ async fn with_shares(app: &App, caller: &Caller, rows: Vec<ImageRow>) -> Result<
     let images = rows.into_iter().map(|row| Image {
         references: references.remove(&row.id).unwrap_or_default(),
         share: shares.remove(&row.id).unwrap_or_default(),
+        whole: app.images.absent.is_whole(&row.id),
         row,
     });
     Ok(images.collect())
@@ -350,8 +357,9 @@ pub async fn resolve(app: &App, owner: PrincipalId, text: &str) -> Result<ImageF
 /// Brings the content in line with the inventory: at start, and whenever a pull or a removal has left
 /// something behind. While the supervisor is away it is tried again.
 pub async fn reconcile(app: App) {
+    let mut looked = false;
     loop {
-        let pause = match reconcile_once(&app).await {
+        let pause = match reconcile_once(&app, &mut looked).await {
             Ok(removed) => {
                 if removed > 0 {
                     tracing::info!(removed, "removed content that no image holds");
@@ -376,9 +384,15 @@ pub async fn reconcile(app: App) {
     }
 }
 
-async fn reconcile_once(app: &App) -> Result<u64> {
+/// `looked` says whether it is known that what is stored is unpacked, which changes with nothing that runs.
+async fn reconcile_once(app: &App, looked: &mut bool) -> Result<u64> {
     let mut digests = app.images.content.list()?;
-    digests.extend(app.runtime.layers().await?);
+    let unpacked = app.runtime.layers().await?;
+    if !*looked {
+        layers::unpack_missing(app, &unpacked).await?;
+        *looked = true;
+    }
+    digests.extend(unpacked);
     digests.sort_unstable();
     digests.dedup();
     let mut removed = 0;

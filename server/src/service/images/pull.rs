@@ -23,7 +23,7 @@ use crate::inventory::images::{self, ImageRow, LayerRow, ReferenceRow, Reference
 use crate::inventory::operations::{NewOperation, Operation};
 use crate::registry::manifest::{self, CONFIG_BYTES_MAX, Document, ImageConfig, ImageManifest};
 use crate::registry::{ImageReference, Session};
-use crate::service::{operations, registries};
+use crate::service::{maintenance, operations, registries};
 use crate::timing::Phases;
 
 /// Layers of one pull that come at once.
@@ -41,6 +41,7 @@ pub async fn start(
     reference: &str,
     key: Option<&IdempotencyKey>,
 ) -> Result<Operation> {
+    maintenance::admit(app, caller)?;
     let reference: ImageReference = reference.parse().map_err(at_reference)?;
     // Refused now rather than in the operation: a policy is nothing to wait for.
     app.images.registry.session(&reference, None)?;
@@ -285,6 +286,7 @@ pub async fn commit(app: &App, made: &Made<'_>) -> Result<String> {
     };
     write.event(event).await?;
     write.commit().await?;
+    made.layers.iter().for_each(|layer| app.images.absent.has_come(&layer.blob));
     Ok(id)
 }
 
