@@ -83,13 +83,14 @@ pub struct MountPlan {
 
 impl MountPlan {
     /// Whether it can be done by a process in the container's cgroups only: what is mounted shows them, or
-    /// takes memory that is the container's.
+    /// takes memory that is the container's; or the device rules say what node may be made.
     pub fn needs_cgroups(&self) -> bool {
         self.steps.iter().any(|step| match &step.action {
             Action::FileSystem(new, _) => {
                 new.kind.to_bytes().starts_with(b"cgroup")
                     || new.taken_over.is_some_and(TakenOver::has_contents)
             }
+            Action::Node(_) => true,
             _ => false,
         })
     }
