@@ -289,9 +289,7 @@ async fn last(db: &mut SqliteConnection) -> Result<Link> {
     )
     .fetch_one(db)
     .await?;
-    let hash: Option<Vec<u8>> = row.try_get("hash")?;
-    let hash = hash.and_then(|bytes| Hash::of(&bytes)).unwrap_or_default();
-    Ok(Link { id: row.try_get("id")?, hash })
+    Ok(Link { id: row.try_get("id")?, hash: hash(&row, "hash")?.unwrap_or_default() })
 }
 
 /// The number that was given last, whether or not that row is still there.
@@ -317,6 +315,12 @@ pub struct Filter {
     /// Before.
     pub until: Option<Time>,
 }
+
+/// What a row holds, its hashes last.
+const COLUMNS: &str = "id, at, actor, actor_name, via, action, subject_kind, subject, owner, outcome, \
+     address, request_id, times, prev, hash";
+/// The owner's name of today.
+const OWNER_NAME: &str = "(select name from people where people.id = owner) as owner_name";
 
 /// What every list is narrowed by; the numbers are those of [`bind_filter`].
 const FILTERED: &str = "(?1 is null or actor_name = ?1 or cast(actor as text) = ?1) \
@@ -359,9 +363,8 @@ pub async fn list(
     limit: u32,
 ) -> Result<Vec<AuditEntry>> {
     let query = sqlx::query(sqlx::AssertSqlSafe(format!(
-        "select id, at, actor, actor_name, via, action, subject_kind, subject, owner, \
-         (select name from people where people.id = owner) as owner_name, outcome, address, \
-         request_id, times, prev, hash from audit where {FILTERED} and (?8 is null or id < ?8) order by id desc limit ?9"
+        "select {COLUMNS}, {OWNER_NAME} from audit \
+         where {FILTERED} and (?8 is null or id < ?8) order by id desc limit ?9"
     )));
     let rows = bind_filter(query, filter).bind(before).bind(limit).fetch_all(db).await?;
     rows.iter().map(entry).collect()
@@ -376,12 +379,12 @@ pub async fn list_of(
     before: i64,
     limit: u32,
 ) -> Result<Vec<AuditEntry>> {
-    let rows = sqlx::query(
-        "select id, at, actor, actor_name, via, action, subject_kind, subject, owner, \
-         (select name from people where people.id = owner) as owner_name, outcome, address, \
-         request_id, times, prev, hash from audit where subject = ?1 and (?2 is null or owner = ?2) and id < ?3 \
-         and action <> 'container.change' and via not in ('kernel', 'policy', 'server') order by id desc limit ?4",
-    )
+    let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
+        "select {COLUMNS}, {OWNER_NAME} from audit \
+         where subject = ?1 and (?2 is null or owner = ?2) and id < ?3 \
+         and action <> 'container.change' and via not in ('kernel', 'policy', 'server') \
+         order by id desc limit ?4"
+    )))
     .bind(subject)
     .bind(visible.owner())
     .bind(before)
@@ -394,10 +397,6 @@ pub async fn list_of(
 fn entry(row: &sqlx::sqlite::SqliteRow) -> Result<AuditEntry> {
     let actor: Option<i64> = row.try_get("actor")?;
     let owner: Option<i64> = row.try_get("owner")?;
-    let hash = |name| -> Result<Option<Hash>> {
-        let bytes: Option<Vec<u8>> = row.try_get(name)?;
-        Ok(bytes.and_then(|bytes| Hash::of(&bytes)))
-    };
     Ok(AuditEntry {
         id: row.try_get("id")?,
         at: row.try_get("at")?,
@@ -413,7 +412,13 @@ fn entry(row: &sqlx::sqlite::SqliteRow) -> Result<AuditEntry> {
         address: row.try_get("address")?,
         request_id: row.try_get("request_id")?,
         times: row.try_get("times")?,
-        prev: hash("prev")?,
-        hash: hash("hash")?,
+        prev: hash(row, "prev")?,
+        hash: hash(row, "hash")?,
     })
+}
+
+/// A hash in this column; none where there is nothing, or nothing of a hash's length.
+fn hash(row: &sqlx::sqlite::SqliteRow, column: &str) -> Result<Option<Hash>, sqlx::Error> {
+    let bytes: Option<Vec<u8>> = row.try_get(column)?;
+    Ok(bytes.and_then(|bytes| Hash::of(&bytes)))
 }

@@ -265,3 +265,27 @@ fn unified_is_of_v2() {
     assert_eq!(shown(&case, "", "memory.high"), "33554432");
     assert_eq!(shown(&case, "", "pids.max"), "77");
 }
+
+/// What a mount copies is the container's memory, though the mounts are made while the process is moved.
+#[test]
+fn what_a_tmpfs_begins_with_is_the_containers_memory() {
+    let Some(case) = Case::new("copy-up-memory") else { return };
+    if !has("memory") || !is_berths() {
+        eprintln!("SKIPPED conformance: no memory controller here, or another's runtime");
+        return;
+    }
+    let place = case.directory.join("rootfs/data");
+    std::fs::create_dir_all(&place).expect("make a directory");
+    std::fs::write(place.join("big"), vec![b'x'; 24 << 20]).expect("write a file");
+    let tmpfs = |options: &[&str]| json!({ "destination": "/data", "type": "tmpfs", "source": "tmpfs", "options": options });
+    let name = if is_v2() { "memory.current" } else { "memory.usage_in_bytes" };
+    let used = |case: &Case| shown(case, "memory", name).parse::<u64>().expect("a number");
+    let case = case.with("/mounts/-", tmpfs(&["tmpcopyup"])).created();
+    let with_copy = used(&case);
+    assert!(with_copy >= 24 << 20, "{with_copy} bytes");
+    // The control: without a copy there is nothing of that size.
+    let Some(other) = Case::new("copy-up-none") else { return };
+    std::fs::create_dir_all(other.directory.join("rootfs/data")).expect("make a directory");
+    let without = used(&other.with("/mounts/-", tmpfs(&[])).created());
+    assert!(without < 16 << 20, "{without} bytes");
+}

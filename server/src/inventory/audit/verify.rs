@@ -10,8 +10,9 @@ use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions, SqliteRow};
 use sqlx::{Row as _, SqliteConnection, SqlitePool};
 use utoipa::ToSchema;
 
-use super::chain::{Fault, FaultKind, Found, Hash, Link};
+use super::chain::{Fault, FaultKind, Found, Link};
 use super::walk::Walk;
+use super::{COLUMNS, hash};
 use crate::clock::Time;
 use crate::error::Result;
 
@@ -102,11 +103,8 @@ async fn follow(
     walk: &mut Walk,
     until: Option<Instant>,
 ) -> Result<Walked> {
-    let mut rows = sqlx::query(
-        "select id, at, actor, actor_name, via, action, subject_kind, subject, owner, outcome, \
-         address, request_id, times, prev, hash from audit order by id",
-    )
-    .fetch(db);
+    let sql = sqlx::AssertSqlSafe(format!("select {COLUMNS} from audit order by id"));
+    let mut rows = sqlx::query(sql).fetch(db);
     while let Some(row) = rows.try_next().await? {
         let late = walk.rows.is_multiple_of(ROWS_BETWEEN_LOOKS)
             && until.is_some_and(|until| Instant::now() >= until);
@@ -131,10 +129,6 @@ fn found(row: &SqliteRow) -> Result<Found, Fault> {
 }
 
 fn decode(row: &SqliteRow) -> Result<Found, sqlx::Error> {
-    let hash = |name| -> Result<Option<Hash>, sqlx::Error> {
-        let bytes: Option<Vec<u8>> = row.try_get(name)?;
-        Ok(bytes.and_then(|bytes| Hash::of(&bytes)))
-    };
     Ok(Found {
         id: row.try_get("id")?,
         at: row.try_get("at")?,
@@ -149,8 +143,8 @@ fn decode(row: &SqliteRow) -> Result<Found, sqlx::Error> {
         address: row.try_get("address")?,
         request_id: row.try_get("request_id")?,
         times: row.try_get("times")?,
-        prev: hash("prev")?,
-        hash: hash("hash")?,
+        prev: hash(row, "prev")?,
+        hash: hash(row, "hash")?,
     })
 }
 
