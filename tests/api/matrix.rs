@@ -374,6 +374,8 @@ pub(crate) const ROWS: &[Row] = &[
     row("GET /api/v1/images", Who::SignedIn, "read"),
     sends("POST /api/v1/images/pull", Who::Member, "operate", r#"{"reference":"No Reference"}"#),
     sends("POST /api/v1/images/import", Who::Member, "operate", "no archive"),
+    row("GET /api/v1/gc", Who::SignedIn, "read"),
+    sends("POST /api/v1/gc", Who::Member, "operate", r#"{"unneeded_days":3650}"#),
     Row {
         route: "GET /api/v1/images/{id}",
         who: Who::SignedIn,
@@ -487,6 +489,8 @@ pub(crate) const ROWS: &[Row] = &[
     row("GET /images", Who::SignedIn, "read"),
     sends("POST /images/pull", Who::Member, "operate", "reference=No+Reference"),
     row("POST /images/import", Who::Member, "operate"),
+    row("GET /images/unneeded", Who::SignedIn, "read"),
+    sends("POST /images/unneeded", Who::Member, "operate", "unneeded_days=3650"),
     Row {
         route: "GET /images/{id}",
         who: Who::SignedIn,

@@ -103,6 +103,14 @@ async fn ps_and_inspect_show_containers_to_people_and_programs() {
     let stats = person.gets_json(&["stats", "web"]).await;
     assert!(stats[0]["sample"]["memory"]["used_bytes"].is_u64(), "{stats}");
     assert!(person.gets(&["images"]).await.contains(IMAGE));
+    let table = person.gets(&["gc", "--days", "0", "--tagged"]).await;
+    assert!(
+        table.contains("stays") && table.contains("the containers over, web use it"),
+        "{table}"
+    );
+    let shown = person.gets_json(&["gc"]).await;
+    assert_eq!(shown["items"][0]["verdict"], "keep", "{shown}");
+    person.does(&["gc", "--everyone"], "").await.fails(1, "only operators");
 
     person.gets(&["kill", "web"]).await;
     let status = || async { person.gets_json(&["inspect", "web"]).await[0]["status"].clone() };
@@ -116,6 +124,9 @@ async fn ps_and_inspect_show_containers_to_people_and_programs() {
     assert_eq!(person.gets(&["stop", "--grace", "0", "web"]).await, "web\n");
     assert_eq!(person.gets(&["rm", "web", "over"]).await, "web\nover\n");
     assert_eq!(person.gets(&["ps", "-aq"]).await, "");
+    let gone = person.gets(&["gc", "--days", "0", "--tagged", "--remove"]).await;
+    assert!(gone.contains("removed"), "{gone}");
+    assert!(!person.gets(&["images"]).await.contains(IMAGE));
 }
 
 #[tokio::test]

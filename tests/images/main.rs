@@ -21,4 +21,5 @@ mod resume;
 mod sharing;
 mod support;
 mod theft;
+mod unneeded;
 mod unpack;

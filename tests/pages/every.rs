@@ -148,6 +148,7 @@ pub(crate) fn visits(seen: &Seen) -> BTreeMap<&'static str, Vec<String>> {
         ("/containers/{id}/remove", of("/remove")),
         ("/launch", one("/launch")),
         ("/images", one("/images")),
+        ("/images/unneeded", one("/images/unneeded?everyone=true&tagged=true&unneeded_days=0")),
         ("/images/{id}", vec![format!("/images/{}", seen.image)]),
         ("/images/{id}/untag", vec![format!("/images/{}/untag?reference={BUSYBOX}", seen.image)]),
         ("/account/tokens/{id}/revoke", vec![format!("/account/tokens/{}/revoke", seen.token)]),

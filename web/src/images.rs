@@ -4,7 +4,7 @@ use askama::Template;
 
 use crate::format::Moment;
 use crate::operations::Work;
-use crate::parts::{Act, Fact, FactKind, Field, Scope};
+use crate::parts::{Act, Badge, Fact, FactKind, Field, Scope};
 use crate::shell::Shell;
 
 /// The images that the viewer has.
@@ -64,6 +64,53 @@ pub struct Row {
     pub launch: Option<String>,
     /// The other things to do with it.
     pub more: Vec<Act>,
+}
+
+/// What nothing needs any more, and what stays.
+#[derive(Debug, Clone, Template)]
+#[template(path = "images/unneeded.html")]
+pub struct UnneededPage {
+    /// The frame.
+    pub shell: Shell,
+    /// Why nothing was done; may be empty.
+    pub error: String,
+    /// The days, as typed.
+    pub days: Field,
+    /// Whether tagged images may go, too.
+    pub tagged: bool,
+    /// Whether everybody's may.
+    pub everyone: bool,
+    /// Whether the viewer sees other people's.
+    pub oversees: bool,
+    /// Whether the viewer may remove anything.
+    pub acts: bool,
+    /// How many things go.
+    pub going: usize,
+    /// What that frees at most, in words.
+    pub frees: String,
+    /// What was looked at.
+    pub rows: Vec<UnneededRow>,
+    /// Whether there is more.
+    pub more: bool,
+}
+
+/// One thing, and what becomes of it.
+#[derive(Debug, Clone)]
+pub struct UnneededRow {
+    /// What it is called.
+    pub name: String,
+    /// Its page; none for what has none.
+    pub path: Option<String>,
+    /// The owner's name.
+    pub owner: String,
+    /// Its size, in words.
+    pub size: String,
+    /// When something needed it last.
+    pub needed: Moment,
+    /// Whether it goes.
+    pub verdict: Badge,
+    /// Why, in a sentence.
+    pub why: String,
 }
 
 /// One image in detail.

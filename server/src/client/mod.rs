@@ -11,6 +11,7 @@ mod credentials;
 mod error;
 mod events;
 mod exec;
+mod gc;
 mod hands;
 mod harmless;
 mod keys;
@@ -70,6 +71,8 @@ pub enum Command {
     Rm(acts::RmArgs),
     /// Show all that is known of containers.
     Inspect(show::InspectArgs),
+    /// Show what nothing needs any more, and why the rest stays; have it go.
+    Gc(gc::GcArgs),
     /// Print completion for a shell.
     Completion(manual::CompletionArgs),
     /// Print the manual page, or write all of them.
@@ -130,6 +133,7 @@ async fn speak(command: Command) -> Outcome {
         Command::Kill(args) => acts::kill(args).await,
         Command::Rm(args) => acts::rm(args).await,
         Command::Inspect(args) => show::inspect(args).await,
+        Command::Gc(args) => gc::gc(args).await,
         Command::Completion(_) | Command::Man(_) => Ok(0),
     }
 }

@@ -29,6 +29,7 @@ mod room;
 pub mod sessions;
 pub mod survey;
 pub mod tokens;
+pub mod unneeded;
 pub mod usage;
 
 use std::fmt::Display;
@@ -65,7 +66,7 @@ const CACHE_KIB: u32 = 512;
 
 /// What may use the room that is kept for a full disk: it ends or removes something, or lets somebody in
 /// to do that.
-const RELIEVING: [&str; 13] = [
+const RELIEVING: [&str; 14] = [
     "container.stop",
     "container.kill",
     "container.signal",
@@ -74,6 +75,7 @@ const RELIEVING: [&str; 13] = [
     "container.remove",
     "image.remove",
     "image.untag",
+    "inventory.copy-remove",
     "operation.cancel",
     "session.open",
     "session.end",

@@ -87,6 +87,9 @@ const ROWS: &[(&str, Kind)] = &[
     ("secret", Secret),
     ("token", Secret),
     ("reference", REFERENCE),
+    ("unneeded_days", NUMBER),
+    ("tagged", Choice),
+    ("everyone", Choice),
     ("message", Judged(&["", "a\0b", "a\nb"])),
 ];
 

@@ -421,6 +421,15 @@ pub(super) fn bodies(image: &str) -> Vec<Body> {
     all.extend(people());
     all.extend(registries());
     all.extend(allowances());
+    all.push(Body {
+        route: "POST /api/v1/gc",
+        base: json!({"unneeded_days": 3650}),
+        fields: vec![
+            field("unneeded_days").at([json!(1), json!(3650)]).beyond([json!(3651)]),
+            field("tagged").at([json!(true), json!(false)]).may_be(&["true"]),
+            field("everyone").at([json!(true), json!(false)]).may_be(&["true"]),
+        ],
+    });
     // Last: others are refused what is new from here on.
     all.push(Body {
         route: "PUT /api/v1/maintenance",

@@ -1,7 +1,9 @@
 //! Sample pages of images, long actions and one's own account.
 
 use berth_web::account::{AccountPage, LoginRow, Logins, SessionRow, TokenRow};
-use berth_web::images::{DetailPage, HistoryRow, LayerRow, Link, ListPage, NameRow, Row};
+use berth_web::images::{
+    DetailPage, HistoryRow, LayerRow, Link, ListPage, NameRow, Row, UnneededPage, UnneededRow,
+};
 use berth_web::operations::{self, Failure, Work, WorkLayer};
 
 use super::*;
@@ -15,6 +17,10 @@ pub(super) fn all(hostile: &str, long: &str, add: &mut impl FnMut(&str, super::R
     add("images-hundred", list(100, "train", true).render());
     add("images-long", list(5, &long.repeat(3), true).render());
     add("images-error", wrong().render());
+    add("unneeded-empty", unneeded(0, "", false).render());
+    add("unneeded", unneeded(5, "docker.io/library/alpine:3.22", true).render());
+    add("unneeded-long", unneeded(3, &long.repeat(3), true).render());
+    add("hostile-unneeded", unneeded(3, hostile, true).render());
     add("hostile-images", list(4, hostile, true).render());
     add("image", image("registry.lab:5000/vision/train", true).render());
     add("image-overseen", image(&long.repeat(3), false).render());
@@ -31,6 +37,34 @@ pub(super) fn all(hostile: &str, long: &str, add: &mut impl FnMut(&str, super::R
     add("account-first", account("", false).render());
     add("account-long", account(long, true).render());
     add("hostile-account", account(hostile, true).render());
+}
+
+fn unneeded(count: usize, name: &str, everyone: bool) -> UnneededPage {
+    let row = |place: usize| UnneededRow {
+        name: name.to_owned(),
+        path: (place > 0).then(|| format!("/images/{place}")),
+        owner: name.to_owned(),
+        size: "1.4 GiB".into(),
+        needed: at(86_400 * 9),
+        verdict: match place % 2 {
+            0 => badge(Tone::Attention, "remove", "goes", ""),
+            _ => badge(Tone::Neutral, "check", "stays", ""),
+        },
+        why: format!("the container {name} uses it"),
+    };
+    UnneededPage {
+        shell: shell("What nothing needs", Section::Images),
+        error: String::new(),
+        days: Field { value: name.to_owned(), error: String::new() },
+        tagged: everyone,
+        everyone,
+        oversees: everyone,
+        acts: true,
+        going: count / 2,
+        frees: "1.4 GiB".into(),
+        rows: (0..count).map(row).collect(),
+        more: everyone,
+    }
 }
 
 fn at(seconds: i64) -> Moment {

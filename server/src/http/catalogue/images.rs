@@ -55,6 +55,13 @@ pub(super) const KNOWN: &[Known] = &[
         "Remove these containers first.",
     ),
     known(
+        "gc.everyone",
+        403,
+        "Only operators remove what is not theirs",
+        "What nothing needs was asked for of everybody, which operators may have removed, and auditors may look at.",
+        "Leave `everyone` out: your own are looked at then.",
+    ),
+    known(
         "image.system",
         403,
         "The image is everybody’s",

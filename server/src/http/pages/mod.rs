@@ -33,6 +33,7 @@ mod shown;
 mod story;
 mod system;
 mod terminal;
+mod unneeded;
 mod used;
 
 use axum::extract::Path;
@@ -73,6 +74,7 @@ pub(super) fn routes(routes: Routes) -> Routes {
     let routes = launch::routes(routes);
     let routes = operations::routes(routes);
     let routes = image::routes(routes);
+    let routes = unneeded::routes(routes);
     images::routes(routes)
 }
 
