@@ -8,7 +8,6 @@
 mod audit;
 mod beside;
 mod bodies;
-mod certificates;
 mod configuration;
 mod credentials;
 mod edits;

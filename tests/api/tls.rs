@@ -11,11 +11,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use system_tests::certificates::{Authority, put, this_year, trusting, with_tls};
 use system_tests::client::send;
 use system_tests::instance::{PASSWORD, free_address};
 use system_tests::{Answer, Client, TestServer, programs, requires_root};
-
-use super::certificates::{Authority, put, this_year, trusting, with_tls};
 
 const LIMIT: Duration = Duration::from_secs(30);
 

@@ -22,6 +22,7 @@
 //!
 //! A new route needs a row in `tests/api/matrix.rs`; its header says how.
 
+pub mod certificates;
 pub mod check;
 pub mod client;
 pub mod clonable_disk;

@@ -5,11 +5,11 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::client::builder;
+use crate::{Client, Options};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
 };
-use system_tests::client::builder;
-use system_tests::{Client, Options};
 
 /// The user that the server runs as in tests.
 const SERVER_USER: u32 = 65_534;
@@ -17,20 +17,24 @@ const SERVER_USER: u32 = 65_534;
 static MADE: AtomicU32 = AtomicU32::new(0);
 
 /// An authority, and a folder with the pair that is configured.
-pub(crate) struct Authority {
+pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
-    certificate: Vec<u8>,
+    certificate: rcgen::Certificate,
     dir: PathBuf,
 }
 
 /// A pair in PEM.
-pub(crate) struct Pair {
-    pub(crate) certificate: String,
-    pub(crate) key: String,
+pub struct Pair {
+    /// The certificate.
+    pub certificate: String,
+    /// Its key.
+    pub key: String,
 }
 
 impl Authority {
-    pub(crate) fn new() -> Self {
+    /// One that nobody has heard of yet.
+    #[expect(clippy::new_without_default, reason = "each is another one")]
+    pub fn new() -> Self {
         let number = MADE.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("berth-tls-{}-{number}", std::process::id()));
         fs::create_dir_all(&dir).expect("make a folder");
@@ -41,12 +45,12 @@ impl Authority {
         params.distinguished_name = name;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().expect("a key");
-        let certificate = params.self_signed(&key).expect("a certificate").der().to_vec();
+        let certificate = params.self_signed(&key).expect("a certificate");
         Self { issuer: Issuer::new(params, key), certificate, dir }
     }
 
     /// A pair for these names, good from `year` on for two years.
-    pub(crate) fn pair(&self, names: &[&str], year: i32) -> Pair {
+    pub fn pair(&self, names: &[&str], year: i32) -> Pair {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).expect("good names");
         params.not_before = rcgen::date_time_ymd(year, 1, 1);
@@ -57,33 +61,42 @@ impl Authority {
     }
 
     /// A pair that is good now.
-    pub(crate) fn good(&self, names: &[&str]) -> Pair {
+    pub fn good(&self, names: &[&str]) -> Pair {
         self.pair(names, this_year())
     }
 
-    pub(crate) fn certificate_path(&self) -> PathBuf {
+    /// Its own certificate in a file, as people are given it.
+    pub fn authority_path(&self) -> PathBuf {
+        let path = self.dir.join("authority.pem");
+        put(&path, &self.certificate.pem(), 0o644);
+        path
+    }
+
+    /// Where the pair's certificate is.
+    pub fn certificate_path(&self) -> PathBuf {
         self.dir.join("chain.pem")
     }
 
-    pub(crate) fn key_path(&self) -> PathBuf {
+    /// Where the pair's key is.
+    pub fn key_path(&self) -> PathBuf {
         self.dir.join("key.pem")
     }
 
     /// Puts a pair where the configuration says.
-    pub(crate) fn install(&self, pair: &Pair) {
+    pub fn install(&self, pair: &Pair) {
         put(&self.certificate_path(), &pair.certificate, 0o644);
         put(&self.key_path(), &pair.key, 0o600);
     }
 
     /// The section that names the pair, and more lines of it.
-    pub(crate) fn section(&self, more: &str) -> String {
+    pub fn section(&self, more: &str) -> String {
         let (certificate, key) = (self.certificate_path(), self.key_path());
         format!("[tls]\ncertificate = {certificate:?}\nkey = {key:?}\n{more}\n")
     }
 
     /// Nobody, by a client that trusts this authority and no other, and finds `name` on loopback.
-    pub(crate) fn client(&self, name: &str, address: std::net::SocketAddr) -> Client {
-        trusting(&self.certificate, name, address)
+    pub fn client(&self, name: &str, address: std::net::SocketAddr) -> Client {
+        trusting(self.certificate.der(), name, address)
     }
 }
 
@@ -94,7 +107,7 @@ impl Drop for Authority {
 }
 
 /// Nobody, by a client that trusts one certificate (in DER).
-pub(crate) fn trusting(certificate: &[u8], name: &str, address: std::net::SocketAddr) -> Client {
+pub fn trusting(certificate: &[u8], name: &str, address: std::net::SocketAddr) -> Client {
     let trusted = reqwest::Certificate::from_der(certificate).expect("a certificate");
     let http = builder()
         .tls_certs_only([trusted])
@@ -107,7 +120,7 @@ pub(crate) fn trusting(certificate: &[u8], name: &str, address: std::net::Socket
 }
 
 /// Written beside and renamed, as careful programs do.
-pub(crate) fn put(path: &std::path::Path, text: &str, mode: u32) {
+pub fn put(path: &std::path::Path, text: &str, mode: u32) {
     let temporary = path.with_extension("tmp");
     fs::write(&temporary, text).expect("write a file");
     fs::set_permissions(&temporary, fs::Permissions::from_mode(mode)).expect("set its mode");
@@ -115,7 +128,8 @@ pub(crate) fn put(path: &std::path::Path, text: &str, mode: u32) {
     fs::rename(&temporary, path).expect("name it");
 }
 
-pub(crate) fn this_year() -> i32 {
+/// The year, as good as certificates need it.
+pub fn this_year() -> i32 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let days = since.expect("the clock is after 1970").as_secs() / 86_400;
     // Within a day of the true one, which is all that these certificates need.
@@ -123,7 +137,7 @@ pub(crate) fn this_year() -> i32 {
 }
 
 /// An instance that also listens with TLS at `address`.
-pub(crate) fn with_tls(address: std::net::SocketAddr, server: &str, sections: String) -> Options {
+pub fn with_tls(address: std::net::SocketAddr, server: &str, sections: String) -> Options {
     Options {
         listen_too: vec![format!("https://{address}")],
         server: server.to_owned(),
