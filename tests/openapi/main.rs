@@ -4,6 +4,8 @@
 //!
 //! Validator and generator are Python's; they come once into a cache outside the tree.
 
+mod metrics;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 

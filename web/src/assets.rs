@@ -62,6 +62,8 @@ static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| {
         asset("xterm", "js", JAVASCRIPT, include_str!("../static/vendor/xterm.js")),
         asset("xterm-fit", "js", JAVASCRIPT, include_str!("../static/vendor/xterm-fit.js")),
         asset("xterm", "css", STYLE_SHEET, include_str!("../static/vendor/xterm.css")),
+        // For operators, who import it into Grafana.
+        asset("grafana", "json", "application/json", include_str!("../static/grafana.json")),
         asset("icons", "svg", svg, include_str!("../static/icons.svg")),
         asset("mark-idle", "svg", svg, include_str!("../static/mark-idle.svg")),
         asset("mark-running", "svg", svg, include_str!("../static/mark-running.svg")),

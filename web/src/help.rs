@@ -178,6 +178,16 @@ impl Here {
         format!("berth restore --replace {}/db/berth.db.version-N", self.data_dir)
     }
 
+    /// `https` or `http`.
+    pub(crate) fn scheme(&self) -> &str {
+        self.origin.split_once("://").map_or("http", |(scheme, _)| scheme)
+    }
+
+    /// Host and port.
+    pub(crate) fn authority(&self) -> &str {
+        self.origin.split_once("://").map_or(self.origin.as_str(), |(_, rest)| rest)
+    }
+
     pub(crate) fn root_call(&self) -> String {
         format!("curl --unix-socket {} http://localhost/api/v1/system", self.root_socket)
     }

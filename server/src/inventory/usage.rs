@@ -14,6 +14,8 @@ use crate::error::{Error, Result};
 pub struct Limited {
     /// Its id.
     pub id: String,
+    /// What it is called.
+    pub name: String,
     /// Whose.
     pub owner: PrincipalId,
     /// What it may use.
@@ -32,7 +34,7 @@ pub struct Held {
 /// The containers of those who are visible.
 pub async fn containers(db: &SqlitePool, visible: Visibility) -> Result<Vec<Limited>> {
     let rows = sqlx::query(
-        "select id, owner, cpu_millis, cpu_weight, memory_bytes, swap_bytes, pids \
+        "select id, name, owner, cpu_millis, cpu_weight, memory_bytes, swap_bytes, pids \
          from containers where (?1 is null or owner = ?1)",
     )
     .bind(visible.owner())
@@ -42,6 +44,7 @@ pub async fn containers(db: &SqlitePool, visible: Visibility) -> Result<Vec<Limi
         .map(|row| {
             Ok(Limited {
                 id: row.try_get("id")?,
+                name: row.try_get("name")?,
                 owner: super::principal(row, "owner")?,
                 limits: Limits {
                     cpu_millis: row.try_get("cpu_millis")?,

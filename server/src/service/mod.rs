@@ -20,6 +20,7 @@ pub mod lifecycle;
 pub mod logs;
 pub mod machine;
 pub mod maintenance;
+pub mod metrics;
 pub mod network;
 pub mod noise;
 pub mod operations;
