@@ -38,6 +38,12 @@ pub struct RuntimeConfig {
     pub network_prefix: u8,
     /// Name servers for containers; empty: the host's own upstreams.
     pub nameservers: Vec<std::net::Ipv4Addr>,
+    /// First port of the host that can be leased to containers, from 1024.
+    pub port_first: u16,
+    /// Last one; below the first: none can.
+    pub port_last: u16,
+    /// The host's addresses that leased ports are on; 0.0.0.0: all that it has. Empty: none can be leased.
+    pub port_addresses: Vec<std::net::Ipv4Addr>,
     /// The most that one container may be given; requests above it are refused.
     pub ceilings: Limits,
     /// Unpacked bytes of one layer at most.
@@ -84,6 +90,11 @@ pub enum ConfigError {
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
 
 impl RuntimeConfig {
+    /// Whether a port of the host can be leased.
+    pub fn leases_port(&self, port: u16) -> bool {
+        !self.port_addresses.is_empty() && (self.port_first..=self.port_last).contains(&port)
+    }
+
     /// Reads `[runtime]` of the file, the other tables being the server's; without a path the one of
     /// `BERTH_CONFIG`, else [`CONFIG_PATH`], whose absence alone means defaults.
     pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
@@ -129,6 +140,12 @@ impl RuntimeConfig {
         if self.id_last.saturating_sub(self.id_first) < 3 * RANGE_IDS - 1 {
             return Err("runtime.id_last leaves fewer than three ranges".to_owned());
         }
+        if self.port_first < 1024 {
+            return Err(format!(
+                "runtime.port_first {} is below 1024: those ports are the host's own",
+                self.port_first
+            ));
+        }
         for (key, path) in [("data_dir", &self.data_dir), ("run_dir", &self.run_dir)] {
             if !path.is_absolute() {
                 return Err(format!("runtime.{key} {path:?} is not absolute"));
@@ -157,6 +174,9 @@ impl Default for RuntimeConfig {
             network_pool: "10.201.0.0/16".to_owned(),
             network_prefix: 26,
             nameservers: Vec::new(),
+            port_first: 20_000,
+            port_last: 20_999,
+            port_addresses: vec![std::net::Ipv4Addr::LOCALHOST],
             ceilings: Limits {
                 cpu_millis: 1_024_000,
                 cpu_weight: 10_000,

@@ -125,6 +125,7 @@ fn request(script: &str) -> StartRequest {
         tmpfs: vec![Tmpfs { target: "/scratch".to_owned(), size_bytes: 1 << 20 }],
         shm_bytes: 1 << 20,
         network: NetworkMode::None,
+        ports: Vec::new(),
         limits: Limits {
             cpu_millis: 1000,
             cpu_weight: 100,

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use berth_runtime::digest::Digest;
 use berth_runtime::id::{ExecId, PrincipalId};
 use berth_runtime::record::{ExitCause, ExitRecord, Live};
-use berth_runtime::wire::{Limits, StopOptions, Ulimit};
+use berth_runtime::wire::{Limits, PortLease, StopOptions, Ulimit};
 
 use crate::files::{self, Durability, FileError};
 use crate::network::{Attachment, Subnet};
@@ -79,7 +79,7 @@ pub(crate) struct ExecRecord {
 }
 
 /// A container's place on its owner's bridge, as it is written down.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct NetworkPlace {
     /// The owner's number; names the bridge.
     pub(crate) slot: u32,
@@ -89,13 +89,16 @@ pub(crate) struct NetworkPlace {
     pub(crate) prefix: u8,
     /// The container's address.
     pub(crate) address: Ipv4Addr,
+    /// The host's ports that lead to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) ports: Vec<PortLease>,
 }
 
 impl NetworkPlace {
     /// As the network module takes it.
     pub(crate) fn attachment(&self) -> Attachment {
         let subnet = Subnet::containing(self.network, self.prefix);
-        Attachment { slot: self.slot, subnet, address: self.address }
+        Attachment { slot: self.slot, subnet, address: self.address, ports: self.ports.clone() }
     }
 }
 

@@ -425,6 +425,7 @@ mod tests {
             tmpfs: Vec::new(),
             shm_bytes: 64 << 20,
             network: NetworkMode::None,
+            ports: Vec::new(),
             limits: Limits {
                 cpu_millis: 1000,
                 cpu_weight: 100,

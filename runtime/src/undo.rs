@@ -16,7 +16,7 @@ use crate::cgroup::{Cgroup, Hierarchy, Scope, Settings};
 use crate::files::{self, FileError};
 use crate::layer;
 use crate::ledger::{self, NetworkPlace};
-use crate::network::Network;
+use crate::network::{Attachment, Network};
 use crate::people::Person;
 use crate::places::Places;
 use crate::process::{self, ProcessKey};
@@ -168,8 +168,19 @@ impl At<'_> {
     }
 
     /// Removes interfaces that were found stale, and makes the table agree with those that are left.
-    pub(crate) fn sweep_network(&self, stale: &[u32]) -> Result<(), Failure> {
-        Ok(Network::new(self.config)?.sweep(stale)?)
+    pub(crate) fn sweep_network(
+        &self,
+        stale: &[u32],
+        live: &[NetworkPlace],
+    ) -> Result<(), Failure> {
+        let live: Vec<Attachment> = live.iter().map(NetworkPlace::attachment).collect();
+        Ok(Network::new(self.config)?.sweep(stale, &live)?)
+    }
+
+    /// Makes tables again that somebody has taken away.
+    pub(crate) fn restore_network(&self, live: &[NetworkPlace]) -> Result<(), Failure> {
+        let live: Vec<Attachment> = live.iter().map(NetworkPlace::attachment).collect();
+        Ok(Network::new(self.config)?.restore(&live)?)
     }
 }
 

@@ -166,6 +166,9 @@ pub struct StartRequest {
     pub shm_bytes: u64,
     /// The network.
     pub network: NetworkMode,
+    /// Ports of the host that lead to it, [`PORTS_MAX`] at most; with a network only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<PortLease>,
     /// The limits; none can be left out.
     pub limits: Limits,
     /// How its output is kept.
@@ -298,6 +301,41 @@ pub enum NetworkMode {
     None,
     /// An address on its owner's bridge, with egress by NAT.
     Private,
+}
+
+/// Ports of the host that one container can have.
+pub const PORTS_MAX: usize = 64;
+
+/// A port of the host that leads to one of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PortLease {
+    /// Of both.
+    pub protocol: PortProtocol,
+    /// On the host, within the supervisor's configured range.
+    pub host: u16,
+    /// In the container, from 1.
+    pub container: u16,
+}
+
+/// What a port is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PortProtocol {
+    /// RFC 9293.
+    Tcp,
+    /// RFC 768.
+    Udp,
+}
+
+impl PortProtocol {
+    /// As nft(8) and people write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
 }
 
 /// The kernel's limits of one container. Every one is set; the supervisor refuses those above its

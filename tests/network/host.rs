@@ -77,6 +77,28 @@ impl Drop for Server {
 pub(crate) struct Receiver(UdpSocket);
 
 impl Receiver {
+    fn new(namespace: &File, address: Ipv4Addr, port: u16) -> Self {
+        let socket =
+            inside(namespace, move || UdpSocket::bind((address, port)).expect("a free port"));
+        socket.set_read_timeout(Some(PATIENCE)).expect("a limit");
+        Self(socket)
+    }
+
+    /// Whether something has come by now.
+    pub(crate) fn has_some(&self) -> bool {
+        self.0.set_nonblocking(true).expect("it can poll");
+        let some = self.0.recv(&mut [0; 256]).is_ok();
+        self.0.set_nonblocking(false).expect("it can wait");
+        some
+    }
+
+    /// What comes first, and from whom.
+    pub(crate) fn first(&self) -> (String, IpAddr) {
+        let mut buffer = [0; 256];
+        let (length, from) = self.0.recv_from(&mut buffer).expect("it comes");
+        (String::from_utf8_lossy(&buffer[..length]).into_owned(), from.ip())
+    }
+
     /// What comes, up to and with the text `last`.
     pub(crate) fn until(&self, last: &str) -> Vec<String> {
         let mut texts = Vec::new();
@@ -93,14 +115,19 @@ impl Receiver {
 
 impl Host {
     /// Runs a test on a new host, in a thread whose namespace it is.
-    pub(crate) fn run(test: impl FnOnce(&Self) + Send + 'static) {
+    pub(crate) fn run(test: impl FnOnce(&mut Self) + Send + 'static) {
+        Self::with("", test);
+    }
+
+    /// The same, with more lines of the supervisor's configuration.
+    pub(crate) fn with(lines: &'static str, test: impl FnOnce(&mut Self) + Send + 'static) {
         let thread = std::thread::spawn(move || {
             let internet = new_namespace();
             unshare(CloneFlags::CLONE_NEWNET).expect("a namespace");
             let namespace = own_namespace();
             wire(&internet);
-            let supervised = Supervised::start();
-            test(&Self { supervised, namespace, internet });
+            let supervised = Supervised::with(lines);
+            test(&mut Self { supervised, namespace, internet });
         });
         if let Err(panic) = thread.join() {
             std::panic::resume_unwind(panic);
@@ -141,15 +168,41 @@ impl Host {
 
     /// A receiver of datagrams on the internet's machine.
     pub(crate) fn receive_on_the_internet(&self, port: u16) -> Receiver {
-        let socket =
-            inside(&self.internet, move || UdpSocket::bind((INTERNET, port)).expect("a free port"));
-        socket.set_read_timeout(Some(PATIENCE)).expect("a limit");
-        Receiver(socket)
+        Receiver::new(&self.internet, INTERNET, port)
     }
 
     /// Whether the internet's machine can connect to an address.
     pub(crate) fn internet_connects(&self, address: Ipv4Addr, port: u16) -> bool {
         inside(&self.internet, move || connects(address, port))
+    }
+
+    /// Whether the host itself can.
+    pub(crate) fn connects(&self, address: Ipv4Addr, port: u16) -> bool {
+        inside(&self.namespace, move || connects(address, port))
+    }
+
+    /// A receiver of datagrams on the host's loopback.
+    pub(crate) fn receive_on_loopback(&self, port: u16) -> Receiver {
+        Receiver::new(&self.namespace, Ipv4Addr::LOCALHOST, port)
+    }
+
+    /// Sends a datagram from the internet's machine.
+    pub(crate) fn internet_sends(&self, to: Ipv4Addr, port: u16, text: &'static str) {
+        inside(&self.internet, move || {
+            let socket = UdpSocket::bind((INTERNET, 0)).expect("a free port");
+            socket.send_to(text.as_bytes(), (to, port)).expect("it is sent");
+        });
+    }
+
+    /// Has the host's own firewall drop what is passed on, or no more.
+    pub(crate) fn forbid_forwarding(&self, forbid: bool) {
+        if forbid {
+            let chain = "{ type filter hook forward priority filter; policy drop; }";
+            run("nft", &["add", "table", "inet", "firewall"]);
+            run("nft", &["add", "chain", "inet", "firewall", "forward", chain]);
+        } else {
+            run("nft", &["delete", "table", "inet", "firewall"]);
+        }
     }
 
     /// Takes the table away for as long as `control` runs. The supervisor is stopped meanwhile, which
@@ -205,6 +258,11 @@ impl Container {
         Server::new(inside(&self.namespace, move || {
             TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).expect("a free port")
         }))
+    }
+
+    /// A receiver of datagrams in it.
+    pub(crate) fn receive(&self, port: u16) -> Receiver {
+        Receiver::new(&self.namespace, Ipv4Addr::UNSPECIFIED, port)
     }
 
     /// Sends one UDP datagram as a frame of our own making, from whomever it says.

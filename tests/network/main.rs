@@ -4,6 +4,7 @@
 //! filter and capabilities would not even allow. Each is shown to work where its guard is taken away.
 
 mod host;
+mod ports;
 
 use std::net::Ipv4Addr;
 

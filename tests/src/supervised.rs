@@ -9,8 +9,8 @@ use berth_runtime::digest::Digest;
 use berth_runtime::id::{ContainerId, PrincipalId};
 use berth_runtime::record::{ContainerRecord, Failure, FailureClass, Live, Status};
 use berth_runtime::wire::{
-    Answer, Console, Envelope, Limits, LogOptions, NetworkMode, PROTOCOL_VERSION, ProcessSpec,
-    Request, StartRequest, StopOptions,
+    Answer, Console, Envelope, Limits, LogOptions, NetworkMode, PROTOCOL_VERSION, PortLease,
+    ProcessSpec, Request, StartRequest, StopOptions,
 };
 use berth_runtime::{receive_message, send_message};
 use nix::unistd::Pid;
@@ -46,6 +46,7 @@ pub struct Start {
     pub person: PrincipalId,
     pub script: String,
     pub network: NetworkMode,
+    pub ports: Vec<PortLease>,
     pub limits: Limits,
 }
 
@@ -60,16 +61,27 @@ impl Start {
             pids: 128,
         };
         let (person, script) = (PrincipalId(person), script.to_owned());
-        Self { person, script, network: NetworkMode::None, limits }
+        Self { person, script, network: NetworkMode::None, ports: Vec::new(), limits }
     }
 }
 
 impl Supervised {
     /// Starts one and waits until it answers.
     pub fn start() -> Self {
-        let supervisor = Supervisor::start();
+        Self::with("")
+    }
+
+    /// The same with more lines for `[runtime]`.
+    pub fn with(lines: &str) -> Self {
+        let supervisor = Supervisor::with(lines);
         let layer = supervisor.layer().parse().expect("a digest");
         Self { supervisor, layer }
+    }
+
+    /// Kills the supervisor and starts it again; containers run on.
+    pub fn restart(&mut self) {
+        self.supervisor.kill();
+        self.supervisor.launch();
     }
 
     /// The supervisor's process.
@@ -111,6 +123,15 @@ impl Supervised {
 
     /// Starts a container; its id and its record, without `live` when its program has ended by then.
     pub fn start_container(&self, start: Start) -> (ContainerId, ContainerRecord) {
+        let started = self.try_start(start);
+        started.unwrap_or_else(|failure| panic!("{failure:?}\n{}", self.supervisor.log()))
+    }
+
+    /// The same, or why it was refused.
+    ///
+    /// # Errors
+    /// The supervisor's refusal.
+    pub fn try_start(&self, start: Start) -> Result<(ContainerId, ContainerRecord), Failure> {
         let group = PrincipalId::DEFAULT_GROUP;
         self.ask(Request::PersonAdd { person: start.person, group }).expect("the person is added");
         let container = new_id();
@@ -132,15 +153,15 @@ impl Supervised {
             tmpfs: Vec::new(),
             shm_bytes: 64 << 20,
             network: start.network,
+            ports: start.ports,
             limits: start.limits,
             console: Console::default(),
             log: LogOptions { file_bytes_max: 1 << 20, files_max: 1 },
             stop: StopOptions { signal: 15, grace_secs: 1 },
         };
-        match self.ask(Request::ContainerStart(Box::new(request))) {
-            Ok(Answer::Started(record)) => (container, *record),
-            Ok(other) => panic!("to a start came {other:?}"),
-            Err(failure) => panic!("{failure:?}\n{}", self.supervisor.log()),
+        match self.ask(Request::ContainerStart(Box::new(request)))? {
+            Answer::Started(record) => Ok((container, *record)),
+            other => panic!("to a start came {other:?}"),
         }
     }
 

@@ -198,6 +198,7 @@ fn example() -> StartRequest {
         tmpfs: Vec::new(),
         shm_bytes: 64 << 20,
         network: NetworkMode::None,
+        ports: Vec::new(),
         limits: Limits {
             cpu_millis: 1000,
             cpu_weight: 100,

@@ -274,7 +274,7 @@ fn try_network(place: &Path, config: &RuntimeConfig) -> Finding {
         let network = Network::new(&config).map_err(|error| with_cause(&error))?;
         let subnet = network.pool().subnets().next().ok_or("the pool is empty")?;
         let address = subnet.container_addresses().next().ok_or("the subnet is empty")?;
-        let at = Attachment { slot: 0, subnet, address };
+        let at = Attachment { slot: 0, subnet, address, ports: Vec::new() };
         network.attach(container.as_fd(), &at).map_err(|error| with_cause(&error))?;
         network.detach(&at).map_err(|error| with_cause(&error))
     };

@@ -81,7 +81,7 @@ pub(super) fn build(job: &Job, places: &Places) -> Result<Parts, Failure> {
         pid: created.pid.as_raw(),
         start_ticks: process::start_ticks(created.pid.as_raw()).map_err(file)?,
         started_ms: process::now_ms(),
-        address: job.place.map(|place| place.address),
+        address: job.place.as_ref().map(|place| place.address),
         cgroup: cgroup.paths(),
         limits,
         oom_kills: 0,
@@ -247,7 +247,8 @@ pub(super) fn close_standard_streams() -> Result<(), FileError> {
 
 fn injected(job: &Job) -> Vec<InjectedFile> {
     let hostname = &job.start.hostname;
-    let own = job.place.map_or("127.0.1.1".to_owned(), |place| place.address.to_string());
+    let own = job.place.as_ref();
+    let own = own.map_or("127.0.1.1".to_owned(), |place| place.address.to_string());
     let hosts = format!("127.0.0.1\tlocalhost\n{own}\t{hostname}\n");
     let file = |path: &str, content: String| InjectedFile {
         path: path.to_owned(),

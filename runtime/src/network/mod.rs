@@ -7,7 +7,8 @@
 //!
 //! - `<instance>-<slot>`: a person's bridge;
 //! - `<instance>_<lower 24 bits of the address>`: the host's end of a container's pair;
-//! - `<instance>`: the nftables table (see `table`), whose elements follow from those interfaces.
+//! - `<instance>`: the nftables table (see `table`), whose elements follow from those interfaces;
+//! - `<instance>_ports`: that of the host's ports which lead to containers (see `ports`).
 //!
 //! Invariants: the guard (table element, locked port) is in force before an interface is up; IPv6 is
 //! off on bridges, ports and in containers; every change is made under the instance's lock, so that
@@ -18,6 +19,7 @@ mod changes;
 mod link;
 pub mod moving;
 mod netlink;
+mod ports;
 mod resolver;
 mod table;
 
@@ -30,6 +32,7 @@ use std::path::PathBuf;
 
 use berth_runtime::config::RuntimeConfig;
 use berth_runtime::record::{Failure, FailureClass};
+use berth_runtime::wire::PortLease;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sched::{CloneFlags, setns};
 
@@ -115,7 +118,7 @@ impl From<Error> for Failure {
 }
 
 /// A container's place on its owner's bridge.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attachment {
     /// The owner's slot: the number of their id range in the block.
     pub slot: u32,
@@ -123,6 +126,8 @@ pub struct Attachment {
     pub subnet: Subnet,
     /// The container's address in it.
     pub address: Ipv4Addr,
+    /// The host's ports that lead to it.
+    pub ports: Vec<PortLease>,
 }
 
 /// An instance's networks.
@@ -130,6 +135,8 @@ pub struct Attachment {
 pub struct Network {
     instance: String,
     pool: Pool,
+    /// The host's addresses whose ports can be leased.
+    port_addresses: Vec<Ipv4Addr>,
     lock_path: PathBuf,
 }
 
@@ -148,7 +155,8 @@ impl Network {
     pub fn new(config: &RuntimeConfig) -> Result<Self, Error> {
         let pool = Pool::new(&config.network_pool, config.network_prefix)?;
         let lock_path = config.run_dir.join("network.lock");
-        Ok(Self { instance: config.instance.clone(), pool, lock_path })
+        let port_addresses = config.port_addresses.clone();
+        Ok(Self { instance: config.instance.clone(), pool, port_addresses, lock_path })
     }
 
     /// The pool that subnets are cut from.
@@ -198,27 +206,43 @@ impl Network {
         Ok(links.into_iter().filter(stale).map(|link| link.index).collect())
     }
 
-    /// Makes the kernel agree with the record: interfaces that were found stale go, and so do bridges
-    /// without ports; the table is made anew for those that stay. For the supervisor's start, and
-    /// whenever [`Network::guarded`] says no.
-    pub fn sweep(&self, stale: &[u32]) -> Result<(), Error> {
+    /// Makes the kernel agree with the record, whose places are `live`: interfaces that were found stale go,
+    /// and so do bridges without ports; the tables are made anew for those that stay. For the supervisor's
+    /// start.
+    pub fn sweep(&self, stale: &[u32], live: &[Attachment]) -> Result<(), Error> {
         let _lock = self.lock()?;
         let mut host = Connection::route()?;
         for index in stale {
             link::delete_index(&mut host, *index)?;
         }
         self.delete_empty_bridges(&mut host)?;
-        let members = self.members(&link::list(&mut host)?);
-        if members.is_empty() {
-            return table::delete(&self.instance);
-        }
-        table::replace(&self.instance, &members)
+        self.guard(&mut host)?;
+        ports::replace(&self.instance, &self.port_addresses, live)
     }
 
-    /// Whether the table is in force, as it must be while any container has a network. Somebody's
-    /// `nft flush ruleset` (a restart of the nftables service) takes it away.
-    pub fn guarded(&self) -> Result<bool, Error> {
-        table::exists(&self.instance)
+    /// Makes tables again that somebody has taken away; for when [`Network::guarded`] says no. A container
+    /// that has come since `live` was listed keeps what it has.
+    pub fn restore(&self, live: &[Attachment]) -> Result<(), Error> {
+        let _lock = self.lock()?;
+        self.guard(&mut Connection::route()?)?;
+        let leases = live.iter().any(|at| !at.ports.is_empty());
+        if leases { ports::complete(&self.instance, &self.port_addresses, live) } else { Ok(()) }
+    }
+
+    /// Makes the table for the containers that have an interface.
+    fn guard(&self, host: &mut Connection) -> Result<(), Error> {
+        let members = self.members(&link::list(host)?);
+        match members.is_empty() {
+            true => table::delete(&self.instance),
+            false => table::replace(&self.instance, &members),
+        }
+    }
+
+    /// Whether the tables are in force, as they must be while any container has a network, and `leases` says
+    /// whether one has a port. Somebody's `nft flush ruleset` (a restart of the nftables service) takes them
+    /// away.
+    pub fn guarded(&self, leases: bool) -> Result<bool, Error> {
+        Ok(table::exists(&self.instance)? && (!leases || ports::is_complete(&self.instance)?))
     }
 
     fn attach_locked(
@@ -246,11 +270,18 @@ impl Network {
         link::secure_port(host, (port, &port_name), at.address)?;
         link::bind_neighbour(host, bridge, at.address)?;
         link::set_up_inside(&mut inside, at)?;
-        enable_forwarding()
+        enable_forwarding()?;
+        if !at.ports.is_empty() {
+            // What the host asks of its loopback goes out by the bridge then (ip-sysctl.rst, route_localnet);
+            // what comes in by it for loopback is dropped like all else for the host.
+            link::setting(&format!("ipv4/conf/{bridge_name}/route_localnet"), "1")?;
+        }
+        ports::add(&self.instance, &self.port_addresses, at)
     }
 
     fn detach_locked(&self, host: &mut Connection, at: &Attachment) -> Result<(), Error> {
         let bridge_name = self.bridge_name(at.slot);
+        ports::remove(&self.instance, at)?;
         link::delete(host, &self.port_name(at.address))?;
         table::remove(
             &self.instance,
@@ -259,7 +290,11 @@ impl Network {
         if let Some(bridge) = link::find(host, &bridge_name)? {
             link::unbind_neighbour(host, bridge.index, at.address)?;
         }
-        if self.delete_empty_bridges(host)? { Ok(()) } else { table::delete(&self.instance) }
+        if self.delete_empty_bridges(host)? {
+            return Ok(());
+        }
+        ports::delete(&self.instance)?;
+        table::delete(&self.instance)
     }
 
     /// Removes the instance's bridges that have no port; says whether others are left.

@@ -8,9 +8,11 @@
 //! - `members` holds (bridge, hardware address, address) of every container: whatever else comes in
 //!   from a bridge is dropped before anything looks at it, forged addresses and IPv6 alike. The
 //!   hardware address is bound to the container's port by the bridge itself (see `link`).
-//! - Nothing that comes in from a bridge reaches the host itself, at any of its addresses.
+//! - Nothing that comes in from a bridge reaches the host itself, at any of its addresses, but answers to
+//!   what the host has asked of a leased port (see `ports`).
 //! - Nothing goes from one bridge to another, nor to link-local networks (cloud metadata).
-//! - Towards containers only what answers them is let through.
+//! - Towards containers only what answers them is let through, and what was sent to a port of the host that
+//!   is leased to them.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -29,12 +31,13 @@ const NFNL_MSG_BATCH_BEGIN: u16 = 16;
 const NFNL_MSG_BATCH_END: u16 = 17;
 const NFT_MSG_GETTABLE: u16 = NFNL_SUBSYS_NFTABLES << 8 | 1;
 const NFT_MSG_DELTABLE: u16 = NFNL_SUBSYS_NFTABLES << 8 | 2;
-const NFT_MSG_NEWSETELEM: u16 = NFNL_SUBSYS_NFTABLES << 8 | 12;
-const NFT_MSG_DELSETELEM: u16 = NFNL_SUBSYS_NFTABLES << 8 | 14;
+pub(super) const NFT_MSG_GETSET: u16 = NFNL_SUBSYS_NFTABLES << 8 | 10;
+pub(super) const NFT_MSG_NEWSETELEM: u16 = NFNL_SUBSYS_NFTABLES << 8 | 12;
+pub(super) const NFT_MSG_DELSETELEM: u16 = NFNL_SUBSYS_NFTABLES << 8 | 14;
 const NFPROTO_INET: u8 = 1;
 const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
-const NLM_F_CREATE: u16 = 0x400;
+pub(super) const NLM_F_CREATE: u16 = 0x400;
 /// Attributes that hold attributes are marked.
 const NLA_F_NESTED: u16 = 0x8000;
 const NAME_BYTES: usize = 16;
@@ -70,8 +73,8 @@ pub fn add(instance: &str, member: &Member) -> Result<(), Error> {
     let pair = [padded_name(&member.bridge), padded_name(&member.bridge)].concat();
     let action = format!("add {} of {} to nft table {instance}", member.address, member.bridge);
     let mut batch = Batch::new();
-    batch.element(NFT_MSG_NEWSETELEM, NLM_F_CREATE, instance, ("bridges", &pair));
-    batch.element(NFT_MSG_NEWSETELEM, NLM_F_CREATE, instance, ("members", &member.key()));
+    batch.element(NFT_MSG_NEWSETELEM, NLM_F_CREATE, instance, ("bridges", &pair, None));
+    batch.element(NFT_MSG_NEWSETELEM, NLM_F_CREATE, instance, ("members", &member.key(), None));
     batch.run(&action)
 }
 
@@ -79,7 +82,7 @@ pub fn add(instance: &str, member: &Member) -> Result<(), Error> {
 pub fn remove(instance: &str, member: &Member) -> Result<(), Error> {
     let action = format!("remove {} from nft table {instance}", member.address);
     let mut batch = Batch::new();
-    batch.element(NFT_MSG_DELSETELEM, 0, instance, ("members", &member.key()));
+    batch.element(NFT_MSG_DELSETELEM, 0, instance, ("members", &member.key(), None));
     absent_is_done(batch.run(&action))
 }
 
@@ -87,7 +90,7 @@ pub fn remove(instance: &str, member: &Member) -> Result<(), Error> {
 pub fn remove_bridge(instance: &str, bridge: &str) -> Result<(), Error> {
     let pair = [padded_name(bridge), padded_name(bridge)].concat();
     let mut batch = Batch::new();
-    batch.element(NFT_MSG_DELSETELEM, 0, instance, ("bridges", &pair));
+    batch.element(NFT_MSG_DELSETELEM, 0, instance, ("bridges", &pair, None));
     absent_is_done(batch.run(&format!("remove {bridge} from nft table {instance}")))
 }
 
@@ -100,11 +103,17 @@ pub fn delete(instance: &str) -> Result<(), Error> {
 
 /// Whether the kernel has the table.
 pub fn exists(instance: &str) -> Result<bool, Error> {
-    let action = format!("look for nft table {instance}");
+    find(NFT_MSG_GETTABLE, &[instance], &format!("look for nft table {instance}"))
+}
+
+/// Whether the kernel has an object: its table's name, then its own.
+pub(super) fn find(kind: u16, names: &[&str], action: &str) -> Result<bool, Error> {
     let mut bytes = Vec::new();
     let flags = NLM_F_REQUEST | NLM_F_ACK;
-    push_message(&mut bytes, (NFT_MSG_GETTABLE, flags, 1), 0, &attribute(1, &text(instance)));
-    match Connection::netfilter()?.request_raw(&bytes, 1, &action) {
+    let attributes: Vec<u8> =
+        (1..).zip(names).flat_map(|(number, name)| attribute(number, &text(name))).collect();
+    push_message(&mut bytes, (kind, flags, 1), 0, &attributes);
+    match Connection::netfilter()?.request_raw(&bytes, 1, action) {
         Ok(()) => Ok(true),
         Err(error) if error.is_absent() => Ok(false),
         Err(error) => Err(error),
@@ -149,6 +158,7 @@ table inet {instance} {{
     }}
     chain host {{
         type filter hook input priority -10; policy accept;
+        iifname "{instance}-*" ct status dnat ct direction reply accept
         iifname "{instance}-*" counter drop
     }}
     chain between {{
@@ -157,6 +167,7 @@ table inet {instance} {{
         iifname "{instance}-*" oifname "{instance}-*" counter drop
         iifname "{instance}-*" ip daddr 169.254.0.0/16 counter drop
         oifname "{instance}-*" ct state established,related accept
+        oifname "{instance}-*" ct status dnat accept
         oifname "{instance}-*" counter drop
     }}
     chain egress {{
@@ -168,7 +179,7 @@ table inet {instance} {{
     )
 }
 
-fn elements(rows: Vec<String>) -> String {
+pub(super) fn elements(rows: Vec<String>) -> String {
     if rows.is_empty() { String::new() } else { format!("elements = {{ {} }}", rows.join(", ")) }
 }
 
@@ -177,7 +188,7 @@ pub fn program() -> Option<&'static str> {
     NFT_PATHS.into_iter().find(|path| Path::new(path).exists())
 }
 
-fn run_nft(script: &str) -> Result<(), Error> {
+pub(super) fn run_nft(script: &str) -> Result<(), Error> {
     let program = NFT_PATHS.iter().find(|path| Path::new(path).exists());
     let program =
         program.ok_or_else(|| Error::Nft("the nft program is not installed".to_owned()))?;
@@ -203,13 +214,13 @@ fn run_nft(script: &str) -> Result<(), Error> {
 }
 
 /// A transaction of nfnetlink: all of it is done or nothing.
-struct Batch {
+pub(super) struct Batch {
     bytes: Vec<u8>,
     sequence: u32,
 }
 
 impl Batch {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut bytes = Vec::new();
         push_message(
             &mut bytes,
@@ -225,9 +236,18 @@ impl Batch {
         push_message(&mut self.bytes, (kind, NLM_F_REQUEST | flags, self.sequence), 0, attributes);
     }
 
-    /// Adds or removes the element `key` of `set`.
-    fn element(&mut self, kind: u16, flags: u16, table: &str, (set, key): (&str, &[u8])) {
-        let value = attribute(NLA_F_NESTED | 1, &attribute(1, key));
+    /// Adds or removes the element `key` of `set`; of a map with what it leads to.
+    pub(super) fn element(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        table: &str,
+        (set, key, data): (&str, &[u8], Option<&[u8]>),
+    ) {
+        let mut value = attribute(NLA_F_NESTED | 1, &attribute(1, key));
+        if let Some(data) = data {
+            value.extend(attribute(NLA_F_NESTED | 2, &attribute(1, data)));
+        }
         let list = attribute(NLA_F_NESTED | 1, &value);
         let attributes = [
             attribute(1, &text(table)),
@@ -238,7 +258,7 @@ impl Batch {
     }
 
     /// Sends it and waits for the word on its last message.
-    fn run(mut self, action: &str) -> Result<(), Error> {
+    pub(super) fn run(mut self, action: &str) -> Result<(), Error> {
         let end = (NFNL_MSG_BATCH_END, NLM_F_REQUEST, self.sequence + 1);
         push_message(&mut self.bytes, end, NFNL_SUBSYS_NFTABLES, &[]);
         Connection::netfilter()?.request_raw(&self.bytes, self.sequence, action)
@@ -280,7 +300,7 @@ fn padded_name(name: &str) -> Vec<u8> {
     bytes
 }
 
-fn absent_is_done(result: Result<(), Error>) -> Result<(), Error> {
+pub(super) fn absent_is_done(result: Result<(), Error>) -> Result<(), Error> {
     match result {
         Err(error) if error.is_absent() => Ok(()),
         other => other,

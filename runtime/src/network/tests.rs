@@ -47,12 +47,12 @@ fn place(network: &Network, slot: u32, host: usize) -> Attachment {
     let index = usize::try_from(slot).expect("small");
     let subnet = network.pool().subnets().nth(index).expect("in the pool");
     let address = subnet.container_addresses().nth(host).expect("in the subnet");
-    Attachment { slot, subnet, address }
+    Attachment { slot, subnet, address, ports: Vec::new() }
 }
 
 fn sweep(network: &Network, live: &[Attachment]) {
     let stale = network.stale(live).expect("interfaces are listed");
-    network.sweep(&stale).expect("swept");
+    network.sweep(&stale, live).expect("swept");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use berth_runtime::receive_message;
 use berth_runtime::record::{
     ContainerRecord, ExitCause, ExitRecord, Failure, FailureClass, Live, Status,
 };
-use berth_runtime::wire::{Answer, Limits, NetworkMode, Request, StartRequest, Total};
+use berth_runtime::wire::{Answer, Limits, NetworkMode, PortLease, Request, StartRequest, Total};
 
 use super::connection::{Reply, Token};
 use super::execs::Exec;
@@ -203,7 +203,7 @@ impl Supervisor {
             layers: request.layers.clone(),
             limits: request.limits,
             stop: request.stop,
-            place: self.choose_place(&person, request.network)?,
+            place: self.choose_place(&person, &request)?,
             confinement: Some(Confinement {
                 hostname: request.hostname.clone(),
                 capabilities_dropped: request.process.capabilities_dropped.clone(),
@@ -288,24 +288,43 @@ impl Supervisor {
     fn choose_place(
         &mut self,
         person: &Person,
-        mode: NetworkMode,
+        request: &StartRequest,
     ) -> Result<Option<NetworkPlace>, Failure> {
-        if mode == NetworkMode::None {
+        if request.network == NetworkMode::None {
             return Ok(None);
         }
+        self.check_ports(&request.ports)?;
         let pool = Network::new(&self.config)?.pool();
         let subnet = self.people.subnet(person.person, pool)?;
         let held: Vec<Ipv4Addr> = self
             .containers
             .values()
             .filter(|entry| entry.person == person.person && entry.is_active())
-            .filter_map(|entry| Some(entry.start.as_ref()?.place?.address))
+            .filter_map(|entry| Some(entry.start.as_ref()?.place.as_ref()?.address))
             .collect();
         let last = self.last_addresses.get(&person.person).copied();
         let address = network::choose_address(subnet, &held, last)?;
         self.last_addresses.insert(person.person, address);
         let (network, prefix) = (subnet.network(), subnet.prefix());
-        Ok(Some(NetworkPlace { slot: person.number, network, prefix, address }))
+        let ports = request.ports.clone();
+        Ok(Some(NetworkPlace { slot: person.number, network, prefix, address, ports }))
+    }
+
+    /// A port of the host leads to one container.
+    fn check_ports(&self, wanted: &[PortLease]) -> Result<(), Failure> {
+        let active = self.containers.values().filter(|entry| entry.is_active());
+        let places = active.filter_map(|entry| entry.start.as_ref()?.place.as_ref());
+        for held in places.flat_map(|place| &place.ports) {
+            let same =
+                |lease: &&PortLease| (lease.protocol, lease.host) == (held.protocol, held.host);
+            if let Some(lease) = wanted.iter().find(same) {
+                let (port, protocol) = (lease.host, lease.protocol.as_str());
+                let message =
+                    format!("port {port}/{protocol} of the host leads to another container");
+                return Err(failure(FailureClass::Conflict, "port.held", message));
+            }
+        }
+        Ok(())
     }
 
     fn spawn_monitor(
@@ -331,7 +350,7 @@ impl Supervisor {
             person: *person,
             layer_first: self.people.layer_first(),
             scope: self.scope_path.clone(),
-            place: start.place,
+            place: start.place.clone(),
             start: request,
         };
         let (ours, theirs) = socket::pair()
@@ -483,7 +502,7 @@ impl Supervisor {
         let memory = entry.start.as_ref().map_or(0, |start| start.limits.memory_bytes);
         let lost = lost(entry.run(), memory, undo.cause, undo.failure.clone());
         let group = entry.start.as_ref().map_or(person.group, |start| start.group);
-        let place = entry.start.as_ref().and_then(|start| start.place);
+        let place = entry.start.as_ref().and_then(|start| start.place.clone());
         let person = Person { group, ..person };
         let task = Task::Undo { person, container: container.clone(), place, lost };
         let result = self.begin_task(task, Purpose::Undo(container.clone()));

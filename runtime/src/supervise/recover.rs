@@ -62,11 +62,16 @@ impl Supervisor {
     /// Removes what former containers have left of interfaces, and makes the table anew. What is left
     /// is looked for now, before a start can make something that looks the same.
     fn sweep_network(&mut self) -> Result<u64, Failure> {
+        let live = self.live_places();
+        let attached: Vec<Attachment> = live.iter().map(NetworkPlace::attachment).collect();
+        let stale = Network::new(&self.config)?.stale(&attached)?;
+        self.begin_task(Task::SweepNetwork { stale, live }, Purpose::Own)
+    }
+
+    /// The places of all containers that have a monitor.
+    fn live_places(&self) -> Vec<NetworkPlace> {
         let active = self.containers.values().filter(|entry| entry.monitor.is_some());
-        let places = active.filter_map(|entry| entry.start.as_ref()?.place.as_ref());
-        let live: Vec<Attachment> = places.map(NetworkPlace::attachment).collect();
-        let stale = Network::new(&self.config)?.stale(&live)?;
-        self.begin_task(Task::SweepNetwork { stale }, Purpose::Own)
+        active.filter_map(|entry| entry.start.as_ref()?.place.clone()).collect()
     }
 
     /// Some rule of the host's has changed: if it was somebody who took our table away, it comes back.
@@ -74,17 +79,19 @@ impl Supervisor {
         if let Some(rules) = &self.rules {
             rules.drain();
         }
-        let running = |entry: &&Entry| entry.running().is_some();
-        let place = |entry: &Entry| entry.start.as_ref().and_then(|start| start.place);
-        if !self.containers.values().filter(running).any(|entry| place(entry).is_some()) {
+        let running = self.containers.values().filter(|entry| entry.running().is_some());
+        let mut places =
+            running.filter_map(|entry| entry.start.as_ref()?.place.as_ref()).peekable();
+        if places.peek().is_none() {
             return;
         }
-        let guarded = Network::new(&self.config).and_then(|network| network.guarded());
+        let leases = places.any(|place| !place.ports.is_empty());
+        let guarded = Network::new(&self.config).and_then(|network| network.guarded(leases));
         if matches!(guarded, Ok(true)) {
             return;
         }
-        say("the nftables table is gone: making it again");
-        let task = Task::SweepNetwork { stale: Vec::new() };
+        say("the nftables tables are not whole: making them again");
+        let task = Task::RestoreNetwork { live: self.live_places() };
         if let Err(failure) = self.begin_task(task, Purpose::Own) {
             say(&format!("make the nftables table again: {failure}"));
         }

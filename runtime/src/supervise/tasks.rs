@@ -58,7 +58,9 @@ pub(super) enum Task {
     /// Ends what is left of a program's session (setsid(2)).
     EndSession { person: Person, container: ContainerId, leader: ProcessKey },
     /// Makes interfaces and table agree with the containers that run.
-    SweepNetwork { stale: Vec<u32> },
+    SweepNetwork { stale: Vec<u32>, live: Vec<NetworkPlace> },
+    /// Makes tables again that somebody has taken away.
+    RestoreNetwork { live: Vec<NetworkPlace> },
     /// Looks at the host.
     Doctor {},
 }
@@ -451,7 +453,8 @@ fn run(job: Job) -> Result<Answer, Failure> {
         Task::EndSession { person, container, leader } => {
             at.end_session(&person, &container, &leader)?;
         }
-        Task::SweepNetwork { stale } => at.sweep_network(&stale)?,
+        Task::SweepNetwork { stale, live } => at.sweep_network(&stale, &live)?,
+        Task::RestoreNetwork { live } => at.restore_network(&live)?,
         Task::Doctor {} => return Ok(Answer::Doctor(doctor::report(&job.config))),
     }
     Ok(Answer::Done {})

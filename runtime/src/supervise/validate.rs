@@ -5,8 +5,8 @@
 use berth_runtime::config::RuntimeConfig;
 use berth_runtime::record::{Failure, FailureClass};
 use berth_runtime::wire::{
-    ExecRequest, LAYERS_MAX, Limits, LogOptions, ProcessSpec, StartRequest, StopOptions,
-    TERMINAL_CELLS_MAX, TerminalSize, Total,
+    ExecRequest, LAYERS_MAX, Limits, LogOptions, NetworkMode, PORTS_MAX, PortLease, ProcessSpec,
+    StartRequest, StopOptions, TERMINAL_CELLS_MAX, TerminalSize, Total,
 };
 
 use crate::monitor::is_possible;
@@ -50,6 +50,7 @@ pub(super) fn start(request: &StartRequest, config: &RuntimeConfig) -> Checked {
     process(&request.process)?;
     check(is_label(&request.hostname), "hostname", "not a label as RFC 1123 has it")?;
     tmpfs(request, config)?;
+    ports(request, config)?;
     limits(&request.limits, &config.ceilings)?;
     log(&request.log)?;
     terminal(request.console.terminal)?;
@@ -112,6 +113,25 @@ fn is_label(text: &str) -> bool {
         && text.bytes().all(inner)
         && !text.starts_with('-')
         && !text.ends_with('-')
+}
+
+fn ports(request: &StartRequest, config: &RuntimeConfig) -> Checked {
+    let ports = &request.ports;
+    check(ports.len() <= PORTS_MAX, "ports", format!("more than {PORTS_MAX}"))?;
+    let networked = ports.is_empty() || request.network == NetworkMode::Private;
+    check(networked, "ports", "a container without a network has none")?;
+    for (index, lease) in ports.iter().enumerate() {
+        let PortLease { protocol, host, container } = *lease;
+        let range = (config.port_first, config.port_last);
+        let message =
+            format!("{host} is not one of {} to {}, which can be leased", range.0, range.1);
+        check(config.leases_port(host), "ports", message)?;
+        check(container > 0, "ports", "0 is no port of a container")?;
+        let same = |other: &PortLease| (other.protocol, other.host) == (protocol, host);
+        let message = format!("{host}/{} is there twice", protocol.as_str());
+        check(!ports[..index].iter().any(same), "ports", message)?;
+    }
+    Ok(())
 }
 
 fn tmpfs(request: &StartRequest, config: &RuntimeConfig) -> Checked {
