@@ -208,6 +208,8 @@ listen = $(listen_toml)
 [containers]
 # Containers of one person.
 #per_person_max = 200
+# Ports of the host that one person's containers have together; which can be leased is said in [runtime].
+#ports_per_person_max = 32
 # Size of a container's /dev/shm where nothing is said; never above its memory.
 #shm_bytes = 67108864
 # Seconds between the stop signal and the end, where nothing is said.
@@ -289,6 +291,12 @@ server_user = "$user"
 #network_prefix = 26
 # Name servers for containers; empty for the host's own.
 #nameservers = []
+# Ports of the host that people can lease for their containers, first and last, and on which of its addresses:
+# "0.0.0.0" for all that it has, [] for none. Not those that something on the host listens on. What is sent to
+# them is passed on, so the host's own rules for forwarded packets hold for them.
+#port_first = 20000
+#port_last = 20999
+#port_addresses = ["127.0.0.1"]
 # Bounds of one image layer: bytes and entries once unpacked; and layers unpacked at the same time.
 #layer_bytes_max = 68719476736
 #layer_entries_max = 2000000

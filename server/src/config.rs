@@ -92,6 +92,9 @@ pub struct AuthConfig {
 pub struct ContainersConfig {
     /// Containers of one person.
     pub per_person_max: u32,
+    /// Ports of the host that one person's containers have together. Which can be leased at all is said in
+    /// `[runtime]`.
+    pub ports_per_person_max: u32,
     /// Size of `/dev/shm`, never above the container's memory.
     pub shm_bytes: u64,
     /// Seconds between the stop signal and the end.
@@ -187,6 +190,7 @@ impl Default for ContainersConfig {
     fn default() -> Self {
         Self {
             per_person_max: 200,
+            ports_per_person_max: 32,
             shm_bytes: 64 << 20,
             unattended_secs: 60,
             stop_grace_secs: 10,
@@ -424,8 +428,9 @@ fn validate_containers(
         return Err(("containers.sizes", text));
     }
     let limits = &containers.default_limits;
-    let within: [(&'static str, u64, u64, u64); 11] = [
+    let within: [(&'static str, u64, u64, u64); 12] = [
         ("containers.per_person_max", containers.per_person_max.into(), 1, 100_000),
+        ("containers.ports_per_person_max", containers.ports_per_person_max.into(), 0, 10_000),
         ("containers.shm_bytes", containers.shm_bytes, 4096, ceilings.memory_bytes),
         ("containers.stop_grace_secs", containers.stop_grace_secs.into(), 0, 600),
         ("containers.unattended_secs", containers.unattended_secs.into(), 1, 86_400),

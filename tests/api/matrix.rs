@@ -375,6 +375,8 @@ pub(crate) const ROWS: &[Row] = &[
     row("GET /api/v1/images", Who::SignedIn, "read"),
     sends("POST /api/v1/images/pull", Who::Member, "operate", r#"{"reference":"No Reference"}"#),
     sends("POST /api/v1/images/import", Who::Member, "operate", "no archive"),
+    row("GET /api/v1/ports", Who::SignedIn, "read"),
+    row("GET /api/v1/ports/policy", Who::SignedIn, "read"),
     row("GET /api/v1/gc", Who::SignedIn, "read"),
     sends("POST /api/v1/gc", Who::Member, "operate", r#"{"unneeded_days":3650}"#),
     Row {

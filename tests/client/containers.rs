@@ -47,6 +47,13 @@ async fn run_ends_as_its_program_does() {
     let limits = show(&client, "d").await["limits"].clone();
     let is = json!([limits["memory_bytes"], limits["cpu_millis"], limits["pids"]]);
     assert_eq!(is, json!([16 << 20, 500, 20]));
+    let words = ["run", "-d", "--name", "e", "-p", "8080", "-p", "53/udp", IMAGE, "sleep", "600"];
+    person.gets(&words).await;
+    let ports = show(&client, "e").await["ports"].clone();
+    let host = |index: usize| ports[index]["host_port"].as_u64().expect("a port");
+    let shown = format!("{}->8080/tcp, {}->53/udp", host(0), host(1));
+    assert!(person.gets(&["ps"]).await.contains(&shown), "{ports}");
+    person.does(&["run", "-p", "80/sctp", IMAGE], "").await.fails(2, "20080:8080");
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ mod history;
 mod lifecycle;
 mod limits;
 mod names;
+mod ports;
 mod posture;
 mod recovery;
 mod usage;

@@ -12,9 +12,9 @@ pub const IMAGE: &str = "berth/busybox:1";
 /// How long anything may take to become so.
 pub const LIMIT: Duration = Duration::from_secs(40);
 /// Names in the image that busybox answers to.
-const APPLETS: [&str; 14] = [
+const APPLETS: [&str; 15] = [
     "sh", "sleep", "echo", "cat", "true", "false", "id", "ls", "tail", "head", "kill", "seq",
-    "usleep", "mkdir",
+    "usleep", "mkdir", "nc",
 ];
 
 /// Imports the image as `client`'s own.

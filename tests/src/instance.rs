@@ -323,7 +323,13 @@ impl TestServer {
         let [.., high, low] = seed.to_be_bytes();
         let pool = Ipv4Addr::new(10, 64 + high % 64, low, 0);
         let prefix = if options.one_subnet { 24 } else { 28 };
-        let network = format!("network_pool = \"{pool}/24\"\nnetwork_prefix = {prefix}");
+        // Instances that run side by side share the host's ports, too; above are those that the kernel gives.
+        let port = 20_000 + (seed % 400) * 30;
+        let network = format!(
+            "network_pool = \"{pool}/24\"\nnetwork_prefix = {prefix}\nport_first = {port}\n\
+             port_last = {}",
+            port + 29
+        );
         format!(
             "[server]
 listen = {listen:?}

@@ -229,6 +229,8 @@ impl BulkRow {
 #[derive(Debug, Clone, Template)]
 #[template(path = "containers/launch.html")]
 pub struct LaunchPage {
+    /// Which ports of the host can be leased, in words.
+    pub ports_hint: String,
     /// The frame.
     pub shell: Shell,
     /// What is wrong beyond single fields; may be empty.
@@ -314,6 +316,8 @@ pub struct LaunchForm {
     pub pids: Field,
     /// `private` or `none`.
     pub network: Field,
+    /// `[host:]container[/protocol]` lines.
+    pub ports: Field,
     /// `no`, `on-failure`, `always` or `unless-stopped`.
     pub restart: Field,
     /// Attempts of `on-failure`.

@@ -97,6 +97,9 @@ pub struct RunArgs {
     /// Its network.
     #[arg(long, value_enum)]
     network: Option<NetworkKind>,
+    /// A port of the host that leads to one of its own: 8080 for a free one, 20080:8080 for that, 53/udp.
+    #[arg(short, long, value_name = "[HOST:]PORT[/udp]", value_parser = port)]
+    publish: Vec<Value>,
     /// Mount its root read-only.
     #[arg(long)]
     read_only: bool,
@@ -334,6 +337,9 @@ fn request(args: &RunArgs) -> Result<Value, Failure> {
             Some(NetworkKind::None) => json!("none"),
         },
     );
+    if !args.publish.is_empty() {
+        put("ports", json!(args.publish));
+    }
     let limits = json!({
         "memory_bytes": args.memory, "swap_bytes": args.swap, "cpu_millis": args.cpus,
         "cpu_weight": args.cpu_weight, "pids": args.pids,
@@ -366,6 +372,25 @@ fn pairs(words: &[String], option: &str) -> Result<Map<String, Value>, Failure> 
         _ => Err(Failure::Usage(format!("{option} {word:?} is not NAME=VALUE"))),
     };
     words.iter().map(pair).collect()
+}
+
+/// A port as the API has it.
+fn port(text: &str) -> Result<Value, String> {
+    let wrong = || format!("{text:?} is not 8080, 20080:8080 or 53/udp");
+    let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    if !matches!(protocol, "tcp" | "udp") {
+        return Err(wrong());
+    }
+    let read = |text: &str| text.parse::<u16>().map_err(|_| wrong());
+    let mut port = json!({"protocol": protocol});
+    match ports.split_once(':') {
+        Some((host, container)) => {
+            port["host_port"] = json!(read(host)?);
+            port["container_port"] = json!(read(container)?);
+        }
+        None => port["container_port"] = json!(read(ports)?),
+    }
+    Ok(port)
 }
 
 /// A restart policy as the API has it.

@@ -74,7 +74,7 @@ pub async fn ps(args: PsArgs) -> Outcome {
     let owner = |item: &Value| item["owner"]["id"].as_u64();
     let mixed = items.iter().any(|item| owner(item) != owner(&items[0]));
     let mut headings =
-        vec!["NAME", "ID", "IMAGE", "STATUS", "CPUS", "MEMORY", "ADDRESS", "CREATED"];
+        vec!["NAME", "ID", "IMAGE", "STATUS", "CPUS", "MEMORY", "ADDRESS", "PORTS", "CREATED"];
     if mixed {
         headings.push("OWNER");
     }
@@ -88,6 +88,7 @@ pub async fn ps(args: PsArgs) -> Outcome {
             shown_cpus(number(&item["limits"]["cpu_millis"])),
             shown_bytes(number(&item["limits"]["memory_bytes"])),
             text(&item["address"]).to_owned(),
+            ports(item),
             age(&item["created_at"]),
         ];
         if mixed {
@@ -177,6 +178,7 @@ fn summary(item: &Value) -> String {
         ("Created", text(&item["created_at"]).to_owned()),
         ("Started", text(&item["started_at"]).to_owned()),
         ("Address", text(&item["address"]).to_owned()),
+        ("Ports", ports(item)),
         ("Network", text(&item["network"]).to_owned()),
         ("CPUs", shown_cpus(number(&limits["cpu_millis"]))),
         ("Memory", shown_bytes(number(&limits["memory_bytes"]))),
@@ -191,6 +193,15 @@ fn summary(item: &Value) -> String {
         format!("{name:<18} {}", harmless::line(value))
     });
     shown.collect::<Vec<_>>().join("\n")
+}
+
+/// Ports of the host, and what of the container they lead to.
+fn ports(item: &Value) -> String {
+    let shown = item["ports"].as_array().into_iter().flatten().map(|port| {
+        let (host, inside) = (number(&port["host_port"]), number(&port["container_port"]));
+        format!("{host}->{inside}/{}", text(&port["protocol"]))
+    });
+    shown.collect::<Vec<_>>().join(", ")
 }
 
 /// A text; empty when it is none.

@@ -40,6 +40,7 @@ const TAGS: &[(&str, &str)] = &[
     ("people", "Who may use the machine."),
     ("allowances", "What all that runs for a person may use together."),
     ("system", "The machine, the server, its health."),
+    ("ports", "Ports of the host that lead to containers."),
     ("maintenance", "Whether something new may be begun."),
     ("keys", "The keys that sign sessions and tokens."),
     ("setup", "The first operator."),

@@ -6,7 +6,7 @@
 use berth_runtime::digest::Digest;
 use berth_runtime::id::{ContainerId, PrincipalId};
 use berth_runtime::record::{ExitRecord, Failure};
-use berth_runtime::wire::Limits;
+use berth_runtime::wire::{Limits, PortLease};
 use serde::de::DeserializeOwned;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection, SqlitePool};
@@ -61,6 +61,8 @@ pub struct Container {
     /// JSON; the service knows its form.
     pub spec: Option<String>,
     pub limits: Limits,
+    /// Ports of the host that lead to it.
+    pub ports: Vec<PortLease>,
     /// Whether the kernel is known to hold them.
     pub limits_applied: bool,
     pub intent: Intent,
@@ -126,10 +128,22 @@ pub struct Stop {
     pub deadline_at: Option<Time>,
 }
 
-const COLUMNS: &str = "select c.*, coalesce(p.name, 'system') as owner_name, \
+/// Ports as the type's own JSON.
+macro_rules! ports {
+    () => {
+        "(select json_group_array(json_object('protocol', l.protocol, 'host', l.host_port, \
+         'container', l.container_port)) from port_leases l where l.container = c.id) as ports, "
+    };
+}
+
+const COLUMNS: &str = concat!(
+    "select c.*, ",
+    ports!(),
+    "coalesce(p.name, 'system') as owner_name, \
      coalesce(p.group_id, 2) as group_id, coalesce(s.name, 'system') as stopped_by_name \
      from containers c left join people p on p.id = c.owner \
-     left join people s on s.id = c.stopped_by ";
+     left join people s on s.id = c.stopped_by ",
+);
 
 /// One container by id, or by name among `named_for`'s own.
 pub async fn find(
@@ -192,8 +206,10 @@ pub async fn list(
 /// Containers without what is in them (their requests and specs are empty), newest first: for long
 /// lists, which would read megabytes of JSON otherwise.
 pub async fn light(db: &SqlitePool, visible: Visibility, limit: u32) -> Result<Vec<Container>> {
-    let rows = sqlx::query(
-        "select c.id, c.owner, c.name, c.image_reference, c.image_id, '' as request, \
+    let rows = sqlx::query(concat!(
+        "select ",
+        ports!(),
+        "c.id, c.owner, c.name, c.image_reference, c.image_id, '' as request, \
          null as spec, c.cpu_millis, c.cpu_weight, c.memory_bytes, c.swap_bytes, c.pids, \
          c.limits_applied, c.intent, c.run, c.operation, c.start_when_pulled, c.restart_policy, \
          c.restart_attempts_max, c.restart_attempts, c.next_attempt_at, c.stopped_by, \
@@ -203,7 +219,7 @@ pub async fn light(db: &SqlitePool, visible: Visibility, limit: u32) -> Result<V
          from containers c left join people p on p.id = c.owner \
          left join people s on s.id = c.stopped_by \
          where (?1 is null or c.owner = ?1) order by c.created_at desc, c.id desc limit ?2",
-    )
+    ))
     .bind(visible.owner())
     .bind(limit)
     .fetch_all(db)
@@ -601,6 +617,7 @@ fn container(row: &SqliteRow) -> Result<Container> {
             swap_bytes: number("swap_bytes")?,
             pids: row.try_get("pids")?,
         },
+        ports: parsed(row, "ports")?.unwrap_or_default(),
         limits_applied: row.try_get("limits_applied")?,
         intent: row.try_get("intent")?,
         run: number("run")?,

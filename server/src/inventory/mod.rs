@@ -24,6 +24,7 @@ pub mod maintenance;
 mod mark;
 pub mod operations;
 pub mod people;
+pub mod ports;
 pub mod registries;
 mod room;
 pub mod sessions;

@@ -25,6 +25,7 @@ pub mod network;
 pub mod noise;
 pub mod operations;
 pub mod people;
+pub mod ports;
 pub mod reconcile;
 pub mod registries;
 pub mod restart;

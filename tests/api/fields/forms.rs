@@ -56,6 +56,7 @@ const ROWS: &[(&str, Kind)] = &[
     ("pids", NUMBER),
     ("containers", NUMBER),
     ("network", Choice),
+    ("ports", Judged(&["a", "0", "70000", "-1", "80:80", "1:2:3", "80/sctp", "\0"])),
     ("restart", Choice),
     ("restart_attempts", NUMBER),
     ("stop_signal", Judged(&["0", "65", "SIGNOPE", "-9"])),

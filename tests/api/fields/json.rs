@@ -124,11 +124,21 @@ fn create(image: &str) -> Body {
             .at([json!([]), json!(["ALL"])])
             .beyond([json!(["CAP_EVERYTHING"]), json!(vec!["x"; 100_000])]),
         field("capabilities_dropped[]").at([json!("CHOWN")]),
-        field("network").at([json!("private"), json!("none")]).beyond([
+        // None there is none of without ports.
+        field("network").at([json!("private")]).beyond([
             json!("host"),
             json!("container:1"),
             json!("bridge"),
         ]),
+        field("ports").at([json!([])]).beyond([json!(vec![json!({"container_port": 1}); 65])]),
+        field("ports[].container_port")
+            .at([json!(1), json!(65_535)])
+            .beyond([json!(0), json!(65_536)]),
+        field("ports[].host_port")
+            .at([json!(null)])
+            .beyond([json!(0), json!(22), json!(65_535), json!(65_536)])
+            .may_be(&["null"]),
+        field("ports[].protocol").at([json!("udp")]).beyond([json!("sctp"), json!("TCP")]),
         field("terminal").at([json!(false), json!(true)]).may_be(&["true"]),
         field("stdin").at([json!(false), json!(true)]).may_be(&["true"]),
         field("limits"),
@@ -150,7 +160,7 @@ fn create(image: &str) -> Body {
             "restart": {"name": "on-failure", "max_attempts": 3}, "read_only_root": false,
             "tmpfs": [{"target": "/a", "size_bytes": 4096}], "shm_bytes": 4096,
             "ulimits": {"nofile": {"soft": 64, "hard": 64}}, "capabilities_dropped": ["CHOWN"],
-            "network": "none", "terminal": false, "stdin": false, "start": false,
+            "network": "private", "terminal": false, "stdin": false, "start": false,
             "limits": {"cpu_millis": 100, "cpu_weight": 100, "memory_bytes": 64 << 20,
                        "swap_bytes": 0, "pids": 8},
         }),

@@ -273,6 +273,7 @@ fn launch(mut form: LaunchForm, error: &str) -> LaunchPage {
         error: error.into(),
         form,
         images: vec!["alpine:3.22".into(), "starter:1".into()],
+        ports_hint: "Of the host 20000 to 20999 can be had.".into(),
         ceilings: ceilings(),
         sizes: [("small", "0.5", "256 MiB"), ("medium", "1", "1 GiB"), ("large", "4", "8 GiB")]
             .map(|(name, cpu, memory)| Size {

@@ -11,6 +11,7 @@ pub mod keys;
 pub mod maintenance;
 pub mod operations;
 pub mod people;
+pub mod ports;
 pub mod problems;
 pub mod registries;
 pub mod sessions;

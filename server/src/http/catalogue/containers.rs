@@ -124,6 +124,27 @@ pub(super) const KNOWN: &[Known] = &[
         "Remove those that are not needed any more, or ask an operator for more.",
     ),
     known(
+        "port.held",
+        409,
+        "The port of the host is leased",
+        "Each port of the host leads to one container, from that one’s making to its removal.",
+        "Name another port, or none for a free one.",
+    ),
+    known(
+        "port.too-many",
+        507,
+        "Too many ports of the host",
+        "Your containers have as many together as one person may (`containers.ports_per_person_max`).",
+        "Remove a container that has some, or ask an operator for more.",
+    ),
+    known(
+        "port.none-left",
+        507,
+        "No port of the host is left",
+        "Every port that the operator has given to be leased is (`runtime.port_first` to `runtime.port_last`).",
+        "Ask an operator to widen the range, or those who have many to remove some.",
+    ),
+    known(
         "container.no-image",
         409,
         "Its image is not here",

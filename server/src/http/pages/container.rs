@@ -6,6 +6,7 @@ use std::fmt::Write;
 use axum::extract::{Path, State};
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
+use berth_runtime::wire::PortProtocol;
 use berth_web::containers::{
     Ceilings, LimitRow, OverviewPage, ProcessRow, ProcessesPage, SettingsPage, Tab,
 };
@@ -29,6 +30,7 @@ use crate::service::containers::output;
 use crate::service::containers::view::{ContainerView, DetailView, HeldLimit};
 use crate::service::edits::Expected;
 use crate::service::history::Used;
+use crate::service::ports::PortView;
 use crate::service::restart::RestartPolicy;
 
 /// Adds the routes.
@@ -149,6 +151,12 @@ fn facts(detail: &DetailView) -> Vec<Fact> {
         (None, Some(network)) => Fact::text("Network", network),
         (None, None) => Fact::text("Network", "not known yet"),
     });
+    for port in &view.ports {
+        let PortView { protocol, host_port, container_port } = port;
+        let protocol = PortProtocol::from(*protocol).as_str();
+        let text = format!("{host_port} leads to its {container_port}/{protocol}");
+        facts.push(Fact::text("Port of the host", text));
+    }
     facts.push(Fact::text("When it ends", restart_in_words(view)));
     if let (Some(signal), Some(grace)) = (&detail.stop_signal, detail.stop_grace_secs) {
         facts.push(Fact::text("Stops by", format!("{signal}, killed after {grace} s")));

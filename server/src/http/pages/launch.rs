@@ -25,7 +25,7 @@ use crate::service::Page;
 use crate::service::containers::create;
 use crate::service::containers::spec::{self, CreateRequest};
 use crate::service::usage::{self, Usage};
-use crate::service::{images, machine};
+use crate::service::{images, machine, ports};
 
 /// References offered beside the field at most.
 const IMAGES_MAX: u32 = 200;
@@ -117,7 +117,7 @@ async fn launch(
 /// The request that the form asks for, judged as the launch judges it.
 fn read(app: &App, posted: &Posted) -> Result<CreateRequest> {
     let request = launch_request(posted).map_err(Wrong::into_error)?;
-    spec::check(&request, &app.config.containers, &app.config.runtime.ceilings)?;
+    spec::check(&request, &app.config.containers, &app.config.runtime)?;
     Ok(request)
 }
 
@@ -190,11 +190,26 @@ async fn page(
         form: launch_form(posted, &mut wrong),
         error: if error.is_empty() { wrong.rest() } else { error },
         images: names,
+        ports_hint: ports_hint(app),
         ceilings: ceilings(app),
         sizes: sizes(app).into_iter().map(size).collect(),
         left: left(&usage, asked.as_ref(), machine_size().await),
         preview,
     })
+}
+
+/// What of the host can be leased, in a sentence or two.
+fn ports_hint(app: &App) -> String {
+    let policy = ports::policy(app);
+    let (Some(first), Some(last)) = (policy.first, policy.last) else {
+        return "The operator has given no ports of the host to be leased.".to_owned();
+    };
+    let here = policy.addresses.iter().all(std::net::Ipv4Addr::is_loopback);
+    let reach = if here { ", on this machine alone" } else { "" };
+    format!(
+        "One a line: 8080 for a free port of the host, 20080:8080 for that one, /udp at the end for UDP. Of \
+         the host {first} to {last} can be had{reach}."
+    )
 }
 
 fn call(request: &CreateRequest) -> Result<ApiCall> {

@@ -9,7 +9,7 @@ use berth_web::parts::Field;
 use super::form::{Posted, Wrong};
 use crate::http::routes::FormFields;
 use crate::service::containers::spec::{
-    CreateRequest, LimitsRequest, Network, TmpfsMount, UlimitPair,
+    CreateRequest, LimitsRequest, Network, PortRequest, Protocol, TmpfsMount, UlimitPair,
 };
 use crate::service::restart::RestartPolicy;
 
@@ -30,6 +30,7 @@ pub(super) const LAUNCH: FormFields = FormFields::once(&[
     "swap",
     "pids",
     "network",
+    "ports",
     "restart",
     "restart_attempts",
     "stop_signal",
@@ -92,6 +93,7 @@ pub(super) fn launch_request(posted: &Posted) -> Result<CreateRequest, Wrong> {
                 &[("private", Network::Private), ("none", Network::None)],
             )
             .unwrap_or_default(),
+        ports: ports(&mut wrong, posted.text("ports")),
         limits: limits(&mut wrong, posted),
         start: wrong
             .choice(posted, "start", "/start", &[("yes", true), ("no", false)])
@@ -132,6 +134,7 @@ pub(super) fn launch_form(posted: &Posted, wrong: &mut Wrong) -> LaunchForm {
         swap: field("swap", "/limits/swap_bytes"),
         pids: field("pids", "/limits/pids"),
         network: field("network", "/network"),
+        ports: field("ports", "/ports"),
         restart_attempts: field("restart_attempts", "/restart/max_attempts"),
         restart: field("restart", "/restart"),
         stop_signal: field("stop_signal", "/stop_signal"),
@@ -187,6 +190,32 @@ fn tmpfs(wrong: &mut Wrong, text: &str) -> Vec<TmpfsMount> {
         }
     }
     out
+}
+
+fn ports(wrong: &mut Wrong, text: &str) -> Vec<PortRequest> {
+    let mut out = Vec::new();
+    for line in lines(text) {
+        match port(line) {
+            Some(port) => out.push(port),
+            None => wrong.add("/ports", format!("{line:?} is not 8080, 20080:8080 or 53/udp")),
+        }
+    }
+    out
+}
+
+/// `[host:]container[/protocol]`, as `docker run --publish` has it.
+fn port(text: &str) -> Option<PortRequest> {
+    let (ports, protocol) = match text.split_once('/') {
+        None => (text, Protocol::Tcp),
+        Some((ports, "tcp")) => (ports, Protocol::Tcp),
+        Some((ports, "udp")) => (ports, Protocol::Udp),
+        Some(_) => return None,
+    };
+    let (host_port, container) = match ports.split_once(':') {
+        Some((host, container)) => (Some(host.trim().parse().ok()?), container),
+        None => (None, ports),
+    };
+    Some(PortRequest { container_port: container.trim().parse().ok()?, host_port, protocol })
 }
 
 fn ulimits(wrong: &mut Wrong, text: &str) -> BTreeMap<String, UlimitPair> {
@@ -251,6 +280,7 @@ mod tests {
             ("tmpfs", "/tmp=1 MiB"),
             ("ulimits", "nofile=64:128"),
             ("network", "none"),
+            ("ports", "8080\r\n20053:53/udp"),
             ("capabilities", "chown, SETUID"),
         ]);
         let request = launch_request(&form).expect("a good form");
@@ -264,6 +294,11 @@ mod tests {
         assert_eq!(request.ulimits["nofile"].hard, 128);
         assert_eq!(request.network, Network::None);
         assert_eq!(request.capabilities_dropped, ["chown", "SETUID"]);
+        let ports = request.ports.iter().map(|port| (port.host_port, port.container_port));
+        assert_eq!(ports.collect::<Vec<_>>(), [(None, 8080), (Some(20_053), 53)]);
+        for text in ["", "a", "1:2:3", "53/sctp", "70000", "-1", ":80", "80:"] {
+            assert!(port(text).is_none(), "{text}");
+        }
         assert!(request.name.is_none() && request.start);
     }
 

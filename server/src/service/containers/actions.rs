@@ -403,7 +403,7 @@ pub(crate) async fn launch(
         // A limit that was lowered since must not be exceeded by what it holds.
         shm_bytes: spec.shm_bytes.min(row.limits.memory_bytes),
         network: spec.network,
-        ports: Vec::new(),
+        ports: row.ports.clone(),
         limits: row.limits,
         log: LogOptions { file_bytes_max: config.log_file_bytes, files_max: config.log_files },
         stop: spec.stop,

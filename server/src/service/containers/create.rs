@@ -8,7 +8,7 @@ use berth_runtime::record::Failure;
 use serde_json::json;
 
 use super::actions::{event, in_background, launch_wished, name_taken};
-use super::spec::{self, CreateRequest, ImageDefaults};
+use super::spec::{self, CreateRequest, ImageDefaults, PortRequest};
 use super::view::{DetailView, request};
 use super::{detail, find};
 use crate::app::App;
@@ -22,7 +22,7 @@ use crate::inventory::idempotency::{self, IdempotencyKey};
 use crate::inventory::operations::OperationState;
 use crate::registry::manifest::RunConfig;
 use crate::service::images::{self, ImageForStart};
-use crate::service::{maintenance, operations};
+use crate::service::{maintenance, operations, ports};
 use crate::timing::Phases;
 
 /// Makes a container; the same key makes it once.
@@ -33,7 +33,7 @@ pub async fn create(
     key: Option<IdempotencyKey>,
 ) -> Result<DetailView> {
     maintenance::admit(app, caller)?;
-    spec::check(&request, &app.config.containers, &app.config.runtime.ceilings)?;
+    spec::check(&request, &app.config.containers, &app.config.runtime)?;
     let (task_app, task_caller) = (app.clone(), caller.clone());
     let id = in_background(async move {
         create_whole(&task_app, &task_caller, &request, key.as_ref()).await
@@ -85,7 +85,7 @@ async fn create_whole(
     };
     let _lock = app.containers.lock(&id).await;
     phases.done("find the image, merge, check");
-    if let Some(known) = insert(app, caller, &new, key).await? {
+    if let Some(known) = insert(app, caller, &new, &request.ports, key).await? {
         return Ok(known);
     }
     phases.done("commit container, intent, audit, event");
@@ -106,6 +106,7 @@ async fn insert(
     app: &App,
     caller: &Caller,
     new: &NewContainer<'_>,
+    wanted: &[PortRequest],
     key: Option<&IdempotencyKey>,
 ) -> Result<Option<ContainerId>> {
     let mut write = app.inventory.change(&caller.actor, "container.create").await?;
@@ -131,6 +132,7 @@ async fn insert(
         return Err(Error::conflict("image.removed", "the image was removed just now"));
     }
     containers::insert(write.db(), new).await?;
+    ports::lease(app, caller, write.db(), (new.id, new.owner), wanted).await?;
     idempotency::remember(&mut write, caller, key, new.id.as_str()).await?;
     write.subject("container", new.id, new.owner);
     let (subject, owner) = (new.id.as_str(), new.owner);

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
+use berth_runtime::config::RuntimeConfig;
 use berth_runtime::wire::{self, Limits};
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,7 @@ use utoipa::ToSchema;
 
 use crate::config::ContainersConfig;
 use crate::error::{Error, FieldError, Refusal, Result};
+use crate::service::ports;
 use crate::service::restart::{ATTEMPTS_MAX, RestartPolicy};
 
 const ARGS_MAX: usize = 1024;
@@ -149,6 +151,8 @@ pub struct CreateRequest {
     pub capabilities_dropped: Vec<String>,
     /// Its network.
     pub network: Network,
+    /// Ports of the host that lead to it, at most 64; until it is removed they are its own.
+    pub ports: Vec<PortRequest>,
     /// Give its program a terminal that people can attach to.
     pub terminal: bool,
     /// Keep its standard input open for people who attach; a terminal's is in any case.
@@ -167,6 +171,32 @@ pub struct TmpfsMount {
     pub target: String,
     /// Size at most.
     pub size_bytes: u64,
+}
+
+/// A port of the host that is to lead to one of a container.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PortRequest {
+    /// In the container, from 1.
+    #[schema(minimum = 1, maximum = 65535)]
+    pub container_port: u16,
+    /// On the host, within the operator's range; a free one when left out.
+    #[serde(default)]
+    pub host_port: Option<u16>,
+    /// Of both.
+    #[serde(default)]
+    pub protocol: Protocol,
+}
+
+/// What a port is of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// TCP.
+    #[default]
+    Tcp,
+    /// UDP.
+    Udp,
 }
 
 /// A soft and a hard limit.
@@ -249,7 +279,7 @@ pub(crate) fn check_name(pointer: &str, name: &str) -> Result<()> {
 pub(crate) fn check(
     request: &CreateRequest,
     config: &ContainersConfig,
-    ceilings: &Limits,
+    runtime: &RuntimeConfig,
 ) -> Result<()> {
     let mut faults = Faults::default();
     if let Some(name) = &request.name {
@@ -290,7 +320,8 @@ pub(crate) fn check(
         }
     }
     let limits = merge_limits(&request.limits, &config.default_limits);
-    faults.limits("/limits", &limits, ceilings);
+    faults.limits("/limits", &limits, &runtime.ceilings);
+    faults.ports(&request.ports, request.network, runtime);
     if request.shm_bytes.is_some_and(|bytes| bytes < TMPFS_BYTES_MIN || bytes > limits.memory_bytes)
     {
         faults.add("/shm_bytes", "is not between 4096 and the memory limit");
@@ -508,6 +539,24 @@ fn host_label(name: &str) -> String {
     if label.is_empty() { "container".to_owned() } else { label.to_owned() }
 }
 
+impl From<Protocol> for wire::PortProtocol {
+    fn from(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Tcp => Self::Tcp,
+            Protocol::Udp => Self::Udp,
+        }
+    }
+}
+
+impl From<wire::PortProtocol> for Protocol {
+    fn from(protocol: wire::PortProtocol) -> Self {
+        match protocol {
+            wire::PortProtocol::Tcp => Self::Tcp,
+            wire::PortProtocol::Udp => Self::Udp,
+        }
+    }
+}
+
 impl From<&UlimitPair> for wire::Ulimit {
     fn from(pair: &UlimitPair) -> Self {
         Self { soft: pair.soft, hard: pair.hard }
@@ -656,6 +705,36 @@ impl Faults {
         }
     }
 
+    fn ports(&mut self, ports: &[PortRequest], network: Network, runtime: &RuntimeConfig) {
+        if ports.len() > wire::PORTS_MAX {
+            self.add("/ports", format!("holds more than {}", wire::PORTS_MAX));
+        }
+        if !ports.is_empty() && network == Network::None {
+            self.add("/ports", "a container without a network has no ports");
+        }
+        let range = ports::range(runtime);
+        if !ports.is_empty() && range.is_none() {
+            self.add("/ports", "the operator has given no ports of the host to be leased");
+        }
+        for (index, port) in ports.iter().enumerate() {
+            if port.container_port == 0 {
+                self.add(&format!("/ports/{index}/container_port"), "0 is no port");
+            }
+            let Some(host) = port.host_port else { continue };
+            let pointer = format!("/ports/{index}/host_port");
+            if let Some(range) = range.as_ref().filter(|range| !range.contains(&host)) {
+                let (first, last) = (range.start(), range.end());
+                self.add(&pointer, format!("{host} is not one of {first} to {last}"));
+            }
+            let same = |other: &PortRequest| {
+                (other.host_port, other.protocol) == (Some(host), port.protocol)
+            };
+            if ports[..index].iter().any(same) {
+                self.add(&pointer, "is named twice");
+            }
+        }
+    }
+
     fn ulimits(&mut self, ulimits: &BTreeMap<String, UlimitPair>) {
         for (name, pair) in ulimits {
             let pointer = format!("/ulimits/{}", escape(name));
@@ -719,7 +798,7 @@ mod tests {
 
     fn pointers(json: &str) -> Vec<String> {
         let request: CreateRequest = serde_json::from_str(json).expect("the form is right");
-        match check(&request, &config(), &RuntimeConfig::default().ceilings) {
+        match check(&request, &config(), &RuntimeConfig::default()) {
             Ok(()) => Vec::new(),
             Err(Error::Invalid { fields, .. }) => fields.into_iter().map(|f| f.pointer).collect(),
             Err(other) => panic!("{other:?}"),

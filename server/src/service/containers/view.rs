@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::inventory::containers::{Container, Intent, StopKind};
 use crate::service::edits::Version;
 use crate::service::lifecycle::Status;
+use crate::service::ports::PortView;
 use crate::service::restart::{self, RestartPolicy};
 
 /// A container.
@@ -44,6 +45,8 @@ pub struct ContainerView {
     /// Its address on its owner's network, while it runs.
     #[schema(value_type = Option<String>)]
     pub address: Option<std::net::Ipv4Addr>,
+    /// Ports of the host that lead to it while it runs.
+    pub ports: Vec<PortView>,
     /// The limits that hold now, and at its next start.
     pub limits: LimitsView,
     /// When it is started again.
@@ -329,6 +332,7 @@ impl ContainerView {
             created_at: row.created_at,
             started_at,
             address: live.and_then(|live| live.address),
+            ports: row.ports.iter().copied().map(Into::into).collect(),
             limits: row.limits.into(),
             restart: RestartView {
                 policy: policy(row),
@@ -562,6 +566,7 @@ pub(crate) mod tests {
             image_id: None,
             request: "{}".to_owned(),
             spec: None,
+            ports: Vec::new(),
             limits: Limits {
                 cpu_millis: 1000,
                 cpu_weight: 100,
