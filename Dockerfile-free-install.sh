@@ -204,6 +204,9 @@ listen = $(listen_toml)
 # The longest life that a token can be given; tokens of one person at once.
 #token_days_max = 366
 #tokens_max = 50
+# Who must have a second factor (everybody may): "optional" for nobody, "overseers" for operators and auditors,
+# "everybody". Who must and has none can sign in, and do nothing but set it up.
+#second_factor = "optional"
 
 [containers]
 # Containers of one person.

@@ -17,6 +17,7 @@ use toml::{Spanned, Table, Value};
 
 pub use network::{Hsts, Listen, ListenAddress, Proxy, ProxyHeaders, RatesConfig, TlsConfig};
 
+use crate::auth::Role;
 use crate::registry::RegistriesConfig;
 use crate::registry::policy::STALL_SECS;
 
@@ -83,6 +84,32 @@ pub struct AuthConfig {
     pub token_days_max: u32,
     /// Tokens of one person at once.
     pub tokens_max: u32,
+    /// Who must have a second factor.
+    pub second_factor: FactorPolicy,
+}
+
+/// Who must have a second factor. Everybody may.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FactorPolicy {
+    /// Nobody.
+    #[default]
+    Optional,
+    /// Operators and auditors, who see everybody's.
+    Overseers,
+    /// Everybody.
+    Everybody,
+}
+
+impl FactorPolicy {
+    /// Whether somebody of this role must have one.
+    pub fn is_required_of(self, role: Role) -> bool {
+        match self {
+            Self::Optional => false,
+            Self::Overseers => matches!(role, Role::Operator | Role::Auditor),
+            Self::Everybody => role != Role::System,
+        }
+    }
 }
 
 /// `[containers]`. What one container may have at most is `[runtime.ceilings]`, because the
@@ -182,6 +209,7 @@ impl Default for AuthConfig {
             invitation_hours: 72,
             token_days_max: 366,
             tokens_max: 50,
+            second_factor: FactorPolicy::Optional,
         }
     }
 }

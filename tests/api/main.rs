@@ -25,6 +25,7 @@ mod raw;
 mod report;
 mod requests;
 mod resume;
+mod second_factor;
 mod secrets;
 mod setup;
 mod signing_in;

@@ -127,6 +127,7 @@ pub(crate) fn visits(seen: &Seen) -> BTreeMap<&'static str, Vec<String>> {
         ("/people/allowance", one("/people/allowance")),
         ("/system/maintenance", one("/system/maintenance")),
         ("/people/{id}", vec![format!("/people/{}", seen.person)]),
+        ("/people/{id}/second-factor", vec![format!("/people/{}/second-factor", seen.person)]),
         ("/people/{id}/end-access", vec![format!("/people/{}/end-access", seen.person)]),
         ("/events", one("/events")),
         ("/audit", one("/audit")),

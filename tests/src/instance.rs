@@ -147,8 +147,13 @@ impl TestServer {
 
     /// A new person, signed in. `role` is `operator`, `user` or `auditor`.
     pub async fn person(&self, name: &str, role: &str) -> Client {
+        self.person_by(&self.operator(), name, role).await
+    }
+
+    /// The same, added by whom one likes.
+    pub async fn person_by(&self, by: &Client, name: &str, role: &str) -> Client {
         let body = json!({"name": name, "role": role});
-        let added = self.operator().post("/api/v1/people", &body).await.expect_status(201);
+        let added = by.post("/api/v1/people", &body).await.expect_status(201);
         let added = added.json();
         let body = json!({"secret": added["invitation"]["secret"], "password": PASSWORD});
         let path = "/api/v1/invitations/accept";

@@ -26,6 +26,36 @@ pub struct AccountPage {
     pub logins: Option<Logins>,
     /// Where the viewer is signed in.
     pub sessions: Vec<SessionRow>,
+    /// The second factor.
+    pub factor: FactorPart,
+}
+
+/// The viewer's second factor.
+#[derive(Debug, Clone, Default)]
+pub struct FactorPart {
+    /// Since when a code is asked for; none while there is no factor.
+    pub since: Option<Moment>,
+    /// Recovery codes that were not used yet.
+    pub codes_left: u32,
+    /// Whether the machine wants it of the viewer.
+    pub required: bool,
+    /// What is wrong; may be empty.
+    pub error: String,
+    /// What was begun just now.
+    pub begun: Option<FactorBegun>,
+    /// Recovery codes made just now; they are shown this once.
+    pub fresh_codes: Vec<String>,
+}
+
+/// A factor that is to be confirmed.
+#[derive(Debug, Clone)]
+pub struct FactorBegun {
+    /// The secret in groups, for typing.
+    pub secret: String,
+    /// Modules along each side of its picture.
+    pub side: i32,
+    /// The picture's dark modules, as an SVG path.
+    pub path: String,
 }
 
 /// A personal token.

@@ -33,6 +33,8 @@ pub struct SignInPage {
     pub name: String,
     /// Where to go afterwards, a path of this server.
     pub next: String,
+    /// Whether a code of the second factor is asked for, too.
+    pub asks_code: bool,
 }
 
 /// Setting the password that an invitation asks for.
@@ -47,6 +49,8 @@ pub struct InvitationPage {
     pub token: String,
     /// Why it was refused; may be empty.
     pub error: String,
+    /// Whether a code of the second factor is asked for, too.
+    pub asks_code: bool,
 }
 
 /// Something went wrong.

@@ -84,6 +84,8 @@ pub struct Caller {
     pub scope: TokenScope,
     /// When what was shown ends; `None` on the root socket.
     pub expires_at: Option<Time>,
+    /// Whether they have to set up a second factor before anything else.
+    pub factor_due: bool,
     /// For the audit.
     pub actor: Actor,
 }
@@ -225,6 +227,7 @@ mod tests {
             role,
             scope: TokenScope::Manage,
             expires_at: None,
+            factor_due: false,
             actor,
         }
     }

@@ -2,9 +2,11 @@
 
 pub mod budget;
 pub mod caller;
+pub mod factor;
 mod keyring;
 pub mod keys;
 pub mod password;
+pub mod sealed;
 pub mod throttle;
 
 pub use caller::{Actor, Caller, Role, TokenScope, Via, Visibility};

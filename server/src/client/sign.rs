@@ -31,6 +31,9 @@ pub struct LoginArgs {
     /// Read the password from the first line of the standard input.
     #[arg(long)]
     password_stdin: bool,
+    /// A code of your second factor, or a recovery code; asked for if nothing is said and one is needed.
+    #[arg(long)]
+    code: Option<String>,
     /// Believe certificates of the authority in this PEM file, and no others.
     #[arg(long, value_name = "FILE", conflicts_with = "fingerprint")]
     ca: Option<std::path::PathBuf>,
@@ -100,8 +103,13 @@ async fn sign_in(args: LoginArgs) -> Outcome {
             .map_err(|error| Failure::Here(format!("read the standard input: {error}")))??,
         false => ask_secret(&format!("Password of {}", harmless::line(&user))).await?,
     };
-    let body = json!({"name": user, "password": password});
-    let cookies = anonymous.sign_in(&body).await;
+    let mut body = json!({"name": user, "password": password, "code": args.code});
+    let mut cookies = anonymous.sign_in(&body).await;
+    let needs_code = |failure: &Failure| matches!(failure, Failure::Refused(problem) if problem.code == "session.second-factor");
+    if cookies.as_ref().is_err_and(needs_code) && args.code.is_none() && !args.password_stdin {
+        body["code"] = json!(ask("Code of your second factor").await?);
+        cookies = anonymous.sign_in(&body).await;
+    }
     let cookies = cookies.map_err(|failure| failure.while_doing("cannot sign in"))?;
     let session = Api::new(base, trust.clone(), &Proof::Cookies(&cookies))?;
     let old = before.servers.get(&origin).map(|old| old.token_id.clone());

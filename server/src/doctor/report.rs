@@ -98,7 +98,7 @@ fn configuration(config: &Config) -> Value {
         "auth": {
             "session_hours": auth.session_hours, "sessions_max": auth.sessions_max,
             "invitation_hours": auth.invitation_hours, "token_days_max": auth.token_days_max,
-            "tokens_max": auth.tokens_max,
+            "tokens_max": auth.tokens_max, "second_factor": auth.second_factor,
         },
         "containers": {
             "per_person_max": containers.per_person_max,

@@ -25,7 +25,7 @@ use super::pages;
 use super::problem::{self, Asked, Pending};
 use super::rate;
 use super::reached::Reached;
-use super::routes::{Rule, Surface};
+use super::routes::{Access, Rule, Surface};
 use super::waiting::{Turn, Waiting};
 use crate::app::App;
 use crate::auth::budget::Budget;
@@ -232,12 +232,39 @@ async fn judge(app: &App, rule: &Rule, request: &Parts, route: &str) -> Judged {
         (Err(_), Err(error)) | (Err(error), Ok(_)) => return Err((None, error)),
     };
     let cookie = session_cookie(app, request).is_some();
-    let verdict =
-        same_site(request, rule.surface, cookie).and_then(|()| rule.access.allows(caller.as_ref()));
+    let verdict = same_site(request, rule.surface, cookie)
+        .and_then(|()| rule.access.allows(caller.as_ref()))
+        .and_then(|()| factor_first(rule, route, caller.as_ref()));
     match verdict {
         Ok(()) => Ok((caller, budget)),
         Err(error) => Err((caller.map(Box::new), error)),
     }
+}
+
+/// What is open to somebody who has to set up a second factor first, besides what is open to all.
+const BEFORE_FACTOR: [&str; 12] = [
+    "/account",
+    "/account/password",
+    "/account/second-factor",
+    "/account/second-factor/confirm",
+    "/sign-out",
+    "/api/v1/me",
+    "/api/v1/me/session",
+    "/api/v1/me/password",
+    "/api/v1/me/second-factor",
+    "/api/v1/me/second-factor/confirm",
+    "/api/v1/sessions",
+    "/api/v1/sessions/{id}",
+];
+
+/// Whether they may go on before they have a second factor.
+fn factor_first(rule: &Rule, route: &str, caller: Option<&Caller>) -> Result<()> {
+    let due = caller.is_some_and(|caller| caller.factor_due);
+    if !due || rule.access == Access::Public || BEFORE_FACTOR.contains(&route) {
+        return Ok(());
+    }
+    let text = "this machine wants a second factor of you: set it up under Account, then go on";
+    Err(Error::denied("session.second-factor-due", text))
 }
 
 /// Who is behind the root socket, the bearer token or the session cookie, in this order. A token

@@ -16,6 +16,7 @@ pub mod audit;
 pub mod containers;
 pub mod copy;
 pub mod events;
+pub mod factors;
 pub mod idempotency;
 pub mod image_shares;
 pub mod images;

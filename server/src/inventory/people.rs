@@ -30,6 +30,8 @@ pub struct Person {
     pub group: PrincipalId,
     /// Whether they have set a password yet.
     pub has_password: bool,
+    /// Whether they have a second factor.
+    pub has_second_factor: bool,
     /// Set while they may not sign in.
     pub disabled_at: Option<Time>,
     /// When they were added.
@@ -52,7 +54,8 @@ pub struct Account {
 }
 
 const COLUMNS: &str = "select p.id, p.name, p.role, p.group_id, \
-     p.password_hash is not null as has_password, p.disabled_at, p.created_at, i.expires_at \
+     p.password_hash is not null as has_password, exists (select 1 from second_factors f \
+     where f.person = p.id and f.confirmed_at is not null) as has_second_factor, p.disabled_at, p.created_at, i.expires_at \
      from people p left join invitations i on i.person = p.id ";
 
 /// Whether the first operator has been made.
@@ -333,6 +336,7 @@ fn person(row: &sqlx::sqlite::SqliteRow) -> Result<Person> {
         role: row.try_get("role")?,
         group: super::principal(row, "group_id")?,
         has_password: row.try_get("has_password")?,
+        has_second_factor: row.try_get("has_second_factor")?,
         disabled_at: row.try_get("disabled_at")?,
         created_at: row.try_get("created_at")?,
         invitation_expires_at: row.try_get("expires_at")?,

@@ -61,7 +61,18 @@ pub struct Holder {
     pub role: Role,
     /// When it ends.
     pub expires_at: Time,
+    /// Whether they have a second factor.
+    pub has_factor: bool,
 }
+
+/// What [`holder_of`] reads of a person `p`.
+macro_rules! of_person {
+    () => {
+        "p.id as person, p.name, p.role, exists (select 1 from second_factors f \
+         where f.person = p.id and f.confirmed_at is not null) as has_factor "
+    };
+}
+pub(super) use of_person;
 
 /// Writes a session, and ends the person's oldest ones above `sessions_max`.
 pub async fn insert(
@@ -98,11 +109,12 @@ pub async fn insert(
 
 /// Who is behind the cookie, if the session is good and the person is not disabled.
 pub async fn holder(db: &SqlitePool, jti_hash: &SecretHash) -> Result<Option<Holder>> {
-    let row = sqlx::query(
-        "select s.id, s.expires_at, p.id as person, p.name, p.role \
-         from sessions s join people p on p.id = s.person \
-         where s.jti_hash = ? and s.expires_at > ? and p.disabled_at is null",
-    )
+    let row = sqlx::query(concat!(
+        "select s.id, s.expires_at, ",
+        of_person!(),
+        "from sessions s join people p on p.id = s.person \
+             where s.jti_hash = ? and s.expires_at > ? and p.disabled_at is null",
+    ))
     .bind(jti_hash.as_slice())
     .bind(Time::now())
     .fetch_optional(db)
@@ -117,6 +129,7 @@ pub(super) fn holder_of(row: &sqlx::sqlite::SqliteRow) -> Result<Holder> {
         name: row.try_get("name")?,
         role: row.try_get("role")?,
         expires_at: row.try_get("expires_at")?,
+        has_factor: row.try_get("has_factor")?,
     })
 }
 
@@ -197,11 +210,12 @@ pub async fn prune(db: &mut SqliteConnection) -> Result<()> {
 
 /// The same as [`holder`], by the session's own id.
 pub async fn holder_by_id(db: &SqlitePool, id: &str) -> Result<Option<Holder>> {
-    let row = sqlx::query(
-        "select s.id, s.expires_at, p.id as person, p.name, p.role \
-         from sessions s join people p on p.id = s.person \
-         where s.id = ? and s.expires_at > ? and p.disabled_at is null",
-    )
+    let row = sqlx::query(concat!(
+        "select s.id, s.expires_at, ",
+        of_person!(),
+        "from sessions s join people p on p.id = s.person \
+             where s.id = ? and s.expires_at > ? and p.disabled_at is null",
+    ))
     .bind(id)
     .bind(Time::now())
     .fetch_optional(db)

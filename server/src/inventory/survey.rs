@@ -54,6 +54,10 @@ const COUNTS: &[(&str, &str)] = &[
     ("sessions", "select '', count(*) from sessions"),
     ("tokens", "select scope, count(*) from tokens group by 1"),
     ("registry_credentials", "select '', count(*) from registry_credentials"),
+    (
+        "second_factors",
+        "select iif(confirmed_at is null, 'begun', 'on'), count(*) from second_factors group by 1",
+    ),
     ("images", "select source, count(*) from images group by 1"),
     ("image_references", "select kind, count(*) from image_references group by 1"),
     ("image_layers", "select compression, count(*) from image_layers group by 1"),

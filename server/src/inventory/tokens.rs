@@ -5,7 +5,7 @@ use serde::Serialize;
 use sqlx::{Row, SqliteConnection, SqlitePool};
 use utoipa::ToSchema;
 
-use super::sessions::{Holder, holder_of};
+use super::sessions::{Holder, holder_of, of_person};
 use crate::auth::TokenScope;
 use crate::auth::keys::SecretHash;
 use crate::clock::Time;
@@ -94,11 +94,12 @@ pub async fn holder(
     db: &SqlitePool,
     jti_hash: &SecretHash,
 ) -> Result<Option<(Holder, TokenScope)>> {
-    let row = sqlx::query(
-        "select t.id, t.expires_at, t.scope, p.id as person, p.name, p.role \
-         from tokens t join people p on p.id = t.person \
+    let row = sqlx::query(concat!(
+        "select t.id, t.expires_at, t.scope, ",
+        of_person!(),
+        "from tokens t join people p on p.id = t.person \
          where t.jti_hash = ? and t.expires_at > ? and p.disabled_at is null",
-    )
+    ))
     .bind(jti_hash.as_slice())
     .bind(Time::now())
     .fetch_optional(db)
@@ -159,11 +160,12 @@ pub async fn touch(db: &mut SqliteConnection, id: &str, at: Time) -> Result<()> 
 
 /// Who is behind a token, by the token's own id.
 pub async fn holder_by_id(db: &SqlitePool, id: &str) -> Result<Option<Holder>> {
-    let row = sqlx::query(
-        "select t.id, t.expires_at, p.id as person, p.name, p.role \
-         from tokens t join people p on p.id = t.person \
+    let row = sqlx::query(concat!(
+        "select t.id, t.expires_at, ",
+        of_person!(),
+        "from tokens t join people p on p.id = t.person \
          where t.id = ? and t.expires_at > ? and p.disabled_at is null",
-    )
+    ))
     .bind(id)
     .bind(Time::now())
     .fetch_optional(db)

@@ -1,5 +1,6 @@
 //! One-time links by which people set their password.
 
+use super::factor;
 use super::sessions::{self, SignedIn, Visitor};
 use crate::app::App;
 use crate::auth::keys::hash_secret;
@@ -19,12 +20,12 @@ pub async fn look(app: &App, visitor: &Visitor, secret: &str) -> Result<(String,
     }
 }
 
-/// Sets the password and signs in; the link ends, and so do all older sessions.
+/// Sets the password and signs in; the link ends, and so do all older sessions. A link is one way in, and no
+/// way around a second factor.
 pub async fn accept(
     app: &App,
     visitor: &Visitor,
-    secret: &str,
-    password: &str,
+    (secret, password, code): (&str, &str, &str),
 ) -> Result<SignedIn> {
     let (name, _) = look(app, visitor, secret).await?;
     password::check(password, &name)?;
@@ -32,6 +33,9 @@ pub async fn accept(
     let mut write = app.inventory.change(&visitor.actor(None, &name), "invitation.accept").await?;
     let found = people::find_invitation(write.db(), &hash_secret(secret)).await?;
     let Some((account, _)) = found else { return Err(unknown(app, visitor)) };
+    factor::admit(app, write.db(), account.id, code).await.inspect_err(|_| {
+        app.throttle.count(&at_address(visitor));
+    })?;
     people::update_password(write.db(), account.id, &password_hash).await?;
     people::delete_invitation(write.db(), account.id).await?;
     crate::inventory::sessions::delete_all(write.db(), account.id, None).await?;
@@ -43,7 +47,7 @@ pub async fn accept(
 }
 
 fn throttled(app: &App, visitor: &Visitor) -> Result<()> {
-    let counted: Vec<_> = visitor.address.and_then(Counted::address).into_iter().collect();
+    let counted = at_address(visitor);
     sessions::spend(app, visitor, &counted)?;
     match app.throttle.wait_secs(&counted) {
         Some(retry_secs) => Err(Error::TooMany { retry_secs }),
@@ -52,7 +56,11 @@ fn throttled(app: &App, visitor: &Visitor) -> Result<()> {
 }
 
 fn unknown(app: &App, visitor: &Visitor) -> Error {
-    let counted: Vec<_> = visitor.address.and_then(Counted::address).into_iter().collect();
+    let counted = at_address(visitor);
     app.throttle.count(&counted);
     Error::NotFound("invitation (it was used, replaced, or has ended)")
+}
+
+fn at_address(visitor: &Visitor) -> Vec<Counted> {
+    visitor.address.and_then(Counted::address).into_iter().collect()
 }

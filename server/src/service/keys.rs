@@ -10,7 +10,7 @@ use berth_runtime::id::PrincipalId;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::registries;
+use super::{factor, registries};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::auth::keys::KeyFacts;
@@ -52,7 +52,7 @@ pub async fn list(app: &App) -> Result<Vec<SigningKey>> {
     Ok(found)
 }
 
-/// Makes a new key that signs; nobody is signed out. Registry credentials are sealed anew.
+/// Makes a new key that signs; nobody is signed out. Registry credentials and second factors are sealed anew.
 ///
 /// # Errors
 /// When there are too many old keys, or the key file cannot be written.
@@ -66,6 +66,7 @@ pub async fn rotate(app: &App, caller: &Caller) -> Result<Vec<SigningKey>> {
     // Should this not be committed, the old key still opens what it sealed; it is done again before
     // that key is forgotten.
     registries::reseal_all(app, write.db()).await?;
+    factor::reseal_all(app, write.db()).await?;
     write.subject("key", &id, PrincipalId::SYSTEM);
     write.commit().await?;
     tracing::info!(key = id, old = old.id, "a new key signs");
@@ -111,5 +112,6 @@ pub(super) async fn forget_ended(app: &App) -> Result<()> {
 async fn reseal(app: &App) -> Result<()> {
     let mut write = app.inventory.record().await?;
     registries::reseal_all(app, write.db()).await?;
+    factor::reseal_all(app, write.db()).await?;
     write.commit().await
 }

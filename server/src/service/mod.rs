@@ -10,6 +10,7 @@ pub mod containers;
 pub mod edits;
 pub mod events;
 pub mod execs;
+pub mod factor;
 pub mod gc;
 pub mod history;
 pub mod housekeeping;

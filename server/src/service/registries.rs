@@ -2,12 +2,9 @@
 //! sent to that registry.
 
 use berth_runtime::id::PrincipalId;
-use chacha20poly1305::aead::{Aead, KeyInit, Payload};
-use chacha20poly1305::{ChaCha20Poly1305, Key, Nonce};
 
 use crate::app::App;
-use crate::auth::Caller;
-use crate::auth::keys::random_bytes;
+use crate::auth::{Caller, sealed};
 use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::inventory::events::NewEvent;
@@ -163,15 +160,12 @@ fn registry_name(text: &str) -> Result<String> {
     }
 }
 
-/// Whose and for which registry is bound in: a row copied to another person opens nothing.
-fn context(owner: PrincipalId, registry: &str) -> Vec<u8> {
-    format!("{owner} {registry}").into_bytes()
-}
+/// What the sealed is for.
+const LABEL: &str = "registry-credentials";
 
-/// The one that seals first, then those of older keys.
-fn ciphers(app: &App) -> Vec<ChaCha20Poly1305> {
-    let keys = app.keys.derive("registry-credentials");
-    keys.into_iter().map(|key| ChaCha20Poly1305::new(&Key::from(key))).collect()
+/// Whose and for which registry is bound in: a row copied to another person opens nothing.
+fn context(owner: PrincipalId, registry: &str) -> String {
+    format!("{owner} {registry}")
 }
 
 /// Seals all credentials with the key that signs now, so that no older one is needed for them.
@@ -192,19 +186,12 @@ pub(super) async fn reseal_all(app: &App, db: &mut sqlx::SqliteConnection) -> Re
 }
 
 fn seal(app: &App, owner: PrincipalId, registry: &str, password: &str) -> Result<Vec<u8>> {
-    let nonce: [u8; 12] = random_bytes()?;
-    let aad = context(owner, registry);
-    let payload = Payload { msg: password.as_bytes(), aad: &aad };
-    let cipher = ciphers(app).into_iter().next();
-    let sealed = cipher
-        .ok_or_else(|| Error::defect("find a key to seal with"))?
-        .encrypt(&Nonce::from(nonce), payload)
-        .map_err(|_| Error::defect("seal registry credentials"))?;
-    Ok([nonce.as_slice(), &sealed].concat())
+    sealed::seal(&app.keys, LABEL, &context(owner, registry), password)
 }
 
 fn unseal(app: &App, owner: PrincipalId, registry: &str, sealed: &[u8]) -> Result<String> {
-    let broken = || {
+    let opened = crate::auth::sealed::open(&app.keys, LABEL, &context(owner, registry), sealed);
+    opened.ok_or_else(|| {
         Error::conflict(
             "registry.credentials-lost",
             format!(
@@ -212,13 +199,5 @@ fn unseal(app: &App, owner: PrincipalId, registry: &str, sealed: &[u8]) -> Resul
                  key is another; enter them again, or remove them"
             ),
         )
-    };
-    let (nonce, sealed) = sealed.split_at_checked(12).ok_or_else(broken)?;
-    let nonce: [u8; 12] = nonce.try_into().map_err(|_| broken())?;
-    let aad = context(owner, registry);
-    let payload = Payload { msg: sealed, aad: &aad };
-    let open =
-        |cipher: ChaCha20Poly1305| cipher.decrypt(&Nonce::from(nonce), Payload { ..payload }).ok();
-    let plain = ciphers(app).into_iter().find_map(open).ok_or_else(broken)?;
-    String::from_utf8(plain).map_err(|_| broken())
+    })
 }

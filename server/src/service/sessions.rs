@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::inventory::people::{self, Account};
 use crate::inventory::sessions::{self, NewSession, Session};
 use crate::inventory::{Write, tokens};
+use crate::service::factor;
 
 /// A browser is taken for its owner's this long after they signed in with it.
 const DEVICE_DAYS: u64 = 400;
@@ -66,11 +67,16 @@ impl Visitor {
     }
 }
 
-/// Signs in by name and password.
+/// Signs in by name and password, and a code where somebody has a second factor.
 ///
 /// # Errors
-/// The same one for an unknown name, a wrong password and a disabled person.
-pub async fn sign_in(app: &App, visitor: &Visitor, name: &str, password: &str) -> Result<SignedIn> {
+/// The same one for an unknown name, a wrong password and a disabled person; another one for the code, which
+/// only those meet who know the password.
+pub async fn sign_in(
+    app: &App,
+    visitor: &Visitor,
+    (name, password, code): (&str, &str, &str),
+) -> Result<SignedIn> {
     if name.len() > 256 || password.len() > 4096 {
         return Err(refused());
     }
@@ -92,6 +98,7 @@ pub async fn sign_in(app: &App, visitor: &Visitor, name: &str, password: &str) -
     if !good {
         return Err(refused());
     }
+    factor::admit(app, write.db(), account.id, code).await?;
     let signed_in = open(app, &mut write, visitor, account.id).await?;
     write.subject("session", &signed_in.session, account.id);
     write.commit().await?;
@@ -135,7 +142,7 @@ pub async fn by_cookie(app: &App, visitor: &Visitor, cookie: &str) -> Result<Opt
     let holder = holder.filter(|holder| holder.person == claims.principal);
     Ok(holder.map(|holder| {
         let via = Via::Session(holder.id.clone());
-        caller(visitor, holder, via, TokenScope::Manage)
+        caller(app, visitor, holder, via, TokenScope::Manage)
     }))
 }
 
@@ -146,7 +153,7 @@ pub async fn by_token(app: &App, visitor: &Visitor, token: &str) -> Result<Optio
     let found = found.filter(|(holder, _)| holder.person == claims.principal);
     Ok(found.map(|(holder, scope)| {
         let via = Via::Token(holder.id.clone());
-        caller(visitor, holder, via, scope)
+        caller(app, visitor, holder, via, scope)
     }))
 }
 
@@ -162,6 +169,7 @@ pub fn system(visitor: &Visitor) -> Caller {
         role: Role::System,
         scope: TokenScope::Manage,
         expires_at: None,
+        factor_due: false,
         actor,
     }
 }
@@ -245,18 +253,8 @@ pub async fn change_password(
     new: &str,
 ) -> Result<()> {
     let person = caller.person()?;
-    let account = people::account(app.inventory.read(), &caller.name).await?;
-    let account = account.filter(|account| account.id == person).ok_or(Error::Unauthenticated)?;
-    let counted = counted(app, visitor, &caller.name, Some(&account));
-    if let Some(retry_secs) = app.throttle.wait_secs(&counted) {
-        return Err(Error::TooMany { retry_secs });
-    }
     password::check(new, &caller.name)?;
-    app.throttle.count(&counted);
-    if !app.passwords.verify(present, account.password_hash.clone()).await? {
-        return Err(Error::field("/present_password", "this is not your password"));
-    }
-    app.throttle.forget(&counted);
+    check_password(app, caller, visitor, present).await?;
     let hash = app.passwords.hash(new).await?;
     let mut write = app.inventory.change(&caller.actor, "person.password").await?;
     write.subject("person", person, person);
@@ -265,6 +263,45 @@ pub async fn change_password(
     write.commit().await?;
     app.credentials_changed();
     Ok(())
+}
+
+/// Whether this is the caller's password; a wrong one is counted as at sign-in.
+///
+/// # Errors
+/// When it is not, or there were too many wrong ones.
+pub(super) async fn check_password(
+    app: &App,
+    caller: &Caller,
+    visitor: &Visitor,
+    present: &str,
+) -> Result<()> {
+    let person = caller.person()?;
+    let account = people::account(app.inventory.read(), &caller.name).await?;
+    let account = account.filter(|account| account.id == person).ok_or(Error::Unauthenticated)?;
+    let counted = count_try(app, caller, visitor).await?;
+    if !app.passwords.verify(present, account.password_hash).await? {
+        return Err(Error::field("/present_password", "this is not your password"));
+    }
+    app.throttle.forget(&counted);
+    Ok(())
+}
+
+/// Counts a try of the caller's to prove something, until it is forgotten.
+///
+/// # Errors
+/// When there were too many.
+pub(super) async fn count_try(
+    app: &App,
+    caller: &Caller,
+    visitor: &Visitor,
+) -> Result<Vec<Counted>> {
+    let account = people::account(app.inventory.read(), &caller.name).await?;
+    let counted = counted(app, visitor, &caller.name, account.as_ref());
+    if let Some(retry_secs) = app.throttle.wait_secs(&counted) {
+        return Err(Error::TooMany { retry_secs });
+    }
+    app.throttle.count(&counted);
+    Ok(counted)
 }
 
 /// Spends a try to sign in, right or wrong: checking a password costs much. A browser that its owner
@@ -296,7 +333,13 @@ fn counted(app: &App, visitor: &Visitor, name: &str, account: Option<&Account>) 
     }
 }
 
-fn caller(visitor: &Visitor, holder: sessions::Holder, via: Via, scope: TokenScope) -> Caller {
+fn caller(
+    app: &App,
+    visitor: &Visitor,
+    holder: sessions::Holder,
+    via: Via,
+    scope: TokenScope,
+) -> Caller {
     let actor = Actor { via, ..visitor.actor(Some(holder.person), &holder.name) };
     Caller {
         principal: holder.person,
@@ -304,6 +347,7 @@ fn caller(visitor: &Visitor, holder: sessions::Holder, via: Via, scope: TokenSco
         role: holder.role,
         scope,
         expires_at: Some(holder.expires_at),
+        factor_due: !holder.has_factor && app.config.auth.second_factor.is_required_of(holder.role),
         actor,
     }
 }

@@ -84,6 +84,7 @@ const ROWS: &[(&str, Kind)] = &[
     ("POST /account/registries password", Judged(&["", "a\0", "a\nb"])),
     ("password", Secret),
     ("current", Secret),
+    ("code", Secret),
     ("again", Secret),
     ("secret", Secret),
     ("token", Secret),
@@ -134,6 +135,7 @@ fn base(route: &str) -> Vec<(&'static str, &'static str)> {
         "POST /account/registries" => {
             vec![("registry", "driven.lab"), ("username", "a"), ("password", "b")]
         }
+        "POST /account/second-factor" => vec![("current", "wrong wrong")],
         "POST /account/password" => vec![("current", "wrong wrong"), ("password", "another one")],
         "POST /setup" => vec![("secret", "x"), ("name", "x"), ("password", "another one")],
         "POST /sign-in" => vec![("name", "nobody"), ("password", "wrong wrong")],

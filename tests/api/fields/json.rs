@@ -31,6 +31,15 @@ fn map(length: usize) -> Value {
         .into()
 }
 
+/// What a code may be without a word about it: there is nobody whose it could be.
+const CODES: &[&str] = &["null", "empty", "huge text", "NUL", "newline", "turned text"];
+
+/// Where a code proves something: nobody here has a factor.
+fn code(route: &'static str) -> Body {
+    let fields = vec![field("code").may_be(&CODES[1..])];
+    Body { route, base: json!({"code": "123456"}), fields }
+}
+
 const TEXTS: &[&str] = &["NUL", "newline", "turned text"];
 
 fn limits(prefix: &[&'static str; 5]) -> Vec<Field> {
@@ -294,11 +303,20 @@ fn people() -> Vec<Body> {
         },
         Body {
             route: "POST /api/v1/sessions",
-            base: json!({"name": "nobody", "password": "wrong wrong"}),
+            base: json!({"name": "nobody", "password": "wrong wrong", "code": "123456"}),
             fields: vec![
                 field("name").may_be(&["empty", "huge text", "NUL", "newline", "turned text"]),
                 field("password").may_be(&["empty", "huge text", "NUL", "newline", "turned text"]),
+                field("code").may_be(CODES),
             ],
+        },
+        code("POST /api/v1/me/second-factor/confirm"),
+        code("POST /api/v1/me/second-factor/codes"),
+        code("POST /api/v1/me/second-factor/remove"),
+        Body {
+            route: "POST /api/v1/me/second-factor",
+            base: json!({"present_password": "wrong wrong"}),
+            fields: vec![field("present_password")],
         },
         Body {
             route: "PUT /api/v1/me/password",
@@ -327,8 +345,9 @@ fn people() -> Vec<Body> {
         },
         Body {
             route: "POST /api/v1/invitations/accept",
-            base: json!({"secret": "x", "password": "another one"}),
+            base: json!({"secret": "x", "password": "another one", "code": "123456"}),
             fields: vec![
+                field("code").may_be(CODES),
                 field("secret").may_be(&["empty", "huge text", "NUL", "newline", "turned text"]),
                 field("password").may_be(&["empty", "huge text", "NUL", "newline", "turned text"]),
             ],

@@ -1,6 +1,8 @@
 //! Sample pages of images, long actions and one's own account.
 
-use berth_web::account::{AccountPage, LoginRow, Logins, SessionRow, TokenRow};
+use berth_web::account::{
+    AccountPage, FactorBegun, FactorPart, LoginRow, Logins, SessionRow, TokenRow,
+};
 use berth_web::images::{
     DetailPage, HistoryRow, LayerRow, Link, ListPage, NameRow, Row, UnneededPage, UnneededRow,
 };
@@ -278,6 +280,24 @@ fn account(text: &str, full: bool) -> AccountPage {
         replaces: false,
     };
     AccountPage {
+        factor: match text.is_empty() {
+            true => FactorPart {
+                required: true,
+                begun: Some(FactorBegun {
+                    secret: "GEZD GNBV".into(),
+                    side: 2,
+                    path: "M0 0h1v1h-1z".into(),
+                }),
+                ..FactorPart::default()
+            },
+            false => FactorPart {
+                since: Some(at(86_400)),
+                codes_left: 9,
+                error: text.to_owned(),
+                fresh_codes: vec![text.to_owned()],
+                ..FactorPart::default()
+            },
+        },
         shell: Shell { live_secs: None, ..shell("Account", Section::Account) },
         password_error: String::new(),
         token_error: String::new(),

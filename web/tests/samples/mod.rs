@@ -579,6 +579,7 @@ fn setup(error: &str) -> SetupPage {
 
 fn sign_in(error: &str) -> SignInPage {
     SignInPage {
+        asks_code: !error.is_empty(),
         shell: entry_shell("Sign in"),
         error: error.into(),
         name: String::new(),
@@ -588,6 +589,7 @@ fn sign_in(error: &str) -> SignInPage {
 
 fn invitation(name: &str) -> InvitationPage {
     InvitationPage {
+        asks_code: name.is_empty(),
         shell: entry_shell("Welcome"),
         name: name.into(),
         token: "kX3v9".into(),

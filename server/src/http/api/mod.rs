@@ -5,6 +5,7 @@ pub mod audit;
 pub mod containers;
 pub mod events;
 pub mod execs;
+pub mod factor;
 pub mod gc;
 pub mod images;
 pub mod keys;

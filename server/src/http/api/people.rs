@@ -104,6 +104,9 @@ struct AcceptRequest {
     secret: String,
     /// At least 10 characters.
     password: String,
+    /// A code of the second factor, or a recovery code, of those who have one.
+    #[serde(default)]
+    code: Option<String>,
 }
 
 impl From<Invitation> for InvitationBody {
@@ -241,6 +244,8 @@ async fn accept(
     visitor: Visitor,
     JsonBody(body): JsonBody<AcceptRequest>,
 ) -> Result<Response> {
-    let done = invitations::accept(&app, &visitor, &body.secret, &body.password).await?;
+    let code = body.code.as_deref().unwrap_or_default();
+    let proofs = (&*body.secret, &*body.password, code);
+    let done = invitations::accept(&app, &visitor, proofs).await?;
     signed_in(&app, &done)
 }

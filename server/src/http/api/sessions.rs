@@ -32,7 +32,7 @@ pub fn routes(routes: Routes) -> Routes {
         .add(Access::SignedIn(TokenScope::Manage), routes!(change_password))
 }
 
-/// Name and password.
+/// Name, password, and perhaps a code.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct SignInRequest {
@@ -40,6 +40,9 @@ struct SignInRequest {
     name: String,
     /// The password.
     password: String,
+    /// A code of the second factor, or a recovery code, of those who have one.
+    #[serde(default)]
+    code: Option<String>,
 }
 
 /// The present and the new password.
@@ -93,7 +96,8 @@ async fn sign_in(
     visitor: Visitor,
     JsonBody(body): JsonBody<SignInRequest>,
 ) -> Result<Response> {
-    let done = sessions::sign_in(&app, &visitor, &body.name, &body.password).await?;
+    let code = body.code.as_deref().unwrap_or_default();
+    let done = sessions::sign_in(&app, &visitor, (&body.name, &body.password, code)).await?;
     signed_in(&app, &done)
 }
 

@@ -18,6 +18,50 @@ pub(super) const KNOWN: &[Known] = &[
         "Try again with care. An operator can make a one-time link that sets a new password.",
     ),
     known(
+        "session.second-factor",
+        403,
+        "A code of the second factor is needed",
+        "The password is right, and its owner has a second factor: no code came, or it was wrong, over, or used \
+         before. Each code is good once.",
+        "Send the six digits that the program on your phone shows now, or a recovery code, as `code`. Whoever \
+         has lost both asks an operator to take the second factor away.",
+    ),
+    known(
+        "session.second-factor-due",
+        403,
+        "Set up a second factor first",
+        "This machine wants a second factor of you (`auth.second_factor`), and you have none.",
+        "Set it up under Account, or by `POST /api/v1/me/second-factor`.",
+    ),
+    known(
+        "second-factor.on",
+        409,
+        "You have a second factor",
+        "There is one at a time.",
+        "Remove it first, with a code of it.",
+    ),
+    known(
+        "second-factor.not-begun",
+        409,
+        "No second factor was begun",
+        "A code was sent to turn a second factor on, and none waits for that.",
+        "Begin anew under Account.",
+    ),
+    known(
+        "second-factor.required",
+        403,
+        "The second factor cannot be removed",
+        "This machine wants one of you (`auth.second_factor`).",
+        "For a new phone, have an operator take it away, and set up another.",
+    ),
+    known(
+        "second-factor.lost",
+        409,
+        "The second factor can no longer be read",
+        "The server’s key is another than the one that had sealed it, as after a backup of another machine.",
+        "Sign in with a recovery code, or have an operator take it away.",
+    ),
+    known(
         "too-many-attempts",
         429,
         "Too many failed attempts",

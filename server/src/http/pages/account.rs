@@ -3,7 +3,9 @@
 use axum::extract::{Path, Query, State};
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
-use berth_web::account::{AccountPage, LoginRow, Logins, SessionRow, TokenRow};
+use berth_web::account::{
+    AccountPage, FactorBegun, FactorPart, LoginRow, Logins, SessionRow, TokenRow,
+};
 use berth_web::containers::ConfirmPage;
 use berth_web::format::Moment;
 use berth_web::parts::{Badge, Field};
@@ -13,6 +15,7 @@ use serde::Deserialize;
 use super::form::{Posted, Wrong};
 use super::frame::{Frame, encoded, sentence};
 use crate::app::App;
+use crate::auth::factor::{Picture, picture};
 use crate::auth::{Caller, Role, TokenScope};
 use crate::clock::Time;
 use crate::error::{Error, Result};
@@ -20,7 +23,7 @@ use crate::http::extract::Visitor;
 use crate::http::routes::{Access, FormFields, Routes};
 use crate::registry::Credentials;
 use crate::service::registries::{self, Login, LoginState};
-use crate::service::{sessions, tokens};
+use crate::service::{factor, sessions, tokens};
 
 /// Adds the routes.
 pub(super) fn routes(routes: Routes) -> Routes {
@@ -46,6 +49,10 @@ pub(super) fn routes(routes: Routes) -> Routes {
         .form(pulls, "/account/registries/remove", FormFields::once(&["registry"]), remove_login)
         .form(own, "/account/sessions/{id}/end", FormFields::once(&[]), end_session)
         .form(own, "/account/password", FormFields::once(&["current", "password"]), change_password)
+        .form(own, "/account/second-factor", FormFields::once(&["current"]), begin_factor)
+        .form(own, "/account/second-factor/confirm", FormFields::once(&["code"]), confirm_factor)
+        .form(own, "/account/second-factor/codes", FormFields::once(&["code"]), renew_codes)
+        .form(own, "/account/second-factor/remove", FormFields::once(&["code"]), remove_factor)
 }
 
 /// What the page shows besides what there is.
@@ -57,6 +64,8 @@ struct Shown {
     fresh_token: Option<String>,
     /// What the form for a registry holds.
     login: Logins,
+    /// What is to be said of the second factor.
+    factor: FactorPart,
 }
 
 /// Which registry's login.
@@ -243,6 +252,77 @@ async fn change_password(
     }
 }
 
+async fn begin_factor(
+    State(app): State<App>,
+    frame: Frame,
+    caller: Caller,
+    visitor: Visitor,
+    posted: Posted,
+) -> Result<Response> {
+    let begun = factor::begin(&app, &caller, &visitor, posted.exact("current")).await;
+    factor_page(&app, &frame, &caller, begun.map(|_| Vec::new()), "/present_password").await
+}
+
+async fn confirm_factor(
+    State(app): State<App>,
+    frame: Frame,
+    caller: Caller,
+    posted: Posted,
+) -> Result<Response> {
+    let codes = factor::confirm(&app, &caller, posted.text("code")).await;
+    factor_page(&app, &frame, &caller, codes, "/code").await
+}
+
+async fn renew_codes(
+    State(app): State<App>,
+    frame: Frame,
+    caller: Caller,
+    visitor: Visitor,
+    posted: Posted,
+) -> Result<Response> {
+    let codes = factor::renew_codes(&app, &caller, &visitor, posted.text("code")).await;
+    factor_page(&app, &frame, &caller, codes, "/code").await
+}
+
+async fn remove_factor(
+    State(app): State<App>,
+    frame: Frame,
+    caller: Caller,
+    visitor: Visitor,
+    posted: Posted,
+) -> Result<Response> {
+    match factor::remove(&app, &caller, &visitor, posted.text("code")).await {
+        Ok(()) => frame.done("/account", "Your second factor is removed."),
+        Err(error) => factor_page(&app, &frame, &caller, Err(error), "/code").await,
+    }
+}
+
+/// The page with what has come of a step, or what is wrong with what stood at `pointer`.
+async fn factor_page(
+    app: &App,
+    frame: &Frame,
+    caller: &Caller,
+    step: Result<Vec<String>>,
+    pointer: &str,
+) -> Result<Response> {
+    let (status, mut part) = match step {
+        Ok(fresh_codes) => (StatusCode::OK, FactorPart { fresh_codes, ..FactorPart::default() }),
+        Err(error) => {
+            let (status, mut wrong, text) = frame.refusal(error)?;
+            let error = if text.is_empty() { sentence(&wrong.take(pointer)) } else { text };
+            (status, FactorPart { error, ..FactorPart::default() })
+        }
+    };
+    if let Some(begun) = factor::pending(app, caller).await? {
+        let Picture { side, path } = picture(&begun.address)?;
+        let groups: Vec<char> = begun.secret.chars().collect();
+        let groups = groups.chunks(4).map(|group| group.iter().collect::<String>());
+        let secret = groups.collect::<Vec<_>>().join(" ");
+        part.begun = Some(FactorBegun { secret, side, path });
+    }
+    page(app, frame, caller, status, Shown { factor: part, ..Shown::default() }).await
+}
+
 async fn page(
     app: &App,
     frame: &Frame,
@@ -286,7 +366,12 @@ async fn page(
         let (title, path) = ("Keep one", "/api/v1/registries");
         shell.calls.push(ApiCall::send(title, "PUT", path, Some(body.to_owned())));
     }
+    let known = factor::show(app, caller).await?;
+    let since = known.since.map(|at| Moment::new(at.0, now));
+    let (codes_left, required) = (known.recovery_codes_left, known.required);
+    shell.calls.push(ApiCall::get("Your second factor", "/api/v1/me/second-factor"));
     let view = AccountPage {
+        factor: FactorPart { since, codes_left, required, ..shown.factor },
         tokens: tokens.collect(),
         sessions: sessions.collect(),
         shell,

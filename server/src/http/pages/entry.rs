@@ -33,12 +33,17 @@ pub(super) fn routes(routes: Routes) -> Routes {
             complete_setup,
         )
         .page(Access::Public, Method::GET, "/sign-in", show_sign_in)
-        .form(Access::Public, "/sign-in", FormFields::once(&["name", "password", "next"]), sign_in)
+        .form(
+            Access::Public,
+            "/sign-in",
+            FormFields::once(&["name", "password", "code", "next"]),
+            sign_in,
+        )
         .page(Access::Public, Method::GET, "/invitation/{secret}", show_invitation)
         .form(
             Access::Public,
             "/invitation",
-            FormFields::once(&["token", "name", "password", "again"]),
+            FormFields::once(&["token", "name", "password", "again", "code"]),
             accept_invitation,
         )
         .form(Access::SignedIn(TokenScope::Read), "/sign-out", FormFields::once(&[]), sign_out)
@@ -110,11 +115,14 @@ async fn sign_in(
     posted: Posted,
 ) -> Result<Response> {
     let (name, next) = (posted.text("name"), posted.text("next"));
-    match sessions::sign_in(&app, &visitor, name, posted.exact("password")).await {
+    let proofs = (name, posted.exact("password"), posted.text("code"));
+    match sessions::sign_in(&app, &visitor, proofs).await {
         Ok(done) => enter(&app, &frame, &done, next),
         Err(error) => {
+            let asks_code = error.code() == "session.second-factor";
             let (status, _, text) = frame.refusal(error)?;
-            frame.page_with(status, &sign_in_page(&frame, name, next, text))
+            let page = SignInPage { asks_code, ..sign_in_page(&frame, name, next, text) };
+            frame.page_with(status, &page)
         }
     }
 }
@@ -125,6 +133,7 @@ fn sign_in_page(frame: &Frame, name: &str, next: &str, error: String) -> SignInP
         error,
         name: name.to_owned(),
         next: local(next).to_owned(),
+        asks_code: false,
     }
 }
 
@@ -146,23 +155,27 @@ async fn accept_invitation(
 ) -> Result<Response> {
     let (secret, password) = (posted.text("token"), posted.exact("password"));
     let result = if password == posted.exact("again") {
-        invitations::accept(&app, &visitor, secret, password).await
+        let proofs = (secret, password, posted.text("code"));
+        invitations::accept(&app, &visitor, proofs).await
     } else {
         Err(Error::field("/password", "the two passwords are not the same"))
     };
     match result {
         Ok(done) => enter(&app, &frame, &done, "/home"),
         Err(error) => {
+            let asks_code = error.code() == "session.second-factor";
             let (status, mut wrong, text) = frame.refusal(error)?;
             let text = if text.is_empty() { sentence(&wrong.take("")) } else { text };
             let (name, secret) = (posted.text("name").to_owned(), secret.to_owned());
-            frame.page_with(status, &invitation_page(&frame, name, secret, text))
+            let page = invitation_page(&frame, name, secret, text);
+            frame.page_with(status, &InvitationPage { asks_code, ..page })
         }
     }
 }
 
 fn invitation_page(frame: &Frame, name: String, token: String, error: String) -> InvitationPage {
-    InvitationPage { shell: frame.shell("Welcome", Section::None), name, token, error }
+    let shell = frame.shell("Welcome", Section::None);
+    InvitationPage { shell, name, token, error, asks_code: false }
 }
 
 async fn sign_out(State(app): State<App>, frame: Frame, caller: Caller) -> Result<Response> {

@@ -29,7 +29,7 @@ use crate::service::containers::{self, ContainerView, ListFilter};
 use crate::service::edits::Expected;
 use crate::service::images::{self, Image, Wanted};
 use crate::service::people::{self, Change};
-use crate::service::{Page, allowances, usage};
+use crate::service::{Page, allowances, factor, usage};
 
 /// Containers, images and acts that the page shows.
 const ROWS: u32 = 15;
@@ -42,6 +42,8 @@ pub(super) fn routes(routes: Routes) -> Routes {
         .form(manage, "/people/{id}/role", FormFields::once(&["role", "etag"]), give_role)
         .page(manage, Method::GET, "/people/{id}/end-access", ask_end_access)
         .form(manage, "/people/{id}/end-access", FormFields::once(&[]), end_access)
+        .page(manage, Method::GET, "/people/{id}/second-factor", ask_reset_factor)
+        .form(manage, "/people/{id}/second-factor", FormFields::once(&[]), reset_factor)
 }
 
 /// What the page shows besides the person.
@@ -118,6 +120,42 @@ fn with_article(role: Role) -> &'static str {
         Role::Auditor => "an auditor",
         Role::User | Role::System => "a user",
     }
+}
+
+async fn ask_reset_factor(
+    State(app): State<App>,
+    frame: Frame,
+    caller: Caller,
+    Path(id): Path<u32>,
+) -> Result<Response> {
+    let person = people::find(&app, &caller, PrincipalId(id)).await?;
+    let page = ConfirmPage {
+        shell: frame.shell("Take a second factor away", Section::People),
+        question: format!("Take the second factor of {} away?", person.name),
+        losses: vec![
+            "Do this when they have lost phone and recovery codes, and you know that it is they who \
+             ask."
+            .to_owned(),
+            format!("{} signs in with the password alone until they set up another.", person.name),
+            "Their sessions end at once, and they are told.".to_owned(),
+        ],
+        verb: "Take it away",
+        path: format!("/people/{id}/second-factor"),
+        hidden: Vec::new(),
+        back: format!("/people/{id}"),
+        ..ConfirmPage::default()
+    };
+    frame.page(&page)
+}
+
+async fn reset_factor(
+    State(app): State<App>,
+    frame: Frame,
+    caller: Caller,
+    Path(id): Path<u32>,
+) -> Result<Response> {
+    let result = factor::reset(&app, &caller, PrincipalId(id)).await;
+    frame.outcome(result, &format!("/people/{id}"), "The second factor is taken away.")
 }
 
 async fn ask_end_access(
@@ -284,6 +322,7 @@ fn facts(person: &Person, ways: &WaysIn, now: i64) -> Vec<Fact> {
         Fact::text("Registry logins", ways.registry_logins.to_string())
             .with_exact("Which ones is theirs alone"),
         Fact::text("Password", if person.has_password { "set" } else { "not set yet" }),
+        Fact::text("Second factor", if person.has_second_factor { "on" } else { "none" }),
     ];
     if let Some(until) = person.invitation_expires_at {
         facts.push(moment("Link ends", Some(until)));

@@ -340,6 +340,7 @@ fn owner(row: &Container) -> Caller {
         role,
         scope: TokenScope::Operate,
         expires_at: None,
+        factor_due: false,
         actor,
     }
 }
