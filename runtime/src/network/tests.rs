@@ -61,11 +61,11 @@ fn everything_comes_with_the_first_container_and_goes_with_the_last() {
         let (one, two, three) = (new_namespace(), new_namespace(), new_namespace());
         let (at_one, at_two, at_three) =
             (place(network, 2, 0), place(network, 2, 1), place(network, 3, 0));
-        assert!(!network.guarded().expect("known"));
+        assert!(!network.guarded(false).expect("known"));
         network.attach(one.as_fd(), &at_one).expect("attached");
         network.attach(two.as_fd(), &at_two).expect("attached");
         network.attach(three.as_fd(), &at_three).expect("attached");
-        assert!(network.guarded().expect("known"));
+        assert!(network.guarded(false).expect("known"));
         let table = output("nft", &["list", "table", "inet", "nettest"]);
         for at in [at_one, at_two, at_three] {
             assert!(table.contains(&format!(". {}", at.address)), "{table}");
@@ -84,7 +84,7 @@ fn everything_comes_with_the_first_container_and_goes_with_the_last() {
         assert_eq!(told(), Ok(1));
         changes.drain();
         assert_eq!(told(), Ok(0));
-        assert!(!network.guarded().expect("known"));
+        assert!(!network.guarded(false).expect("known"));
         sweep(network, &[at_one, at_two, at_three]);
         assert_eq!(output("nft", &["list", "table", "inet", "nettest"]), table);
         network.detach(&at_two).expect("detached");

@@ -293,7 +293,7 @@ impl Supervisor {
         if request.network == NetworkMode::None {
             return Ok(None);
         }
-        self.check_ports(&request.ports)?;
+        self.check_ports(request)?;
         let pool = Network::new(&self.config)?.pool();
         let subnet = self.people.subnet(person.person, pool)?;
         let held: Vec<Ipv4Addr> = self
@@ -310,9 +310,11 @@ impl Supervisor {
         Ok(Some(NetworkPlace { slot: person.number, network, prefix, address, ports }))
     }
 
-    /// A port of the host leads to one container.
-    fn check_ports(&self, wanted: &[PortLease]) -> Result<(), Failure> {
-        let active = self.containers.values().filter(|entry| entry.is_active());
+    /// A port of the host leads to one container; to this one's run before, perhaps, which is being undone.
+    fn check_ports(&self, request: &StartRequest) -> Result<(), Failure> {
+        let wanted = &request.ports;
+        let others = self.containers.iter().filter(|(id, _)| **id != request.container);
+        let active = others.map(|(_, entry)| entry).filter(|entry| entry.is_active());
         let places = active.filter_map(|entry| entry.start.as_ref()?.place.as_ref());
         for held in places.flat_map(|place| &place.ports) {
             let same =
