@@ -67,7 +67,7 @@ fn everything_comes_with_the_first_container_and_goes_with_the_last() {
         network.attach(three.as_fd(), &at_three).expect("attached");
         assert!(network.guarded(false).expect("known"));
         let table = output("nft", &["list", "table", "inet", "nettest"]);
-        for at in [at_one, at_two, at_three] {
+        for at in [&at_one, &at_two, &at_three] {
             assert!(table.contains(&format!(". {}", at.address)), "{table}");
         }
         let port =
@@ -85,12 +85,12 @@ fn everything_comes_with_the_first_container_and_goes_with_the_last() {
         changes.drain();
         assert_eq!(told(), Ok(0));
         assert!(!network.guarded(false).expect("known"));
-        sweep(network, &[at_one, at_two, at_three]);
+        sweep(network, &[at_one.clone(), at_two.clone(), at_three.clone()]);
         assert_eq!(output("nft", &["list", "table", "inet", "nettest"]), table);
         network.detach(&at_two).expect("detached");
         network.detach(&at_two).expect("detached twice");
         // A container that the record does not know is a leftover.
-        sweep(network, &[at_three]);
+        sweep(network, std::slice::from_ref(&at_three));
         let links = output("ip", &["-br", "link"]);
         assert!(links.contains("nettest-3") && !links.contains("nettest-2"), "{links}");
         network.detach(&at_three).expect("detached");
