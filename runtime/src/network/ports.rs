@@ -177,7 +177,7 @@ fn ruleset(
         {here} dnat ip to meta l4proto . th dport map @{LEASED}
     }}
     chain asked_here {{
-        type nat hook output priority dstnat; policy accept;
+        type nat hook output priority -100; policy accept;
         {here} dnat ip to meta l4proto . th dport map @{LEASED}
     }}
     chain from_loopback {{
