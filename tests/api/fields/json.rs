@@ -169,7 +169,9 @@ fn create(image: &str) -> Body {
             "restart": {"name": "on-failure", "max_attempts": 3}, "read_only_root": false,
             "tmpfs": [{"target": "/a", "size_bytes": 4096}], "shm_bytes": 4096,
             "ulimits": {"nofile": {"soft": 64, "hard": 64}}, "capabilities_dropped": ["CHOWN"],
-            "network": "private", "terminal": false, "stdin": false, "start": false,
+            "network": "private",
+            "ports": [{"container_port": 8080, "host_port": null, "protocol": "tcp"}],
+            "terminal": false, "stdin": false, "start": false,
             "limits": {"cpu_millis": 100, "cpu_weight": 100, "memory_bytes": 64 << 20,
                        "swap_bytes": 0, "pids": 8},
         }),
@@ -452,7 +454,7 @@ pub(super) fn bodies(image: &str) -> Vec<Body> {
     all.extend(allowances());
     all.push(Body {
         route: "POST /api/v1/gc",
-        base: json!({"unneeded_days": 3650}),
+        base: json!({"unneeded_days": 3650, "tagged": false, "everyone": false}),
         fields: vec![
             field("unneeded_days").at([json!(1), json!(3650)]).beyond([json!(3651)]),
             field("tagged").at([json!(true), json!(false)]).may_be(&["true"]),
