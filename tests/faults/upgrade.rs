@@ -32,6 +32,11 @@ const OLDER: &str = "
     alter table audit drop column prev;
     alter table audit drop column hash;
     drop table maintenance;
+    drop trigger containers_image_needed;
+    alter table images drop column last_needed_at;
+    drop table port_leases;
+    drop table recovery_codes;
+    drop table second_factors;
     delete from _sqlx_migrations where version >= 5;";
 /// What a process does to a disk.
 const CALLS: &str = "pwrite64,fdatasync,fsync,ftruncate,fallocate,rename,unlink";

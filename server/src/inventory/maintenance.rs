@@ -48,8 +48,8 @@ pub async fn set(
     Ok(())
 }
 
-/// Removes the notice; whether there was one.
-pub async fn remove(db: &mut SqliteConnection) -> Result<bool> {
-    let done = sqlx::query("delete from maintenance").execute(db).await?;
-    Ok(done.rows_affected() > 0)
+/// Removes the notice, if there is one.
+pub async fn remove(db: &mut SqliteConnection) -> Result<()> {
+    sqlx::query("delete from maintenance").execute(db).await?;
+    Ok(())
 }

@@ -68,7 +68,7 @@ const CACHE_KIB: u32 = 512;
 
 /// What may use the room that is kept for a full disk: it ends or removes something, or lets somebody in
 /// to do that.
-const RELIEVING: [&str; 14] = [
+const RELIEVING: [&str; 15] = [
     "container.stop",
     "container.kill",
     "container.signal",
@@ -78,6 +78,7 @@ const RELIEVING: [&str; 14] = [
     "image.remove",
     "image.untag",
     "inventory.copy-remove",
+    "gc.remove",
     "operation.cancel",
     "session.open",
     "session.end",

@@ -156,6 +156,14 @@ pub async fn look(app: &App, caller: &Caller, request: &GcRequest) -> Result<GcV
 pub async fn remove(app: &App, caller: &Caller, request: &GcRequest) -> Result<GcView> {
     let whose = request.whose(caller.changes(), caller)?;
     let mut view = plan(app, request, whose).await?;
+    // That it was asked for; each thing that goes has a row of its own.
+    let mut write = app.inventory.change(&caller.actor, "gc.remove").await?;
+    let owner = match whose {
+        Visibility::Everyone => PrincipalId::SYSTEM,
+        Visibility::Only(owner) => owner,
+    };
+    write.subject("gc", "", owner);
+    write.commit().await?;
     let mut gone: Vec<String> = Vec::new();
     for item in view.items.iter_mut().filter(|item| item.verdict == GcVerdict::Remove) {
         let done = match item.kind {

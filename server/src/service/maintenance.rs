@@ -123,9 +123,8 @@ pub async fn end(app: &App, caller: &Caller) -> Result<MaintenanceView> {
     let _turn = app.maintenance.turn.lock().await;
     let mut write = app.inventory.change(&caller.actor, "maintenance.end").await?;
     write.subject("maintenance", "machine", PrincipalId::SYSTEM);
-    if maintenance::remove(write.db()).await? {
-        write.commit().await?;
-    }
+    maintenance::remove(write.db()).await?;
+    write.commit().await?;
     app.maintenance.put(None);
     Ok(show(app, caller))
 }
