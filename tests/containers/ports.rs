@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use system_tests::containers::{IMAGE, LIMIT, act, import, in_status, ready, run, show};
-use system_tests::{Options, TestServer, requires_root};
+use system_tests::{Answer, Options, TestServer, requires_root};
 
 /// Answers each who connects to 8080, for ever.
 const SERVES: &str = "exec nc -ll -p 8080 -e echo hello";
@@ -61,24 +61,69 @@ async fn a_port_is_a_containers_from_its_making_to_its_removal() {
     assert_ne!(others, port);
     says(others, Some("hello\n")).await;
 
+    // It stays while the container rests, and over kills of both processes.
+    act(&anna, &web, "stop").await.expect_status(200);
+    says(port, None).await;
+    let late = json!({
+        "name": "late", "image": IMAGE, "ports": [{"container_port": 80, "host_port": port}],
+    });
+    held(&bert.post("/api/v1/containers", &late).await);
+    act(&anna, &web, "start").await.expect_status(200);
+    says(port, Some("hello\n")).await;
+    server.kill_server();
+    server.kill_supervisor();
+    server.start_supervisor().await;
+    server.start_server().await;
+    ready(&server).await;
+    says(port, Some("hello\n")).await;
+    assert_eq!(host_port(&show(&anna, &web).await), port);
+    // Removed, it is free for whoever comes.
+    anna.delete(&format!("/api/v1/containers/{web}?force=true")).await.expect_status(204);
+    says(port, None).await;
+    let body = json!({
+        "name": "next", "image": IMAGE, "command": ["sh", "-c", SERVES], "start": true,
+        "ports": [{"container_port": 8080, "host_port": port}],
+    });
+    bert.post("/api/v1/containers", &body).await.expect_status(201);
+    says(port, Some("hello\n")).await;
+}
+
+/// What is said of a port that is leased already.
+fn held(answer: &Answer) -> String {
+    assert_eq!(answer.status, 409, "{}", answer.text);
+    let problem = answer.json();
+    assert_eq!(problem["type"], "/problems/port.held");
+    problem["detail"].as_str().expect("words").to_owned()
+}
+
+#[tokio::test]
+async fn whose_a_port_is_is_told_to_those_who_see_it_anyhow() {
+    requires_root!();
+    let server = TestServer::start().await;
+    let (anna, bert) = (server.person("anna", "user").await, server.person("bert", "user").await);
+    let olga = server.operator();
+    for client in [&anna, &bert, &olga] {
+        import(client).await;
+    }
+    let body = json!({
+        "name": "web", "image": IMAGE, "command": ["true"], "ports": [{"container_port": 8080}],
+    });
+    let shown = anna.post("/api/v1/containers", &body).await.expect_status(201).json();
+    let (web, port) = (shown["id"].clone(), host_port(&shown));
+    let mut other = body.clone();
+    other["name"] = json!("other");
+    bert.post("/api/v1/containers", &other).await.expect_status(201);
+
     // Held: to others it is only said that it is, to an operator by whom.
     let body = json!({
         "name": "late", "image": IMAGE, "command": ["true"],
         "ports": [{"container_port": 80, "host_port": port}],
     });
-    let words = |answer: &system_tests::Answer| {
-        assert_eq!(answer.status, 409, "{}", answer.text);
-        let problem = answer.json();
-        assert_eq!(problem["type"], "/problems/port.held");
-        problem["detail"].as_str().expect("words").to_owned()
-    };
-    let told = words(&bert.post("/api/v1/containers", &body).await);
+    let told = held(&bert.post("/api/v1/containers", &body).await);
     assert!(told.contains("somebody else") && !told.contains("anna"), "{told}");
-    let told = words(&anna.post("/api/v1/containers", &body).await);
+    let told = held(&anna.post("/api/v1/containers", &body).await);
     assert!(told.contains("your container web"), "{told}");
-    let olga = server.operator();
-    import(&olga).await;
-    let told = words(&olga.post("/api/v1/containers", &body).await);
+    let told = held(&olga.post("/api/v1/containers", &body).await);
     assert!(told.contains("web of anna"), "{told}");
     assert_eq!(
         bert.get("/api/v1/containers").await.json()["items"].as_array().map(Vec::len),
@@ -106,31 +151,6 @@ async fn a_port_is_a_containers_from_its_making_to_its_removal() {
         items.map(|item| item["container_name"].as_str().expect("a name").to_owned()).collect()
     };
     assert_eq!([names(&first), names(&second)].concat(), ["web", "other", "late"]);
-
-    // It stays while the container rests, and over kills of both processes.
-    act(&anna, &web, "stop").await.expect_status(200);
-    says(port, None).await;
-    assert_eq!(words(&bert.post("/api/v1/containers", &json!({
-        "name": "again", "image": IMAGE, "ports": [{"container_port": 80, "host_port": port}],
-    })).await), told.replace("the container web of anna", "somebody else"));
-    act(&anna, &web, "start").await.expect_status(200);
-    says(port, Some("hello\n")).await;
-    server.kill_server();
-    server.kill_supervisor();
-    server.start_supervisor().await;
-    server.start_server().await;
-    ready(&server).await;
-    says(port, Some("hello\n")).await;
-    assert_eq!(host_port(&show(&anna, &web).await), port);
-    // Removed, it is free for whoever comes.
-    anna.delete(&format!("/api/v1/containers/{web}?force=true")).await.expect_status(204);
-    says(port, None).await;
-    let body = json!({
-        "name": "next", "image": IMAGE, "command": ["sh", "-c", SERVES], "start": true,
-        "ports": [{"container_port": 8080, "host_port": port}],
-    });
-    bert.post("/api/v1/containers", &body).await.expect_status(201);
-    says(port, Some("hello\n")).await;
 }
 
 #[tokio::test]

@@ -50,7 +50,7 @@ pub enum Command {
     /// List images.
     Images(show::ImagesArgs),
     /// Make and start a container, show what it writes, and end as it does.
-    Run(launch::RunArgs),
+    Run(Box<launch::RunArgs>),
     /// Be with a container's own program, which goes on without you; Ctrl-P Ctrl-Q leaves it.
     Attach(attach::AttachArgs),
     /// List containers.
@@ -122,7 +122,7 @@ async fn speak(command: Command) -> Outcome {
         Command::Logout(args) => sign::logout(args).await,
         Command::Pull(args) => pull::pull(args).await,
         Command::Images(args) => show::images(args).await,
-        Command::Run(args) => launch::run(args).await,
+        Command::Run(args) => launch::run(*args).await,
         Command::Attach(args) => attach::attach(args).await,
         Command::Ps(args) => show::ps(args).await,
         Command::Logs(args) => logs::logs(args).await,
