@@ -101,7 +101,7 @@ async fn metrics_are_what_prometheus_reads_and_the_dashboard_asks_for() {
     assert_eq!(of("berth_container_paused", &here), 0.0);
     assert!(of("berth_container_memory_bytes", &here) > 0.0);
     let stats = anna.get("/api/v1/containers/busy/stats").await.json();
-    let used = stats["cpu"]["usage_usec"].as_f64().expect("a number") / 1e6;
+    let used = stats["sample"]["cpu"]["usage_usec"].as_f64().expect("a number") / 1e6;
     let scraped = of("berth_container_cpu_seconds_total", &here);
     assert!(scraped <= used, "no more than the kernel says now: {scraped} and {used}");
     assert_eq!(of("berth_person_containers", &[("person", "anna"), ("state", "running")]), 1.0);

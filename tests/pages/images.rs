@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use fantoccini::Locator;
+use system_tests::instance::PASSWORD;
 use system_tests::{Client, Options, TestServer, requires_root};
 
 use crate::browser::{Browser, Driver, LIMIT, Script};
@@ -252,6 +253,44 @@ async fn a_token_is_shown_once_and_ends_when_it_is_revoked() {
         browser.sees("The token is revoked.").await;
         browser.sees("A token lets a script act as you").await;
         script_client.get("/api/v1/images").await.expect_status(401);
+        assert_eq!(browser.complaints().await, Vec::<String>::new());
+        browser.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_password_is_changed_and_a_second_factor_set_up() {
+    requires_root!();
+    let server = TestServer::start().await;
+    let driver = Driver::start().await;
+    for (name, script) in [("anna", Script::On), ("bert", Script::Off)] {
+        server.person(name, "user").await;
+        let browser = signed_in(&driver, &server, name, script).await;
+        let types = async |selector: &str, text: &str| {
+            let field = browser.client.find(Locator::Css(selector)).await.expect("find a field");
+            field.send_keys(text).await.expect("type into it");
+        };
+        browser.open("/account").await;
+        types("#current", PASSWORD).await;
+        types("#password-new", "another good one").await;
+        browser.press("Change the password").await;
+        browser.sees("Your password is changed").await;
+        assert_eq!(server.sign_in(name, PASSWORD).await.status, 403);
+
+        types("#factor-password", "another good one").await;
+        browser.press("Set it up").await;
+        browser.sees("Scan this with the program").await;
+        assert_eq!(browser.count("#second-factor svg.qr path").await, 1);
+        let line = Locator::Css("#second-factor .codeline code");
+        let secret = browser.client.find(line).await.expect("the secret");
+        let secret = secret.text().await.expect("it is text").replace(' ', "");
+        let code = std::process::Command::new("oathtool").args(["--totp", "-b", &secret]).output();
+        let code = String::from_utf8(code.expect("oathtool is installed").stdout).expect("digits");
+        types("#factor-code", code.trim()).await;
+        browser.press("Turn it on").await;
+        browser.sees("Your recovery codes").await;
+        browser.sees("Recovery codes left: 10").await;
+        assert_eq!(server.sign_in(name, "another good one").await.status, 403);
         assert_eq!(browser.complaints().await, Vec::<String>::new());
         browser.close().await;
     }

@@ -80,6 +80,9 @@ const ROWS: &[(&str, Kind)] = &[
     ("scope", Choice),
     ("days", NUMBER),
     ("registry", HOST),
+    // For the browser's own keeper of passwords.
+    ("POST /account/password username", Way),
+    ("POST /account/second-factor username", Way),
     ("username", Judged(&["", "a:b", "a\0", "a\nb"])),
     ("POST /account/registries password", Judged(&["", "a\0", "a\nb"])),
     ("password", Secret),

@@ -17,8 +17,8 @@ use crate::service::gc::{self, GcRequest, GcView};
 /// Adds the routes.
 pub fn routes(routes: Routes) -> Routes {
     routes
-        .add(Access::SignedIn(TokenScope::Read), routes!(look))
-        .add(Access::Member(TokenScope::Operate), routes!(remove))
+        .add(Access::SignedIn(TokenScope::Read), routes!(unneeded))
+        .add(Access::Member(TokenScope::Operate), routes!(remove_unneeded))
 }
 
 /// What may go.
@@ -39,7 +39,7 @@ struct GcQuery {
     responses(
         (status = 200, body = GcView), (status = 403, body = ProblemBody),
         (status = 422, body = ProblemBody)))]
-async fn look(
+async fn unneeded(
     State(app): State<App>,
     caller: Caller,
     Query(query): Query<GcQuery>,
@@ -59,7 +59,7 @@ async fn look(
     responses(
         (status = 200, body = GcView), (status = 403, body = ProblemBody),
         (status = 422, body = ProblemBody)))]
-async fn remove(
+async fn remove_unneeded(
     State(app): State<App>,
     caller: Caller,
     JsonBody(body): JsonBody<GcRequest>,

@@ -48,8 +48,18 @@ pub(super) fn routes(routes: Routes) -> Routes {
         .page(pulls, Method::GET, "/account/registries/remove", ask_remove_login)
         .form(pulls, "/account/registries/remove", FormFields::once(&["registry"]), remove_login)
         .form(own, "/account/sessions/{id}/end", FormFields::once(&[]), end_session)
-        .form(own, "/account/password", FormFields::once(&["current", "password"]), change_password)
-        .form(own, "/account/second-factor", FormFields::once(&["current"]), begin_factor)
+        .form(
+            own,
+            "/account/password",
+            FormFields::once(&["username", "current", "password"]),
+            change_password,
+        )
+        .form(
+            own,
+            "/account/second-factor",
+            FormFields::once(&["username", "current"]),
+            begin_factor,
+        )
         .form(own, "/account/second-factor/confirm", FormFields::once(&["code"]), confirm_factor)
         .form(own, "/account/second-factor/codes", FormFields::once(&["code"]), renew_codes)
         .form(own, "/account/second-factor/remove", FormFields::once(&["code"]), remove_factor)
