@@ -159,7 +159,7 @@ pub async fn remove(app: &App, caller: &Caller, visitor: &Visitor, code: &str) -
 /// # Errors
 /// When there is no such person, or they have none.
 pub async fn reset(app: &App, caller: &Caller, id: PrincipalId) -> Result<()> {
-    people::find(app.inventory.read(), caller.changes(), id).await?;
+    let person = people::find(app.inventory.read(), caller.changes(), id).await?;
     let mut write = app.inventory.change(&caller.actor, "second-factor.reset").await?;
     if !factors::delete(write.db(), id).await? {
         return Err(Error::NotFound("second factor"));
@@ -171,7 +171,7 @@ pub async fn reset(app: &App, caller: &Caller, id: PrincipalId) -> Result<()> {
         kind: "person.second_factor_reset",
         subject_kind: "person",
         subject: &id.to_string(),
-        data: serde_json::json!({"by": caller.name}),
+        data: serde_json::json!({"by": caller.name, "name": person.name}),
     };
     write.event(event).await?;
     write.commit().await?;
