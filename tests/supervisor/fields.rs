@@ -80,6 +80,25 @@ fn fields(layer: &str) -> Vec<Field> {
         field("StartRequest.tmpfs", "/tmpfs", [json!([])], []),
         field("StartRequest.shm_bytes", "/shm_bytes", [json!(4096)], [json!(u64::MAX)]),
         field("StartRequest.network", "/network", [json!("none")], [json!("host"), json!("None")]),
+        field("StartRequest.ports", "/ports", [json!([])], [json!([{}])]),
+        field(
+            "PortLease.protocol",
+            "/ports/0/protocol",
+            [json!("udp")],
+            [json!("sctp"), json!("TCP")],
+        ),
+        field(
+            "PortLease.host",
+            "/ports/0/host",
+            [json!(20_000), json!(20_999)],
+            [json!(0), json!(1023), json!(19_999), json!(21_000), json!(65_536)],
+        ),
+        field(
+            "PortLease.container",
+            "/ports/0/container",
+            [json!(1), json!(65_535)],
+            [json!(0), json!(65_536)],
+        ),
         field("StartRequest.limits", "/limits", [], [json!({})]),
         field("StartRequest.log", "/log", [], [json!({})]),
         field("StartRequest.stop", "/stop", [], [json!({})]),
@@ -180,8 +199,9 @@ fn fields(layer: &str) -> Vec<Field> {
 }
 
 /// The types that a start is made of.
-const STARTS: [&str; 8] = [
+const STARTS: [&str; 9] = [
     "StartRequest",
+    "PortLease",
     "ProcessSpec",
     "Console",
     "Ulimit",
@@ -229,6 +249,11 @@ fn each_field_of_a_start_has_a_row_and_takes_its_bounds_and_nothing_beyond() {
         let mut request = berth.start_request(container, 1, &["true"]);
         request["tmpfs"] = json!([{"target": "/t", "size_bytes": 4096}]);
         request["process"]["ulimits"] = json!({"nofile": {"soft": 64, "hard": 64}});
+        request["ports"] = json!([]);
+        if field.pointer.starts_with("/ports/") {
+            request["network"] = json!("private");
+            request["ports"] = json!([{"protocol": "tcp", "host": 20_000, "container": 80}]);
+        }
         *request.pointer_mut(field.pointer).expect("a start has it") = value.clone();
         request
     };
