@@ -283,7 +283,7 @@ impl TestServer {
         self.kill_supervisor();
         remove_cgroups(&self.instance);
         remove_links(&self.instance);
-        run("nft", &["delete", "table", "inet", &self.instance]);
+        remove_tables(&self.instance);
         fs::remove_dir_all(self.run_dir()).expect("remove the run directory");
         fs::create_dir_all(self.run_dir().join("server")).expect("make the run directory");
     }
@@ -412,7 +412,7 @@ id_last = {id_last}
         if programs::is_root() && runtime.exists() {
             remove_cgroups(&self.instance);
             remove_links(&self.instance);
-            run("nft", &["delete", "table", "inet", &self.instance]);
+            remove_tables(&self.instance);
         }
         for disk in &self.disks {
             unmount(disk);
@@ -487,6 +487,13 @@ fn kill_all(group: &Path) {
     for pid in pids.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 1) {
         // Only what the instance started is in its own cgroup.
         kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
+    }
+}
+
+/// Removes the instance's nftables tables.
+pub(crate) fn remove_tables(instance: &str) {
+    for table in [instance.to_owned(), format!("{instance}_ports")] {
+        run("nft", &["delete", "table", "inet", &table]);
     }
 }
 

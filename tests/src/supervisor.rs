@@ -27,7 +27,7 @@ use nix::sys::time::TimeVal;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::instance::{STARTED, instance_name, remove_cgroups, remove_links, run};
+use crate::instance::{STARTED, instance_name, remove_cgroups, remove_links, remove_tables, run};
 use crate::programs;
 
 /// How long anything may take.
@@ -301,7 +301,7 @@ impl Drop for Supervisor {
         run("systemctl", &["stop", &format!("{}-containers.scope", self.instance)]);
         remove_cgroups(&self.instance);
         remove_links(&self.instance);
-        run("nft", &["delete", "table", "inet", &self.instance]);
+        remove_tables(&self.instance);
         drop(fs::remove_dir_all(&self.dir));
     }
 }
