@@ -220,8 +220,8 @@ pub(super) async fn reseal_all(app: &App, db: &mut SqliteConnection) -> Result<(
 
 /// The caller, who has shown a good code. It is used up by that, whatever becomes of the rest.
 async fn proved(app: &App, caller: &Caller, visitor: &Visitor, code: &str) -> Result<PrincipalId> {
-    let person = caller.person()?;
-    let counted = sessions::count_try(app, caller, visitor).await?;
+    let (account, counted) = sessions::count_try(app, caller, visitor).await?;
+    let person = account.id;
     let mut write = app.inventory.record().await?;
     let found = factors::find(write.db(), person).await?;
     let found = found.filter(|found| found.confirmed_at.is_some());

@@ -164,7 +164,7 @@ pub async fn remove(app: &App, caller: &Caller, request: &GcRequest) -> Result<G
     };
     write.subject("gc", "", owner);
     write.commit().await?;
-    let mut gone: Vec<String> = Vec::new();
+    let mut gone = 0_usize;
     for item in view.items.iter_mut().filter(|item| item.verdict == GcVerdict::Remove) {
         let done = match item.kind {
             GcKind::Image => images::remove(app, caller, &item.id, &Expected::default()).await,
@@ -173,7 +173,7 @@ pub async fn remove(app: &App, caller: &Caller, request: &GcRequest) -> Result<G
         match done {
             Ok(()) => {
                 item.verdict = GcVerdict::Removed;
-                gone.push(item.id.clone());
+                gone += 1;
             }
             Err(error) => {
                 tracing::info!(id = item.id, error = %error, "what seemed unneeded stays");
@@ -186,7 +186,7 @@ pub async fn remove(app: &App, caller: &Caller, request: &GcRequest) -> Result<G
     let kept = view.items.iter().filter(|item| item.reason == GcReason::Refused);
     view.frees_bytes = view.frees_bytes.saturating_sub(kept.map(|item| item.bytes).sum());
     view.items.sort_by_key(|item| item.verdict);
-    tracing::info!(by = caller.name, count = gone.len(), "removed what nothing needed");
+    tracing::info!(by = caller.name, count = gone, "removed what nothing needed");
     Ok(view)
 }
 

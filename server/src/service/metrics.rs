@@ -61,10 +61,11 @@ pub async fn text(app: &App, caller: &Caller) -> Result<String> {
     let rows = rows::containers(db, caller.sees()).await?;
     let rows: HashMap<&str, &Limited> = rows.iter().map(|row| (row.id.as_str(), row)).collect();
     let live = app.containers.live();
+    let seen =
+        live.iter().filter_map(|record| Some((record, rows.get(record.container.as_str())?)));
     let mut left_out = 0_u32;
-    for record in &live {
-        let Some(row) = rows.get(record.container.as_str()) else { continue };
-        if all.shown("container_start_time") >= CONTAINERS_MAX {
+    for (place, (record, row)) in seen.enumerate() {
+        if place >= CONTAINERS_MAX {
             left_out += 1;
             continue;
         }
@@ -272,12 +273,6 @@ impl Families {
             Some(family) => family.series.push(series),
             None => self.0.push(Family { name, help, unit, kind, series: vec![series] }),
         }
-    }
-
-    /// How many series a metric has.
-    fn shown(&self, name: &str) -> usize {
-        let found = self.0.iter().find(|family| family.name == name);
-        found.map_or(0, |family| family.series.len())
     }
 }
 

@@ -275,10 +275,7 @@ pub(super) async fn check_password(
     visitor: &Visitor,
     present: &str,
 ) -> Result<()> {
-    let person = caller.person()?;
-    let account = people::account(app.inventory.read(), &caller.name).await?;
-    let account = account.filter(|account| account.id == person).ok_or(Error::Unauthenticated)?;
-    let counted = count_try(app, caller, visitor).await?;
+    let (account, counted) = count_try(app, caller, visitor).await?;
     if !app.passwords.verify(present, account.password_hash).await? {
         return Err(Error::field("/present_password", "this is not your password"));
     }
@@ -286,22 +283,24 @@ pub(super) async fn check_password(
     Ok(())
 }
 
-/// Counts a try of the caller's to prove something, until it is forgotten.
+/// Counts a try of the caller's to prove something, until it is forgotten; whose account it is.
 ///
 /// # Errors
-/// When there were too many.
+/// When there were too many, or the caller has no account any more.
 pub(super) async fn count_try(
     app: &App,
     caller: &Caller,
     visitor: &Visitor,
-) -> Result<Vec<Counted>> {
+) -> Result<(Account, Vec<Counted>)> {
+    let person = caller.person()?;
     let account = people::account(app.inventory.read(), &caller.name).await?;
-    let counted = counted(app, visitor, &caller.name, account.as_ref());
+    let account = account.filter(|account| account.id == person).ok_or(Error::Unauthenticated)?;
+    let counted = counted(app, visitor, &caller.name, Some(&account));
     if let Some(retry_secs) = app.throttle.wait_secs(&counted) {
         return Err(Error::TooMany { retry_secs });
     }
     app.throttle.count(&counted);
-    Ok(counted)
+    Ok((account, counted))
 }
 
 /// Spends a try to sign in, right or wrong: checking a password costs much. A browser that its owner
