@@ -152,6 +152,10 @@ async fn a_body_made_by_chance_is_answered_with_less_than_500() {
         let answer = send(request.body(body.clone())).await;
         tried += 1;
         taken += usize::from(answer.status < 300);
+        // In maintenance all that comes after would be refused alike.
+        if path.ends_with("/maintenance") && answer.status < 300 {
+            omar.delete("/api/v1/maintenance").await.expect_status(200);
+        }
         if answer.status >= 500 && answer.code() != "supervisor.away"
             || answer.text.contains("panicked")
         {
