@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# The tests of limits, network and the default profile on the unified cgroup hierarchy: the same binaries as on the
-# host, run in a machine that has cgroup v2 and systemd. Those of the OCI command line are in conformance.host.sh.
+# The tests of limits and network on the unified cgroup hierarchy: the same binaries as on the host, run in a machine
+# that has cgroup v2 and systemd. Those of the default profile are in programs.host.sh, of the OCI command line in
+# conformance.host.sh.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 # Names of test targets; the runtime's own unit tests hold those of cgroups and bridges.
-TARGETS=${BERTH_VM_TARGETS:-berth-runtime limits network runtime}
+TARGETS=${BERTH_VM_TARGETS:-berth-runtime limits network}
 
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
@@ -13,12 +14,17 @@ mkdir "$scratch/programs" "$scratch/tests"
 strip -o "$scratch/programs/berth" "${BERTH_BIN:-target/debug/berth}"
 strip -o "$scratch/programs/berth-runtime" "${BERTH_RUNTIME_BIN:-target/debug/berth-runtime}"
 strip -o "$scratch/programs/inject" target/debug/inject
-cargo test --workspace --no-run --quiet --message-format=json 2>/dev/null |
-    jq -r 'select(.reason == "compiler-artifact" and .profile.test and .executable != null)
-        | [.target.kind[0], .target.name, .executable] | @tsv' | sort -u >"$scratch/list"
-while IFS=$'\t' read -r kind name executable; do
+# The list that tests/run has made already, or one of our own.
+list=${BERTH_TEST_BINARIES:-}
+if [ ! -s "$list" ]; then
+    list=$scratch/list
+    cargo test --workspace --no-run --quiet --message-format=json 2>/dev/null |
+        jq -r 'select(.reason == "compiler-artifact" and .profile.test and .executable != null)
+            | [.target.kind[0], .target.name, "", .executable] | @tsv' | sort -u >"$list"
+fi
+while IFS=$'\t' read -r kind name _ executable; do
     [[ $kind == lib || " $TARGETS " != *" $name "* ]] || strip -o "$scratch/tests/$name" "$executable"
-done <"$scratch/list"
+done <"$list"
 # What tests would compile or find themselves: the guest has no compiler and no static busybox.
 gcc -static -O1 -o "$scratch/programs/prober-64" tests/runtime/prober.c
 gcc -static -O1 -m32 -o "$scratch/programs/prober-32" tests/runtime/prober.c

@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# On the lab's network: a second address with TLS through systemd, a new certificate without a restart,
-# and the AppArmor profile of containers.
+# On the lab's network: a second address with TLS through systemd, a new certificate without a restart, signing keys.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
