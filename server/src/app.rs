@@ -157,7 +157,7 @@ impl App {
         let key = match via {
             Via::Session(id) => Used::Session(id.clone()),
             Via::Token(id) => Used::Token(id.clone()),
-            Via::RootSocket | Via::Nothing => return,
+            Via::RootSocket | Via::LocalUser(_) | Via::Nothing => return,
         };
         self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(key, Time::now());
     }

@@ -357,6 +357,11 @@ impl Config {
         self.runtime.run_dir.join("server").join("root.sock")
     }
 
+    /// The socket for this host's users.
+    pub fn local_socket(&self) -> PathBuf {
+        self.runtime.run_dir.join("local").join("berth.sock")
+    }
+
     /// The supervisor's socket.
     pub fn supervisor_socket(&self) -> PathBuf {
         self.runtime.run_dir.join("supervisor.sock")

@@ -72,6 +72,7 @@ async fn serve(config: Config) -> Result<()> {
         tracing::info!(interrupted, "marked operations that a stop had interrupted");
     }
     let root = listen::root(&app.config.root_socket())?;
+    let local = listen::local(&app.config.local_socket())?;
     let keeper = tokio::spawn(housekeeping::run(app.clone()));
     let looks = tokio::spawn(history::run(app.clone()));
     tokio::spawn(images::reconcile(app.clone()));
@@ -109,7 +110,7 @@ async fn serve(config: Config) -> Result<()> {
         tracing::info!("stopping");
         stopping.cancel();
     });
-    listen::serve(&app, router, tcp, root).await;
+    listen::serve(&app, router, tcp, (root, local)).await;
 
     wind_down(&app, keeper, looks).await;
     Ok(())

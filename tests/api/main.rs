@@ -15,6 +15,7 @@ mod everywhere;
 mod fields;
 mod idempotency;
 mod keys;
+mod local_users;
 mod maintenance;
 mod matrix;
 mod oversight;

@@ -562,6 +562,7 @@ pub(crate) const ROWS: &[Row] = &[
     row("POST /people/{id}/enable", Who::Operator, "manage"),
     row("GET /people/{id}", Who::Overseer, "read"),
     sends("POST /people/{id}/role", Who::Operator, "manage", "role=user"),
+    sends("POST /people/{id}/host-user", Who::Operator, "manage", "host_user=driven"),
     row("GET /people/{id}/end-access", Who::Operator, "manage"),
     row("POST /people/{id}/end-access", Who::Operator, "manage"),
     row("GET /people/{id}/second-factor", Who::Operator, "manage"),

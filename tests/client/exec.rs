@@ -46,6 +46,38 @@ async fn a_program_gets_its_input_and_its_end_is_ours() {
 }
 
 #[tokio::test]
+async fn a_user_of_the_host_needs_neither_login_nor_password() {
+    requires_root!();
+    let (server, _) = furnished().await;
+    let people = server.operator().get("/api/v1/people").await.expect_status(200).json();
+    let people = people["items"].as_array().expect("people").clone();
+    let anna = people.iter().find(|person| person["name"] == "anna").expect("anna");
+    let page = format!("/api/v1/people/{}", anna["id"]);
+    let address = format!("unix:{}", server.run_dir().join("local/berth.sock").display());
+    let person = Person::at(&address);
+    // Users that every host of ours has (/usr/share/doc/base-passwd).
+    let as_user = |uid: u32, words: &[&str]| {
+        use std::os::unix::process::CommandExt;
+        let mut command = person.command(words);
+        let command = command.env("BERTH_SERVER", &address).stdin(Stdio::null());
+        command.uid(uid).gid(uid).output().expect("run berth")
+    };
+    let words = ["exec", "box", "sh", "-c", "echo here; exit 3"];
+    let stranger = as_user(1, &words);
+    let said = String::from_utf8_lossy(&stranger.stderr).into_owned();
+    assert!(stranger.status.code() == Some(1) && said.contains("daemon"), "{stranger:?}");
+    server.operator().patch(&page, &json!({"local_user": "daemon"})).await.expect_status(200);
+    let done = as_user(1, &words);
+    assert_eq!(
+        (done.status.code(), done.stdout.as_slice()),
+        (Some(3), b"here\n".as_slice()),
+        "{done:?}"
+    );
+    // The control: another user of the host is nobody still.
+    assert_eq!(as_user(2, &words).status.code(), Some(1));
+}
+
+#[tokio::test]
 async fn much_goes_both_ways_at_once() {
     requires_root!();
     let (_server, person) = furnished().await;

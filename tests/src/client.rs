@@ -51,6 +51,40 @@ impl Client {
         Self { http, base: "http://localhost".to_owned(), credential: Credential::Nobody }
     }
 
+    /// A user of this host, who is `uid`, on the socket for local users: by a program of that user's, since a
+    /// socket's peer is known by who connects.
+    pub fn local(
+        socket: &std::path::Path,
+        uid: u32,
+    ) -> impl Fn(&str, &str, &[&str]) -> (u16, Value) {
+        use std::os::unix::process::CommandExt;
+        let socket = socket.to_owned();
+        move |method, path, more| {
+            let output = std::process::Command::new("curl")
+                .args([
+                    "-s",
+                    "--max-time",
+                    "30",
+                    "-w",
+                    "\n%{http_code}",
+                    "-X",
+                    method,
+                    "--unix-socket",
+                ])
+                .arg(&socket)
+                .arg(format!("http://localhost{path}"))
+                .args(more)
+                .uid(uid)
+                .gid(uid)
+                .output()
+                .expect("run curl");
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            let (body, status) = text.rsplit_once('\n').expect("a status");
+            let status = status.parse().expect("a number");
+            (status, serde_json::from_str(body).unwrap_or(Value::Null))
+        }
+    }
+
     /// The same place with the cookies of an answer to a sign-in.
     #[must_use]
     pub fn with_cookies_of(&self, answer: &Answer) -> Self {

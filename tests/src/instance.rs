@@ -371,11 +371,16 @@ id_last = {id_last}
 
     /// What the supervisor would make.
     fn make_directories(&self) {
-        for path in
-            [self.data_dir.join("db"), self.data_dir.join("store"), self.run_dir().join("server")]
+        for (path, mode) in [("db", 0o700), ("store", 0o700)]
+            .map(|(name, mode)| (self.data_dir.join(name), mode))
+            .into_iter()
+            .chain(
+                [("server", 0o700), ("local", 0o755)]
+                    .map(|(name, mode)| (self.run_dir().join(name), mode)),
+            )
         {
             fs::create_dir_all(&path).expect("make a directory");
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).expect("close it");
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("give it its mode");
             if programs::is_root() {
                 std::os::unix::fs::chown(&path, Some(SERVER_USER.1), Some(SERVER_USER.2))
                     .expect("give it away");

@@ -88,6 +88,8 @@ pub struct PersonPage {
     pub role: Field,
     /// What the form was made from.
     pub etag: String,
+    /// The user of this host that they are, as typed; for those who may say so.
+    pub host_user: Option<Field>,
     /// What they use.
     pub gauges: Vec<Meter>,
     /// What they may use together, for those who change it.

@@ -52,6 +52,8 @@ pub enum Via {
     Token(String),
     /// The root socket.
     RootSocket,
+    /// The socket for this host's users; the user's name there.
+    LocalUser(String),
     /// Nothing: the request was for something that needs no proof.
     Nothing,
 }
@@ -82,7 +84,7 @@ pub struct Caller {
     pub role: Role,
     /// How much of it this request may use.
     pub scope: TokenScope,
-    /// When what was shown ends; `None` on the root socket.
+    /// When what was shown ends; `None` on the sockets of this host.
     pub expires_at: Option<Time>,
     /// Whether they have to set up a second factor before anything else.
     pub factor_due: bool,
@@ -169,7 +171,7 @@ impl Caller {
     pub fn session(&self) -> Option<&str> {
         match &self.actor.via {
             Via::Session(id) => Some(id),
-            Via::Token(_) | Via::RootSocket | Via::Nothing => None,
+            Via::Token(_) | Via::RootSocket | Via::LocalUser(_) | Via::Nothing => None,
         }
     }
 }
@@ -181,6 +183,7 @@ impl Via {
             Self::Session(_) => "session",
             Self::Token(_) => "token",
             Self::RootSocket => "root_socket",
+            Self::LocalUser(_) => "local_user",
             Self::Nothing => "nothing",
         }
     }

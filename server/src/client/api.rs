@@ -1,6 +1,7 @@
 //! The JSON API of one server: calls that end in seconds, streams that are known to live, problems as
 //! failures. Everything that comes is bounded.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue};
@@ -30,6 +31,8 @@ pub struct Api {
     http: reqwest::Client,
     base: Url,
     trust: Trust,
+    /// The socket for users of this machine, if that is the way.
+    socket: Option<PathBuf>,
 }
 
 /// What proves who asks.
@@ -48,17 +51,11 @@ impl Api {
     /// # Errors
     /// When the certificate authority cannot be understood, or the credential is none.
     pub fn new(base: Url, trust: Trust, proof: &Proof<'_>) -> Result<Self, Failure> {
-        // Every client needs a provider, plain HTTP too; that one was chosen before is as good.
-        rustls::crypto::ring::default_provider().install_default().ok();
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("berth/", env!("CARGO_PKG_VERSION")))
+        let mut builder = builder()
             .default_headers(headers(&base, proof)?)
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT)
             .tcp_keepalive(KEEP_ALIVE)
             .tcp_keepalive_interval(KEEP_ALIVE)
-            .tcp_keepalive_retries(3)
-            .http1_only();
+            .tcp_keepalive_retries(3);
         if base.scheme() == "http" {
             // A proxy would read what the wire must not.
             builder = builder.no_proxy();
@@ -82,12 +79,27 @@ impl Api {
             }
         };
         let http = builder.build().map_err(|error| here("prepare calls", &causes(&error)))?;
-        Ok(Self { http, base, trust })
+        Ok(Self { http, base, trust, socket: None })
     }
 
-    /// Scheme, host and port.
+    /// Prepares calls over the socket for users of this machine, where the kernel says who asks.
+    ///
+    /// # Errors
+    /// When no client can be made.
+    pub fn local(socket: &Path) -> Result<Self, Failure> {
+        let built = builder().unix_socket(socket).build();
+        let http =
+            built.map_err(|error| Failure::Here(format!("prepare calls: {}", causes(&error))))?;
+        let base = Url::parse("http://localhost").expect("it is an address");
+        Ok(Self { http, base, trust: Trust::System, socket: Some(socket.to_owned()) })
+    }
+
+    /// Scheme, host and port; or the socket.
     pub fn origin(&self) -> String {
-        self.base.origin().ascii_serialization()
+        match &self.socket {
+            Some(path) => format!("{}{}", place::SOCKET_SCHEME, path.display()),
+            None => self.base.origin().ascii_serialization(),
+        }
     }
 
     /// The address of `/api/v1/` and these parts, whatever is in them.
@@ -274,6 +286,17 @@ impl Api {
     fn unreadable(&self, what: &str) -> Failure {
         Failure::Unreachable(format!("{} answered with {what}: is it Berth?", self.origin()))
     }
+}
+
+/// What holds of every connection.
+fn builder() -> reqwest::ClientBuilder {
+    // Every client needs a provider, plain HTTP too; that one was chosen before is as good.
+    rustls::crypto::ring::default_provider().install_default().ok();
+    reqwest::Client::builder()
+        .user_agent(concat!("berth/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http1_only()
 }
 
 fn headers(base: &Url, proof: &Proof<'_>) -> Result<HeaderMap, Failure> {

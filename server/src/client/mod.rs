@@ -29,6 +29,7 @@ mod stats;
 mod terminal;
 mod units;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
@@ -82,7 +83,8 @@ pub enum Command {
 /// Which server.
 #[derive(Args)]
 struct Server {
-    /// The server's address; that of the newest login if nothing is said.
+    /// The server's address, or unix:PATH; that of the newest login if nothing is said, and before any login this
+    /// machine's own socket.
     #[arg(long = "server", value_name = "URL", env = "BERTH_SERVER")]
     address: Option<String>,
 }
@@ -139,11 +141,20 @@ async fn speak(command: Command) -> Outcome {
 }
 
 impl Server {
-    /// The API of the server that is meant, by the token that is kept for it.
+    /// The API of the server that is meant, by the token that is kept for it; of this machine's without one.
     ///
     /// # Errors
     /// When there is none.
     fn api(&self) -> Result<Api, Failure> {
+        let named =
+            self.address.as_deref().and_then(|text| text.strip_prefix(place::SOCKET_SCHEME));
+        if let Some(path) = named {
+            return Api::local(Path::new(path));
+        }
+        let here = Path::new(place::SOCKET);
+        if self.address.is_none() && Store::find()?.read()?.current.is_none() && here.exists() {
+            return Api::local(here);
+        }
         let (origin, credential) = self.credential(&Store::find()?.read()?)?;
         let base = place::parse(&origin, credential.insecure_http)?;
         Api::new(base, credential.trust, &Proof::Token(&credential.token))

@@ -18,6 +18,11 @@ use super::error::Failure;
 /// The server when nothing was ever said: Berth's own default on this machine.
 pub const LOCAL: &str = "http://127.0.0.1:7777";
 
+/// The socket for users of this machine, where Berth puts it unless its configuration says otherwise.
+pub const SOCKET: &str = "/run/berth/local/berth.sock";
+/// What is written before a socket's path.
+pub const SOCKET_SCHEME: &str = "unix:";
+
 /// What makes a server's certificate good.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -37,12 +37,14 @@ use crate::listen::{Place, Working};
 use crate::service::sessions::{self, Visitor};
 
 /// Where a connection comes from.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub enum Peer {
     /// A TCP connection.
     Tcp(Link),
     /// The machine's root on the root socket.
     Root,
+    /// A user of this host, by name, on the socket for local users.
+    Local(Arc<str>),
 }
 
 /// The place that a request's connection has among all, for who needs it longer than for the answer.
@@ -99,7 +101,7 @@ pub fn around(app: &App, router: Router) -> Router {
 async fn outer(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let request_id = random_text::<9>().unwrap_or_default();
-    let peer = request.extensions().get::<Peer>().copied();
+    let peer = request.extensions().get::<Peer>().cloned();
     let method = request.method().clone();
     let uri = request.uri().clone();
     let surface =
@@ -108,7 +110,7 @@ async fn outer(State(app): State<App>, mut request: Request, next: Next) -> Resp
             false => Surface::Page,
         };
     let theme = pages::theme(&app, request.headers());
-    let reached = Reached::of(&app.config.server, peer, request.headers());
+    let reached = Reached::of(&app.config.server, peer.as_ref(), request.headers());
     let visitor = visitor(&app, request.headers(), &reached, &request_id);
     request.extensions_mut().insert(visitor.clone());
     request.extensions_mut().insert(reached.clone());
@@ -267,15 +269,17 @@ fn factor_first(rule: &Rule, route: &str, caller: Option<&Caller>) -> Result<()>
     Err(Error::denied("session.second-factor-due", text))
 }
 
-/// Who is behind the root socket, the bearer token or the session cookie, in this order. A token
+/// Who is behind a socket of this host, the bearer token or the session cookie, in this order. A token
 /// that is no good is refused even where none is needed; a cookie that is no good is nobody's.
 async fn authenticate(app: &App, request: &Parts) -> Result<Option<Caller>> {
     let visitor = request
         .extensions
         .get::<Visitor>()
         .ok_or_else(|| Error::defect("find the request's origin"))?;
-    if let Some(Peer::Root) = request.extensions.get::<Peer>() {
-        return Ok(Some(sessions::system(visitor)));
+    match request.extensions.get::<Peer>() {
+        Some(Peer::Root) => return Ok(Some(sessions::system(visitor))),
+        Some(Peer::Local(user)) => return sessions::local(app, visitor, user).await.map(Some),
+        Some(Peer::Tcp(_)) | None => {}
     }
     if let Some(value) = request.headers.get(AUTHORIZATION) {
         // Of two, a proxy before us may have looked at the other.
@@ -329,7 +333,8 @@ fn same_site(request: &Parts, surface: Surface, cookie: bool) -> Result<()> {
 
 /// Whether the request is for us and there is room for it.
 fn admit(app: &App, request: &Request, peer: Option<Peer>, reached: &Reached) -> Result<Turn> {
-    if !matches!(peer, Some(Peer::Root)) {
+    // No name of ours, and no browser, leads to the sockets of this host.
+    if !matches!(peer, Some(Peer::Root | Peer::Local(_))) {
         host::check(app, reached, request.headers(), request.uri())?;
     }
     Turn::take(&app.requests).ok_or_else(|| {

@@ -19,7 +19,7 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 /// How a request reached us.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reached {
-    /// Who sent it; `None` on the root socket.
+    /// Who sent it; `None` on the sockets of this host.
     pub client: Option<IpAddr>,
     /// Our own end of the connection, if it has an address.
     pub local: Option<IpAddr>,
@@ -41,9 +41,9 @@ struct Said {
 
 impl Reached {
     /// Reads connection and headers.
-    pub fn of(server: &ServerConfig, peer: Option<Peer>, headers: &HeaderMap) -> Self {
+    pub fn of(server: &ServerConfig, peer: Option<&Peer>, headers: &HeaderMap) -> Self {
         let host = headers.get(HOST).and_then(|host| host.to_str().ok()).map(str::to_owned);
-        let Some(Peer::Tcp(Link { remote, local, tls })) = peer else {
+        let Some(&Peer::Tcp(Link { remote, local, tls })) = peer else {
             return Self { client: None, local: None, https: false, proxied: false, host };
         };
         let remote = remote.ip().to_canonical();
@@ -184,7 +184,7 @@ mod tests {
             local: "192.0.2.1:7443".parse().expect("an address"),
             tls: false,
         };
-        Reached::of(server, Some(Peer::Tcp(link)), &headers)
+        Reached::of(server, Some(&Peer::Tcp(link)), &headers)
     }
 
     #[test]

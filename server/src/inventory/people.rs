@@ -32,6 +32,8 @@ pub struct Person {
     pub has_password: bool,
     /// Whether they have a second factor.
     pub has_second_factor: bool,
+    /// The user of this host that they are on the socket for local users.
+    pub local_user: Option<String>,
     /// Set while they may not sign in.
     pub disabled_at: Option<Time>,
     /// When they were added.
@@ -55,7 +57,7 @@ pub struct Account {
 
 const COLUMNS: &str = "select p.id, p.name, p.role, p.group_id, \
      p.password_hash is not null as has_password, exists (select 1 from second_factors f \
-     where f.person = p.id and f.confirmed_at is not null) as has_second_factor, p.disabled_at, p.created_at, i.expires_at \
+     where f.person = p.id and f.confirmed_at is not null) as has_second_factor, p.local_user, p.disabled_at, p.created_at, i.expires_at \
      from people p left join invitations i on i.person = p.id ";
 
 /// Whether the first operator has been made.
@@ -203,6 +205,27 @@ pub async fn update_disabled(
     Ok(())
 }
 
+/// Says which user of this host somebody is, or that they are none.
+pub async fn update_local_user(
+    db: &mut SqliteConnection,
+    id: PrincipalId,
+    user: Option<&str>,
+) -> Result<()> {
+    sqlx::query("update people set local_user = ? where id = ?")
+        .bind(user)
+        .bind(i64::from(id.0))
+        .execute(db)
+        .await
+        .map(drop)
+        .map_err(|error| match error.as_database_error() {
+            Some(inner) if inner.is_unique_violation() => Error::conflict(
+                "person.local-user-taken",
+                format!("{} is another person here already", user.unwrap_or_default()),
+            ),
+            _ => error.into(),
+        })
+}
+
 /// How many ways in a person has now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = PersonAccess)]
@@ -337,6 +360,7 @@ fn person(row: &sqlx::sqlite::SqliteRow) -> Result<Person> {
         group: super::principal(row, "group_id")?,
         has_password: row.try_get("has_password")?,
         has_second_factor: row.try_get("has_second_factor")?,
+        local_user: row.try_get("local_user")?,
         disabled_at: row.try_get("disabled_at")?,
         created_at: row.try_get("created_at")?,
         invitation_expires_at: row.try_get("expires_at")?,

@@ -133,6 +133,21 @@ pub(super) fn holder_of(row: &sqlx::sqlite::SqliteRow) -> Result<Holder> {
     })
 }
 
+/// Who a user of this host is, if they are somebody here who is not disabled. It ends when the person's account says
+/// otherwise, at no time of its own.
+pub async fn local_holder(db: &SqlitePool, user: &str) -> Result<Option<Holder>> {
+    let row = sqlx::query(concat!(
+        "select p.local_user as id, ?2 as expires_at, ",
+        of_person!(),
+        "from people p where p.local_user = ?1 and p.disabled_at is null",
+    ))
+    .bind(user)
+    .bind(Time(i64::MAX))
+    .fetch_optional(db)
+    .await?;
+    row.as_ref().map(holder_of).transpose()
+}
+
 /// A person's sessions, newest first; `current` is marked.
 pub async fn list(
     db: &SqlitePool,

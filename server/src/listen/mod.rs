@@ -1,15 +1,15 @@
 //! Listening: accepting connections, TLS where it is spoken, and serving HTTP/1.1 on each.
 //!
 //! Each connection is bounded: in number, together and of one address; in time, for the handshake
-//! and for each request's head; in bytes. What comes over the root socket is the machine's root only:
-//! the kernel says who connected (SO_PEERCRED, unix(7)).
+//! and for each request's head; in bytes. Who is on a socket of this host the kernel says (SO_PEERCRED,
+//! unix(7)): on the root socket the machine's root only, on that for local users any user.
 
 mod patient;
 mod places;
 mod sockets;
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -21,8 +21,9 @@ use axum::extract::Request;
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use nix::unistd::{Uid, User};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -36,7 +37,7 @@ use patient::Patient;
 use places::Places;
 
 pub use places::{Place, Working};
-pub use sockets::{root, tcp};
+pub use sockets::{local, root, tcp};
 
 /// A request's head must be there within this, and the next one on a kept connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -50,6 +51,11 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 const HEADERS_MAX: usize = 64;
 /// Connections on the root socket at once.
 const ROOT_CONNECTIONS_MAX: usize = 32;
+/// Connections on the socket for local users at once, and of one of them.
+const LOCAL_CONNECTIONS_MAX: usize = 256;
+const LOCAL_CONNECTIONS_EACH_MAX: usize = 32;
+/// How long a directory service may take to say what a user is called.
+const NAME_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long, when the server stops, whoever has just connected may take to say what they want: a
 /// connection that was taken in is owed an answer.
 const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
@@ -83,7 +89,7 @@ pub async fn serve(
     app: &App,
     router: Router,
     tcp: Vec<(TcpListener, ListenAddress)>,
-    root: UnixListener,
+    (root, local): (UnixListener, UnixListener),
 ) {
     let server = &app.config.server;
     let handshakes_max = app.config.tls.handshakes_max;
@@ -99,7 +105,8 @@ pub async fn serve(
     for (socket, address) in tcp {
         listeners.spawn(door.clone().accept(socket, address));
     }
-    listeners.spawn(door.accept_root(root));
+    listeners.spawn(door.clone().accept_root(root));
+    listeners.spawn(door.accept_local(local));
     while listeners.join_next().await.is_some() {}
     let Some(graceful) = Arc::into_inner(graceful) else {
         tracing::error!("a listener outlived its end");
@@ -154,6 +161,53 @@ impl Door {
         }
     }
 
+    async fn accept_local(self, socket: UnixListener) {
+        let places = Places::new(LOCAL_CONNECTIONS_MAX, LOCAL_CONNECTIONS_EACH_MAX);
+        loop {
+            let accepted = tokio::select! {
+                () = self.app.stopping.cancelled() => return,
+                accepted = socket.accept() => accepted,
+            };
+            let (stream, uid) = match accepted {
+                Ok((stream, _)) => match stream.peer_cred() {
+                    Ok(peer) => (stream, peer.uid()),
+                    Err(error) => {
+                        tracing::warn!(error = %error, "a local user is unknown");
+                        continue;
+                    }
+                },
+                Err(error) => {
+                    pause(&error).await;
+                    continue;
+                }
+            };
+            let Some(place) = places.take(Some(place_of(uid))) else {
+                static SAID: Seldom = Seldom::new(60);
+                if SAID.now() {
+                    tracing::warn!(uid, "too many local connections at once, so some are refused");
+                }
+                continue;
+            };
+            tokio::spawn(self.clone().receive(stream, uid, place));
+        }
+    }
+
+    /// Serves a user of this host, once it is known what they are called.
+    async fn receive(self, stream: UnixStream, uid: u32, place: Place) {
+        // Through the host's own sources of names (nsswitch.conf(5)), which may ask a network.
+        let name = tokio::task::spawn_blocking(move || User::from_uid(Uid::from_raw(uid)));
+        match tokio::time::timeout(NAME_TIMEOUT, name).await {
+            Ok(Ok(Ok(Some(user)))) => {
+                self.guest(Peer::Local(user.name.into()), place).talk(stream).await;
+            }
+            Ok(Ok(Ok(None))) => tracing::debug!(uid, "a local user has no name on this host"),
+            Ok(Ok(Err(error))) => {
+                tracing::warn!(uid, error = %error, "a local user's name is unknown")
+            }
+            Ok(Err(_)) | Err(_) => tracing::warn!(uid, "a local user's name did not come in time"),
+        }
+    }
+
     fn guest(&self, peer: Peer, place: Place) -> Guest {
         let (router, stopping) = (self.router.clone(), self.app.stopping.clone());
         let place = Arc::new(place);
@@ -201,6 +255,11 @@ impl Door {
     }
 }
 
+/// What a user's places are counted by: an address that nobody has (RFC 6666), whose first 64 bits tell users apart.
+fn place_of(uid: u32) -> IpAddr {
+    IpAddr::V6(Ipv6Addr::from((0x0100_u128 << 112) | (u128::from(uid) << 64)))
+}
+
 /// Ends a while after the server was told to stop.
 async fn patience(stopping: &CancellationToken) {
     stopping.cancelled().await;
@@ -233,7 +292,7 @@ impl Guest {
         let seat = Arc::clone(&place);
         let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
             begun.notify_one();
-            request.extensions_mut().insert(peer);
+            request.extensions_mut().insert(peer.clone());
             request.extensions_mut().insert(Seat(Arc::clone(&seat)));
             let working = seat.work();
             let answer = router.clone().oneshot(request);

@@ -1,4 +1,5 @@
-//! The sockets: TCP ones, bound here or inherited from the service manager, and the root socket.
+//! The sockets: TCP ones, bound here or inherited from the service manager, and those of this host, for root and for
+//! its users.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -76,11 +77,25 @@ fn own(address: &ListenAddress) -> Result<TcpListener> {
     TcpListener::from_std(fd.into()).with_context(|| format!("listen on {}", address.socket))
 }
 
-/// The root socket, replacing one that a killed server left.
+/// The root socket. Closed to others although the directory is, and although each peer is asked for: no single
+/// mistake opens it.
 ///
 /// # Errors
 /// When it cannot be made.
 pub fn root(path: &Path) -> Result<UnixListener> {
+    unix(path, 0o600)
+}
+
+/// The socket for local users, open to all: who they are the kernel says of each.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn local(path: &Path) -> Result<UnixListener> {
+    unix(path, 0o666)
+}
+
+/// A Unix socket, replacing one that a killed server left.
+fn unix(path: &Path, mode: u32) -> Result<UnixListener> {
     let shown = path.display();
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -89,9 +104,7 @@ pub fn root(path: &Path) -> Result<UnixListener> {
         _ => {}
     }
     let listener = UnixListener::bind(path).with_context(|| format!("listen on {shown}"))?;
-    // Closed to others although the directory is, and although each peer is asked for: no single
-    // mistake opens it.
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
-        .with_context(|| format!("close {shown} to others"))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+        .with_context(|| format!("give {shown} its mode"))?;
     Ok(listener)
 }

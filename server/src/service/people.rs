@@ -27,13 +27,16 @@ pub struct Change {
     pub role: Option<Role>,
     /// Whether they may not sign in.
     pub disabled: Option<bool>,
+    /// The user of this host that they are; empty for none.
+    pub local_user: Option<String>,
     /// What it was made from.
     pub expected: Expected,
 }
 
 /// The version of what can be edited of a person.
 pub fn version(person: &Person) -> Version {
-    Version::of(&(&person.name, person.role, person.disabled_at.is_some(), person.group.0))
+    let disabled = person.disabled_at.is_some();
+    Version::of(&(&person.name, person.role, disabled, person.group.0, &person.local_user))
 }
 
 /// Names are what people sign in with and what others see: short, plain, without look-alikes.
@@ -48,6 +51,25 @@ pub fn check_name(name: &str) -> Result<()> {
     }
     let rule = "use 1 to 32 lower-case letters, digits, '.', '_' or '-', a letter first";
     Err(Error::field("/name", rule))
+}
+
+/// A name as hosts have them, of `/etc/passwd` or a directory service.
+///
+/// # Errors
+/// Points at `/local_user`.
+fn check_local_user(user: &str) -> Result<()> {
+    let good = |c: char| c.is_ascii_graphic() && !":/,\"'".contains(c);
+    if user == "root" {
+        return Err(Error::field(
+            "/local_user",
+            "root has a socket of its own and is nobody's user",
+        ));
+    }
+    if user.len() <= 64 && !user.starts_with('-') && user.chars().all(good) {
+        return Ok(());
+    }
+    let rule = "write the name of a user of this host, as `id -un` prints it, or nothing";
+    Err(Error::field("/local_user", rule))
 }
 
 /// Adds a person, who sets their password by the link.
@@ -151,17 +173,21 @@ pub async fn list(app: &App, caller: &Caller, page: &Page) -> Result<Listed<Pers
     Ok(page.cut(rows, |person| person.name.clone()))
 }
 
-/// Changes role, or disables or enables. A disabled person's sessions, tokens and open streams end
+/// Changes role or host user, or disables or enables. A disabled person's sessions, tokens and open streams end
 /// at once; their containers are the operator's to stop.
 ///
 /// # Errors
 /// When no operator would be left.
 pub async fn change(app: &App, caller: &Caller, id: PrincipalId, change: Change) -> Result<Person> {
-    let action = match change.disabled {
-        Some(true) => "person.disable",
-        Some(false) => "person.enable",
-        None => "person.role",
+    let action = match (change.disabled, &change.local_user) {
+        (Some(true), _) => "person.disable",
+        (Some(false), _) => "person.enable",
+        (None, Some(_)) if change.role.is_none() => "person.local-user",
+        (None, _) => "person.role",
     };
+    if let Some(user) = &change.local_user {
+        check_local_user(user)?;
+    }
     people::find(app.inventory.read(), caller.changes(), id).await?;
     let mut write = app.inventory.change(&caller.actor, action).await?;
     write.subject("person", id, id);
@@ -170,6 +196,10 @@ pub async fn change(app: &App, caller: &Caller, id: PrincipalId, change: Change)
     change.expected.check(&version(&person))?;
     if let Some(role) = change.role {
         people::update_role(write.db(), id, role).await?;
+    }
+    if let Some(user) = &change.local_user {
+        let user = Some(user.as_str()).filter(|user| !user.is_empty());
+        people::update_local_user(write.db(), id, user).await?;
     }
     match change.disabled {
         Some(true) => {

@@ -157,6 +157,30 @@ pub async fn by_token(app: &App, visitor: &Visitor, token: &str) -> Result<Optio
     }))
 }
 
+/// Who a user of this host is, on the socket for local users: the kernel's word, so no password is asked. It carries
+/// what a program may do; where a second factor is required of somebody, only looking, since none is shown here.
+///
+/// # Errors
+/// When they are nobody here.
+pub async fn local(app: &App, visitor: &Visitor, user: &str) -> Result<Caller> {
+    let holder = sessions::local_holder(app.inventory.read(), user).await?;
+    let holder = holder.ok_or_else(|| {
+        Error::denied(
+            "local.no-account",
+            format!(
+                "{user}, a user of this host, has no account here: an operator can say on a person's page \
+                 that they are this user"
+            ),
+        )
+    })?;
+    let scope = match app.config.auth.second_factor.is_required_of(holder.role) {
+        true => TokenScope::Read,
+        false => TokenScope::Operate,
+    };
+    let caller = caller(app, visitor, holder, Via::LocalUser(user.to_owned()), scope);
+    Ok(Caller { expires_at: None, factor_due: false, ..caller })
+}
+
 /// The machine's root, on the root socket.
 pub fn system(visitor: &Visitor) -> Caller {
     let actor = Actor {
@@ -180,6 +204,10 @@ pub async fn still_good(app: &App, caller: &Caller) -> Result<bool> {
     let holder = match &caller.actor.via {
         Via::RootSocket => return Ok(true),
         Via::Nothing => return Ok(false),
+        Via::LocalUser(user) => {
+            let holder = sessions::local_holder(db, user).await?;
+            holder.filter(|now| now.person == caller.principal)
+        }
         Via::Session(id) => sessions::holder_by_id(db, id).await?,
         Via::Token(id) => tokens::holder_by_id(db, id).await?,
     };
@@ -235,7 +263,7 @@ pub async fn sign_out(app: &App, caller: &Caller) -> Result<()> {
         Via::Session(id) => end(app, caller, id).await,
         // Of whatever scope: who holds a token may always give it up.
         Via::Token(id) => super::tokens::end(app, caller, id).await,
-        Via::RootSocket | Via::Nothing => {
+        Via::RootSocket | Via::LocalUser(_) | Via::Nothing => {
             Err(Error::conflict("session.none", "you are signed in with neither session nor token"))
         }
     }

@@ -76,6 +76,7 @@ const ROWS: &[(&str, Kind)] = &[
     ("id", Way),
     ("theme", Way),
     ("role", Choice),
+    ("host_user", Judged(&["root", "-x", "a:b", "a\0b", "a b"])),
     ("token_name", Judged(&["", "a\nb", "a\0"])),
     ("scope", Choice),
     ("days", NUMBER),
@@ -134,6 +135,7 @@ fn base(route: &str) -> Vec<(&'static str, &'static str)> {
         "POST /people" => vec![("name", "driven"), ("role", "user")],
         "POST /system/maintenance" => vec![("message", "driven")],
         "POST /people/{id}/role" => vec![("role", "user")],
+        "POST /people/{id}/host-user" => vec![("host_user", "driven")],
         "POST /account/tokens" => vec![("token_name", "driven"), ("scope", "read"), ("days", "1")],
         "POST /account/registries" => {
             vec![("registry", "driven.lab"), ("username", "a"), ("password", "b")]

@@ -281,10 +281,14 @@ fn people() -> Vec<Body> {
         },
         Body {
             route: "PATCH /api/v1/people/{id}",
-            base: json!({"role": "user", "disabled": false}),
+            base: json!({"role": "user", "disabled": false, "local_user": "driven"}),
             fields: vec![
                 role().may_be(&["null"]),
                 field("disabled").at([json!(false)]).may_be(&["null", "true"]),
+                field("local_user")
+                    .at([text(64), json!("")])
+                    .beyond([text(65), json!("root"), json!("-x"), json!("a:b"), json!("a b")])
+                    .may_be(&["null", "empty"]),
             ],
         },
         Body {

@@ -67,6 +67,7 @@ pub(crate) fn person(name: &str, refused: bool) -> PersonPage {
         manages: true,
         role: Field { value: "user".into(), error: said.into() },
         etag: "abc".into(),
+        host_user: Some(Field { value: name.into(), error: said.into() }),
         gauges: gauges(true),
         allowance: allowance(refused),
         allowed: vec![Fact::text("Memory", "64 GiB")],

@@ -124,6 +124,20 @@ pub(super) const KNOWN: &[Known] = &[
         "Choose another name.",
     ),
     known(
+        "person.local-user-taken",
+        409,
+        "Another person is this user of the host",
+        "A user of this host is one person here, so that it is clear whose containers they see.",
+        "Take the user from the other person first.",
+    ),
+    known(
+        "local.no-account",
+        403,
+        "You have no account here",
+        "This user of the host is nobody here.",
+        "Ask an operator to name your user on your page, or sign in: berth login.",
+    ),
+    known(
         "person.disabled",
         409,
         "The person is disabled",

@@ -40,6 +40,12 @@ pub(super) fn routes(routes: Routes) -> Routes {
     routes
         .page(Access::Overseer(TokenScope::Read), Method::GET, "/people/{id}", person)
         .form(manage, "/people/{id}/role", FormFields::once(&["role", "etag"]), give_role)
+        .form(
+            manage,
+            "/people/{id}/host-user",
+            FormFields::once(&["host_user", "etag"]),
+            say_host_user,
+        )
         .page(manage, Method::GET, "/people/{id}/end-access", ask_end_access)
         .form(manage, "/people/{id}/end-access", FormFields::once(&[]), end_access)
         .page(manage, Method::GET, "/people/{id}/second-factor", ask_reset_factor)
@@ -55,6 +61,8 @@ pub(super) struct Beside {
     pub error: String,
     /// The role that was chosen, and what is to be said about it.
     pub role: Option<Field>,
+    /// The user of this host as typed, and what is to be said about it.
+    pub host_user: Option<Field>,
     /// The allowance as it was typed, and what is to be said about it.
     pub allowance: Option<AllowanceForm>,
 }
@@ -112,6 +120,44 @@ async fn give_role(
         }
     };
     show(&app, &frame, &caller, (id, StatusCode::PRECONDITION_FAILED), beside).await
+}
+
+async fn say_host_user(
+    State(app): State<App>,
+    frame: Frame,
+    caller: Caller,
+    Path(id): Path<u32>,
+    posted: Posted,
+) -> Result<Response> {
+    let user = posted.text("host_user").trim().to_owned();
+    let id = PrincipalId(id);
+    let expected = Expected::of(posted.text("etag"));
+    let change = Change { local_user: Some(user.clone()), expected, ..Change::default() };
+    let error = match people::change(&app, &caller, id, change).await {
+        Ok(person) => {
+            let text = match &person.local_user {
+                Some(user) => format!("{} is {user} on this host now.", person.name),
+                None => format!("{} is nobody on this host now.", person.name),
+            };
+            return frame.done(&format!("/people/{}", id.0), &text);
+        }
+        Err(error) => error,
+    };
+    frame.note(&error);
+    let (status, said) = match error {
+        Error::Stale { .. } => {
+            let said = "somebody has changed this person since you opened the page; saving again puts \
+                        your choice over it";
+            (StatusCode::PRECONDITION_FAILED, said.to_owned())
+        }
+        error => {
+            let (status, _, text) = frame.refusal(error)?;
+            (status, text)
+        }
+    };
+    let host_user = Some(Field { value: user, error: said });
+    let beside = Beside { host_user, ..Beside::default() };
+    show(&app, &frame, &caller, (id, status), beside).await
 }
 
 fn with_article(role: Role) -> &'static str {
@@ -237,6 +283,10 @@ pub(super) async fn show(
         manages: manages && !own,
         role: beside.role.unwrap_or_else(|| Field::new(person.role.as_str())),
         etag: people::version(&person).as_str().to_owned(),
+        host_user: manages.then(|| {
+            let now = || Field::new(person.local_user.clone().unwrap_or_default());
+            beside.host_user.unwrap_or_else(now)
+        }),
         gauges: used::gauges(&usage),
         allowance: beside.allowance.unwrap_or_else(|| allowance::form(&usage.allowance)),
         allowed: allowance::facts(&usage.allowance),
@@ -324,6 +374,9 @@ fn facts(person: &Person, ways: &WaysIn, now: i64) -> Vec<Fact> {
         Fact::text("Password", if person.has_password { "set" } else { "not set yet" }),
         Fact::text("Second factor", if person.has_second_factor { "on" } else { "none" }),
     ];
+    if let Some(user) = &person.local_user {
+        facts.push(Fact::text("User of this host", user));
+    }
     if let Some(until) = person.invitation_expires_at {
         facts.push(moment("Link ends", Some(until)));
     }
