@@ -275,6 +275,7 @@ listen = $(listen_toml)
 #audit_days = 366
 #audit_max = 1000000
 # How long an Idempotency-Key is remembered.
+#usage_days = 400
 #idempotency_hours = 24
 
 [runtime]

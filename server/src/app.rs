@@ -22,6 +22,7 @@ use crate::inventory::{Inventory, audit};
 use crate::runtime_client::RuntimeClient;
 use crate::service::audit::Checks;
 use crate::service::containers::Containers;
+use crate::service::days::Days;
 use crate::service::execs::Execs;
 use crate::service::history::History;
 use crate::service::images::Images;
@@ -61,6 +62,8 @@ pub struct Parts {
     pub execs: Execs,
     /// What containers have used in the last hour.
     pub history: History,
+    /// What people have used, not yet written down.
+    pub days: Days,
     /// Processor time at the last look, of people and of the machine.
     pub looks: Looks,
     /// Held while somebody's allowance is changed, by whoever changes it.
@@ -124,6 +127,7 @@ impl App {
             budgets: Budgets::new(&config.rates),
             containers: Containers::default(),
             execs: Execs::default(),
+            days: Days::default(),
             history: History::open(config.db_dir().join("history")),
             looks: Looks::default(),
             allowances: tokio::sync::Mutex::default(),

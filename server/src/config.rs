@@ -167,6 +167,8 @@ pub struct RetentionConfig {
     pub audit_days: u32,
     /// Audit rows kept at most.
     pub audit_max: u32,
+    /// What people have used on days before this many is dropped.
+    pub usage_days: u32,
     /// How long an `Idempotency-Key` is remembered.
     pub idempotency_hours: u32,
 }
@@ -254,6 +256,7 @@ impl Default for RetentionConfig {
             operations_max: 20_000,
             audit_days: 366,
             audit_max: 1_000_000,
+            usage_days: 400,
             idempotency_hours: 24,
         }
     }

@@ -366,6 +366,8 @@ pub(crate) const ROWS: &[Row] = &[
     row("GET /api/v1/system", Who::SignedIn, "read"),
     row("GET /api/v1/me/usage", Who::SignedIn, "read"),
     row("GET /api/v1/metrics", Who::SignedIn, "read"),
+    row("GET /api/v1/usage/days", Who::SignedIn, "read"),
+    row("GET /usage", Who::SignedIn, "read"),
     Row {
         route: "GET /api/v1/people/{id}/usage",
         who: Who::SignedIn,

@@ -113,3 +113,52 @@ async fn the_machine_agrees_with_the_kernel() {
     // The control: the container is the one that the kernel shows.
     assert_eq!(show(&anna, &id).await["status"], "running");
 }
+
+/// Sums of today, by name.
+async fn today(client: &Client) -> Value {
+    client.get("/api/v1/usage/days").await.expect_status(200).json()["items"].clone()
+}
+
+#[tokio::test]
+async fn what_was_used_is_summed_by_day_and_no_kill_loses_processor_time() {
+    requires_root!();
+    let server = TestServer::start().await;
+    let (anna, tom) = (server.person("anna", "user").await, server.person("tom", "user").await);
+    import(&anna).await;
+    let busy = run(&anna, "busy", BUSY, json!({})).await;
+    in_status(&anna, &busy, "running").await;
+    let spent = |sample: &Value| number(&sample["cpu"]["usage_usec"]);
+    let path = format!("/api/v1/containers/{busy}/stats");
+    until(&anna, &path, |sample| spent(sample) > 2_000_000).await;
+    // Nothing is written down yet; the container computes on while nobody counts.
+    server.kill_server();
+    server.start_server().await;
+    let sample = until(&anna, &path, |sample| spent(sample) > 14_000_000).await;
+    server.stop_server();
+    server.start_server().await;
+    let days = today(&anna).await;
+    assert_eq!(days.as_array().map(Vec::len), Some(1), "{days}");
+    let hours = |day: &Value, what: &str| day[what].as_f64().expect("a number");
+    // The thousandth of an hour is 3.6 s; what the last look did not see is less than its pause.
+    let seen = hours(&days[0], "cpu_hours") * 3600.0;
+    #[expect(clippy::cast_precision_loss, reason = "seconds")]
+    let real = spent(&sample) as f64 / 1e6;
+    assert!(seen > real - 14.0 && seen < real + 30.0, "{seen} s of {real} s: {days}");
+    assert!(hours(&days[0], "container_hours") > 0.0, "{days}");
+    assert_eq!(days[0]["person"]["name"], "anna");
+    // Nobody else's shows it but theirs who see everybody.
+    assert_eq!(today(&tom).await, json!([]));
+    assert_eq!(today(&server.operator()).await[0]["person"]["name"], "anna");
+    let anna_id = anna.get("/api/v1/me").await.json()["id"].clone();
+    let of_anna = format!("/api/v1/usage/days?person={anna_id}");
+    assert_eq!(tom.get(&of_anna).await.status, 404);
+    let table = anna.get(&format!("{of_anna}&format=csv")).await.expect_status(200).text;
+    let lines: Vec<&str> = table.lines().collect();
+    assert!(lines.len() == 2 && lines[1].contains(",anna,"), "{table}");
+    // The processor time of what has ended is kept.
+    act(&anna, &busy, "kill").await.expect_status(200);
+    in_status(&anna, &busy, "exited").await;
+    server.stop_server();
+    server.start_server().await;
+    assert!(hours(&today(&anna).await[0], "cpu_hours") >= hours(&days[0], "cpu_hours"));
+}

@@ -37,6 +37,8 @@ const OLDER: &str = "
     drop table port_leases;
     drop table recovery_codes;
     drop table second_factors;
+    drop table usage_counters;
+    drop table usage_days;
     drop index people_local_user;
     alter table people drop column local_user;
     delete from _sqlx_migrations where version >= 5;";

@@ -125,6 +125,7 @@ pub(crate) fn visits(seen: &Seen) -> BTreeMap<&'static str, Vec<String>> {
         ("/problems/{code}", one("/problems/not-found")),
         ("/people", one("/people")),
         ("/people/allowance", one("/people/allowance")),
+        ("/usage", vec!["/usage".into(), "/usage?days=365".into()]),
         ("/system/maintenance", one("/system/maintenance")),
         ("/people/{id}", vec![format!("/people/{}", seen.person)]),
         ("/people/{id}/second-factor", vec![format!("/people/{}/second-factor", seen.person)]),

@@ -3,7 +3,7 @@
 use askama::Template;
 
 use crate::format::Moment;
-use crate::parts::{Act, Badge, Fact, FactKind, Field, Meter};
+use crate::parts::{Act, Badge, Fact, FactKind, Field, Meter, Scope};
 use crate::shell::Shell;
 
 /// Everyone.
@@ -60,6 +60,41 @@ pub struct Row {
     pub added: Option<Moment>,
     /// What can be done.
     pub acts: Vec<Act>,
+}
+
+/// What was used, by day or by person.
+#[derive(Debug, Clone, Template)]
+#[template(path = "people/usage.html")]
+pub struct UsagePage {
+    /// The frame.
+    pub shell: Shell,
+    /// From which day to which, in words.
+    pub span: String,
+    /// Other spans.
+    pub spans: Vec<Scope>,
+    /// Whether rows are one's own days; else they are people.
+    pub of_days: bool,
+    /// The sums.
+    pub rows: Vec<UsageRow>,
+    /// The same as a file.
+    pub csv: String,
+}
+
+/// A day's or a person's sums, in hours.
+#[derive(Debug, Clone, Default)]
+pub struct UsageRow {
+    /// The day or the name.
+    pub name: String,
+    /// The person's page.
+    pub path: Option<String>,
+    /// Core-hours.
+    pub cpu: String,
+    /// GiB-hours of memory.
+    pub memory: String,
+    /// GiB-hours of images.
+    pub images: String,
+    /// Container-hours.
+    pub containers: String,
 }
 
 /// One person, for those who oversee people.

@@ -33,6 +33,7 @@ pub mod survey;
 pub mod tokens;
 pub mod unneeded;
 pub mod usage;
+pub mod usage_days;
 
 use std::fmt::Display;
 use std::io::Read as _;

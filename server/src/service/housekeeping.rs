@@ -8,9 +8,9 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::app::{App, Used};
 use crate::error::Result;
 use crate::inventory::audit::{self, prune::Keep};
-use crate::inventory::{events, idempotency, operations, sessions, tokens};
+use crate::inventory::{events, idempotency, operations, sessions, tokens, usage_days};
 use crate::service::noise::Which;
-use crate::service::{audit as audited, keys, people};
+use crate::service::{audit as audited, days, keys, people};
 
 const PERIOD: Duration = Duration::from_secs(30);
 /// How often memory is given back: a look through the heap, a millisecond or less.
@@ -97,6 +97,7 @@ async fn prune(app: &App) -> Result<()> {
     events::prune(db, keep.events_days, keep.events_max).await?;
     operations::prune(db, keep.operations_days, keep.operations_max).await?;
     idempotency::prune(db, keep.idempotency_hours).await?;
+    usage_days::prune(db, days::today() - i64::from(keep.usage_days)).await?;
     write.commit().await?;
     let kept = Keep { days: keep.audit_days, rows_max: keep.audit_max };
     audit::prune::prune(&app.inventory, kept).await?;

@@ -7,6 +7,7 @@
 pub mod allowances;
 pub mod audit;
 pub mod containers;
+pub mod days;
 pub mod edits;
 pub mod events;
 pub mod execs;

@@ -50,6 +50,8 @@ const PARAMETERS: &[Parameter] = &[
     bound("timeout_secs", &["0"], &["51"]),
     bound("tail", &["0", "100000"], &[]),
     bound("from", &[], &["a", "../../x", "1:-1"]),
+    bound("to", &["2026-11-28"], &["a", "2026-02-30", "1969-12-31"]),
+    bound("person", &[], &["anna"]),
     bound("stream", &["stdout", "stderr"], &["stdin", "both"]),
     bound("unneeded_days", &["0", "3650"], &["3651"]),
     bound("tagged", &["false"], &["1", "yes"]),
@@ -78,6 +80,7 @@ const PARAMETERS: &[Parameter] = &[
 const ELSEWHERE: &[(&str, Parameter)] = &[
     ("GET /api/v1/containers", bound("owner", &["1"], &["anna"])),
     ("GET /api/v1/images", bound("owner", &["1"], &["anna"])),
+    ("GET /api/v1/usage/days", bound("from", &["2026-11-28"], &["a", "2026-02-30", "9999-12-31"])),
     ("GET /api/v1/images", free("reference")),
     ("DELETE /api/v1/registries", free("registry")),
     ("DELETE /api/v1/images/{id}/tags", free("reference")),

@@ -2,7 +2,8 @@
 
 use berth_web::events::{AuditPage, AuditRow, Chain, EventRow, EventsPage, Exports, Object};
 use berth_web::people::{
-    ActivityRow, AllowanceForm, AllowancePage, ContainerRow, ImageRow, PersonPage,
+    ActivityRow, AllowanceForm, AllowancePage, ContainerRow, ImageRow, PersonPage, UsagePage,
+    UsageRow,
 };
 use berth_web::system::{
     CheckRow, DoctorPage, LimitRow, MaintenancePage, OverviewPage, PersonRow, PressureRow,
@@ -18,6 +19,9 @@ pub(super) fn all(hostile: &str, long: &str, add: &mut impl FnMut(&str, super::R
     add("hostile-person", person(hostile, false).render());
     add("allowance", everybody(&[]).render());
     add("allowance-over", everybody(&["anna", long, hostile]).render());
+    add("usage-empty", usage("", 0).render());
+    add("usage", usage("2026-11-28", 30).render());
+    add("hostile-usage", usage(hostile, 3).render());
     add("maintenance", maintenance("", false).render());
     add("maintenance-on", maintenance(long, true).render());
     add("hostile-maintenance", maintenance(hostile, true).render());
@@ -51,6 +55,25 @@ fn exports() -> Exports {
 
 fn done() -> Badge {
     badge(Tone::Good, "check", "done", "")
+}
+
+fn usage(name: &str, rows: usize) -> UsagePage {
+    let row = UsageRow {
+        name: name.into(),
+        path: Some("/people/1001".into()),
+        cpu: "1234.5".into(),
+        memory: "12.0".into(),
+        images: "0.1".into(),
+        containers: "720.0".into(),
+    };
+    UsagePage {
+        shell: shell("Use by day", Section::People),
+        span: "From 2026-10-30 to 2026-11-28".into(),
+        spans: tabs(),
+        of_days: false,
+        rows: vec![row; rows],
+        csv: "/api/v1/usage/days?format=csv".into(),
+    }
 }
 
 pub(crate) fn person(name: &str, refused: bool) -> PersonPage {

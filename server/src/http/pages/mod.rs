@@ -7,6 +7,7 @@ mod allowance;
 mod bulk;
 mod container;
 mod containers;
+mod days;
 mod entry;
 mod events;
 mod filter;
@@ -58,6 +59,7 @@ pub(super) fn routes(routes: Routes) -> Routes {
     let routes = account::routes(routes);
     let routes = help::routes(routes);
     let routes = posture::routes(routes);
+    let routes = days::routes(routes);
     let routes = people::routes(routes);
     let routes = allowance::routes(routes);
     let routes = person::routes(routes);

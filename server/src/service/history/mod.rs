@@ -29,6 +29,7 @@ use crate::clock::Time;
 use crate::error::Result;
 use crate::inventory::audit::{By, Row};
 use crate::inventory::events::NewEvent;
+use crate::service::days;
 use crate::service::stats::{self, Sample};
 use ring::{Ring, Seen};
 
@@ -181,6 +182,9 @@ impl History {
 
 /// Looks until the server stops, and writes the file a last time then.
 pub async fn run(app: App) {
+    if let Err(error) = days::load(&app).await {
+        tracing::warn!(error = %error, "how far processor time was counted is not known");
+    }
     let mut next_point = Instant::now();
     let mut next_save = Instant::now() + SAVE_PAUSE;
     loop {
@@ -210,6 +214,9 @@ pub async fn run(app: App) {
 }
 
 async fn save(app: &App) {
+    if let Err(error) = days::write(app).await {
+        tracing::warn!(error = %error, "what people use is not written down yet");
+    }
     let app = app.clone();
     let saved = tokio::task::spawn_blocking(move || app.history.save()).await;
     if let Ok(Err(error)) = saved {
@@ -238,6 +245,16 @@ async fn pass(app: &App, whole: bool) -> Result<()> {
         seen.collect::<Vec<_>>()
     });
     let Ok(seen) = read.await else { return Ok(()) };
+    if whole {
+        let mut looks: HashMap<PrincipalId, days::Look> = HashMap::new();
+        for (subject, sample) in &seen {
+            let look = looks.entry(subject.record.person).or_default();
+            look.paths.get_or_insert_with(|| subject.paths.clone());
+            look.memory_bytes += sample.memory.used_bytes;
+            look.containers += 1;
+        }
+        days::add(app, looks).await;
+    }
     let killed = app.history.take(seen, Instant::now(), whole);
     if killed.is_empty() {
         return Ok(());
