@@ -37,6 +37,8 @@ const OLDER: &str = "
     drop table port_leases;
     drop table recovery_codes;
     drop table second_factors;
+    drop index people_group;
+    drop table groups;
     delete from _sqlx_migrations where version >= 5;";
 /// What a process does to a disk.
 const CALLS: &str = "pwrite64,fdatasync,fsync,ftruncate,fallocate,rename,unlink";

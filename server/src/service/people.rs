@@ -9,7 +9,7 @@ use crate::auth::{Caller, Role};
 use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::inventory::people::{self, Access, Person};
-use crate::inventory::{sessions, tokens};
+use crate::inventory::{groups, sessions, tokens};
 
 /// A one-time link's secret; shown once.
 #[derive(Debug)]
@@ -27,6 +27,8 @@ pub struct Change {
     pub role: Option<Role>,
     /// Whether they may not sign in.
     pub disabled: Option<bool>,
+    /// Whose resources theirs are to count to.
+    pub group: Option<PrincipalId>,
     /// What it was made from.
     pub expected: Expected,
 }
@@ -96,6 +98,11 @@ pub async fn place_all(app: &App) -> Result<()> {
     for (person, group) in wanted {
         match known.iter().find(|range| range.person == person) {
             None => drop(place(app, person, group).await?),
+            Some(range) if range.group != group => {
+                if let Err(error) = place(app, person, group).await {
+                    tracing::warn!(person = %person, error = %error, "not in their group yet");
+                }
+            }
             Some(range) => {
                 if let Err(error) = allowances::hold(app, range).await {
                     tracing::warn!(person = %person, error = %error, "a total is not held yet");
@@ -160,6 +167,7 @@ pub async fn change(app: &App, caller: &Caller, id: PrincipalId, change: Change)
     let action = match change.disabled {
         Some(true) => "person.disable",
         Some(false) => "person.enable",
+        None if change.group.is_some() && change.role.is_none() => "person.group",
         None => "person.role",
     };
     people::find(app.inventory.read(), caller.changes(), id).await?;
@@ -187,7 +195,30 @@ pub async fn change(app: &App, caller: &Caller, id: PrincipalId, change: Change)
             "somebody must be left who can operate this appliance",
         ));
     }
+    if let Some(group) = change.group.filter(|group| *group != person.group) {
+        move_to(app, write.db(), id, group).await?;
+    }
     write.commit().await?;
     app.credentials_changed();
     people::find(app.inventory.read(), caller.sees(), id).await
+}
+
+/// Lets a person's resources count to another group, whose total is theirs from the next start on. Last
+/// before the commit: should that fail, the next start puts the supervisor back.
+///
+/// # Errors
+/// Something of theirs runs, or there is no such group.
+async fn move_to(
+    app: &App,
+    db: &mut sqlx::SqliteConnection,
+    id: PrincipalId,
+    group: PrincipalId,
+) -> Result<()> {
+    if !groups::exists(&mut *db, group).await? {
+        return Err(Error::field("/group", "there is no such group"));
+    }
+    people::update_group(db, id, group).await?;
+    app.containers.forget_people();
+    app.runtime.person_add(id, group).await?;
+    Ok(())
 }

@@ -54,6 +54,8 @@ struct PersonChange {
     role: Option<Role>,
     /// Whether they may not sign in.
     disabled: Option<bool>,
+    /// The group that their resources are to count to; refused while something of theirs runs.
+    group: Option<u32>,
 }
 
 /// A one-time link.
@@ -156,7 +158,7 @@ async fn show(
     Ok(tagged(people::find(&app, &caller, PrincipalId(id)).await?))
 }
 
-/// Changes a person's role, or disables or enables them.
+/// Changes a person's role or group, or disables or enables them.
 #[utoipa::path(patch, path = "/api/v1/people/{id}", tag = "people",
     params(
         ("id" = u32, Path, description = "The person"),
@@ -173,7 +175,8 @@ async fn change(
     Precondition(expected): Precondition,
     JsonBody(body): JsonBody<PersonChange>,
 ) -> Result<Tagged<Person>> {
-    let change = people::Change { role: body.role, disabled: body.disabled, expected };
+    let group = body.group.map(PrincipalId);
+    let change = people::Change { role: body.role, disabled: body.disabled, group, expected };
     Ok(tagged(people::change(&app, &caller, PrincipalId(id), change).await?))
 }
 
