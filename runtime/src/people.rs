@@ -24,6 +24,8 @@ const FILE: &str = "people.json";
 const FILE_BYTES_MAX: u64 = 16 << 20;
 /// The first id of a person; lower ones are the system, the groups and a reserve.
 const PERSON_FIRST: u32 = 1000;
+/// Groups with a total, at most.
+const GROUPS_MAX: usize = 10_000;
 /// The first slot that a person may hold.
 const SLOT_FIRST: u32 = 2;
 
@@ -45,6 +47,9 @@ pub(crate) struct Content {
     /// First and last id of the block that new ranges come from.
     block: (u32, u32),
     people: BTreeMap<PrincipalId, Row>,
+    /// Groups that have a total.
+    #[serde(default)]
+    groups: BTreeMap<PrincipalId, Total>,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -78,19 +83,6 @@ pub(crate) struct Person {
     /// What all that runs for them may use together.
     #[serde(default)]
     pub(crate) total: Total,
-}
-
-impl Person {
-    /// As the server is told.
-    pub(crate) fn range(&self) -> PersonRange {
-        PersonRange {
-            person: self.person,
-            group: self.group,
-            first_id: self.first_id,
-            ids: RANGE_IDS,
-            total: self.total,
-        }
-    }
 }
 
 impl People {
@@ -144,6 +136,34 @@ impl People {
         })
     }
 
+    /// A person as the server is told.
+    pub(crate) fn range(&self, person: &Person) -> PersonRange {
+        PersonRange {
+            person: person.person,
+            group: person.group,
+            first_id: person.first_id,
+            ids: RANGE_IDS,
+            total: person.total,
+            group_total: self.group_total(person.group),
+        }
+    }
+
+    /// What all that runs for a group may use together.
+    pub(crate) fn group_total(&self, group: PrincipalId) -> Total {
+        self.content.groups.get(&group).copied().unwrap_or_default()
+    }
+
+    /// Whether a group of this id can have a total.
+    pub(crate) fn check_group(&self, group: PrincipalId) -> Result<(), Failure> {
+        check_group(group)?;
+        let full = self.content.groups.len() >= GROUPS_MAX;
+        if full && !self.content.groups.contains_key(&group) {
+            let message = format!("{GROUPS_MAX} groups have a total, and no more can");
+            return Err(Failure::new(FailureClass::Exhausted, "group.too-many", message));
+        }
+        Ok(())
+    }
+
     /// Writes down what all that runs for somebody may use together.
     pub(crate) fn set_total(&mut self, person: PrincipalId, total: Total) -> Result<(), Failure> {
         self.known(person)?;
@@ -151,6 +171,27 @@ impl People {
         if let Some(row) = self.content.people.get_mut(&person) {
             row.total = total;
         }
+        self.save_or(before)
+    }
+
+    /// Writes down what all that runs for a group may use together.
+    pub(crate) fn set_group_total(
+        &mut self,
+        group: PrincipalId,
+        total: Total,
+    ) -> Result<(), Failure> {
+        let before = self.content.clone();
+        if total == Total::FREE {
+            self.content.groups.remove(&group);
+        } else {
+            self.check_group(group)?;
+            self.content.groups.insert(group, total);
+        }
+        self.save_or(before)
+    }
+
+    /// Saves, or goes back to what was before.
+    fn save_or(&mut self, before: Content) -> Result<(), Failure> {
         self.save().map_err(|error| {
             self.content = before;
             let message = format!("keep the record of people: {error}");
@@ -182,10 +223,7 @@ impl People {
                 format!("{person} is no person's id: those are 1 and from {PERSON_FIRST}");
             return Err(Failure::new(FailureClass::Invalid, "person.id", message));
         }
-        if group != PrincipalId::DEFAULT_GROUP && group.0 < PERSON_FIRST {
-            let message = format!("{group} is no group's id");
-            return Err(Failure::new(FailureClass::Invalid, "person.group", message));
-        }
+        check_group(group)?;
         let before = self.content.clone();
         match self.content.people.get_mut(&person) {
             Some(row) if row.group == group => return self.known(person),
@@ -196,11 +234,7 @@ impl People {
             Some(row) => row.group = group,
             None => self.insert(person, group)?,
         }
-        if let Err(error) = self.save() {
-            self.content = before;
-            let message = format!("keep the record of people: {error}");
-            return Err(Failure::new(FailureClass::Unavailable, "person.record", message));
-        }
+        self.save_or(before)?;
         self.known(person)
     }
 
@@ -287,8 +321,23 @@ impl Content {
         let layer_first = first.next().filter(|slot| is_free(*slot, taken))?;
         let monitor_first = first.next().filter(|slot| is_free(*slot, taken))?;
         let block = (config.id_first, config.id_last);
-        Some(Self { version: 1, layer_first, monitor_first, block, people: BTreeMap::new() })
+        Some(Self {
+            version: 1,
+            layer_first,
+            monitor_first,
+            block,
+            people: BTreeMap::new(),
+            groups: BTreeMap::new(),
+        })
     }
+}
+
+fn check_group(group: PrincipalId) -> Result<(), Failure> {
+    if group != PrincipalId::DEFAULT_GROUP && group.0 < PERSON_FIRST {
+        let message = format!("{group} is no group's id");
+        return Err(Failure::new(FailureClass::Invalid, "person.group", message));
+    }
+    Ok(())
 }
 
 /// The first ids of the whole slots between `first` and `last`.

@@ -7,12 +7,13 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use berth_runtime::config::RuntimeConfig;
-use berth_runtime::id::ContainerId;
+use berth_runtime::id::{ContainerId, PrincipalId};
 use berth_runtime::record::{ExitRecord, Failure, FailureClass, LimitState};
-use berth_runtime::wire::Limits;
+use berth_runtime::wire::{Limits, Total};
 use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
 
-use crate::cgroup::{Cgroup, Hierarchy, Scope, Settings};
+use crate::cgroup::{self, Cgroup, Hierarchy, Scope, Settings};
 use crate::files::{self, FileError};
 use crate::layer;
 use crate::ledger::{self, NetworkPlace};
@@ -36,6 +37,53 @@ pub(crate) struct At<'a> {
     pub(crate) scope: &'a str,
 }
 
+/// Whose sum is held: a person's, or with `person` absent a whole group's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Sum {
+    /// The group.
+    pub(crate) group: PrincipalId,
+    /// A person who counts to it.
+    pub(crate) person: Option<PrincipalId>,
+}
+
+/// A sum, its total, and what is inside it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Held {
+    /// Whose.
+    pub(crate) sum: Sum,
+    /// What all of it may use together.
+    pub(crate) total: Total,
+    /// A group's people who have something running.
+    pub(crate) people: Vec<(PrincipalId, Total)>,
+    /// What runs.
+    pub(crate) containers: Vec<(PrincipalId, ContainerId, Limits)>,
+}
+
+impl Sum {
+    /// Its cgroup.
+    pub(crate) fn cgroup(&self, scope: &Scope) -> Result<Cgroup, cgroup::Error> {
+        match self.person {
+            Some(person) => scope.person(self.group, person),
+            None => scope.group(self.group),
+        }
+    }
+}
+
+impl Held {
+    /// Makes the kernel hold it, in a cgroup that is there; what it then shows.
+    pub(crate) fn apply(&self, scope: &Scope) -> Result<Vec<LimitState>, cgroup::Error> {
+        let group = self.sum.group;
+        let mut inner = Vec::new();
+        for (person, total) in &self.people {
+            inner.push((scope.person(group, *person)?, Settings::from(total)));
+        }
+        for (person, container, limits) in &self.containers {
+            inner.push((scope.container(group, *person, container)?, Settings::from(limits)));
+        }
+        self.sum.cgroup(scope)?.bound(&Settings::from(&self.total), &inner)
+    }
+}
+
 fn failed(error: &FileError) -> Failure {
     Failure::new(FailureClass::Broken, "container.undo", error.to_string())
 }
@@ -54,20 +102,10 @@ impl At<'_> {
         Ok(self.scope()?.container(person.group, person.person, container)?)
     }
 
-    /// Holds all that runs for a person to their total; what is told is what the kernel then shows.
-    pub(crate) fn hold_total(
-        &self,
-        person: &Person,
-        inner: &[(ContainerId, Limits)],
-    ) -> Result<Vec<LimitState>, Failure> {
-        let scope = self.scope()?;
-        let mut containers = Vec::new();
-        for (container, limits) in inner {
-            let cgroup = scope.container(person.group, person.person, container)?;
-            containers.push((cgroup, Settings::from(limits)));
-        }
-        let cgroup = scope.person(person.group, person.person)?;
-        Ok(cgroup.bound(&Settings::from(&person.total), &containers)?)
+    /// Holds all that runs for a person or a group to their total; what is told is what the kernel then
+    /// shows.
+    pub(crate) fn hold_total(&self, held: &Held) -> Result<Vec<LimitState>, Failure> {
+        Ok(held.apply(&self.scope()?)?)
     }
 
     /// Ends every process of the run, takes cgroup and address away, and writes `lost` down when there

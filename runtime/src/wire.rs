@@ -75,6 +75,9 @@ pub enum Request {
     /// memory is in use than it allows; then what was before stays. Answer: [`Answer::Limits`], empty while
     /// nothing of theirs runs.
     PersonTotal { person: PrincipalId, total: Total },
+    /// The same for all that runs for the members of a group, each of whom may have a total of their own.
+    /// A group is known by its total alone. Answer: [`Answer::Limits`], empty while nothing of it runs.
+    GroupTotal { group: PrincipalId, total: Total },
     /// A page of people with their ranges, by ascending id after `after`. Answer: [`Answer::People`].
     PersonList { after: Option<PrincipalId> },
     /// Unpacks a layer read from descriptor 0 (a pipe's read end or a file). The answer comes when it
@@ -513,6 +516,9 @@ pub struct PersonRange {
     /// What all that runs for them may use together; unbounded from a supervisor that knows of none.
     #[serde(default)]
     pub total: Total,
+    /// What all that runs for their group may use together; the same.
+    #[serde(default)]
+    pub group_total: Total,
 }
 
 /// What unpacking found.

@@ -196,6 +196,19 @@ impl RuntimeClient {
         }
     }
 
+    /// Holds all that runs for a group's people to a total; what the kernel then shows.
+    pub(crate) async fn group_total(
+        &self,
+        group: PrincipalId,
+        total: Total,
+    ) -> Result<Vec<LimitState>, RuntimeError> {
+        let terms = self.quick("group total");
+        match self.call(&terms, Request::GroupTotal { group, total }, None).await?.0 {
+            Answer::Limits { limits } => Ok(limits),
+            other => Err(unexpected(&terms, &other)),
+        }
+    }
+
     /// Everybody the supervisor knows.
     pub(crate) async fn people(&self) -> Result<Vec<PersonRange>, RuntimeError> {
         let terms = self.quick("person list");

@@ -41,6 +41,8 @@ const OLDER: &str = "
     drop table usage_days;
     drop index people_local_user;
     alter table people drop column local_user;
+    drop index people_group;
+    drop table groups;
     delete from _sqlx_migrations where version >= 5;";
 /// What a process does to a disk.
 const CALLS: &str = "pwrite64,fdatasync,fsync,ftruncate,fallocate,rename,unlink";

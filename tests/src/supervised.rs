@@ -44,6 +44,7 @@ pub struct Supervised {
 /// A container to be started, with what most tests want.
 pub struct Start {
     pub person: PrincipalId,
+    pub group: PrincipalId,
     pub script: String,
     pub network: NetworkMode,
     pub ports: Vec<PortLease>,
@@ -61,7 +62,8 @@ impl Start {
             pids: 128,
         };
         let (person, script) = (PrincipalId(person), script.to_owned());
-        Self { person, script, network: NetworkMode::None, ports: Vec::new(), limits }
+        let (group, network) = (PrincipalId::DEFAULT_GROUP, NetworkMode::None);
+        Self { person, group, script, network, ports: Vec::new(), limits }
     }
 }
 
@@ -132,8 +134,7 @@ impl Supervised {
     /// # Errors
     /// The supervisor's refusal.
     pub fn try_start(&self, start: Start) -> Result<(ContainerId, ContainerRecord), Failure> {
-        let group = PrincipalId::DEFAULT_GROUP;
-        self.ask(Request::PersonAdd { person: start.person, group }).expect("the person is added");
+        self.ask(Request::PersonAdd { person: start.person, group: start.group })?;
         let container = new_id();
         let request = StartRequest {
             container: container.clone(),

@@ -208,6 +208,21 @@ fn other_requests(berth: &Supervisor, running: &str) -> Vec<Attack> {
             json!({"person": PERSON, "total": {"cpu_weight": 100, "cgroup": "/"}}),
             "wire.",
         ),
+        attack("group_total", "no group's", json!({"group": 3, "total": free}), "person.group"),
+        attack("group_total", "the system's", json!({"group": 1, "total": free}), "person.group"),
+        attack(
+            "group_total",
+            "no processes",
+            json!({"group": 2, "total": {"cpu_weight": 100, "pids": 0}}),
+            "start.pids",
+        ),
+        attack(
+            "group_total",
+            "a path",
+            json!({"group": 2, "total": {"cpu_weight": 100, "cgroup": "/"}}),
+            "wire.",
+        ),
+        attack("group_total", "a name", json!({"group": "../p1", "total": free}), "wire."),
         attack(
             "layer_unpack",
             "no bytes",

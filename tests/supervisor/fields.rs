@@ -332,30 +332,34 @@ fn each_field_of_a_total_has_a_row_and_takes_its_bounds_and_nothing_beyond() {
     assert_eq!(rows, in_the_source(&TOTALS), "every field has a row in tests/supervisor/fields.rs");
     let total = json!({"cpu_millis": null, "cpu_weight": 100, "memory_bytes": null,
         "swap_bytes": null, "pids": null});
-    let with = |field: &Field, value: &Value| {
-        let mut request = json!({"op": "person_total", "person": PERSON, "total": total});
+    let with = |op: &str, field: &Field, value: &Value| {
+        let mut request = match op {
+            "person_total" => json!({"op": op, "person": PERSON, "total": total}),
+            _ => json!({"op": op, "group": 2, "total": total}),
+        };
         *request.pointer_mut(field.pointer).expect("a total has it") = value.clone();
         request
     };
     let mut wrong = Vec::new();
-    for field in &fields {
+    let ops = ["person_total", "group_total"];
+    for (op, field) in ops.iter().flat_map(|op| fields.iter().map(move |field| (*op, field))) {
         for value in &field.at {
-            let answer = berth.call_as_server(&with(field, value));
+            let answer = berth.call_as_server(&with(op, field, value));
             if answer["answer"] != "limits" {
-                wrong.push(format!("{} at {value}: {answer}", field.name));
+                wrong.push(format!("{op} {} at {value}: {answer}", field.name));
             }
         }
         let beyond = field.beyond.iter().map(|value| ("beyond", value.clone()));
         let absurd = absurd().into_iter().filter(|(name, _)| !field.may_be.contains(name));
         for (what, value) in beyond.chain(absurd) {
-            let answer = berth.call_as_server(&with(field, &value));
+            let answer = berth.call_as_server(&with(op, field, &value));
             let said = answer["message"].as_str().is_some_and(|message| !message.is_empty());
             let seen = match answer["answer"] == "failed" && answer["class"] != "broken" && said {
                 true => "refused, and why".to_owned(),
                 false => answer.to_string(),
             };
             let shown: String = value.to_string().chars().take(30).collect();
-            let variant = format!("the supervisor's {} is {what} {shown}", field.name);
+            let variant = format!("the supervisor's {op} {} is {what} {shown}", field.name);
             let control = "the same total with the field at its bound is kept";
             if !(Check { id: "A02", variant: &variant, control }.notes("refused, and why", &seen)) {
                 wrong.push(format!("{variant}: {}", seen.chars().take(300).collect::<String>()));

@@ -234,8 +234,8 @@ impl Cgroup {
         Ok(smallest)
     }
 
-    /// Holds all that is in this cgroup's children together to `total`; `inner` are those of them that
-    /// have limits of their own, and these.
+    /// Holds all that is in this cgroup's children together to `total`; `inner` are those below it that
+    /// have limits of their own, and these, each after the one that it is in.
     pub fn bound(
         &self,
         total: &Settings,
@@ -268,17 +268,7 @@ impl Cgroup {
         else {
             return Ok(());
         };
-        for (_, directory) in files::children(&own, 'c')? {
-            let quota = directory.join("cpu.cfs_quota_us");
-            let now = files::read(&quota).ok().and_then(|text| text.parse::<u64>().ok());
-            if now.is_some_and(|now| now > most) {
-                match files::write(&quota, &most.to_string()) {
-                    Err(error) if !files::is_gone(&error) => return Err(error),
-                    _ => {}
-                }
-            }
-        }
-        Ok(())
+        lower_below(&own, most)
     }
 
     /// On v2, lowering memory below what is in use would make the kernel kill; so what is above the
@@ -328,6 +318,25 @@ impl Cgroup {
             other => other,
         }
     }
+}
+
+/// v1: lowers each quota below `own` that is above `most`, the innermost first. People's cgroups are in a
+/// group's, and containers' in a person's.
+fn lower_below(own: &Path, most: u64) -> Result<(), Error> {
+    for first in ['p', 'c'] {
+        for (_, directory) in files::children(own, first)? {
+            lower_below(&directory, most)?;
+            let quota = directory.join("cpu.cfs_quota_us");
+            let now = files::read(&quota).ok().and_then(|text| text.parse::<u64>().ok());
+            if now.is_some_and(|now| now > most) {
+                match files::write(&quota, &most.to_string()) {
+                    Err(error) if !files::is_gone(&error) => return Err(error),
+                    _ => {}
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 fn entries_v2(directory: &Path, settings: &Settings) -> Vec<Entry> {

@@ -234,6 +234,11 @@ impl Cgroup {
         self.directories().iter().any(|directory| directory.is_dir())
     }
 
+    /// Whether every hierarchy has it.
+    pub fn is_whole(&self) -> bool {
+        self.directories().iter().all(|directory| directory.is_dir())
+    }
+
     /// Whether some of its directories are missing, since whoever made or removed them was killed in the
     /// middle, and no process is in the others; also when it is gone.
     pub(super) fn is_half_and_empty(&self) -> Result<bool, Error> {

@@ -39,6 +39,11 @@ impl Scope {
         self.root.child("holder")
     }
 
+    /// A group's cgroup: a parent of people's.
+    pub fn group(&self, group: PrincipalId) -> Result<Cgroup, Error> {
+        self.root.child(&format!("g{group}"))
+    }
+
     /// A person's cgroup: a parent of leaves, so no process may be put in it.
     pub fn person(&self, group: PrincipalId, person: PrincipalId) -> Result<Cgroup, Error> {
         self.root.child(&format!("g{group}/p{person}"))
@@ -57,6 +62,23 @@ impl Scope {
         container: &ContainerId,
     ) -> Result<Cgroup, Error> {
         self.person(group, person)?.child(&format!("c{container}"))
+    }
+
+    /// Every person's cgroup that is there, with its group, in any hierarchy.
+    pub fn people(&self) -> Result<Vec<(PrincipalId, PrincipalId)>, Error> {
+        let mut found = Vec::new();
+        for directory in self.root.directories() {
+            for (group, path) in files::children(&directory, 'g')? {
+                for (person, _) in files::children(&path, 'p')? {
+                    let (Ok(group), Ok(person)) = (group.parse(), person.parse()) else { continue };
+                    let one = (PrincipalId(group), PrincipalId(person));
+                    if !found.contains(&one) {
+                        found.push(one);
+                    }
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// Every container's cgroup that is there, in any hierarchy: what a crash has left is seen too.
@@ -83,7 +105,7 @@ impl Scope {
 
     /// Removes a person's cgroups, and their group's, as far as nothing is in them any more.
     pub fn prune(&self, group: PrincipalId, person: PrincipalId) -> Result<(), Error> {
-        let group_cgroup = self.root.child(&format!("g{group}"))?;
+        let group_cgroup = self.group(group)?;
         for level in [self.monitors(group, person)?, self.person(group, person)?, group_cgroup] {
             if !level.remove_if_empty()? {
                 // Something else still runs there; the last one to end comes by here again.

@@ -17,13 +17,12 @@ use berth_runtime::receive_message;
 use berth_runtime::record::{
     ContainerRecord, ExitCause, ExitRecord, Failure, FailureClass, Live, Status,
 };
-use berth_runtime::wire::{Answer, Limits, NetworkMode, PortLease, Request, StartRequest, Total};
+use berth_runtime::wire::{Answer, Limits, NetworkMode, PortLease, Request, StartRequest};
 
 use super::connection::{Reply, Token};
 use super::execs::Exec;
 use super::tasks::{Purpose, Task};
 use super::{Supervisor, say, setup, validate};
-use crate::cgroup::Settings;
 use crate::files::FileError;
 use crate::ledger::{self, Confinement, LiveRecord, NetworkPlace, StartRecord};
 use crate::monitor::{Job, Report, SOCKET};
@@ -330,7 +329,7 @@ impl Supervisor {
     }
 
     fn spawn_monitor(
-        &self,
+        &mut self,
         token: Token,
         person: &Person,
         request: StartRequest,
@@ -339,12 +338,8 @@ impl Supervisor {
     ) -> Result<Monitor, Failure> {
         let file = |error: FileError| broken(&error);
         let monitors = self.scope.monitors(person.group, person.person)?;
-        let theirs = self.scope.person(person.group, person.person)?;
-        let new = !theirs.exists();
         monitors.create()?;
-        if new && person.total != Total::FREE {
-            theirs.apply(&Settings::from(&person.total))?;
-        }
+        self.hold_totals(person)?;
         let born = monitors.entry()?;
         let job = Job {
             config: self.config.clone(),
@@ -550,16 +545,15 @@ impl Supervisor {
 
     /// Removes a person's cgroups with their last run. Here and not in the task: nothing else of this
     /// process makes them meanwhile.
-    pub(super) fn prune(&self, container: &ContainerId) {
+    pub(super) fn prune(&mut self, container: &ContainerId) {
         let Some(entry) = self.containers.get(container) else { return };
         let theirs = |other: &&Entry| other.person == entry.person && other.is_active();
         if self.containers.values().any(|other| theirs(&other)) {
             return;
         }
         let Some(start) = &entry.start else { return };
-        if let Err(error) = self.scope.prune(start.group, entry.person) {
-            say(&format!("container {container}: {}", crate::scope::chain(&error)));
-        }
+        let (group, person) = (start.group, entry.person);
+        self.prune_person(group, person);
     }
 
     /// Looks after what has waited too long.

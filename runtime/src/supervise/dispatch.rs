@@ -11,7 +11,7 @@ use berth_runtime::digest::Digest;
 use berth_runtime::id::{ContainerId, PrincipalId};
 use berth_runtime::record::{ContainerRecord, ExitCause, Failure, FailureClass};
 use berth_runtime::wire::{
-    Answer, FDS_MAX, Hello, Limits, PAGE_ROWS_MAX, PROTOCOL_VERSION, Request, Total,
+    Answer, FDS_MAX, Hello, Limits, PAGE_ROWS_MAX, PROTOCOL_VERSION, Request,
 };
 
 use super::connection::{Reply, Token, encode};
@@ -60,6 +60,7 @@ impl Supervisor {
             Request::PersonTotal { person, total } => {
                 return self.person_total(token, person, total);
             }
+            Request::GroupTotal { group, total } => return self.group_total(token, group, total),
             Request::PersonList { after } => self.person_list(after),
             Request::LayerUnpack { blob, diff_id, compression } => {
                 return self.layer_unpack(
@@ -114,54 +115,13 @@ impl Supervisor {
             self.containers.values().filter(theirs).any(|entry| {
                 entry.monitor.is_some() || entry.undo.is_some() || entry.task.is_some()
             });
-        Ok(Answer::Person(self.people.add(person, group, busy)?.range()).into())
-    }
-
-    /// The kernel holds it first; only then it is written down, for what they start later.
-    fn person_total(&mut self, token: Token, person: PrincipalId, total: Total) -> Option<Reply> {
-        match self.begin_total(token, person, total) {
-            Ok(begun) => begun,
-            Err(failure) => Some(failure.into()),
-        }
-    }
-
-    fn begin_total(
-        &mut self,
-        token: Token,
-        person: PrincipalId,
-        total: Total,
-    ) -> Result<Option<Reply>, Failure> {
-        validate::total(&total, &self.config.ceilings)?;
-        let Some(known) = self.people.get(person) else {
-            let message = format!("person {person} is not known to the supervisor");
-            return Err(failure(FailureClass::NotFound, "person.unknown", message));
-        };
-        if self.totals.contains(&person) {
-            let message = format!("the total of person {person} is being changed");
-            return Err(failure(FailureClass::Conflict, "person.busy", message));
-        }
-        let theirs = || {
-            let active = |entry: &Entry| entry.person == person && entry.is_active();
-            self.containers.iter().filter(move |(_, entry)| active(entry))
-        };
-        let group = theirs().find_map(|(_, entry)| Some(entry.start.as_ref()?.group));
-        let known = Person { group: group.unwrap_or(known.group), total, ..known };
-        if !self.scope.person(known.group, person)?.exists() {
-            self.people.set_total(person, total)?;
-            return Ok(Some(Answer::Limits { limits: Vec::new() }.into()));
-        }
-        let inner = theirs()
-            .filter_map(|(id, entry)| Some((id.clone(), entry.start.as_ref()?.limits)))
-            .collect();
-        let task = Task::Total { person: known, inner };
-        self.begin_task(task, Purpose::Total { token, person, total })?;
-        self.totals.insert(person);
-        Ok(None)
+        let known = self.people.add(person, group, busy)?;
+        Ok(Answer::Person(self.people.range(&known)).into())
     }
 
     fn person_list(&self, after: Option<PrincipalId>) -> Answered {
-        let mut rows: Vec<_> =
-            self.people.after(after).map(|person| person.range()).take(PAGE_ROWS_MAX + 1).collect();
+        let people = self.people.after(after).take(PAGE_ROWS_MAX + 1);
+        let mut rows: Vec<_> = people.map(|person| self.people.range(&person)).collect();
         let more = rows.len() > PAGE_ROWS_MAX;
         rows.truncate(PAGE_ROWS_MAX);
         Ok(Answer::People { people: rows, more }.into())

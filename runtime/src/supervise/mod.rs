@@ -22,6 +22,7 @@ mod recover;
 mod setup;
 mod stop_all;
 mod tasks;
+mod totals;
 mod validate;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -51,6 +52,7 @@ use crate::people::People;
 use crate::places::{self, Places};
 use crate::process;
 use crate::scope;
+use crate::undo::Sum;
 
 /// The supervisor's state; all of it can be had again from disk and kernel.
 pub(crate) struct Supervisor {
@@ -66,8 +68,10 @@ pub(crate) struct Supervisor {
     connections: BTreeMap<Token, Connection>,
     containers: BTreeMap<ContainerId, Entry>,
     tasks: BTreeMap<u64, Running>,
-    /// Whose totals are being changed.
-    totals: BTreeSet<PrincipalId>,
+    /// Totals that are being changed.
+    totals: BTreeSet<Sum>,
+    /// Whose cgroups are there, and hold their total.
+    bounded: BTreeSet<Sum>,
     /// Layers that wait for a worker.
     unpacks: VecDeque<Unpack>,
     /// Workers that have answered and end of their own accord.
@@ -175,6 +179,7 @@ impl Supervisor {
             containers: BTreeMap::new(),
             tasks: BTreeMap::new(),
             totals: BTreeSet::new(),
+            bounded: BTreeSet::new(),
             unpacks: VecDeque::new(),
             leavers: Vec::new(),
             last_addresses: BTreeMap::new(),

@@ -51,6 +51,7 @@ impl Supervisor {
                 self.undo_stray(&one);
             }
         }
+        self.recover_totals();
         let sweep = self.sweep_network();
         let layers = self.begin_layer(&layer::Task::Sweep, None, 0);
         for failure in [sweep.err(), layers.err()].into_iter().flatten() {

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use berth_runtime::config::RuntimeConfig;
 use berth_runtime::digest::Digest;
-use berth_runtime::id::{ContainerId, PrincipalId};
+use berth_runtime::id::ContainerId;
 use berth_runtime::record::{ExitRecord, Failure, FailureClass, LimitState};
 use berth_runtime::wire::{Answer, Limits, Total};
 use berth_runtime::{receive_message, send_message};
@@ -27,7 +27,8 @@ use crate::ledger::{LiveRecord, NetworkPlace};
 use crate::people::Person;
 use crate::process::ProcessKey;
 use crate::sys::{socket, spawn};
-use crate::{doctor, inspect, layer, posture, process, undo};
+use crate::undo::{self, Held, Sum};
+use crate::{doctor, inspect, layer, posture, process};
 
 /// A task's size at most.
 const TASK_BYTES_MAX: u64 = 1 << 20;
@@ -47,8 +48,8 @@ pub(super) enum Task {
     Freeze { person: Person, container: ContainerId, frozen: bool },
     /// Changes the limits.
     Update { person: Person, container: ContainerId, limits: Limits },
-    /// Holds all that runs for somebody to their total; `inner` are the limits of what runs.
-    Total { person: Person, inner: Vec<(ContainerId, Limits)> },
+    /// Holds all that runs for a person or a group to their total.
+    Total { held: Held },
     /// Removes everything on disk.
     Remove { person: Person, container: ContainerId },
     /// Lists the processes.
@@ -78,7 +79,7 @@ pub(super) enum Purpose {
     /// A request's answer; the task occupied `container`.
     Answer { token: Token, container: Option<ContainerId> },
     /// A request's answer; what it has set is to be written down.
-    Total { token: Token, person: PrincipalId, total: Total },
+    Total { token: Token, sum: Sum, total: Total },
     /// The next step of a container.
     Undo(ContainerId),
     /// Nobody waits.
@@ -190,13 +191,8 @@ impl Supervisor {
                 }
             }
             Purpose::Undo(container) => self.undone(&container, answer),
-            Purpose::Total { token, person, total } => {
-                self.totals.remove(&person);
-                let kept = match &answer {
-                    Answer::Failed(_) => Ok(()),
-                    _ => self.people.set_total(person, total),
-                };
-                let reply = kept.map_or_else(Reply::from, |()| Reply::from(answer));
+            Purpose::Total { token, sum, total } => {
+                let reply = self.total_held(sum, total, answer);
                 self.answer(token, reply);
             }
             Purpose::Answer { token, container } => {
@@ -430,8 +426,8 @@ fn run(job: Job) -> Result<Answer, Failure> {
             let limits = at.cgroup(&person, &container)?.apply(&(&limits).into())?;
             return Ok(Answer::Limits { limits });
         }
-        Task::Total { person, inner } => {
-            let limits = at.hold_total(&person, &inner)?;
+        Task::Total { held } => {
+            let limits = at.hold_total(&held)?;
             return Ok(Answer::Limits { limits });
         }
         Task::Remove { person, container } => at.remove(&person, &container)?,

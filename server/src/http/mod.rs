@@ -61,6 +61,7 @@ pub fn routes() -> Routes {
     let routes = api::sessions::routes(routes);
     let routes = api::people::routes(routes);
     let routes = api::allowances::routes(routes);
+    let routes = api::groups::routes(routes);
     let routes = api::tokens::routes(routes);
     let routes = api::images::routes(routes);
     let routes = api::registries::routes(routes);

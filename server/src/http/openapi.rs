@@ -39,6 +39,7 @@ const TAGS: &[(&str, &str)] = &[
     ("registries", "One’s own credentials for registries."),
     ("people", "Who may use the machine."),
     ("allowances", "What all that runs for a person may use together."),
+    ("groups", "Whose resources count together."),
     ("system", "The machine, the server, its health."),
     ("ports", "Ports of the host that lead to containers."),
     ("maintenance", "Whether something new may be begun."),

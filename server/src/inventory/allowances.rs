@@ -91,6 +91,19 @@ pub async fn of(db: &mut SqliteConnection, person: PrincipalId) -> Result<Found>
     })
 }
 
+/// What applies to a group; without a row of its own it is not bounded.
+pub async fn of_group(db: &mut SqliteConnection, group: PrincipalId) -> Result<Found> {
+    let row = sqlx::query(sqlx::AssertSqlSafe(format!("{COLUMNS} where principal = ?")))
+        .bind(i64::from(group.0))
+        .fetch_optional(db)
+        .await?;
+    let found = row.as_ref().map(read).transpose()?;
+    Ok(match found {
+        Some((_, allowance)) => Found { own: true, allowance },
+        None => Found { own: false, allowance: Allowance::FREE },
+    })
+}
+
 /// All that there are, by principal; the system's is everybody's default.
 pub async fn all(db: &SqlitePool) -> Result<HashMap<PrincipalId, Allowance>> {
     let rows = sqlx::query(sqlx::AssertSqlSafe(COLUMNS.to_owned())).fetch_all(db).await?;

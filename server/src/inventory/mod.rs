@@ -17,6 +17,7 @@ pub mod containers;
 pub mod copy;
 pub mod events;
 pub mod factors;
+pub mod groups;
 pub mod idempotency;
 pub mod image_shares;
 pub mod images;

@@ -99,7 +99,7 @@ pub async fn insert(
     Ok(id)
 }
 
-async fn free_id(db: &mut SqliteConnection) -> Result<PrincipalId> {
+pub(super) async fn free_id(db: &mut SqliteConnection) -> Result<PrincipalId> {
     for _ in 0..100 {
         let drawn = u32::from_le_bytes(random_bytes()?);
         let id = PERSON_ID_MIN + drawn % (PERSON_ID_MAX - PERSON_ID_MIN);
@@ -185,6 +185,20 @@ pub async fn update_password(db: &mut SqliteConnection, id: PrincipalId, hash: &
 pub async fn update_role(db: &mut SqliteConnection, id: PrincipalId, role: Role) -> Result<()> {
     sqlx::query("update people set role = ? where id = ?")
         .bind(role)
+        .bind(i64::from(id.0))
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Sets whose resources theirs count to.
+pub async fn update_group(
+    db: &mut SqliteConnection,
+    id: PrincipalId,
+    group: PrincipalId,
+) -> Result<()> {
+    sqlx::query("update people set group_id = ? where id = ?")
+        .bind(i64::from(group.0))
         .bind(i64::from(id.0))
         .execute(db)
         .await?;

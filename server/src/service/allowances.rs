@@ -135,8 +135,15 @@ pub async fn set_default(app: &App, caller: &Caller, allowance: Allowance) -> Re
     Ok(DefaultSet { allowance, over })
 }
 
-/// Makes the kernel's total of a person what the inventory says, where it is another.
+/// Makes the kernel's total of a person, and that of their group, what the inventory says, where it is
+/// another.
 pub async fn hold(app: &App, range: &PersonRange) -> Result<()> {
+    let mut db = app.inventory.read().acquire().await?;
+    let group = allowances::of_group(&mut db, range.group).await?.allowance.total();
+    drop(db);
+    if range.group_total != group {
+        app.runtime.group_total(range.group, group).await?;
+    }
     let wanted = found(app, range.person).await?.allowance.total();
     if range.total != wanted {
         app.runtime.person_total(range.person, wanted).await?;
@@ -144,7 +151,7 @@ pub async fn hold(app: &App, range: &PersonRange) -> Result<()> {
     Ok(())
 }
 
-fn check(allowance: &Allowance) -> Result<()> {
+pub(super) fn check(allowance: &Allowance) -> Result<()> {
     let within = |pointer: &str, value: Option<u64>, bounds: std::ops::RangeInclusive<u64>| {
         let (least, most) = (*bounds.start(), *bounds.end());
         match value {

@@ -13,6 +13,7 @@ pub mod events;
 pub mod execs;
 pub mod factor;
 pub mod gc;
+pub mod groups;
 pub mod history;
 pub mod housekeeping;
 pub mod images;

@@ -9,7 +9,7 @@ use crate::auth::{Caller, Role};
 use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::inventory::people::{self, Access, Person};
-use crate::inventory::{sessions, tokens};
+use crate::inventory::{groups, sessions, tokens};
 
 /// A one-time link's secret; shown once.
 #[derive(Debug)]
@@ -29,6 +29,8 @@ pub struct Change {
     pub disabled: Option<bool>,
     /// The user of this host that they are; empty for none.
     pub local_user: Option<String>,
+    /// Whose resources theirs are to count to.
+    pub group: Option<PrincipalId>,
     /// What it was made from.
     pub expected: Expected,
 }
@@ -118,6 +120,11 @@ pub async fn place_all(app: &App) -> Result<()> {
     for (person, group) in wanted {
         match known.iter().find(|range| range.person == person) {
             None => drop(place(app, person, group).await?),
+            Some(range) if range.group != group => {
+                if let Err(error) = place(app, person, group).await {
+                    tracing::warn!(person = %person, error = %error, "not in their group yet");
+                }
+            }
             Some(range) => {
                 if let Err(error) = allowances::hold(app, range).await {
                     tracing::warn!(person = %person, error = %error, "a total is not held yet");
@@ -179,11 +186,12 @@ pub async fn list(app: &App, caller: &Caller, page: &Page) -> Result<Listed<Pers
 /// # Errors
 /// When no operator would be left.
 pub async fn change(app: &App, caller: &Caller, id: PrincipalId, change: Change) -> Result<Person> {
-    let action = match (change.disabled, &change.local_user) {
-        (Some(true), _) => "person.disable",
-        (Some(false), _) => "person.enable",
-        (None, Some(_)) if change.role.is_none() => "person.local-user",
-        (None, _) => "person.role",
+    let action = match (change.disabled, &change.local_user, change.group) {
+        (Some(true), _, _) => "person.disable",
+        (Some(false), _, _) => "person.enable",
+        (None, Some(_), _) if change.role.is_none() => "person.local-user",
+        (None, _, Some(_)) if change.role.is_none() => "person.group",
+        (None, _, _) => "person.role",
     };
     if let Some(user) = &change.local_user {
         check_local_user(user)?;
@@ -217,7 +225,30 @@ pub async fn change(app: &App, caller: &Caller, id: PrincipalId, change: Change)
             "somebody must be left who can operate this appliance",
         ));
     }
+    if let Some(group) = change.group.filter(|group| *group != person.group) {
+        move_to(app, write.db(), id, group).await?;
+    }
     write.commit().await?;
     app.credentials_changed();
     people::find(app.inventory.read(), caller.sees(), id).await
+}
+
+/// Lets a person's resources count to another group, whose total is theirs from the next start on. Last
+/// before the commit: should that fail, the next start puts the supervisor back.
+///
+/// # Errors
+/// Something of theirs runs, or there is no such group.
+async fn move_to(
+    app: &App,
+    db: &mut sqlx::SqliteConnection,
+    id: PrincipalId,
+    group: PrincipalId,
+) -> Result<()> {
+    if !groups::exists(&mut *db, group).await? {
+        return Err(Error::field("/group", "there is no such group"));
+    }
+    people::update_group(db, id, group).await?;
+    app.containers.forget_people();
+    app.runtime.person_add(id, group).await?;
+    Ok(())
 }

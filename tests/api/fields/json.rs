@@ -281,10 +281,11 @@ fn people() -> Vec<Body> {
         },
         Body {
             route: "PATCH /api/v1/people/{id}",
-            base: json!({"role": "user", "disabled": false, "local_user": "driven"}),
+            base: json!({"role": "user", "disabled": false, "local_user": "driven", "group": 2}),
             fields: vec![
                 role().may_be(&["null"]),
                 field("disabled").at([json!(false)]).may_be(&["null", "true"]),
+                field("group").at([json!(2)]).beyond([json!(3), json!(0)]).may_be(&["null"]),
                 field("local_user")
                     .at([text(64), json!("")])
                     .beyond([text(65), json!("root"), json!("-x"), json!("a:b"), json!("a b")])
@@ -447,7 +448,30 @@ fn allowances() -> Vec<Body> {
                 .may_be(&["null"]),
         ],
     };
-    vec![of("PUT /api/v1/people/{id}/allowance"), of("PUT /api/v1/allowance")]
+    vec![
+        of("PUT /api/v1/people/{id}/allowance"),
+        of("PUT /api/v1/allowance"),
+        of("PUT /api/v1/groups/{id}/allowance"),
+    ]
+}
+
+fn groups() -> Vec<Body> {
+    let name = || field("name").beyond([json!("0a"), text(33), json!("system"), json!("Anna")]);
+    let note = || {
+        field("note").at([text(1), text(500)]).beyond([text(501)]).may_be(&["empty", "turned text"])
+    };
+    let base = json!({"name": "course", "note": ""});
+    vec![
+        Body { route: "POST /api/v1/groups", base, fields: vec![name(), note().at([text(500)])] },
+        Body {
+            route: "PATCH /api/v1/groups/{id}",
+            base: json!({"name": "everybody", "note": ""}),
+            fields: vec![
+                name().may_be(&["null"]),
+                note().may_be(&["null", "empty", "turned text"]),
+            ],
+        },
+    ]
 }
 
 pub(super) fn bodies(image: &str) -> Vec<Body> {
@@ -456,6 +480,7 @@ pub(super) fn bodies(image: &str) -> Vec<Body> {
     all.extend(people());
     all.extend(registries());
     all.extend(allowances());
+    all.extend(groups());
     all.push(Body {
         route: "POST /api/v1/gc",
         base: json!({"unneeded_days": 3650, "tagged": false, "everyone": false}),
@@ -571,6 +596,7 @@ async fn each_field_takes_its_bounds_and_nothing_beyond() {
         let (method, path) = body.route.split_once(' ').expect("a method and a path");
         let id = match path {
             path if path.contains("/people/") => &person,
+            path if path.contains("/groups/") => "2",
             path if path.contains("/images/") => &image,
             _ => &container,
         };

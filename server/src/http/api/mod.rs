@@ -7,6 +7,7 @@ pub mod events;
 pub mod execs;
 pub mod factor;
 pub mod gc;
+pub mod groups;
 pub mod images;
 pub mod keys;
 pub mod maintenance;

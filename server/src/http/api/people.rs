@@ -56,6 +56,8 @@ struct PersonChange {
     disabled: Option<bool>,
     /// The user of this host that they are on the socket for local users: at most 64 characters; empty for none.
     local_user: Option<String>,
+    /// The group that their resources are to count to; refused while something of theirs runs.
+    group: Option<u32>,
 }
 
 /// A one-time link.
@@ -158,7 +160,7 @@ async fn show(
     Ok(tagged(people::find(&app, &caller, PrincipalId(id)).await?))
 }
 
-/// Changes a person's role or host user, or disables or enables them.
+/// Changes a person's role, group or host user, or disables or enables them.
 #[utoipa::path(patch, path = "/api/v1/people/{id}", tag = "people",
     params(
         ("id" = u32, Path, description = "The person"),
@@ -175,8 +177,9 @@ async fn change(
     Precondition(expected): Precondition,
     JsonBody(body): JsonBody<PersonChange>,
 ) -> Result<Tagged<Person>> {
-    let PersonChange { role, disabled, local_user } = body;
-    let change = people::Change { role, disabled, local_user, expected };
+    let PersonChange { role, disabled, local_user, group } = body;
+    let group = group.map(PrincipalId);
+    let change = people::Change { role, disabled, local_user, group, expected };
     Ok(tagged(people::change(&app, &caller, PrincipalId(id), change).await?))
 }
 

@@ -120,7 +120,7 @@ pub(super) const KNOWN: &[Known] = &[
         "container.too-many",
         507,
         "Too many containers",
-        "You have as many containers as one person may (your allowance, or `containers.per_person_max`).",
+        "You have as many containers as one person may (your allowance, your group’s, or `containers.per_person_max`).",
         "Remove those that are not needed any more, or ask an operator for more.",
     ),
     known(

@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::inventory::allowances;
 use crate::inventory::containers::{self, Container, ImagePart, Intent, NewContainer};
 use crate::inventory::events::NewEvent;
+use crate::inventory::groups;
 use crate::inventory::idempotency::{self, IdempotencyKey};
 use crate::inventory::operations::OperationState;
 use crate::registry::manifest::RunConfig;
@@ -120,6 +121,15 @@ async fn insert(
     if now >= most {
         let text = format!(
             "you have {now} containers and may have {most}; remove some, or ask an operator for more"
+        );
+        return Err(Error::exhausted("container.too-many", text));
+    }
+    if let Some((group, name, now)) = groups::beside(write.db(), new.owner).await?
+        && let Some(most) = allowances::of_group(write.db(), group).await?.allowance.containers_max
+        && now >= most
+    {
+        let text = format!(
+            "your group {name} has {now} containers and may have {most}; an operator can give it more"
         );
         return Err(Error::exhausted("container.too-many", text));
     }
