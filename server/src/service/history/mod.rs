@@ -210,6 +210,10 @@ pub async fn run(app: App) {
             () = app.history.watched.notified(), if woken => {}
         }
     }
+    // What was used up to now is to be in the sums of the day.
+    if let Some(seen) = look(&app).await {
+        add_up(&app, &seen).await;
+    }
     save(&app).await;
 }
 
@@ -224,8 +228,8 @@ async fn save(app: &App) {
     }
 }
 
-/// One look at everything that runs.
-async fn pass(app: &App, whole: bool) -> Result<()> {
+/// What the kernel shows of everything that runs.
+async fn look(app: &App) -> Option<Vec<(Subject, Sample)>> {
     let subjects: Vec<Subject> = app
         .containers
         .live()
@@ -244,16 +248,26 @@ async fn pass(app: &App, whole: bool) -> Result<()> {
         });
         seen.collect::<Vec<_>>()
     });
-    let Ok(seen) = read.await else { return Ok(()) };
+    read.await.ok()
+}
+
+/// Adds a look to the sums of the day.
+async fn add_up(app: &App, seen: &[(Subject, Sample)]) {
+    let mut looks: HashMap<PrincipalId, days::Look> = HashMap::new();
+    for (subject, sample) in seen {
+        let look = looks.entry(subject.record.person).or_default();
+        look.paths.get_or_insert_with(|| subject.paths.clone());
+        look.memory_bytes += sample.memory.used_bytes;
+        look.containers += 1;
+    }
+    days::add(app, looks).await;
+}
+
+/// One look, and what follows from it.
+async fn pass(app: &App, whole: bool) -> Result<()> {
+    let Some(seen) = look(app).await else { return Ok(()) };
     if whole {
-        let mut looks: HashMap<PrincipalId, days::Look> = HashMap::new();
-        for (subject, sample) in &seen {
-            let look = looks.entry(subject.record.person).or_default();
-            look.paths.get_or_insert_with(|| subject.paths.clone());
-            look.memory_bytes += sample.memory.used_bytes;
-            look.containers += 1;
-        }
-        days::add(app, looks).await;
+        add_up(app, &seen).await;
     }
     let killed = app.history.take(seen, Instant::now(), whole);
     if killed.is_empty() {
