@@ -16,6 +16,7 @@
 
 mod connection;
 mod containers;
+mod disks;
 mod dispatch;
 mod execs;
 mod recover;
@@ -40,7 +41,8 @@ use berth_runtime::id::{ContainerId, ExecId, PrincipalId};
 
 use self::connection::{CONNECTIONS_MAX, Connection, Received, Reply, Token};
 use self::containers::Entry;
-pub(crate) use self::setup::SetupError;
+use self::disks::Disks;
+pub(crate) use self::setup::{SetupError, open_lock};
 pub(crate) use self::stop_all::main as stop_all_main;
 use self::tasks::Running;
 pub(crate) use self::tasks::{main as task_main, receive_job};
@@ -68,6 +70,8 @@ pub(crate) struct Supervisor {
     tasks: BTreeMap<u64, Running>,
     /// Whose totals are being changed.
     totals: BTreeSet<PrincipalId>,
+    /// What people keep on disk.
+    disks: Disks,
     /// Layers that wait for a worker.
     unpacks: VecDeque<Unpack>,
     /// Workers that have answered and end of their own accord.
@@ -175,6 +179,7 @@ impl Supervisor {
             containers: BTreeMap::new(),
             tasks: BTreeMap::new(),
             totals: BTreeSet::new(),
+            disks: Disks::default(),
             unpacks: VecDeque::new(),
             leavers: Vec::new(),
             last_addresses: BTreeMap::new(),
