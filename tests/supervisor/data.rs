@@ -96,73 +96,43 @@ fn devices(berth: &Supervisor) -> Vec<String> {
     files.filter(|file| file.starts_with(&place)).collect()
 }
 
+/// Prints each name below a tree with what it is like, and which names are one file.
+const MANIFEST: &str = "
+import hashlib, json, os, stat, sys
+top, found, same = sys.argv[1], {}, {}
+def look(path):
+    name, s = os.path.relpath(path, top), os.lstat(path)
+    content = hex(s.st_rdev)
+    if stat.S_ISLNK(s.st_mode): content = os.readlink(path)
+    if stat.S_ISREG(s.st_mode):
+        content = str(s.st_size) + hashlib.sha256(open(path, 'rb').read()).hexdigest()
+    x = [(n, os.getxattr(path, n, follow_symlinks=False).hex())
+         for n in sorted(os.listxattr(path, follow_symlinks=False))]
+    found[name] = f'{s.st_mode:o} {s.st_uid} {s.st_gid} {s.st_mtime_ns}: {content} {x}'
+    if not stat.S_ISDIR(s.st_mode): same.setdefault(s.st_ino, []).append(name)
+for folder, folders, files in os.walk(top):
+    look(folder)
+    for name in files + [f for f in folders if os.path.islink(os.path.join(folder, f))]:
+        look(os.path.join(folder, name))
+for names in same.values():
+    if len(names) > 1: found['one file: ' + ' '.join(sorted(names))] = ''
+print(json.dumps(found))
+";
+
 /// All that is in a tree, and what it is like: what a container's writable layer means.
 fn manifest(top: &Path) -> BTreeMap<String, String> {
-    let mut found = BTreeMap::new();
-    let mut inodes: BTreeMap<u64, Vec<String>> = BTreeMap::new();
-    let mut left = vec![top.to_owned()];
-    while let Some(path) = left.pop() {
-        let about = fs::symlink_metadata(&path).expect("look at a file");
-        let name = path.strip_prefix(top).expect("below it").display().to_string();
-        if name.ends_with("work/work") {
-            continue;
-        }
-        inodes.entry(about.ino()).or_default().push(name.clone());
-        let content = match about.file_type() {
-            kind if kind.is_symlink() => format!("{:?}", fs::read_link(&path).expect("a link")),
-            kind if kind.is_file() => {
-                let bytes = fs::read(&path).expect("read a file");
-                format!(
-                    "{} {:x}",
-                    bytes.len(),
-                    bytes.iter().fold(7_u64, |sum, byte| {
-                        sum.wrapping_mul(31).wrapping_add(u64::from(*byte))
-                    })
-                )
-            }
-            kind if kind.is_dir() => {
-                let listed = fs::read_dir(&path).expect("list a directory");
-                left.extend(listed.map(|entry| entry.expect("an entry").path()));
-                String::new()
-            }
-            _ => format!("{:x}", about.rdev()),
-        };
-        let seen = format!(
-            "{:o} {} {} {}.{}: {content} {}",
-            about.mode(),
-            about.uid(),
-            about.gid(),
-            about.mtime(),
-            about.mtime_nsec(),
-            xattrs(&path)
-        );
-        found.insert(name, seen);
-    }
-    for mut names in inodes.into_values().filter(|names| names.len() > 1) {
-        names.sort();
-        found.insert(format!("one file: {names:?}"), String::new());
-    }
-    found
-}
-
-fn xattrs(path: &Path) -> String {
-    let mut command = Command::new("python3");
-    command.args([
-        "-c",
-        "import os,sys\np=sys.argv[1]\n\
-         print(sorted((n, os.getxattr(p, n, follow_symlinks=False)) \
-         for n in os.listxattr(p, follow_symlinks=False)))",
-    ]);
-    let output = command.arg(path).output().expect("python3 is here");
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    let output = Command::new("python3").args(["-c", MANIFEST]).arg(top).output();
+    let output = output.expect("python3 is here");
+    let said = String::from_utf8_lossy(&output.stderr);
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"))
 }
 
 /// Makes one of everything in a container's writable layer.
 const ZOO: &str = "cd /root; echo one > a; ln a b; ln -s a link; mkdir -p deep/deeper; ln a deep/c; \
     echo secret > deep/deeper/d; chmod 4751 deep/deeper/d; chmod 1777 deep; mknod pipe p; \
-    dd if=/dev/zero of=sparse bs=1 count=1 seek=30000000; touch -t 201001010101 a; \
-    rm /etc/passwd; rm -r /sys /root/none; mkdir /tmp/x; chown 1000:1000 deep; \
-    rm -r /bin/../tmp; mkdir /tmp; touch /tmp/new";
+    dd if=/dev/zero of=sparse bs=1 count=1 seek=30000000 2> /dev/null; touch -t 201001010101 a; \
+    rm /etc/passwd; mkdir /tmp/x; chown 1000:1000 deep; \
+    rm -r /tmp; mkdir /tmp; touch /tmp/new";
 
 #[test]
 fn at_the_limit_one_person_is_refused_and_nobody_else() {
@@ -327,7 +297,7 @@ fn a_move_that_is_killed_anywhere_loses_nothing() {
     let before = manifest(&trees(&berth, PERSON));
     let mut seen = [0, 0];
     let mut delay = Duration::ZERO;
-    for round in 0_u32..24 {
+    for round in 0_u32..15 {
         let mib = [Some(64), Some(48), None][usize::try_from(round % 3).expect("small")];
         let request = json!({"op": "person_data", "person": PERSON,
             "bytes": mib.map(|mib| mib * MIB)});
@@ -342,7 +312,7 @@ fn a_move_that_is_killed_anywhere_loses_nothing() {
         });
         // Each round is killed somewhat later than the one before, beyond the end of the move.
         std::thread::sleep(delay);
-        delay += Duration::from_millis(25);
+        delay += Duration::from_millis(40);
         cut(&mut berth);
         berth.launch();
         let state = berth.call(&json!({"op": "person_data_use", "person": PERSON}));
