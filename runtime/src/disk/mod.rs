@@ -116,11 +116,9 @@ pub(crate) fn settle(places: &Places, person: &Person) -> Result<DataUse, Failur
             image::remove(places, person, &data, number)?;
         }
     }
-    match person.data {
-        Some(_) => {
-            remove_tree(&own, CONTAINERS).map_err(failed)?;
-        }
-        None => remove_tree(&own, DATA).map_err(failed)?,
+    // The directory with the lock stays: somebody may be waiting for it.
+    if person.data.is_some() {
+        remove_tree(&own, CONTAINERS).map_err(failed)?;
     }
     used(places, person)
 }

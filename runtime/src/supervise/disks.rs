@@ -111,6 +111,12 @@ impl Supervisor {
                 self.data_fault(person)?;
                 (Step::Grow(Image { bytes, ..image }), Task::DataGrow { person: known, bytes })
             }
+            (None, None) if !disk::is_of_concern(&self.places, &known) => {
+                if let Some(reply) = self.person_data_use(token, person) {
+                    self.answer(token, reply);
+                }
+                return Ok(());
+            }
             // Also where nothing changes: what had failed is tried again.
             (before, bytes) if before.map(|image| image.bytes) == bytes => {
                 self.settle_data(Some(token), person);
