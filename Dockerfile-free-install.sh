@@ -28,7 +28,7 @@ umask 022
 SELF=$(realpath "${BASH_SOURCE[0]}")
 HERE=$(dirname "$SELF")
 RUST_MINOR_MIN=94
-RUN_PACKAGES="ca-certificates curl jq nftables iproute2 busybox-static util-linux coreutils tar"
+RUN_PACKAGES="ca-certificates curl jq nftables iproute2 busybox-static util-linux coreutils tar e2fsprogs"
 BUILD_PACKAGES="gcc libc6-dev pkg-config"
 READY_SECS_MAX=${BERTH_READY_SECS_MAX:-60}
 UNIT_DIR=/etc/systemd/system
@@ -1061,12 +1061,21 @@ uninstall() {
     unload_apparmor
     rm -f "$bin_dir/berth" "$bin_dir/berth-runtime"
     remove_manual
+    unmount_disks
     rm -rf "$run_dir"
     if [ -n "$purge" ]; then
         purge
     else
         say "Removed. Data stays in $data_dir, the configuration in $config_dir."
     fi
+}
+
+# People's own file systems; what they hold stays in their files.
+unmount_disks() {
+    local place
+    for place in "$run_dir"/disks/*; do
+        ! mountpoint -q "$place" || umount "$place" || umount --lazy "$place" || true
+    done
 }
 
 # Without systemd the instance's cgroups are plain directories, one a hierarchy; only empty ones go.

@@ -15,6 +15,7 @@ mod capability;
 mod cgroup;
 mod commands;
 mod dbus;
+mod disk;
 mod doctor;
 mod exec;
 mod failure;

@@ -17,6 +17,7 @@ use berth_runtime::id::PrincipalId;
 use berth_runtime::record::{Failure, FailureClass};
 use berth_runtime::wire::{PersonRange, Total};
 
+use crate::disk::Image;
 use crate::files::{self, Durability, FileError};
 use crate::network::{self, Pool, Subnet};
 
@@ -65,6 +66,9 @@ struct Row {
     /// What all that runs for them may use together.
     #[serde(default)]
     total: Total,
+    /// The file system that holds what they keep; without one it is in the store that all share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    data: Option<Image>,
 }
 
 /// One person, as privileged code knows them.
@@ -83,6 +87,9 @@ pub(crate) struct Person {
     /// What all that runs for them may use together.
     #[serde(default)]
     pub(crate) total: Total,
+    /// The file system that holds what they keep; without one it is in the store that all share.
+    #[serde(default)]
+    pub(crate) data: Option<Image>,
 }
 
 impl People {
@@ -133,6 +140,7 @@ impl People {
             monitor_uid: row.monitor_uid,
             number: row.number,
             total: row.total,
+            data: row.data,
         })
     }
 
@@ -145,6 +153,7 @@ impl People {
             ids: RANGE_IDS,
             total: person.total,
             group_total: self.group_total(person.group),
+            data_bytes: person.data.map(|image| image.bytes),
         }
     }
 
@@ -192,6 +201,24 @@ impl People {
 
     /// Saves, or goes back to what was before.
     fn save_or(&mut self, before: Content) -> Result<(), Failure> {
+        self.save().map_err(|error| {
+            self.content = before;
+            let message = format!("keep the record of people: {error}");
+            Failure::new(FailureClass::Unavailable, "person.record", message)
+        })
+    }
+
+    /// Writes down where all that a person keeps is from now on.
+    pub(crate) fn set_data(
+        &mut self,
+        person: PrincipalId,
+        data: Option<Image>,
+    ) -> Result<(), Failure> {
+        self.known(person)?;
+        let before = self.content.clone();
+        if let Some(row) = self.content.people.get_mut(&person) {
+            row.data = data;
+        }
         self.save().map_err(|error| {
             self.content = before;
             let message = format!("keep the record of people: {error}");
@@ -279,7 +306,15 @@ impl People {
         let monitor_uid = self.content.monitor_first + number;
         self.content.people.insert(
             person,
-            Row { group, first_id, monitor_uid, number, subnet: None, total: Total::FREE },
+            Row {
+                group,
+                first_id,
+                monitor_uid,
+                number,
+                subnet: None,
+                total: Total::FREE,
+                data: None,
+            },
         );
         Ok(())
     }

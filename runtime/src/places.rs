@@ -8,6 +8,7 @@
 //!     containers/<id>/                root 0711
 //!       upper work                    the person's root, 0755
 //!     logs/<id>/<n>.log               the monitor's, 0700
+//!     data/<n>.ext4                   their own file system, in place of `containers` (`disk`)
 //!   state/people.json       root 0700
 //!     containers/<id>/start.json end.json
 //!       init/exit.json                the monitor's, 0700
@@ -15,16 +16,19 @@
 //!   supervisor.sock         the server's, 0600
 //!   server/                 the server's, 0700
 //!   local/                  the server's, 0755: where the host's users find it
+//!   disks/<first id>.<n>/   root 0700: people's own file systems, mounted
 //!   containers/<id>/init/   root 0700: live.json, lock, monitor.sock, attach.sock
 //!   containers/<id>/execs/  root 0700: <number>, one for each exec that goes on
 //! ```
 
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 use berth_runtime::config::RuntimeConfig;
 use berth_runtime::digest::Digest;
 use berth_runtime::id::ContainerId;
 
+use crate::disk;
 use crate::files::{self, FileError, Place};
 use crate::people::Person;
 
@@ -48,6 +52,10 @@ pub(crate) struct Places {
     pub(crate) run: OwnedFd,
     /// `run_dir/containers`.
     pub(crate) runs: OwnedFd,
+    /// `run_dir/disks`.
+    pub(crate) disks: OwnedFd,
+    data_dir: PathBuf,
+    run_dir: PathBuf,
 }
 
 impl Places {
@@ -67,7 +75,9 @@ impl Places {
         files::make_directory(&run, "server", server)?;
         files::make_directory(&run, "local", Place { mode: 0o755, ..server })?;
         let runs = files::make_directory(&run, "containers", Place::ROOT)?;
-        Ok(Self { layers, people, state, records, run, runs })
+        let disks = files::make_directory(&run, "disks", Place::ROOT)?;
+        let (data_dir, run_dir) = (config.data_dir.clone(), config.run_dir.clone());
+        Ok(Self { layers, people, state, records, run, runs, disks, data_dir, run_dir })
     }
 
     /// Opens what [`Places::prepare`] has made.
@@ -82,7 +92,10 @@ impl Places {
             records: files::open_in(&state, "containers")?,
             state,
             runs: files::open_in(&run, "containers")?,
+            disks: files::open_in(&run, "disks")?,
             run,
+            data_dir: config.data_dir.clone(),
+            run_dir: config.run_dir.clone(),
         })
     }
 
@@ -120,6 +133,48 @@ impl Places {
     pub(crate) fn make_execs(&self, container: &ContainerId) -> Result<OwnedFd, FileError> {
         let own = files::open_in(&self.runs, container.as_str())?;
         files::make_directory(own, EXECS, Place::ROOT)
+    }
+
+    /// `people/<first id>`.
+    pub(crate) fn own(&self, person: &Person) -> Result<OwnedFd, FileError> {
+        files::open_in(&self.people, &person.first_id.to_string())
+    }
+
+    /// The same, made when it is not there.
+    pub(crate) fn make_home(&self, person: &Person) -> Result<OwnedFd, FileError> {
+        files::make_directory(&self.people, &person.first_id.to_string(), Place::ROOT)
+    }
+
+    /// The path of `people/<first id>/data`, for programs.
+    pub(crate) fn data_path(&self, person: &Person) -> PathBuf {
+        self.data_dir.join("people").join(person.first_id.to_string()).join(disk::DATA)
+    }
+
+    /// The path of what a person's file system is mounted on, for mount(2).
+    pub(crate) fn disk_path(&self, name: &str) -> PathBuf {
+        self.run_dir.join("disks").join(name)
+    }
+
+    /// What a person's `containers` is in: their own directory, or their own file system, which has to be
+    /// mounted.
+    pub(crate) fn data_root(&self, person: &Person) -> Result<OwnedFd, FileError> {
+        match person.data {
+            Some(image) => disk::image_root(self, person, image),
+            None => self.make_home(person),
+        }
+    }
+
+    /// Where the writable layers of a person's containers are; `None` when there are none, or when what they
+    /// were on is gone for good.
+    pub(crate) fn containers(&self, person: &Person) -> Result<Option<OwnedFd>, FileError> {
+        if person.data.is_some_and(|image| !disk::has_image(self, person, image)) {
+            return Ok(None);
+        }
+        let root = self.data_root(person)?;
+        match files::is_directory(&root, disk::CONTAINERS) {
+            true => files::open_in(&root, disk::CONTAINERS).map(Some),
+            false => Ok(None),
+        }
     }
 
     /// `people/<first id>/logs/<id>`.
@@ -164,8 +219,9 @@ impl Places {
         person: &Person,
         container: &ContainerId,
     ) -> Result<(OwnedFd, OwnedFd), FileError> {
-        let own = files::make_directory(&self.people, &person.first_id.to_string(), Place::ROOT)?;
-        let containers = files::make_directory(&own, "containers", Place::ROOT)?;
+        let own = self.make_home(person)?;
+        let root = self.data_root(person)?;
+        let containers = files::make_directory(&root, disk::CONTAINERS, Place::ROOT)?;
         // The container's root passes through it, and reaches it in no other way than by its mount.
         let pass = Place { mode: 0o711, ..Place::ROOT };
         let tree = files::make_directory(&containers, container.as_str(), pass)?;

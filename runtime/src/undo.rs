@@ -153,11 +153,12 @@ impl At<'_> {
         let own = person.first_id.to_string();
         let removed = || -> Result<(), FileError> {
             if files::is_directory(&places.people, &own) {
-                let own = files::open_in(&places.people, &own)?;
-                for folder in ["containers", "logs"] {
-                    if files::is_directory(&own, folder) {
-                        remove_tree(files::open_in(&own, folder)?, container.as_str())?;
-                    }
+                if let Some(trees) = places.containers(person)? {
+                    remove_tree(trees, container.as_str())?;
+                }
+                let own = places.own(person)?;
+                if files::is_directory(&own, "logs") {
+                    remove_tree(files::open_in(&own, "logs")?, container.as_str())?;
                 }
             }
             remove_tree(&places.runs, container.as_str())?;

@@ -78,6 +78,13 @@ pub enum Request {
     /// The same for all that runs for the members of a group, each of whom may have a total of their own.
     /// A group is known by its total alone. Answer: [`Answer::Limits`], empty while nothing of it runs.
     GroupTotal { group: PrincipalId, total: Total },
+    /// Bounds what a person may keep on disk, from 32 MiB; `None` is not bounded. More is given while their
+    /// containers run; less, or the first bound, only while none does (`conflict`), and takes as long as
+    /// copying all that they have. Refused with `exhausted` when the disk cannot set as much aside.
+    /// Answer: [`Answer::PersonData`].
+    PersonData { person: PrincipalId, bytes: Option<u64> },
+    /// What a person keeps on disk. Answer: [`Answer::PersonData`].
+    PersonDataUse { person: PrincipalId },
     /// A page of people with their ranges, by ascending id after `after`. Answer: [`Answer::People`].
     PersonList { after: Option<PrincipalId> },
     /// Unpacks a layer read from descriptor 0 (a pipe's read end or a file). The answer comes when it
@@ -426,6 +433,8 @@ pub enum Answer {
     Doctor(DoctorReport),
     /// To [`Request::PersonAdd`].
     Person(PersonRange),
+    /// To [`Request::PersonData`] and [`Request::PersonDataUse`].
+    PersonData(DataUse),
     /// To [`Request::PersonList`].
     People { people: Vec<PersonRange>, more: bool },
     /// To [`Request::LayerUnpack`].
@@ -519,6 +528,30 @@ pub struct PersonRange {
     /// What all that runs for their group may use together; the same.
     #[serde(default)]
     pub group_total: Total,
+    /// What they may keep on disk, in bytes; unbounded from a supervisor that knows of no bound.
+    #[serde(default)]
+    pub data_bytes: Option<u64>,
+}
+
+/// What a person keeps on disk, and may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataUse {
+    /// How that is held.
+    pub way: DataWay,
+    /// Bytes at most, with what the file system itself takes.
+    pub limit_bytes: Option<u64>,
+    /// Bytes in use; not counted where nothing bounds them.
+    pub used_bytes: Option<u64>,
+}
+
+/// How the kernel holds what a person keeps on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DataWay {
+    /// Not at all: it lies beside everybody else's.
+    Shared,
+    /// By a file system of their own.
+    Image,
 }
 
 /// What unpacking found.

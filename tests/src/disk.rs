@@ -56,6 +56,13 @@ pub(crate) fn unmount(path: &Path) {
     run("umount", &["--lazy", &path.display().to_string()]);
 }
 
+/// Takes people's own file systems away that an instance has mounted in its run directory.
+pub fn unmount_disks(run_dir: &Path) {
+    for place in fs::read_dir(run_dir.join("disks")).into_iter().flatten().flatten() {
+        unmount(&place.path());
+    }
+}
+
 /// Uses a disk up, or what has come free since; it goes with [`free`].
 ///
 /// # Panics

@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 use serde_json::json;
 
 use crate::client::{Answer, Client};
-use crate::disk::{SmallDisk, unmount};
+use crate::disk::{SmallDisk, unmount, unmount_disks};
 use crate::programs;
 
 /// The password of everybody in tests.
@@ -284,6 +284,7 @@ impl TestServer {
         remove_cgroups(&self.instance);
         remove_links(&self.instance);
         remove_tables(&self.instance);
+        unmount_disks(&self.run_dir());
         fs::remove_dir_all(self.run_dir()).expect("remove the run directory");
         fs::create_dir_all(self.run_dir().join("server")).expect("make the run directory");
     }
@@ -422,6 +423,7 @@ id_last = {id_last}
         for disk in &self.disks {
             unmount(disk);
         }
+        unmount_disks(&self.run_dir());
         drop(fs::remove_dir_all(&self.dir));
     }
 }

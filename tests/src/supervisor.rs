@@ -27,6 +27,7 @@ use nix::sys::time::TimeVal;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use crate::disk::unmount_disks;
 use crate::instance::{STARTED, instance_name, remove_cgroups, remove_links, remove_tables, run};
 use crate::programs;
 
@@ -302,6 +303,7 @@ impl Drop for Supervisor {
         remove_cgroups(&self.instance);
         remove_links(&self.instance);
         remove_tables(&self.instance);
+        unmount_disks(&self.run_dir());
         drop(fs::remove_dir_all(&self.dir));
     }
 }

@@ -6,6 +6,7 @@ mod attacks;
 mod binary;
 mod consoles;
 mod crash;
+mod data;
 mod ends;
 mod entry;
 mod execs;

@@ -8,11 +8,12 @@ use berth_runtime::wire::DoctorCheck;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::resource::{Resource, getrlimit};
-use nix::sys::statfs::{TMPFS_MAGIC, statfs};
+use nix::sys::statfs::{EXT4_SUPER_MAGIC, TMPFS_MAGIC, XFS_SUPER_MAGIC, statfs};
 use nix::sys::statvfs::statvfs;
 
 use super::{blocker, fine, lack};
 use crate::apparmor::{self, State};
+use crate::disk;
 use crate::sys::landlock;
 
 /// The oldest kernel that overlays idmapped layers (overlayfs on idmapped mounts came with 5.19).
@@ -247,6 +248,44 @@ pub(super) fn disk(config: &RuntimeConfig) -> Vec<DoctorCheck> {
         ),
     });
     checks
+}
+
+/// How what people may keep on disk is held, and whether it can be.
+pub(super) fn data(config: &RuntimeConfig) -> DoctorCheck {
+    let id = "data.limit";
+    let costs = "nobody can be given a limit of what they keep on disk";
+    let tools: Vec<&str> = [disk::MAKE, disk::CHECK]
+        .into_iter()
+        .filter(|name| disk::program(name).is_none())
+        .collect();
+    if !tools.is_empty() {
+        let found = format!("{} not found", tools.join(" and "));
+        return lack(id, found, costs, "install e2fsprogs");
+    }
+    if !Path::new("/dev/loop-control").exists() {
+        let mend = "modprobe loop, and `loop` in a file of /etc/modules-load.d";
+        return lack(id, "/dev/loop-control is not there", costs, mend);
+    }
+    let place = nearest(&config.data_dir);
+    // Elsewhere a block that was set aside may not be the one that is written.
+    let holds = |kind| matches!(kind, EXT4_SUPER_MAGIC | XFS_SUPER_MAGIC);
+    match statfs(&place).map(|figures| figures.filesystem_type()) {
+        Ok(kind) if holds(kind) && !disk::grows_mounted() => lack(
+            id,
+            "root has no CAP_SYS_RESOURCE: a person's file system cannot grow while it is in use",
+            "whoever gets more room has to stop their containers for it",
+            "run Berth on the host itself, or give its container that capability",
+        ),
+        Ok(kind) if holds(kind) => {
+            fine(id, "a file system of their own in a file (ext4 on loop), for whoever has a limit")
+        }
+        _ => lack(
+            id,
+            format!("{} is on neither ext4 nor xfs", place.display()),
+            "a limit holds, and the blocks that are set aside for it may not be there when the disk is full",
+            "set [runtime] data_dir to a place on ext4 or xfs",
+        ),
+    }
 }
 
 /// The path itself, or the closest directory above it that is there.

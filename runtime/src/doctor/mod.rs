@@ -107,6 +107,7 @@ pub fn report(config: &RuntimeConfig) -> DoctorReport {
     checks.extend([host::seccomp(), host::landlock(), host::apparmor(config)]);
     checks.extend(host::rlimits());
     checks.extend(host::disk(config));
+    checks.push(host::data(config));
     if root {
         checks.push(probe::network(config));
         checks.push(firewall::others(config));

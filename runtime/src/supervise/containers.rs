@@ -182,6 +182,7 @@ impl Supervisor {
             let message = format!("person {} is not known to the supervisor", request.person);
             failure(FailureClass::NotFound, "person.unknown", message)
         })?;
+        self.data_fault(person.person)?;
         self.check_history(&request)?;
         for blob in &request.layers {
             if !self.places.has_layer(blob) {

@@ -50,6 +50,9 @@ impl Supervisor {
             let container = container.clone();
             return self.queue(token, &container, request);
         }
+        if let Some(person) = self.waits_for_data(&request) {
+            return self.queue_for_data(token, person, request);
+        }
         self.act(token, request, fds)
     }
 
@@ -61,6 +64,10 @@ impl Supervisor {
                 return self.person_total(token, person, total);
             }
             Request::GroupTotal { group, total } => return self.group_total(token, group, total),
+            Request::PersonData { person, bytes } => {
+                return self.person_data(token, person, bytes);
+            }
+            Request::PersonDataUse { person } => return self.person_data_use(token, person),
             Request::PersonList { after } => self.person_list(after),
             Request::LayerUnpack { blob, diff_id, compression } => {
                 return self.layer_unpack(
@@ -331,7 +338,7 @@ impl Supervisor {
     }
 
     /// Begins a task whose answer is the request's; it occupies `container`, if one is named.
-    fn answer_by_task(
+    pub(super) fn answer_by_task(
         &mut self,
         token: Token,
         task: Task,

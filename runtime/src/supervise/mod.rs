@@ -16,6 +16,7 @@
 
 mod connection;
 mod containers;
+mod disks;
 mod dispatch;
 mod execs;
 mod recover;
@@ -41,7 +42,8 @@ use berth_runtime::id::{ContainerId, ExecId, PrincipalId};
 
 use self::connection::{CONNECTIONS_MAX, Connection, Received, Reply, Token};
 use self::containers::Entry;
-pub(crate) use self::setup::SetupError;
+use self::disks::Disks;
+pub(crate) use self::setup::{SetupError, open_lock};
 pub(crate) use self::stop_all::main as stop_all_main;
 use self::tasks::Running;
 pub(crate) use self::tasks::{main as task_main, receive_job};
@@ -72,6 +74,8 @@ pub(crate) struct Supervisor {
     totals: BTreeSet<Sum>,
     /// Whose cgroups are there, and hold their total.
     bounded: BTreeSet<Sum>,
+    /// What people keep on disk.
+    disks: Disks,
     /// Layers that wait for a worker.
     unpacks: VecDeque<Unpack>,
     /// Workers that have answered and end of their own accord.
@@ -180,6 +184,7 @@ impl Supervisor {
             tasks: BTreeMap::new(),
             totals: BTreeSet::new(),
             bounded: BTreeSet::new(),
+            disks: Disks::default(),
             unpacks: VecDeque::new(),
             leavers: Vec::new(),
             last_addresses: BTreeMap::new(),

@@ -52,6 +52,7 @@ impl Supervisor {
             }
         }
         self.recover_totals();
+        self.recover_disks();
         let sweep = self.sweep_network();
         let layers = self.begin_layer(&layer::Task::Sweep, None, 0);
         for failure in [sweep.err(), layers.err()].into_iter().flatten() {
@@ -109,17 +110,17 @@ impl Supervisor {
     }
 
     /// The containers that a person has a tree of.
-    fn trees_of(&self, person: &Person) -> Vec<String> {
-        let own = files::open_in(&self.places.people, &person.first_id.to_string());
-        let list = |own: &OwnedFd, folder| files::open_in(own, folder).and_then(files::names);
-        let Ok(own) = own else { return Vec::new() };
-        ["containers", "logs"]
-            .iter()
-            .flat_map(|folder| list(&own, folder).unwrap_or_default())
-            .collect()
+    pub(super) fn trees_of(&self, person: &Person) -> Vec<String> {
+        let Ok(own) = self.places.own(person) else { return Vec::new() };
+        let logs = files::open_in(own, "logs").and_then(files::names).unwrap_or_default();
+        // Theirs may not be mounted yet.
+        let trees = self.places.containers(person).ok().flatten();
+        let mut names = trees.map(files::names).and_then(Result::ok).unwrap_or_default();
+        names.extend(logs);
+        names
     }
 
-    fn recover_one(&mut self, container: &ContainerId) {
+    pub(super) fn recover_one(&mut self, container: &ContainerId) {
         let record = self.places.record(container);
         let start = record.as_ref().ok().and_then(|record| {
             StartRecord::read(record).unwrap_or_else(|error| {

@@ -14,17 +14,20 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use berth_runtime::config::RuntimeConfig;
 use berth_runtime::digest::Digest;
-use berth_runtime::id::ContainerId;
+use berth_runtime::id::{ContainerId, PrincipalId};
 use berth_runtime::record::{ExitRecord, Failure, FailureClass, LimitState};
 use berth_runtime::wire::{Answer, Limits, Total};
 use berth_runtime::{receive_message, send_message};
 
 use super::connection::{Reply, Token, encode};
 use super::containers::{Entry, broken, failure, not_running};
+use super::disks::Step;
 use super::{Leaver, Supervisor};
+use crate::disk::{self, Image};
 use crate::files::FileError;
 use crate::ledger::{LiveRecord, NetworkPlace};
 use crate::people::Person;
+use crate::places::Places;
 use crate::process::ProcessKey;
 use crate::sys::{socket, spawn};
 use crate::undo::{self, Held, Sum};
@@ -62,6 +65,14 @@ pub(super) enum Task {
     SweepNetwork { stale: Vec<u32>, live: Vec<NetworkPlace> },
     /// Makes tables again that somebody has taken away.
     RestoreNetwork { live: Vec<NetworkPlace> },
+    /// Makes disk and mounts agree with where a person's data is.
+    DataSettle { person: Person },
+    /// Grows their file system.
+    DataGrow { person: Person, bytes: u64 },
+    /// Copies all of it to where it is to be.
+    DataCopy { person: Person, to: Option<Image> },
+    /// Looks how much there is.
+    DataUse { person: Person },
     /// Looks at the host.
     Doctor {},
 }
@@ -80,6 +91,8 @@ pub(super) enum Purpose {
     Answer { token: Token, container: Option<ContainerId> },
     /// A request's answer; what it has set is to be written down.
     Total { token: Token, sum: Sum, total: Total },
+    /// The next step with a person's data; somebody may wait for it.
+    Data { token: Option<Token>, person: PrincipalId, step: Step },
     /// The next step of a container.
     Undo(ContainerId),
     /// Nobody waits.
@@ -191,6 +204,7 @@ impl Supervisor {
                 }
             }
             Purpose::Undo(container) => self.undone(&container, answer),
+            Purpose::Data { token, person, step } => self.data_done(token, person, step, answer),
             Purpose::Total { token, sum, total } => {
                 let reply = self.total_held(sum, total, answer);
                 self.answer(token, reply);
@@ -409,6 +423,10 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
+fn places(config: &RuntimeConfig) -> Result<Places, Failure> {
+    Places::open(config).map_err(|error| broken(&error))
+}
+
 fn run(job: Job) -> Result<Answer, Failure> {
     let at = undo::At { config: &job.config, scope: &job.scope };
     match job.task {
@@ -451,6 +469,16 @@ fn run(job: Job) -> Result<Answer, Failure> {
         }
         Task::SweepNetwork { stale, live } => at.sweep_network(&stale, &live)?,
         Task::RestoreNetwork { live } => at.restore_network(&live)?,
+        Task::DataSettle { person } => {
+            return disk::settle(&places(&job.config)?, &person).map(Answer::PersonData);
+        }
+        Task::DataGrow { person, bytes } => {
+            return disk::grow(&places(&job.config)?, &person, bytes).map(Answer::PersonData);
+        }
+        Task::DataCopy { person, to } => disk::copy_to(&places(&job.config)?, &person, to)?,
+        Task::DataUse { person } => {
+            return disk::used(&places(&job.config)?, &person).map(Answer::PersonData);
+        }
         Task::Doctor {} => return Ok(Answer::Doctor(doctor::report(&job.config))),
     }
     Ok(Answer::Done {})

@@ -25,6 +25,9 @@ const MEMORY_BYTES_MIN: u64 = 6 << 20;
 const TOTAL_MEMORY_BYTES_MIN: u64 = 16 << 20;
 /// A container's and its monitor's, and some.
 const TOTAL_PIDS_MIN: u64 = 8;
+/// The smallest file system that is made for anybody, and the largest.
+const DATA_BYTES_MIN: u64 = 32 << 20;
+const DATA_BYTES_MAX: u64 = 1 << 42;
 /// The smallest file system in memory.
 const TMPFS_BYTES_MIN: u64 = 4096;
 const LOG_BYTES: std::ops::RangeInclusive<u64> = (64 << 10)..=(1 << 30);
@@ -176,6 +179,12 @@ pub(super) fn limits(limits: &Limits, ceilings: &Limits) -> Checked {
     bounded(limits.memory_bytes, MEMORY_BYTES_MIN, ceilings.memory_bytes, "memory_bytes")?;
     bounded(limits.swap_bytes, 0, ceilings.swap_bytes, "swap_bytes")?;
     bounded(limits.pids.into(), 1, ceilings.pids.into(), "pids")
+}
+
+/// What somebody may keep on disk, in bytes.
+pub(super) fn data(bytes: u64) -> Checked {
+    let message = format!("{bytes} is not in {DATA_BYTES_MIN}..={DATA_BYTES_MAX}");
+    check((DATA_BYTES_MIN..=DATA_BYTES_MAX).contains(&bytes), "bytes", message)
 }
 
 /// What somebody may use together.
