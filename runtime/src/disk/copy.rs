@@ -99,7 +99,7 @@ pub(super) fn copy(
 ) -> Result<(), Stopped> {
     let mut walk = Walk::new(from, to).map_err(stopped(ITSELF))?;
     // Names that a file has yet to get, by its number.
-    let mut linked: HashMap<u64, u64> = HashMap::new();
+    let mut linked: HashMap<u64, libc::nlink_t> = HashMap::new();
     loop {
         let Some(next) = walk.next().map_err(stopped(ITSELF))? else { return Ok(()) };
         let name = match next {
@@ -120,7 +120,7 @@ fn copy_one(
     walk: &mut Walk,
     name: &CStr,
     links: BorrowedFd<'_>,
-    linked: &mut HashMap<u64, u64>,
+    linked: &mut HashMap<u64, libc::nlink_t>,
 ) -> nix::Result<()> {
     let stat = status(&walk.from, name)?;
     if kind(&stat) == SFlag::S_IFDIR {
@@ -147,7 +147,7 @@ fn copy_one(
     dress(walk, name, &stat)?;
     if stat.st_nlink > 1 {
         linkat(&walk.to, name, links, number.as_str(), AtFlags::empty())?;
-        linked.insert(stat.st_ino, u64::from(stat.st_nlink) - 1);
+        linked.insert(stat.st_ino, stat.st_nlink - 1);
     }
     Ok(())
 }
