@@ -15,7 +15,7 @@
 //! run_dir/                  root 0711
 //!   supervisor.sock         the server's, 0600
 //!   server/                 the server's, 0700
-//!   local/                  the server's, 0755: where the host's users find it
+//!   local/                  the server's, 0711: the socket for the host's users
 //!   disks/<first id>.<n>/   root 0700: people's own file systems, mounted
 //!   containers/<id>/init/   root 0700: live.json, lock, monitor.sock, attach.sock
 //!   containers/<id>/execs/  root 0700: <number>, one for each exec that goes on
@@ -73,7 +73,7 @@ impl Places {
         let records = files::make_directory(&state, "containers", Place::ROOT)?;
         let run = files::make_path(&config.run_dir, top)?;
         files::make_directory(&run, "server", server)?;
-        files::make_directory(&run, "local", Place { mode: 0o755, ..server })?;
+        files::make_directory(&run, "local", Place { mode: 0o711, ..server })?;
         let runs = files::make_directory(&run, "containers", Place::ROOT)?;
         let disks = files::make_directory(&run, "disks", Place::ROOT)?;
         let (data_dir, run_dir) = (config.data_dir.clone(), config.run_dir.clone());

@@ -376,7 +376,7 @@ id_last = {id_last}
             .map(|(name, mode)| (self.data_dir.join(name), mode))
             .into_iter()
             .chain(
-                [("server", 0o700), ("local", 0o755)]
+                [("server", 0o700), ("local", 0o711)]
                     .map(|(name, mode)| (self.run_dir().join(name), mode)),
             )
         {

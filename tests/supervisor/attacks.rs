@@ -222,6 +222,32 @@ fn other_requests(berth: &Supervisor, running: &str) -> Vec<Attack> {
             json!({"group": 2, "total": {"cpu_weight": 100, "cgroup": "/"}}),
             "wire.",
         ),
+        attack(
+            "person_data",
+            "a stranger's",
+            json!({"person": 999_999, "bytes": 64 << 20}),
+            "person.unknown",
+        ),
+        attack(
+            "person_data",
+            "nearly nothing",
+            json!({"person": PERSON, "bytes": 1}),
+            "start.bytes",
+        ),
+        attack(
+            "person_data",
+            "more than a disk can have",
+            json!({"person": PERSON, "bytes": u64::MAX}),
+            "start.bytes",
+        ),
+        attack(
+            "person_data",
+            "a path",
+            json!({"person": PERSON, "bytes": 64 << 20, "path": "/etc"}),
+            "wire.",
+        ),
+        attack("person_data_use", "a stranger's", json!({"person": 999_999}), "person.unknown"),
+        attack("person_data_use", "a path", json!({"person": "../1000"}), "wire."),
         attack("group_total", "a name", json!({"group": "../p1", "total": free}), "wire."),
         attack(
             "layer_unpack",

@@ -61,6 +61,11 @@ async fn nothing_of_berths_own_is_open_to_other_users_of_the_host() {
     let control = as_stranger(&[open.clone(), open.join("file")]);
     assert_eq!(control.len(), 2, "the control finds what is open");
     let control = format!("of a directory open to all it finds {} of 2", control.len());
+    // What is meant for them (tests/api/local_users.rs); nobody lists even its directory.
+    let meant = server.run_dir().join("local/berth.sock");
+    let (for_them, paths): (Vec<PathBuf>, Vec<PathBuf>) =
+        paths.into_iter().partition(|path| *path == meant);
+    assert_eq!(as_stranger(&for_them).len(), 1, "the socket for local users is open to them");
     Check { id: "R17", variant: "files and directories", control: &control }
         .finds_nothing(&as_stranger(&paths));
 
