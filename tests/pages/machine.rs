@@ -50,6 +50,54 @@ async fn an_operator_looks_after_a_person() {
     olga.close().await;
 }
 
+#[tokio::test]
+async fn an_operator_makes_a_group_bounds_it_and_moves_a_person() {
+    requires_root!();
+    let server = TestServer::start().await;
+    let driver = Driver::start().await;
+    let anna = server.person("anna", "user").await;
+    let page = format!("/people/{}", id_of(&anna).await);
+    let olga = signed_in(&driver, &server, "olga", Script::Off).await;
+    olga.open("/groups").await;
+    olga.fill("name", "Summer").await;
+    olga.press("Make it").await;
+    olga.sees("use 1 to 32 lower-case letters").await;
+    olga.fill("name", "summer").await;
+    olga.fill("note", "the summer's course").await;
+    olga.press("Make it").await;
+    olga.sees("Nobody counts to it yet").await;
+    let group = olga.path().await;
+    let id = group.trim_start_matches("/groups/").to_owned();
+    olga.fill("memory", "much").await;
+    olga.press("Save the allowance").await;
+    olga.sees("is no size").await;
+    olga.fill("memory", "512 MiB").await;
+    olga.press("Save the allowance").await;
+    olga.sees("is saved, and held").await;
+    let held = server.operator().get(&format!("/api/v1{group}/allowance")).await.json();
+    assert_eq!(held["memory_bytes"], 512 << 20, "{held}");
+
+    olga.open(&page).await;
+    olga.choose("group", &id).await;
+    olga.press("Save the group").await;
+    olga.sees("anna counts to summer now").await;
+    olga.fill("host_user", "root").await;
+    olga.press("Save the user").await;
+    olga.sees("root has a socket of its own and is nobody's user").await;
+    olga.fill("host_user", "daemon").await;
+    olga.press("Save the user").await;
+    olga.sees("anna is daemon on this host now").await;
+
+    // Whose people it holds is seen there, and holds it.
+    olga.open(&group).await;
+    olga.counts("#members li", 1).await;
+    olga.press("Delete…").await;
+    olga.press("Delete it").await;
+    olga.sees("people count to it; move them first").await;
+    assert_eq!(olga.complaints().await, Vec::<String>::new());
+    olga.close().await;
+}
+
 /// Another operator gives a role while this one has the form open: this one is shown both.
 async fn stale_role(olga: &Browser, server: &TestServer, path: &str) {
     olga.open(path).await;

@@ -62,6 +62,91 @@ pub struct Row {
     pub acts: Vec<Act>,
 }
 
+/// Groups.
+#[derive(Debug, Clone, Template)]
+#[template(path = "people/groups.html")]
+pub struct GroupsPage {
+    /// The frame.
+    pub shell: Shell,
+    /// Why one was not made; may be empty.
+    pub error: String,
+    /// Whether the viewer may make one.
+    pub manages: bool,
+    /// The new one's name, as typed.
+    pub name: Field,
+    /// What it is for, as typed.
+    pub note: Field,
+    /// The groups.
+    pub rows: Vec<GroupRow>,
+    /// The next page's address.
+    pub next: Option<String>,
+}
+
+/// A group in the list.
+#[derive(Debug, Clone, Default)]
+pub struct GroupRow {
+    /// The id.
+    pub id: u32,
+    /// The name.
+    pub name: String,
+    /// What it is for.
+    pub note: String,
+    /// How many people count to it.
+    pub members: String,
+    /// How many containers they have.
+    pub containers: String,
+}
+
+/// One group.
+#[derive(Debug, Clone, Template)]
+#[template(path = "people/group.html")]
+pub struct GroupPage {
+    /// The frame.
+    pub shell: Shell,
+    /// The id.
+    pub id: u32,
+    /// Why a change was refused; may be empty.
+    pub error: String,
+    /// The name as it is saved.
+    pub title: String,
+    /// Whether the viewer may change anything here.
+    pub manages: bool,
+    /// Whether people begin in it, so that it stays.
+    pub begins: bool,
+    /// The name, as typed.
+    pub name: Field,
+    /// What it is for, as typed.
+    pub note: Field,
+    /// What the form was made from.
+    pub etag: String,
+    /// What its people may use together, for those who change it.
+    pub allowance: AllowanceForm,
+    /// The same for those who look.
+    pub facts: Vec<Fact>,
+    /// Who counts to it.
+    pub members: Vec<Member>,
+    /// How many more do.
+    pub more: u32,
+}
+
+/// Somebody who counts to a group.
+#[derive(Debug, Clone, Default)]
+pub struct Member {
+    /// The person's id.
+    pub id: u32,
+    /// Their name.
+    pub name: String,
+}
+
+/// A group that can be chosen.
+#[derive(Debug, Clone, Default)]
+pub struct GroupChoice {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+}
+
 /// What was used, by day or by person.
 #[derive(Debug, Clone, Template)]
 #[template(path = "people/usage.html")]
@@ -123,6 +208,10 @@ pub struct PersonPage {
     pub role: Field,
     /// What the form was made from.
     pub etag: String,
+    /// The groups that they can count to, for those who may move them.
+    pub groups: Vec<GroupChoice>,
+    /// The one that they count to.
+    pub group: String,
     /// The user of this host that they are, as typed; for those who may say so.
     pub host_user: Option<Field>,
     /// What they use.

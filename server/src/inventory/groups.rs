@@ -74,6 +74,20 @@ pub async fn list(db: &SqlitePool, after: Option<&str>, limit: u32) -> Result<Ve
     rows.iter().map(group).collect()
 }
 
+/// Those who count to a group, by name; at most `limit`.
+pub async fn members(
+    db: &SqlitePool,
+    id: PrincipalId,
+    limit: u32,
+) -> Result<Vec<(PrincipalId, String)>> {
+    let rows = sqlx::query("select id, name from people where group_id = ? order by name limit ?")
+        .bind(i64::from(id.0))
+        .bind(limit)
+        .fetch_all(db)
+        .await?;
+    rows.iter().map(|row| Ok((super::principal(row, "id")?, row.try_get("name")?))).collect()
+}
+
 /// Whether there is a group of this id.
 pub async fn exists(db: &mut SqliteConnection, id: PrincipalId) -> Result<bool> {
     Ok(sqlx::query_scalar("select exists (select 1 from groups where id = ?)")

@@ -13,6 +13,8 @@ use crate::error::{Error, Result};
 use crate::inventory::allowances::{self as rows, Allowance};
 use crate::inventory::groups::{self, Group};
 
+/// People in one answer.
+const MEMBERS_MAX: u32 = 500;
 /// Characters of a note, at most.
 const NOTE_CHARS_MAX: usize = 500;
 
@@ -42,6 +44,11 @@ pub async fn list(app: &App, page: &Page) -> Result<Listed<Group>> {
 /// One group.
 pub async fn find(app: &App, id: PrincipalId) -> Result<Group> {
     groups::find(app.inventory.read(), id).await
+}
+
+/// People who count to a group, by name: the first [`MEMBERS_MAX`].
+pub async fn members(app: &App, id: PrincipalId) -> Result<Vec<(PrincipalId, String)>> {
+    groups::members(app.inventory.read(), id, MEMBERS_MAX).await
 }
 
 /// Makes a group, to which nobody counts yet.

@@ -76,6 +76,8 @@ const ROWS: &[(&str, Kind)] = &[
     ("id", Way),
     ("theme", Way),
     ("role", Choice),
+    ("group", Judged(&["", "a", "-1", "4294967296"])),
+    ("note", Judged(&["a\0b", "a\nb"])),
     ("host_user", Judged(&["root", "-x", "a:b", "a\0b", "a b"])),
     ("token_name", Judged(&["", "a\nb", "a\0"])),
     ("scope", Choice),
@@ -135,6 +137,9 @@ fn base(route: &str) -> Vec<(&'static str, &'static str)> {
         "POST /people" => vec![("name", "driven"), ("role", "user")],
         "POST /system/maintenance" => vec![("message", "driven")],
         "POST /people/{id}/role" => vec![("role", "user")],
+        "POST /people/{id}/group" => vec![("group", "2")],
+        "POST /groups" => vec![("name", "driven"), ("note", "")],
+        "POST /groups/{id}" => vec![("name", "driven"), ("note", "")],
         "POST /people/{id}/host-user" => vec![("host_user", "driven")],
         "POST /account/tokens" => vec![("token_name", "driven"), ("scope", "read"), ("days", "1")],
         "POST /account/registries" => {
@@ -191,6 +196,7 @@ async fn each_field_of_a_form_takes_what_it_may_and_no_form_takes_another() {
         let path = route.trim_start_matches("POST ");
         let path = match path {
             path if path.starts_with("/people/") => path.replace("{id}", &person),
+            path if path.starts_with("/groups/") => path.replace("{id}", "2"),
             path if path.starts_with("/images/") && !path.ends_with("/remove") => {
                 path.replace("{id}", &image)
             }

@@ -2,8 +2,8 @@
 
 use berth_web::events::{AuditPage, AuditRow, Chain, EventRow, EventsPage, Exports, Object};
 use berth_web::people::{
-    ActivityRow, AllowanceForm, AllowancePage, ContainerRow, ImageRow, PersonPage, UsagePage,
-    UsageRow,
+    ActivityRow, AllowanceForm, AllowancePage, ContainerRow, GroupChoice, GroupPage, GroupRow,
+    GroupsPage, ImageRow, Member, PersonPage, UsagePage, UsageRow,
 };
 use berth_web::system::{
     CheckRow, DoctorPage, LimitRow, MaintenancePage, OverviewPage, PersonRow, PressureRow,
@@ -19,6 +19,12 @@ pub(super) fn all(hostile: &str, long: &str, add: &mut impl FnMut(&str, super::R
     add("hostile-person", person(hostile, false).render());
     add("allowance", everybody(&[]).render());
     add("allowance-over", everybody(&["anna", long, hostile]).render());
+    add("groups", groups("course", "").render());
+    add("groups-refused", groups(long, "There is a group of this name.").render());
+    add("hostile-groups", groups(hostile, "").render());
+    add("group", group("course", false).render());
+    add("group-refused", group(long, true).render());
+    add("hostile-group", group(hostile, true).render());
     add("usage-empty", usage("", 0).render());
     add("usage", usage("2026-11-28", 30).render());
     add("hostile-usage", usage(hostile, 3).render());
@@ -57,6 +63,44 @@ fn done() -> Badge {
     badge(Tone::Good, "check", "done", "")
 }
 
+fn groups(name: &str, error: &str) -> GroupsPage {
+    let row = GroupRow {
+        id: 1002,
+        name: name.into(),
+        note: format!("{name}, in the summer"),
+        members: "30".into(),
+        containers: "41".into(),
+    };
+    GroupsPage {
+        shell: shell("Groups", Section::People),
+        error: error.into(),
+        manages: true,
+        name: Field::new(name),
+        note: Field::new(name),
+        rows: vec![row; 3],
+        next: Some("/groups?after=x".into()),
+    }
+}
+
+fn group(name: &str, refused: bool) -> GroupPage {
+    let said = if refused { "use lower-case letters" } else { "" };
+    GroupPage {
+        shell: shell(name, Section::People),
+        id: 1002,
+        error: if refused { format!("{name} is refused.") } else { String::new() },
+        title: name.into(),
+        manages: true,
+        begins: refused,
+        name: Field { value: name.into(), error: said.into() },
+        note: Field::new(name),
+        etag: "abc".into(),
+        allowance: allowance(refused),
+        facts: vec![Fact::text("Memory", "64 GiB")],
+        members: vec![Member { id: 1001, name: name.into() }; 3],
+        more: 2,
+    }
+}
+
 fn usage(name: &str, rows: usize) -> UsagePage {
     let row = UsageRow {
         name: name.into(),
@@ -90,6 +134,8 @@ pub(crate) fn person(name: &str, refused: bool) -> PersonPage {
         manages: true,
         role: Field { value: "user".into(), error: said.into() },
         etag: "abc".into(),
+        groups: vec![GroupChoice { id: "2".into(), name: name.into() }],
+        group: "2".into(),
         host_user: Some(Field { value: name.into(), error: said.into() }),
         gauges: gauges(true),
         allowance: allowance(refused),

@@ -19,7 +19,7 @@ use crate::http::routes::{Access, FormFields, Routes};
 use crate::inventory::allowances::Allowance;
 use crate::service::allowances;
 
-const FIELDS: FormFields =
+pub(super) const FIELDS: FormFields =
     FormFields::once(&["cpu", "cpu_weight", "memory", "swap", "pids", "containers"]);
 
 /// Adds the routes.
@@ -165,7 +165,7 @@ pub(super) fn form(allowance: &Allowance) -> AllowanceForm {
 }
 
 /// The form as it was typed, with what is wrong beside each field.
-fn typed(posted: &Posted, wrong: &mut Wrong) -> AllowanceForm {
+pub(super) fn typed(posted: &Posted, wrong: &mut Wrong) -> AllowanceForm {
     let mut field = |name: &str, pointer: &str| Field {
         value: posted.text(name).to_owned(),
         error: wrong.take(pointer),
@@ -180,7 +180,11 @@ fn typed(posted: &Posted, wrong: &mut Wrong) -> AllowanceForm {
     }
 }
 
-fn read(posted: &Posted) -> std::result::Result<Allowance, Wrong> {
+/// The allowance that was typed.
+///
+/// # Errors
+/// What is wrong beside each field.
+pub(super) fn read(posted: &Posted) -> std::result::Result<Allowance, Wrong> {
     let mut wrong = Wrong::default();
     let cpu = posted.text("cpu");
     let cpu_millis = format::read_cores(cpu).and_then(|millis| u32::try_from(millis).ok());

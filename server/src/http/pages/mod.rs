@@ -13,6 +13,7 @@ mod events;
 mod filter;
 mod form;
 mod frame;
+mod groups;
 mod happened;
 mod help;
 mod home;
@@ -61,6 +62,7 @@ pub(super) fn routes(routes: Routes) -> Routes {
     let routes = posture::routes(routes);
     let routes = days::routes(routes);
     let routes = people::routes(routes);
+    let routes = groups::routes(routes);
     let routes = allowance::routes(routes);
     let routes = person::routes(routes);
     let routes = events::routes(routes);

@@ -9,7 +9,7 @@ use berth_web::containers::ConfirmPage;
 use berth_web::format::{Moment, bytes, cores};
 use berth_web::parts::{Act, Fact, Field};
 use berth_web::people::{
-    ActivityRow, AllowanceForm, ContainerRow, ImageRow, Invitation, PersonPage,
+    ActivityRow, AllowanceForm, ContainerRow, GroupChoice, ImageRow, Invitation, PersonPage,
 };
 use berth_web::shell::{ApiCall, Section};
 
@@ -29,10 +29,12 @@ use crate::service::containers::{self, ContainerView, ListFilter};
 use crate::service::edits::Expected;
 use crate::service::images::{self, Image, Wanted};
 use crate::service::people::{self, Change};
-use crate::service::{Page, allowances, factor, usage};
+use crate::service::{Page, allowances, factor, groups, usage};
 
 /// Containers, images and acts that the page shows.
 const ROWS: u32 = 15;
+/// Groups that can be chosen; the API moves people to any.
+const GROUPS: u32 = 200;
 
 /// Adds the routes.
 pub(super) fn routes(routes: Routes) -> Routes {
@@ -151,8 +153,9 @@ async fn say_host_user(
             (StatusCode::PRECONDITION_FAILED, said.to_owned())
         }
         error => {
-            let (status, _, text) = frame.refusal(error)?;
-            (status, text)
+            let (status, mut wrong, text) = frame.refusal(error)?;
+            let said = wrong.take("/local_user");
+            (status, if said.is_empty() { text } else { said })
         }
     };
     let host_user = Some(Field { value: user, error: said });
@@ -263,6 +266,12 @@ pub(super) async fn show(
     let wanted = Wanted { owner: Some(id), ..Wanted::default() };
     let images = images::list(app, caller, wanted, &some).await?;
     let activity = activity(app, &person, &some).await?;
+    let all = Page { limit: GROUPS, after: None };
+    let groups = groups::list(app, &all).await?.items;
+    let choices =
+        groups.iter().map(|one| GroupChoice { id: one.id.to_string(), name: one.name.clone() });
+    let choices: Vec<GroupChoice> = choices.collect();
+    let group = groups::find(app, person.group).await?;
     let now = Time::now().0;
     let own = id == caller.principal;
     let manages = caller.role == Role::Operator;
@@ -283,6 +292,8 @@ pub(super) async fn show(
         manages: manages && !own,
         role: beside.role.unwrap_or_else(|| Field::new(person.role.as_str())),
         etag: people::version(&person).as_str().to_owned(),
+        groups: if manages { choices } else { Vec::new() },
+        group: person.group.to_string(),
         host_user: manages.then(|| {
             let now = || Field::new(person.local_user.clone().unwrap_or_default());
             beside.host_user.unwrap_or_else(now)
@@ -292,7 +303,7 @@ pub(super) async fn show(
         allowed: allowance::facts(&usage.allowance),
         changes_allowance: manages,
         allowance_own,
-        facts: facts(&person, &ways, now),
+        facts: facts(&person, &group.name, &ways, now),
         containers: owned.items.iter().map(|view| container_row(view, now)).collect(),
         all_containers: owned.next.map(|_| format!("/containers?q={whose}")),
         images: images.items.iter().map(|image| image_row(image, now)).collect(),
@@ -354,7 +365,7 @@ fn all_acts(person: &Person) -> Vec<Act> {
     all
 }
 
-fn facts(person: &Person, ways: &WaysIn, now: i64) -> Vec<Fact> {
+fn facts(person: &Person, group: &str, ways: &WaysIn, now: i64) -> Vec<Fact> {
     let moment = |key, at: Option<Time>| match at {
         Some(at) => {
             let at = Moment::new(at.0, now);
@@ -364,6 +375,7 @@ fn facts(person: &Person, ways: &WaysIn, now: i64) -> Vec<Fact> {
     };
     let mut facts = vec![
         Fact::text("Role", person.role.as_str()),
+        Fact::text("Group", group),
         Fact::copy("Id", person.id.to_string(), person.id.to_string()),
         moment("Added", Some(person.created_at)),
         moment("Last seen", ways.used_at),

@@ -1,0 +1,293 @@
+//! Groups, for those who oversee people: which there are, who counts to one, what it may use together.
+
+use axum::extract::{Path, State};
+use axum::http::{Method, StatusCode};
+use axum::response::Response;
+use berth_runtime::id::PrincipalId;
+use berth_web::containers::ConfirmPage;
+use berth_web::parts::Field;
+use berth_web::people::{AllowanceForm, GroupPage, GroupRow, GroupsPage, Member};
+use berth_web::shell::{ApiCall, Section};
+
+use super::allowance;
+use super::form::{Posted, Wrong};
+use super::frame::{Frame, encoded};
+use crate::app::App;
+use crate::auth::{Caller, Role, TokenScope};
+use crate::error::{Error, Result};
+use crate::http::extract::{Items, PageQuery};
+use crate::http::routes::{Access, FormFields, Routes};
+use crate::inventory::groups::Group;
+use crate::service::edits::Expected;
+use crate::service::groups::{self, Change};
+use crate::service::{Page, people};
+
+const PATH: &str = "/groups";
+
+/// Adds the routes.
+pub(super) fn routes(routes: Routes) -> Routes {
+    let manage = Access::Operator(TokenScope::Manage);
+    let look = Access::Overseer(TokenScope::Read);
+    routes
+        .page(look, Method::GET, PATH, list)
+        .form(manage, PATH, FormFields::once(&["name", "note"]), add)
+        .page(look, Method::GET, "/groups/{id}", group)
+        .form(manage, "/groups/{id}", FormFields::once(&["name", "note", "etag"]), change)
+        .form(manage, "/groups/{id}/allowance", allowance::FIELDS, set_allowance)
+        .page(manage, Method::GET, "/groups/{id}/delete", ask_delete)
+        .form(manage, "/groups/{id}/delete", FormFields::once(&[]), delete)
+        .form(manage, "/people/{id}/group", FormFields::once(&["group", "etag"]), move_person)
+}
+
+async fn list(
+    State(app): State<App>,
+    frame: Frame,
+    caller: Caller,
+    PageQuery(page): PageQuery,
+) -> Result<Response> {
+    show_list(&app, &frame, &caller, (StatusCode::OK, page), Typed::default()).await
+}
+
+async fn add(
+    State(app): State<App>,
+    frame: Frame,
+    caller: Caller,
+    posted: Posted,
+) -> Result<Response> {
+    let note = posted.text("note").trim();
+    match groups::add(&app, &caller, posted.text("name"), note).await {
+        Ok(group) => {
+            let path = format!("{PATH}/{}", group.id.0);
+            frame.done(&path, &format!("{} is made. Nobody counts to it yet.", group.name))
+        }
+        Err(error) => {
+            let (status, wrong, error) = frame.refusal(error)?;
+            let page = Page { limit: 100, after: None };
+            let typed = Typed { posted, wrong, error };
+            show_list(&app, &frame, &caller, (status, page), typed).await
+        }
+    }
+}
+
+/// What was typed into the form of the list, and what is wrong with it.
+#[derive(Default)]
+struct Typed {
+    posted: Posted,
+    wrong: Wrong,
+    error: String,
+}
+
+async fn show_list(
+    app: &App,
+    frame: &Frame,
+    caller: &Caller,
+    (status, page): (StatusCode, Page),
+    Typed { posted, mut wrong, error }: Typed,
+) -> Result<Response> {
+    let listed: Items<Group> = Items::seal(app, groups::list(app, &page).await?)?;
+    let mut shell = frame.shell("Groups", Section::People);
+    shell.path = PATH.to_owned();
+    shell.calls = vec![
+        ApiCall::get("List them", "/api/v1/groups"),
+        ApiCall::send(
+            "Make one",
+            "POST",
+            "/api/v1/groups",
+            Some("{\"name\": \"course\"}".to_owned()),
+        ),
+    ];
+    let rows = listed.items.iter().map(|group| GroupRow {
+        id: group.id.0,
+        name: group.name.clone(),
+        note: group.note.clone(),
+        members: group.members.to_string(),
+        containers: group.containers.to_string(),
+    });
+    let view = GroupsPage {
+        shell,
+        manages: caller.role == Role::Operator,
+        name: Field { value: posted.text("name").to_owned(), error: wrong.take("/name") },
+        note: Field { value: posted.text("note").to_owned(), error: wrong.take("/note") },
+        error: if error.is_empty() { wrong.rest() } else { error },
+        rows: rows.collect(),
+        next: listed.next.map(|next| format!("{PATH}?after={}", encoded(&next))),
+    };
+    frame.page_with(status, &view)
+}
+
+async fn group(
+    State(app): State<App>,
+    frame: Frame,
+    caller: Caller,
+    Path(id): Path<u32>,
+) -> Result<Response> {
+    show(&app, &frame, &caller, (PrincipalId(id), StatusCode::OK), Shown::default()).await
+}
+
+/// What a group's page shows besides what is saved.
+#[derive(Default)]
+struct Shown {
+    error: String,
+    name: Option<Field>,
+    note: Option<Field>,
+    allowance: Option<AllowanceForm>,
+}
+
+async fn change(
+    State(app): State<App>,
+    frame: Frame,
+    caller: Caller,
+    Path(id): Path<u32>,
+    posted: Posted,
+) -> Result<Response> {
+    let change = Change {
+        name: Some(posted.text("name").to_owned()),
+        note: Some(posted.text("note").trim().to_owned()),
+        expected: Expected::of(posted.text("etag")),
+    };
+    let id = PrincipalId(id);
+    let error = match groups::change(&app, &caller, id, change).await {
+        Ok(_) => return frame.done(&format!("{PATH}/{}", id.0), "The group is saved."),
+        Err(error @ Error::NotFound(_)) => return Err(error),
+        Err(error) => error,
+    };
+    let (status, mut wrong, error) = stale_or(&frame, error)?;
+    let field = |name: &str, error: String| Field { value: posted.text(name).to_owned(), error };
+    let shown = Shown {
+        name: Some(field("name", wrong.take("/name"))),
+        note: Some(field("note", wrong.take("/note"))),
+        error: if error.is_empty() { wrong.rest() } else { error },
+        ..Shown::default()
+    };
+    show(&app, &frame, &caller, (id, status), shown).await
+}
+
+/// A refusal, in words of its own where somebody else was quicker.
+fn stale_or(frame: &Frame, error: Error) -> Result<(StatusCode, Wrong, String)> {
+    if !matches!(error, Error::Stale { .. }) {
+        return frame.refusal(error);
+    }
+    frame.note(&error);
+    let text = "Somebody has changed this since you opened the page. Look at how it is now; saving \
+                again puts your choice over it.";
+    Ok((StatusCode::PRECONDITION_FAILED, Wrong::default(), text.to_owned()))
+}
+
+async fn set_allowance(
+    State(app): State<App>,
+    frame: Frame,
+    caller: Caller,
+    Path(id): Path<u32>,
+    posted: Posted,
+) -> Result<Response> {
+    let id = PrincipalId(id);
+    let done = match allowance::read(&posted) {
+        Ok(wanted) => groups::set_allowance(&app, &caller, id, wanted).await,
+        Err(wrong) => Err(wrong.into_error()),
+    };
+    match done {
+        Ok(_) => {
+            frame.done(&format!("{PATH}/{}", id.0), "The group’s allowance is saved, and held.")
+        }
+        Err(error @ (Error::NotFound(_) | Error::Broken { .. })) => Err(error),
+        Err(error) => {
+            let (status, mut wrong, error) = frame.refusal(error)?;
+            let typed = Some(allowance::typed(&posted, &mut wrong));
+            let error = if error.is_empty() { wrong.rest() } else { error };
+            let shown = Shown { error, allowance: typed, ..Shown::default() };
+            show(&app, &frame, &caller, (id, status), shown).await
+        }
+    }
+}
+
+async fn show(
+    app: &App,
+    frame: &Frame,
+    caller: &Caller,
+    (id, status): (PrincipalId, StatusCode),
+    shown: Shown,
+) -> Result<Response> {
+    let group = groups::find(app, id).await?;
+    let now = groups::allowance(app, id).await?.allowance;
+    let members = groups::members(app, id).await?;
+    let mut shell = frame.shell(group.name.clone(), Section::People);
+    let path = format!("{PATH}/{}", id.0);
+    let api = format!("/api/v1/groups/{}", id.0);
+    let body = serde_json::to_string(&now)
+        .map_err(|source| Error::broken("write an allowance as JSON", source))?;
+    shell.calls = vec![
+        ApiCall::get("Show the group", api.clone()),
+        ApiCall::get("What it may use together", format!("{api}/allowance")),
+        ApiCall::send("Change that", "PUT", format!("{api}/allowance"), Some(body)),
+    ];
+    shell.path = path;
+    let view = GroupPage {
+        shell,
+        id: id.0,
+        error: shown.error,
+        title: group.name.clone(),
+        manages: caller.role == Role::Operator,
+        begins: id == PrincipalId::DEFAULT_GROUP,
+        name: shown.name.unwrap_or_else(|| Field::new(group.name.clone())),
+        note: shown.note.unwrap_or_else(|| Field::new(group.note.clone())),
+        etag: groups::version(&group).as_str().to_owned(),
+        allowance: shown.allowance.unwrap_or_else(|| allowance::form(&now)),
+        facts: allowance::facts(&now),
+        more: group.members.saturating_sub(u32::try_from(members.len()).unwrap_or(u32::MAX)),
+        members: members.into_iter().map(|(id, name)| Member { id: id.0, name }).collect(),
+    };
+    frame.page_with(status, &view)
+}
+
+async fn ask_delete(State(app): State<App>, frame: Frame, Path(id): Path<u32>) -> Result<Response> {
+    let group = groups::find(&app, PrincipalId(id)).await?;
+    let page = ConfirmPage {
+        shell: frame.shell(format!("Delete {}", group.name), Section::People),
+        question: format!("Delete the group {}?", group.name),
+        losses: vec![
+            "Its allowance is gone, and its id is never given again.".to_owned(),
+            "It can be deleted only while nobody counts to it.".to_owned(),
+        ],
+        verb: "Delete it",
+        path: format!("{PATH}/{id}/delete"),
+        hidden: Vec::new(),
+        back: format!("{PATH}/{id}"),
+        ..ConfirmPage::default()
+    };
+    frame.page(&page)
+}
+
+async fn delete(
+    State(app): State<App>,
+    frame: Frame,
+    caller: Caller,
+    Path(id): Path<u32>,
+) -> Result<Response> {
+    match groups::delete(&app, &caller, PrincipalId(id)).await {
+        Ok(()) => frame.done(PATH, "The group is deleted."),
+        Err(error) => frame.refused(&format!("{PATH}/{id}"), error),
+    }
+}
+
+async fn move_person(
+    State(app): State<App>,
+    frame: Frame,
+    caller: Caller,
+    Path(id): Path<u32>,
+    posted: Posted,
+) -> Result<Response> {
+    let typed = posted.text("group");
+    let group = typed.parse().map(PrincipalId);
+    let group = group.map_err(|_| Error::field("/group", format!("{typed:?} is no group")))?;
+    let expected = Expected::of(posted.text("etag"));
+    let change = people::Change { group: Some(group), expected, ..people::Change::default() };
+    let path = format!("/people/{id}");
+    match people::change(&app, &caller, PrincipalId(id), change).await {
+        Ok(person) => {
+            let group = groups::find(&app, person.group).await?;
+            frame.done(&path, &format!("{} counts to {} now.", person.name, group.name))
+        }
+        Err(error @ Error::NotFound(_)) => Err(error),
+        Err(error) => frame.refused(&path, error),
+    }
+}
