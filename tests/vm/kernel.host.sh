@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# The tests of limits and network on the unified cgroup hierarchy: the same binaries as on the host, run in a machine
-# that has cgroup v2 and systemd. Those of the default profile are in programs.host.sh, of the OCI command line in
-# conformance.host.sh.
+# The tests of cgroups and network on the unified cgroup hierarchy: the same binaries as on the host, run in a machine
+# that has cgroup v2 and systemd. Those of limits are in limits.host.sh, of the default profile in programs.host.sh, of
+# the OCI command line in conformance.host.sh.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 # Names of test targets; the runtime's own unit tests hold those of cgroups and bridges.
-TARGETS=${BERTH_VM_TARGETS:-berth-runtime limits network}
+TARGETS=${BERTH_VM_TARGETS:-berth-runtime network}
 
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
