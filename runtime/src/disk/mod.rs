@@ -127,7 +127,7 @@ pub(crate) fn settle(places: &Places, person: &Person) -> Result<DataUse, Failur
 pub(crate) fn grow(places: &Places, person: &Person, bytes: u64) -> Result<DataUse, Failure> {
     let (_, data, _lock) = enter(places, person)?;
     let image = person.data.ok_or_else(|| {
-        failure(FailureClass::Conflict, "data.way", "the person has no file system of their own")
+        failure(FailureClass::Conflict, "data.shared", "the person has no file system of their own")
     })?;
     image::grow(places, person, &data, image, bytes)?;
     used(places, &Person { data: Some(Image { bytes, ..image }), ..*person })
