@@ -274,8 +274,9 @@ listen = $(listen_toml)
 #operations_max = 20000
 #audit_days = 366
 #audit_max = 1000000
-# How long an Idempotency-Key is remembered.
+# What people have used on days before this many is dropped.
 #usage_days = 400
+# How long an Idempotency-Key is remembered.
 #idempotency_hours = 24
 
 [runtime]
@@ -462,6 +463,7 @@ install_folders() {
     folder 700 "$user" "$data_dir/store"
     folder 711 root "$run_dir"
     folder 700 "$user" "$run_dir/server"
+    folder 711 "$user" "$run_dir/local"
     folder 750 root "$log_dir"
 }
 
@@ -601,7 +603,7 @@ CapabilityBoundingSet=
 AmbientCapabilities=
 NoNewPrivileges=yes
 ProtectSystem=strict
-ReadWritePaths=$data_dir/db $data_dir/store $run_dir/server
+ReadWritePaths=$data_dir/db $data_dir/store $run_dir/server $run_dir/local
 ProtectHome=yes
 PrivateTmp=yes
 PrivateDevices=yes

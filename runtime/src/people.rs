@@ -219,11 +219,7 @@ impl People {
         if let Some(row) = self.content.people.get_mut(&person) {
             row.data = data;
         }
-        self.save().map_err(|error| {
-            self.content = before;
-            let message = format!("keep the record of people: {error}");
-            Failure::new(FailureClass::Unavailable, "person.record", message)
-        })
+        self.save_or(before)
     }
 
     /// Everybody after `after`, by ascending id.

@@ -28,6 +28,8 @@ async fn a_user_of_the_host_is_who_an_operator_says_they_are_and_nobody_else() {
     let page = format!("/api/v1/people/{anna_id}");
     let named = server.operator().patch(&page, &json!({"local_user": "daemon"})).await;
     assert_eq!(named.expect_status(200).json()["local_user"], "daemon");
+    let told = anna.get("/api/v1/events?limit=50").await;
+    assert!(told.text.contains("person.local_user"), "the person is told: {told:?}");
     let (status, me) = daemon("GET", "/api/v1/me", &[]);
     assert_eq!((status, &me["name"]), (200, &json!("anna")), "{me}");
     // What they do is anna's, and the audit says by which door.

@@ -99,7 +99,12 @@ pub async fn delete(app: &App, caller: &Caller, id: PrincipalId) -> Result<()> {
         let text = format!("{} people count to it; move them first", group.members);
         return Err(Error::conflict("group.not-empty", text));
     }
-    write.commit().await
+    write.commit().await?;
+    // Nothing runs in it, and its id is never given again: what the supervisor remembers is only in the way.
+    if let Err(error) = app.runtime.group_total(id, Allowance::FREE.total()).await {
+        tracing::warn!(group = %id, error = %error, "a deleted group's total is remembered");
+    }
+    Ok(())
 }
 
 /// What applies to a group.

@@ -8,6 +8,7 @@ use crate::app::App;
 use crate::auth::{Caller, Role};
 use crate::clock::Time;
 use crate::error::{Error, Result};
+use crate::inventory::events::NewEvent;
 use crate::inventory::people::{self, Access, Person};
 use crate::inventory::{groups, sessions, tokens};
 
@@ -208,6 +209,15 @@ pub async fn change(app: &App, caller: &Caller, id: PrincipalId, change: Change)
     if let Some(user) = &change.local_user {
         let user = Some(user.as_str()).filter(|user| !user.is_empty());
         people::update_local_user(write.db(), id, user).await?;
+        // Whoever is that user now sees what is in the person's containers: they are told.
+        let event = NewEvent {
+            owner: id,
+            kind: "person.local_user",
+            subject_kind: "person",
+            subject: &id.to_string(),
+            data: serde_json::json!({"by": caller.name, "name": person.name, "user": user}),
+        };
+        write.event(event).await?;
     }
     match change.disabled {
         Some(true) => {

@@ -4,8 +4,6 @@
 set -uo pipefail
 cd "$(dirname "$0")/../../.." || exit 1
 . tests/vm/guest/lib.sh
-log=$(mktemp)
-install() { ./Dockerfile-free-install.sh "$@" >"$log" 2>&1 || { cat "$log"; return 1; }; }
 expect "the installer ends with status 0" install --from /opt/berth
 cat "$log"
 

@@ -6,8 +6,6 @@ cd "$(dirname "$0")/../../.." || exit 1
 ADDRESS=192.0.2.10
 ip link add lab0 type dummy && ip address add $ADDRESS/24 dev lab0 && ip link set lab0 up
 
-log=$(mktemp)
-install() { ./Dockerfile-free-install.sh "$@" >"$log" 2>&1 || { cat "$log"; return 1; }; }
 expect "the installer ends with status 0" install --from /opt/berth
 cat "$log"
 
@@ -83,6 +81,18 @@ expect_equal "by the same process" "$server" "$(main_pid berth.service)"
 chmod 644 /etc/berth/key.pem
 expect "a key that all can read is said" \
     sh -c '/usr/local/bin/berth config --check | grep -q "every user of this machine can read it"'
+
+# ---- users of the host ----
+as_user() {
+    setpriv --reuid daemon --regid daemon --clear-groups \
+        curl -s -o /dev/null -w '%{http_code}' --max-time 60 --unix-socket /run/berth/local/berth.sock http://localhost/api/v1/me
+}
+expect_equal "the unit may write where local users find the socket" yes \
+    "$(systemctl show berth.service -p ReadWritePaths | grep -q /run/berth/local && echo yes)"
+expect_equal "a user of the host whom nobody has named is nobody" 403 "$(as_user)"
+person=$(api POST /api/v1/people -d '{"name": "anna", "role": "user"}' | jq .person.id)
+api PATCH "/api/v1/people/$person" -d '{"local_user": "daemon"}' >/dev/null
+expect_equal "one who is named is somebody" 200 "$(as_user)"
 
 # ---- signing keys ----
 expect "a rotation as root" /usr/local/bin/berth keys rotate

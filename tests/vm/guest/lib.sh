@@ -30,6 +30,10 @@ until_true() {
     done
 }
 
+# install ARGUMENTS...: the installer, what it says in $log.
+log=$(mktemp)
+install() { ./Dockerfile-free-install.sh "$@" >"$log" 2>&1 || { cat "$log"; return 1; }; }
+
 api() {
     local method=$1 path=$2; shift 2
     curl --silent --show-error --fail-with-body --max-time 120 --unix-socket $SOCKET -X "$method" \

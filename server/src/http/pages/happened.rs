@@ -77,6 +77,7 @@ fn badge(event: &Event) -> Badge {
         "container.created" => (Tone::Neutral, "new", "created"),
         "container.removed" => (Tone::Neutral, "remove", "removed"),
         "image.pulled" | "image.imported" | "image.added" => (Tone::Neutral, "image", "arrived"),
+        "person.local_user" => (Tone::Attention, "attention", "is another user of this host"),
         "person.second_factor_reset" => (Tone::Attention, "attention", "lost the second factor"),
         "image.tagged" => (Tone::Neutral, "image", "named"),
         "image.removed" => (Tone::Neutral, "remove", "removed"),

@@ -270,8 +270,12 @@ pub(super) async fn show(
     let groups = groups::list(app, &all).await?.items;
     let choices =
         groups.iter().map(|one| GroupChoice { id: one.id.to_string(), name: one.name.clone() });
-    let choices: Vec<GroupChoice> = choices.collect();
+    let mut choices: Vec<GroupChoice> = choices.collect();
     let group = groups::find(app, person.group).await?;
+    // Their own is among them, however many there are: else saving would move them.
+    if !choices.iter().any(|choice| choice.name == group.name) {
+        choices.push(GroupChoice { id: group.id.to_string(), name: group.name.clone() });
+    }
     let now = Time::now().0;
     let own = id == caller.principal;
     let manages = caller.role == Role::Operator;
