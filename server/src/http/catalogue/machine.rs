@@ -51,7 +51,7 @@ pub(super) const KNOWN: &[Known] = &[
         "data.tool",
         503,
         "A program for file systems is missing",
-        "mkfs.ext4 and e2fsck make and mend people’s file systems.",
+        "People’s file systems are made and mended by mkfs.ext4 and e2fsck, of which one is not installed.",
         "An operator installs e2fsprogs; `berth doctor` says what is missing.",
     ),
     known(
