@@ -168,8 +168,8 @@ fn the_sum_of_a_persons_processor_time_is_held() {
         wait_for("processor time used", || (used() - before > 400_000).then_some(()));
         (used() - before) as f64 / begun.elapsed().as_micros() as f64
     };
-    let bounded = share();
-    assert!(bounded < 0.3, "a fifth of a core was allowed and {bounded:.2} used");
+    // A machine that is itself held up for a moment charges the moment to whoever ran, and has them pay later.
+    wait_for("a fifth of a core, as allowed", || (share() < 0.3).then_some(()));
     // The control: how much they then get depends on what else the machine does.
     ask(&supervised, Total::FREE);
     let stopped = |live: &Live| super::throttled_periods(live);
@@ -180,6 +180,7 @@ fn the_sum_of_a_persons_processor_time_is_held() {
         line.expect("nr_throttled").parse::<u64>().expect("a number")
     };
     let now = (person(&lives[0]), stopped(&lives[0]));
+    assert!(now.0 > 0, "the kernel has held them back together");
     share();
     assert_eq!(person(&lives[0]), now.0, "nobody is held back by a total that is none");
 }

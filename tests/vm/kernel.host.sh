@@ -20,7 +20,7 @@ if [ ! -s "$list" ]; then
     list=$scratch/list
     cargo test --workspace --no-run --quiet --message-format=json 2>/dev/null |
         jq -r 'select(.reason == "compiler-artifact" and .profile.test and .executable != null)
-            | [.target.kind[0], .target.name, "", .executable] | @tsv' | sort -u >"$list"
+            | [.target.kind[0], .target.name, "-", .executable] | @tsv' | sort -u >"$list"
 fi
 while IFS=$'\t' read -r kind name _ executable; do
     [[ $kind == lib || " $TARGETS " != *" $name "* ]] || strip -o "$scratch/tests/$name" "$executable"
