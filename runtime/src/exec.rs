@@ -101,7 +101,7 @@ pub fn exec(exec: Exec<'_>) -> Result<Joined, Failure> {
     let root = joined::is_joined(spec, LinuxNamespaceType::Mount).then(|| root_of(init_pid));
     let root = root.transpose()?;
     give_pipes_to_root(&stdio, id_maps.as_ref())?;
-    let (ours, wiring) = wire(stdio, None)?;
+    let (ours, wiring) = wire(stdio, None, cgroup.tasks)?;
     setns(&init, Sched::CLONE_NEWPID)
         .map_err(|errno| system("enter the container's pid namespace", errno))?;
     let joining = Joining { pidfd: init, namespaces: namespaces(spec), user_namespace, root };
@@ -115,7 +115,7 @@ pub fn exec(exec: Exec<'_>) -> Result<Joined, Failure> {
     drop((joining, wiring));
     let owner = owner_in(id_maps.as_ref());
     let mut birth = Birth { pid, pidfd: Some(pidfd), ours, owner, words, listener, terminal: None };
-    birth.lead(&plan, None, &cgroup, None)?;
+    birth.lead(&plan, None, None)?;
     affinity.finish(pid)?;
     let gate = birth.ours.try_clone();
     let gate = gate.map_err(|error| system("copy", errno_of(&error)))?;

@@ -185,7 +185,7 @@ fn file(errno: Errno) -> &'static str {
 fn plain(stage: Stage) -> &'static str {
     match stage {
         Stage::Ready | Stage::Wait => "wait for the parent",
-        Stage::Cgroups => "wait to be put into its cgroups",
+        Stage::Cgroups => "enter its cgroups",
         Stage::Session => "begin a session",
         Stage::BecomeRoot => "become root of the user namespace",
         Stage::Join => "join the container's namespaces",

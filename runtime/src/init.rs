@@ -6,9 +6,9 @@
 //! | step | why here |
 //! |---|---|
 //! | namespaces that are joined | before the clone, by the process between (`launch/between.rs`) |
+//! | v1 cgroups | all that follows is counted there (on v2 it is born there) |
 //! | wait for the parent | only then are the id maps written |
 //! | become root of the user namespace | everything below is done with no power over the host |
-//! | wait for the parent | only then are the v1 cgroups joined, here or, if that may be, when the mounts are made |
 //! | cgroup namespace | its root is the cgroup that the child is in at this moment |
 //! | session keyring | before anything could ask for keys |
 //! | root, mounts, sysctls | sysctls before `/proc/sys` is made read-only |
@@ -40,6 +40,7 @@ use nix::sys::stat::Mode;
 use nix::unistd;
 
 use crate::hooks::inside;
+use crate::launch::CgroupEntry;
 use crate::plan::{Plan, ProcessPlan};
 use crate::rootfs::build;
 use crate::rootfs::options::Propagation;
@@ -65,6 +66,8 @@ pub struct Wiring {
     pub parent: OwnedFd,
     /// A listening socket on which the start comes.
     pub gate: Option<OwnedFd>,
+    /// What it enters its v1 cgroups by.
+    pub tasks: Vec<OwnedFd>,
     /// Standard input, output and error, none of them numbered below 3.
     pub stdio: [OwnedFd; 3],
 }
@@ -111,8 +114,7 @@ fn join(joining: &Joining, wiring: &Wiring) -> Result<(), Report> {
     if joining.user_namespace {
         become_root()?;
     }
-    new_keyring()?;
-    wait_for_cgroups(wiring)
+    new_keyring()
 }
 
 /// Reports and ends. When nobody listens the exit status alone has to say it.
@@ -126,9 +128,8 @@ fn set_up(plan: &Plan, root: Root, wiring: &Wiring) -> Result<(), Report> {
     if plan.user_namespace {
         become_root()?;
     }
-    let cgroups_first = plan.mounts.needs_cgroups();
-    if cgroups_first {
-        enter_cgroups(plan, wiring)?;
+    if plan.cgroup_namespace {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWCGROUP).at(Stage::CgroupNamespace)?;
     }
     new_keyring()?;
     if !plan.mounts_joined {
@@ -137,9 +138,6 @@ fn set_up(plan: &Plan, root: Root, wiring: &Wiring) -> Result<(), Report> {
             .at(Stage::Propagation)?;
     }
     let root = open_root(root, plan)?;
-    if !cgroups_first {
-        enter_cgroups(plan, wiring)?;
-    }
     if plan.held {
         hold(wiring.parent.as_fd())?;
     }
@@ -166,7 +164,8 @@ fn set_up(plan: &Plan, root: Root, wiring: &Wiring) -> Result<(), Report> {
     Ok(())
 }
 
-/// A session and default signals of its own; then waits until the parent has written the id maps.
+/// A session and default signals of its own, and its v1 cgroups; then waits until the parent has written the
+/// id maps.
 fn begin(wiring: &Wiring) -> Result<(), Report> {
     prctl::not_dumpable().at(Stage::Session)?;
     process::default_signals();
@@ -175,21 +174,8 @@ fn begin(wiring: &Wiring) -> Result<(), Report> {
     unistd::setsid().at(Stage::Session)?;
     // What is made on the way is made with the mode that is written there.
     nix::sys::stat::umask(Mode::empty());
+    CgroupEntry::enter(&wiring.tasks).at(Stage::Cgroups)?;
     wait_for_byte(wiring.parent.as_fd()).at(Stage::Wait)
-}
-
-/// Waits until the parent has put the process into its v1 cgroups, where it may be kept for the time of
-/// an RCU grace period: the mounts are made meanwhile.
-fn wait_for_cgroups(wiring: &Wiring) -> Result<(), Report> {
-    wait_for_byte(wiring.parent.as_fd()).at(Stage::Cgroups)
-}
-
-fn enter_cgroups(plan: &Plan, wiring: &Wiring) -> Result<(), Report> {
-    wait_for_cgroups(wiring)?;
-    if plan.cgroup_namespace {
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWCGROUP).at(Stage::CgroupNamespace)?;
-    }
-    Ok(())
 }
 
 /// Says that the mounts are made, and waits for the parent's hooks.

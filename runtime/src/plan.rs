@@ -16,7 +16,6 @@ use crate::joined::{self, Joined};
 use crate::namespace::IdMap;
 use crate::rlimit::Limit;
 use crate::rootfs::cgroups::OwnCgroup;
-use crate::rootfs::copy_up::TakenOver;
 use crate::rootfs::devices;
 use crate::rootfs::mounts::{self, Action, Context, Step};
 use crate::rootfs::options::Propagation;
@@ -79,21 +78,6 @@ pub struct MountPlan {
     pub root_read_only: bool,
     /// The working directory, to be made before the root is read-only.
     pub cwd: Option<Target>,
-}
-
-impl MountPlan {
-    /// Whether it can be done by a process in the container's cgroups only: what is mounted shows them, or
-    /// takes memory that is the container's; or the device rules say what node may be made.
-    pub fn needs_cgroups(&self) -> bool {
-        self.steps.iter().any(|step| match &step.action {
-            Action::FileSystem(new, _) => {
-                new.kind.to_bytes().starts_with(b"cgroup")
-                    || new.taken_over.is_some_and(TakenOver::has_contents)
-            }
-            Action::Node(_) => true,
-            _ => false,
-        })
-    }
 }
 
 /// A program and the state it starts in; the same for a container's first process and any later one.

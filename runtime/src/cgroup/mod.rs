@@ -275,25 +275,25 @@ impl Cgroup {
     }
 
     /// Puts a process (by its id in this program's pid namespace) into the cgroup, in every hierarchy.
-    /// A process that is being born enters by [`Cgroup::entry`] instead.
-    pub fn join(&self, pid: i32) -> Result<(), Error> {
+    #[cfg(test)]
+    fn join(&self, pid: i32) -> Result<(), Error> {
         for directory in self.directories() {
             files::write(&directory.join("cgroup.procs"), &pid.to_string())?;
         }
         Ok(())
     }
 
-    /// What `launch` needs to bear a process in it: on v2 the directory for clone3(2)'s
-    /// `CLONE_INTO_CGROUP`; on v1 that of the unified tree, if any, and every other `cgroup.procs`.
+    /// What a process enters it by while it is born: on v2 the directory for clone3(2)'s
+    /// `CLONE_INTO_CGROUP`; on v1 that of the unified tree, if any, and every other `tasks`.
     pub fn entry(&self) -> Result<CgroupEntry, Error> {
         let unified = self.unified().map(|path| files::open_directory(&path)).transpose()?;
-        let mut procs = Vec::new();
+        let mut tasks = Vec::new();
         for directory in self.directories() {
             if Some(&directory) != self.unified().as_ref() {
-                procs.push(files::open_for_writing(&directory.join("cgroup.procs"))?);
+                tasks.push(files::open_for_writing(&directory.join("tasks"))?);
             }
         }
-        Ok(CgroupEntry { unified, procs })
+        Ok(CgroupEntry { unified, tasks })
     }
 
     /// Removes the cgroup and every cgroup that was made inside it, waiting for ended processes to be

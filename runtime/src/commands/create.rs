@@ -293,7 +293,7 @@ fn entry_of(cgroup: &Cgroup, class: Option<&Class>) -> Result<CgroupEntry, Failu
     let mut entry = cgroup.entry()?;
     if let Some(class) = class {
         class.make()?;
-        entry.procs.extend(class.entries()?);
+        entry.tasks.extend(class.entries()?);
     }
     Ok(entry)
 }

@@ -131,7 +131,7 @@ fn join(parser: lexopt::Parser, global: &Global) -> Result<ExitCode, Failure> {
     let told = Told { id: &record.id, status, pid, bundle };
     let mut cgroup = record.cgroup()?.entry()?;
     if let Some(class) = resctrl::of(&spec, &record.id).map_err(from_spec)? {
-        cgroup.procs.extend(class.entries()?);
+        cgroup.tasks.extend(class.entries()?);
     }
     let mut joined = crate::exec::exec(Exec {
         spec: &spec,

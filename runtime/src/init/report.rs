@@ -57,7 +57,7 @@ pub enum Stage {
     MemoryPolicy,
     /// Not a failure: a filter is about to be loaded, whose listener will be the descriptor `index`.
     Listener,
-    /// The wait for the v1 cgroups.
+    /// The v1 cgroups.
     Cgroups,
 }
 

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::{Pid, Uid, read, write};
 
-use super::{BeforeRoot, CgroupEntry, Created, errno_of};
+use super::{BeforeRoot, Created, errno_of};
 use crate::failure::{Words, broken, system};
 use crate::init::{REPORT_BYTES, Report, Stage};
 use crate::namespace::{IdMap, write_id_maps};
@@ -17,7 +17,6 @@ use crate::plan::{ProcessPlan, Streams};
 use crate::rlimit::{self, Limit};
 use crate::seccomp::listener::Listener;
 use crate::sys::process;
-use crate::timing;
 
 /// A child that is being built; ended and reaped unless it becomes a [`Created`].
 pub struct Birth {
@@ -43,7 +42,6 @@ impl Birth {
         &mut self,
         process: &ProcessPlan,
         id_maps: Option<&(Vec<IdMap>, Vec<IdMap>)>,
-        cgroup: &CgroupEntry,
         before_root: Option<&BeforeRoot<'_>>,
     ) -> Result<(), Failure> {
         let pid = self.pid;
@@ -56,15 +54,6 @@ impl Birth {
             write_id_maps(pid, users, groups)
                 .map_err(|error| system("write the user namespace's id maps", errno_of(&error)))?;
         }
-        self.go_on()?;
-        for procs in &cgroup.procs {
-            match write(procs, pid.to_string().as_bytes()) {
-                // A child that has ended has said why.
-                Ok(_) | Err(Errno::ESRCH) => {}
-                Err(errno) => return Err(system("write to cgroup.procs", errno)),
-            }
-        }
-        timing::done("into the v1 cgroups, while the child makes its mounts");
         self.go_on()?;
         if let Some(act) = before_root {
             self.hold(act)?;

@@ -42,11 +42,6 @@ impl TakenOver {
         Self { contents, mode: !has("mode"), owner: contents && !has("uid") && !has("gid") }
     }
 
-    /// Whether it is more than what the directory itself is like.
-    pub fn has_contents(self) -> bool {
-        self.contents
-    }
-
     /// Brings it from `from` to `to`, the root of another file system: contents with owners, modes and
     /// times. What is mounted below `from` stays away, and so do sockets.
     ///

@@ -341,7 +341,7 @@ impl Supervisor {
         let monitors = self.scope.monitors(person.group, person.person)?;
         monitors.create()?;
         self.hold_totals(person)?;
-        let born = monitors.entry()?;
+        let cgroup = monitors.entry()?;
         let job = Job {
             config: self.config.clone(),
             boot_id: self.boot_id.clone(),
@@ -355,23 +355,11 @@ impl Supervisor {
             .map_err(FileError::os("make a channel for", "the monitor"))
             .map_err(file)?;
         let arguments = [c"berth-runtime", c"monitor"];
-        let spawned = spawn::spawn(
-            self.executable.as_fd(),
-            &arguments,
-            theirs.as_fd(),
-            born.unified.as_ref().map(OwnedFd::as_fd),
-        )
-        .map_err(FileError::os("start", "the monitor"))
-        .map_err(file)?;
+        let spawned = spawn::spawn(self.executable.as_fd(), &arguments, theirs.as_fd(), &cgroup)
+            .map_err(FileError::os("start", "the monitor"))
+            .map_err(file)?;
         timing::done("start the monitor");
-        // v1. It waits for its job, so it has no child yet that could be left outside.
-        let joined = match born.procs.is_empty() {
-            true => Ok(()),
-            false => monitors.join(spawned.pid.as_raw()).map_err(Failure::from),
-        };
-        timing::done("monitor into the v1 cgroups");
-        let handed = joined
-            .and_then(|()| super::tasks::hand_over(&ours, &job, &[lock.as_fd()]).map_err(file));
+        let handed = super::tasks::hand_over(&ours, &job, &[lock.as_fd()]).map_err(file);
         timing::done("give it its job");
         // The lock is the open file's, which the monitor has open from here on. Without a job it ends
         // as soon as our end of the channel is closed.

@@ -75,13 +75,12 @@ impl Supervisor {
         let file = |error: FileError| broken(&error);
         let records = self.places.make_execs(&container).map_err(file)?;
         let monitors = self.scope.monitors(person.group, person.person)?;
-        let born = monitors.entry()?;
+        let cgroup = monitors.entry()?;
         let (ours, theirs) = socket::pair()
             .map_err(FileError::os("make a channel for", "an exec's monitor"))
             .map_err(file)?;
         let arguments = [c"berth-runtime", c"monitor-exec"];
-        let unified = born.unified.as_ref().map(OwnedFd::as_fd);
-        let spawned = spawn::spawn(self.executable.as_fd(), &arguments, theirs.as_fd(), unified)
+        let spawned = spawn::spawn(self.executable.as_fd(), &arguments, theirs.as_fd(), &cgroup)
             .map_err(FileError::os("start", "an exec's monitor"))
             .map_err(file)?;
         let pid = spawned.pid.as_raw();
@@ -96,13 +95,7 @@ impl Supervisor {
             hostname,
             terminal,
         };
-        // v1. It waits for its job, so it has no child yet that could be left outside.
-        let joined = match born.procs.is_empty() {
-            true => Ok(()),
-            false => monitors.join(pid).map_err(Failure::from),
-        };
-        let recorded = joined.and_then(|()| {
-            let start_ticks = process::start_ticks(pid).map_err(file)?;
+        let recorded = process::start_ticks(pid).map_err(file).and_then(|start_ticks| {
             let monitor = ProcessKey { pid, start_ticks, boot_id: self.boot_id.clone() };
             ExecRecord { monitor, process: None }.write(&records, exec).map_err(file)
         });

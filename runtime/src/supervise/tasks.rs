@@ -25,6 +25,7 @@ use super::disks::Step;
 use super::{Leaver, Supervisor};
 use crate::disk::{self, Image};
 use crate::files::FileError;
+use crate::launch::CgroupEntry;
 use crate::ledger::{LiveRecord, NetworkPlace};
 use crate::people::Person;
 use crate::places::Places;
@@ -142,9 +143,14 @@ impl Supervisor {
         let (ours, theirs) =
             socket::pair().map_err(FileError::os("make a channel for", "a task")).map_err(file)?;
         let arguments = [c"berth-runtime", c"task"];
-        let spawned = spawn::spawn(self.executable.as_fd(), &arguments, theirs.as_fd(), None)
-            .map_err(FileError::os("start", "a task"))
-            .map_err(file)?;
+        let spawned = spawn::spawn(
+            self.executable.as_fd(),
+            &arguments,
+            theirs.as_fd(),
+            &CgroupEntry::default(),
+        )
+        .map_err(FileError::os("start", "a task"))
+        .map_err(file)?;
         hand_over(&ours, &job, &[]).map_err(file)?;
         let source = Answers::Task { pidfd: spawned.pidfd, channel: ours };
         let number = self.number();

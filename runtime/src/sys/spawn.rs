@@ -4,13 +4,14 @@
 //! nothing but the three standard descriptors and its channel as descriptor 3.
 
 use std::ffi::CStr;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
 use super::clone3::{CloneFlags, Forked, clone3};
+use crate::launch::CgroupEntry;
 
 /// Where a spawned process finds its channel.
 pub(crate) const CHANNEL: RawFd = 3;
@@ -24,22 +25,29 @@ pub(crate) struct Spawned {
     pub(crate) pidfd: OwnedFd,
 }
 
-/// Starts `executable` with `arguments`, no environment, and `channel` as [`CHANNEL`].
+/// Starts `executable` with `arguments`, no environment, and `channel` as [`CHANNEL`], in a cgroup if one
+/// is given.
 ///
 /// # Errors
-/// What clone3(2) answers. A failed execveat(2) shows as a child that exits with status 127.
+/// What clone3(2) answers. A child that cannot enter its v1 cgroups exits with status 126, one whose
+/// execveat(2) fails with 127.
 pub(crate) fn spawn(
     executable: BorrowedFd<'_>,
     arguments: &[&CStr],
     channel: BorrowedFd<'_>,
-    cgroup: Option<BorrowedFd<'_>>,
+    cgroup: &CgroupEntry,
 ) -> nix::Result<Spawned> {
     let mut argv: Vec<*const libc::c_char> = arguments.iter().map(|text| text.as_ptr()).collect();
     argv.push(ptr::null());
     let envp = [ptr::null::<libc::c_char>()];
     // The caller has one thread (clone3's condition), and the child only makes kernel calls.
-    match clone3(&CloneFlags { cgroup, ..CloneFlags::default() })? {
-        Forked::Child => run(executable, &argv, &envp, channel),
+    let unified = cgroup.unified.as_ref().map(AsFd::as_fd);
+    match clone3(&CloneFlags { cgroup: unified, ..CloneFlags::default() })? {
+        Forked::Child => match CgroupEntry::enter(&cgroup.tasks) {
+            Ok(()) => run(executable, &argv, &envp, channel),
+            // SAFETY: _exit(2) runs nothing of the parent's copied state.
+            Err(_) => unsafe { libc::_exit(126) },
+        },
         Forked::Parent { child, pidfd } => Ok(Spawned { pid: child, pidfd }),
     }
 }
