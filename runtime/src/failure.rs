@@ -165,6 +165,18 @@ fn mount(label: &str, errno: Errno) -> Failure {
             "container.mount-target",
             format!("mount {label}: a link of the image leads into /proc, /sys or /dev"),
         ),
+        Errno::EROFS => invalid(
+            "container.mount-target",
+            format!(
+                "mount {label}: the target is not there, and cannot be made in what is read-only"
+            ),
+        ),
+        Errno::E2BIG => invalid(
+            "container.mount-target",
+            format!(
+                "mount {label}: what the image has there is too much, or too deep, to be copied"
+            ),
+        ),
         Errno::ENAMETOOLONG => invalid(
             "container.mount-target",
             format!("mount {label}: a part of the target is longer than 255 bytes"),

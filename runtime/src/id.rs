@@ -15,64 +15,79 @@ pub struct BadId {
     pub what: &'static str,
 }
 
-/// A container of Berth's: 32 lower-case hexadecimal digits.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct ContainerId(String);
+/// An identifier of 32 lower-case hexadecimal digits.
+macro_rules! hexadecimal_id {
+    ($(#[$about:meta])* $name:ident, $what:literal) => {
+        $(#[$about])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
 
-impl ContainerId {
-    /// The id's text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
+        impl $name {
+            /// The id's text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
 
-    /// The first twelve digits, for people.
-    pub fn short(&self) -> &str {
-        &self.0[..12]
-    }
+            /// The first twelve digits, for people.
+            pub fn short(&self) -> &str {
+                &self.0[..12]
+            }
 
-    /// An id from 16 random bytes.
-    pub fn from_bytes(bytes: [u8; 16]) -> Self {
-        let mut text = String::with_capacity(32);
-        for byte in bytes {
-            text.push(char::from(b"0123456789abcdef"[usize::from(byte >> 4)]));
-            text.push(char::from(b"0123456789abcdef"[usize::from(byte & 15)]));
+            /// An id from 16 random bytes.
+            pub fn from_bytes(bytes: [u8; 16]) -> Self {
+                let mut text = String::with_capacity(32);
+                for byte in bytes {
+                    text.push(char::from(b"0123456789abcdef"[usize::from(byte >> 4)]));
+                    text.push(char::from(b"0123456789abcdef"[usize::from(byte & 15)]));
+                }
+                Self(text)
+            }
         }
-        Self(text)
-    }
-}
 
-impl FromStr for ContainerId {
-    type Err = BadId;
+        impl FromStr for $name {
+            type Err = BadId;
 
-    fn from_str(text: &str) -> Result<Self, BadId> {
-        let digits = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-        if text.len() == 32 && text.bytes().all(digits) {
-            return Ok(Self(text.to_owned()));
+            fn from_str(text: &str) -> Result<Self, BadId> {
+                let digits = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+                if text.len() == 32 && text.bytes().all(digits) {
+                    return Ok(Self(text.to_owned()));
+                }
+                let value = text.chars().take(80).collect();
+                Err(BadId { value, what: $what })
+            }
         }
-        let value = text.chars().take(80).collect();
-        Err(BadId { value, what: "a container id (32 lower-case hexadecimal digits)" })
-    }
+
+        impl TryFrom<String> for $name {
+            type Error = BadId;
+
+            fn try_from(text: String) -> Result<Self, BadId> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> Self {
+                id.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
 }
 
-impl TryFrom<String> for ContainerId {
-    type Error = BadId;
-
-    fn try_from(text: String) -> Result<Self, BadId> {
-        text.parse()
-    }
+hexadecimal_id! {
+    /// A container of Berth's: 32 lower-case hexadecimal digits.
+    ContainerId, "a container id (32 lower-case hexadecimal digits)"
 }
 
-impl From<ContainerId> for String {
-    fn from(id: ContainerId) -> Self {
-        id.0
-    }
-}
-
-impl fmt::Display for ContainerId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+hexadecimal_id! {
+    /// A volume of a person's: 32 lower-case hexadecimal digits.
+    VolumeId, "a volume id (32 lower-case hexadecimal digits)"
 }
 
 /// A program that was run beside a container's first one, as the inventory numbers them.

@@ -31,10 +31,12 @@ use crate::joined::Joined;
 use crate::namespace::{IdMap, read_id_maps};
 use crate::plan::{self, Plan, Surroundings, UserPlan};
 use crate::rootfs::cgroups::OwnCgroup;
+use crate::rootfs::mounts::Volume;
 use crate::rootfs::staging::{OverlayPlan, Staging};
 use crate::rootfs::standing::Standing;
 use crate::rootfs::target::{Kind, Target};
 use crate::seccomp::listener::Listener;
+use crate::spec::SpecError;
 use crate::sys::clone3::{CloneFlags, Forked};
 use crate::sys::mount_api::{Change, clone_tree, set_attributes};
 use crate::timing;
@@ -64,6 +66,8 @@ pub struct Launch<'a> {
     pub own_cgroups: Vec<OwnCgroup>,
     /// Small files over what the image has (`/etc/hosts` and the like); with an overlay root only.
     pub files: Vec<InjectedFile>,
+    /// Volumes, with their places.
+    pub volumes: Vec<Volume>,
     /// A listening `SOCK_SEQPACKET` socket on which the child waits for its start when the process
     /// that creates and the one that starts differ (OCI command line); see [`release`].
     pub gate: Option<OwnedFd>,
@@ -173,14 +177,15 @@ pub fn create(launch: Launch<'_>) -> Result<Created, Failure> {
         cgroup,
         own_cgroups,
         files,
+        volumes,
         gate,
         before_root,
         hooks,
         listener,
         preserved,
     } = launch;
-    let process = spec.process().as_ref().ok_or(crate::spec::SpecError::Missing("process"));
-    let process = process.map_err(from_spec)?;
+    let none = || from_spec(SpecError::Missing("process"));
+    let process = spec.process().as_ref().ok_or_else(none)?;
     let user = match user {
         User::FromSpec => plan::user_from_spec(process),
         User::Named(text) => UserPlan::Named(accounts::Request::parse(&text).map_err(from_user)?),
@@ -188,8 +193,8 @@ pub fn create(launch: Launch<'_>) -> Result<Created, Failure> {
     let places = file_places(&files)?;
     let around = Surroundings { bundle: Path::new(""), own_cgroups: &own_cgroups, joined: &joined };
     let mut plan = plan::plan(spec, user, around, places).map_err(from_spec)?;
-    plan.process.preserved = preserved;
-    plan.held = before_root.is_some();
+    plan.mounts.add_volumes(volumes);
+    (plan.process.preserved, plan.held) = (preserved, before_root.is_some());
     let words = Words::of(&plan).with_hooks(hooks.names);
     (plan.create_hooks, plan.process.start_hooks) = (hooks.create, hooks.start);
     give_pipes_to_root(&stdio, plan.id_maps.as_ref())?;
@@ -202,11 +207,8 @@ pub fn create(launch: Launch<'_>) -> Result<Created, Failure> {
     };
     let (root, staging) = prepare_root(root, &plan, &files)?;
     timing::done("layers in a private mount namespace");
-    let flags = CloneFlags {
-        namespaces: plan.namespaces,
-        cgroup: cgroup.unified.as_ref().map(AsFd::as_fd),
-        sibling: false,
-    };
+    let own_cgroup = cgroup.unified.as_ref().map(AsFd::as_fd);
+    let flags = CloneFlags { namespaces: plan.namespaces, cgroup: own_cgroup, sibling: false };
     let owner = owner_in(plan.id_maps.as_ref());
     let acting = act_as(owner)?;
     let time_offsets = plan.time_offsets.as_deref();
@@ -226,8 +228,8 @@ pub fn create(launch: Launch<'_>) -> Result<Created, Failure> {
         Forked::Parent { child, pidfd } => (child, pidfd),
         Forked::Child => return Err(broken("a child came back from its own life")),
     };
-    let terminal = None;
-    let mut birth = Birth { pid, pidfd: Some(pidfd), ours, owner, words, listener, terminal };
+    let (pidfd, terminal) = (Some(pidfd), None);
+    let mut birth = Birth { pid, pidfd, ours, owner, words, listener, terminal };
     if joined.iter().any(|one| one.kind == LinuxNamespaceType::User) {
         birth.owner = meet_owner(pid, &wiring.stdio)?;
     }

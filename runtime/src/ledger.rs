@@ -14,7 +14,7 @@ use std::os::fd::AsFd;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use berth_runtime::digest::Digest;
-use berth_runtime::id::{ExecId, PrincipalId};
+use berth_runtime::id::{ExecId, PrincipalId, VolumeId};
 use berth_runtime::record::{ExitCause, ExitRecord, Live};
 use berth_runtime::wire::{Limits, PortLease, StopOptions, Ulimit};
 
@@ -46,6 +46,9 @@ pub(crate) struct StartRecord {
     pub(crate) run: u64,
     /// What it stands on.
     pub(crate) layers: Vec<Digest>,
+    /// Whose content it has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) volumes: Vec<VolumeId>,
     /// The limits as asked for last.
     pub(crate) limits: Limits,
     /// How it stops at host shutdown.

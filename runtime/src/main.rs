@@ -58,6 +58,7 @@ mod time_offsets;
 mod timing;
 mod undo;
 mod unknown;
+mod volume;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

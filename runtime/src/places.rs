@@ -7,8 +7,10 @@
 //!   people/<first id>/      root 0700
 //!     containers/<id>/                root 0711
 //!       upper work                    the person's root, 0755
+//!     volumes/<id>/                   root 0700 (`volume`)
+//!       data                          the person's root at first, then whose they make it
 //!     logs/<id>/<n>.log               the monitor's, 0700
-//!     data/<n>.ext4                   their own file system, in place of `containers` (`disk`)
+//!     data/<n>.ext4                   their own file system, in place of `containers` and `volumes` (`disk`)
 //!   state/people.json       root 0700
 //!     containers/<id>/start.json end.json
 //!       init/exit.json                the monitor's, 0700
@@ -155,7 +157,7 @@ impl Places {
         self.run_dir.join("disks").join(name)
     }
 
-    /// What a person's `containers` is in: their own directory, or their own file system, which has to be
+    /// What a person's `containers` and `volumes` are in: their own directory, or their own file system, which has to be
     /// mounted.
     pub(crate) fn data_root(&self, person: &Person) -> Result<OwnedFd, FileError> {
         match person.data {
@@ -167,12 +169,22 @@ impl Places {
     /// Where the writable layers of a person's containers are; `None` when there are none, or when what they
     /// were on is gone for good.
     pub(crate) fn containers(&self, person: &Person) -> Result<Option<OwnedFd>, FileError> {
+        self.tree(person, disk::CONTAINERS)
+    }
+
+    /// Where a person's volumes are; the same.
+    pub(crate) fn volumes(&self, person: &Person) -> Result<Option<OwnedFd>, FileError> {
+        self.tree(person, disk::VOLUMES)
+    }
+
+    /// One of the directories in [`Places::data_root`].
+    pub(crate) fn tree(&self, person: &Person, name: &str) -> Result<Option<OwnedFd>, FileError> {
         if person.data.is_some_and(|image| !disk::has_image(self, person, image)) {
             return Ok(None);
         }
         let root = self.data_root(person)?;
-        match files::is_directory(&root, disk::CONTAINERS) {
-            true => files::open_in(&root, disk::CONTAINERS).map(Some),
+        match files::is_directory(&root, name) {
+            true => files::open_in(&root, name).map(Some),
             false => Ok(None),
         }
     }

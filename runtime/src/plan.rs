@@ -17,7 +17,7 @@ use crate::namespace::IdMap;
 use crate::rlimit::Limit;
 use crate::rootfs::cgroups::OwnCgroup;
 use crate::rootfs::devices;
-use crate::rootfs::mounts::{self, Action, Context, Step};
+use crate::rootfs::mounts::{self, Action, Context, Step, Volume};
 use crate::rootfs::options::Propagation;
 use crate::rootfs::sysctls::{Sysctl, sysctls};
 use crate::rootfs::target::{Kind, Target};
@@ -78,6 +78,24 @@ pub struct MountPlan {
     pub root_read_only: bool,
     /// The working directory, to be made before the root is read-only.
     pub cwd: Option<Target>,
+}
+
+impl MountPlan {
+    /// Adds volumes: each before whatever is mounted below it, and all before the staged files.
+    pub fn add_volumes(&mut self, mut volumes: Vec<Volume>) {
+        volumes.sort_by_key(|volume| volume.target.depth());
+        for volume in volumes {
+            let above = |step: &Step| match &step.action {
+                Action::FileSystem(_, target) => target.is_below(&volume.target),
+                Action::Staged(..) => true,
+                _ => false,
+            };
+            let at = self.steps.iter().position(above).unwrap_or(self.steps.len());
+            self.null_step = self.null_step.map(|index| index + usize::from(at <= index));
+            let label = format!("a volume on {}", volume.target.shown());
+            self.steps.insert(at, Step { label, action: Action::Volume(volume) });
+        }
+    }
 }
 
 /// A program and the state it starts in; the same for a container's first process and any later one.

@@ -214,7 +214,10 @@ fn mounts(request: &StartRequest, host: &ProfileHost) -> Result<Vec<Mount>, Fail
     if request.tmpfs.len() > TMPFS_MAX {
         return Err(invalid("tmpfs", format!("at most {TMPFS_MAX} file systems in memory")));
     }
-    for tmpfs in &request.tmpfs {
+    let mut memory: Vec<&Tmpfs> = request.tmpfs.iter().collect();
+    // One in another is mounted after it.
+    memory.sort_by_key(|tmpfs| tmpfs.target.split('/').count());
+    for tmpfs in memory {
         check_tmpfs(tmpfs)?;
         let size = format!("size={}", tmpfs.size_bytes);
         mounts.push(mount(&tmpfs.target, "tmpfs", &["nosuid", "nodev", "mode=1777", &size])?);
@@ -232,13 +235,22 @@ fn mount(place: &str, kind: &str, options: &[&str]) -> Result<Mount, Failure> {
         .map_err(defect)
 }
 
-fn check_tmpfs(tmpfs: &Tmpfs) -> Result<(), Failure> {
-    let target = Target::new(&tmpfs.target, Kind::Directory, "tmpfs");
-    let target = target.map_err(|error| invalid("tmpfs", error.to_string()))?;
+/// The place of a mount that a user asks for.
+///
+/// # Errors
+/// When it is none, or is the profile's.
+pub fn user_target(path: &str, kind: Kind, field: &str) -> Result<Target, Failure> {
+    let target = Target::new(path, kind, field);
+    let target = target.map_err(|error| invalid(field, error.to_string()))?;
     if matches!(target.first(), b"proc" | b"sys" | b"dev") {
-        let text = format!("{:?}: nothing of a user's goes on /proc, /sys or /dev", tmpfs.target);
-        return Err(invalid("tmpfs", text));
+        let text = format!("{path:?}: nothing of a user's goes on /proc, /sys or /dev");
+        return Err(invalid(field, text));
     }
+    Ok(target)
+}
+
+fn check_tmpfs(tmpfs: &Tmpfs) -> Result<(), Failure> {
+    user_target(&tmpfs.target, Kind::Directory, "tmpfs")?;
     if tmpfs.size_bytes == 0 {
         return Err(invalid("tmpfs", format!("{:?}: a size of 0 would mean none", tmpfs.target)));
     }
@@ -423,6 +435,7 @@ mod tests {
             hostname: "box".to_owned(),
             read_only_root: false,
             tmpfs: Vec::new(),
+            volumes: Vec::new(),
             shm_bytes: 64 << 20,
             network: NetworkMode::None,
             ports: Vec::new(),

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::id::{ContainerId, ExecId, PrincipalId};
+use crate::id::{ContainerId, ExecId, PrincipalId, VolumeId};
 use crate::record::{ContainerRecord, Failure, FailureClass, LimitState};
 
 /// The version this build speaks; the supervisor accepts this one and the one before.
@@ -85,6 +85,14 @@ pub enum Request {
     PersonData { person: PrincipalId, bytes: Option<u64> },
     /// What a person keeps on disk. Answer: [`Answer::PersonData`].
     PersonDataUse { person: PrincipalId },
+    /// Makes a volume of a person's, which begins empty; success when it is there already.
+    /// Answer: [`Answer::Done`].
+    VolumeMake { person: PrincipalId, volume: VolumeId },
+    /// Removes a volume with all that is in it; refused with `conflict` while a container that runs has it;
+    /// success when it is gone already. Answer: [`Answer::Done`].
+    VolumeRemove { person: PrincipalId, volume: VolumeId },
+    /// What a volume holds. Answer: [`Answer::VolumeUse`].
+    VolumeMeasure { person: PrincipalId, volume: VolumeId },
     /// A page of people with their ranges, by ascending id after `after`. Answer: [`Answer::People`].
     PersonList { after: Option<PrincipalId> },
     /// Unpacks a layer read from descriptor 0 (a pipe's read end or a file). The answer comes when it
@@ -172,6 +180,9 @@ pub struct StartRequest {
     pub read_only_root: bool,
     /// File systems in memory, counted to the container's memory.
     pub tmpfs: Vec<Tmpfs>,
+    /// Volumes of the same person's, [`VOLUMES_MAX`] at most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<VolumeMount>,
     /// Size of `/dev/shm`, in bytes.
     pub shm_bytes: u64,
     /// The network.
@@ -301,6 +312,26 @@ pub struct Tmpfs {
     pub target: String,
     /// Size in bytes at most.
     pub size_bytes: u64,
+}
+
+/// Volumes of one container at most.
+pub const VOLUMES_MAX: usize = 32;
+
+/// A volume at a place inside a container, always `nosuid,nodev`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VolumeMount {
+    /// The volume.
+    pub volume: VolumeId,
+    /// Absolute path inside; as [`Tmpfs::target`], and no other mount's.
+    pub target: String,
+    /// Nothing can be written to it there.
+    pub read_only: bool,
+    /// A directory or file in the volume that is mounted instead of the whole; has to be there. Links on the
+    /// way are followed inside the volume only.
+    pub sub_path: Option<String>,
+    /// A volume that was never used begins with what the image has at the place.
+    pub copy_up: bool,
 }
 
 /// A container's network.
@@ -435,6 +466,8 @@ pub enum Answer {
     Person(PersonRange),
     /// To [`Request::PersonData`] and [`Request::PersonDataUse`].
     PersonData(DataUse),
+    /// To [`Request::VolumeMeasure`].
+    VolumeUse(VolumeUse),
     /// To [`Request::PersonList`].
     People { people: Vec<PersonRange>, more: bool },
     /// To [`Request::LayerUnpack`].
@@ -542,6 +575,17 @@ pub struct DataUse {
     pub limit_bytes: Option<u64>,
     /// Bytes in use; not counted where nothing bounds them.
     pub used_bytes: Option<u64>,
+}
+
+/// What a volume holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeUse {
+    /// Bytes on disk, of files with several names once.
+    pub bytes: u64,
+    /// Files, directories, links.
+    pub entries: u64,
+    /// Whether all of it was counted; else it is more than that.
+    pub is_whole: bool,
 }
 
 /// How the kernel holds what a person keeps on disk.

@@ -47,6 +47,7 @@ const OTHERWISE: &[(&str, u64)] = &[
     // A start that lacks an object is a conflict with the container, which is there.
     ("layer.unknown", 409),
     ("person.unknown", 409),
+    ("volume.unknown", 409),
 ];
 
 /// The supervisor's codes that the server turns into others before anybody sees them.

@@ -152,6 +152,7 @@ impl Supervised {
             hostname: "test".to_owned(),
             read_only_root: false,
             tmpfs: Vec::new(),
+            volumes: Vec::new(),
             shm_bytes: 64 << 20,
             network: start.network,
             ports: start.ports,

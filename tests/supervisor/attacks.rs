@@ -60,11 +60,14 @@ fn extended(mut request: Value, pointer: &str, field: &str, value: Value) -> Val
 }
 
 fn fields_beyond_the_protocol(berth: &Supervisor) -> Vec<Attack> {
-    let start = berth.start_request(&id("attack"), 1, &["true"]);
+    let mut start = berth.start_request(&id("attack"), 1, &["true"]);
+    start["volumes"] = json!([{"volume": id("volume"), "target": "/v", "read_only": false,
+        "sub_path": null, "copy_up": true}]);
     let more = [
         ("", "rootfs", json!("/")),
         ("", "mounts", json!([{"source": "/", "destination": "/host"}])),
         ("", "devices", json!(["/dev/sda"])),
+        ("/volumes/0", "source", json!("/etc")),
         ("", "first_id", json!(0)),
         ("", "uid_map", json!([[0, 0, 65_536]])),
         ("", "seccomp", json!("unconfined")),
@@ -246,6 +249,43 @@ fn other_requests(berth: &Supervisor, running: &str) -> Vec<Attack> {
             json!({"person": PERSON, "bytes": 64 << 20, "path": "/etc"}),
             "wire.",
         ),
+        attack(
+            "volume_make",
+            "a stranger's",
+            json!({"person": 999_999, "volume": stranger}),
+            "person.unknown",
+        ),
+        attack(
+            "volume_make",
+            "a path as name",
+            json!({"person": PERSON, "volume": "../containers"}),
+            "wire.",
+        ),
+        attack(
+            "volume_make",
+            "a path",
+            json!({"person": PERSON, "volume": stranger, "path": "/etc"}),
+            "wire.",
+        ),
+        attack(
+            "volume_remove",
+            "one that a program has",
+            json!({"person": PERSON, "volume": running}),
+            "volume.in-use",
+        ),
+        attack(
+            "volume_remove",
+            "a path",
+            json!({"person": PERSON, "volume": "gone/../../x"}),
+            "wire.",
+        ),
+        attack(
+            "volume_measure",
+            "another person's",
+            json!({"person": PERSON + 1, "volume": running}),
+            "volume.unknown",
+        ),
+        attack("volume_measure", "a path", json!({"person": PERSON, "volume": "/etc"}), "wire."),
         attack("person_data_use", "a stranger's", json!({"person": 999_999}), "person.unknown"),
         attack("person_data_use", "a path", json!({"person": "../1000"}), "wire."),
         attack("group_total", "a name", json!({"group": "../p1", "total": free}), "wire."),
@@ -378,7 +418,12 @@ fn the_servers_credentials_buy_no_path_no_ids_and_no_looser_profile() {
     assert_eq!(added["answer"], "person");
     // The control: an honest start with the same credentials works.
     let running = id("honest");
-    let answer = berth.call_as_server(&berth.start_request(&running, 1, &["sleep", "1000"]));
+    let made = json!({"op": "volume_make", "person": PERSON, "volume": running});
+    assert_eq!(berth.call_as_server(&made)["answer"], "done");
+    let mut honest = berth.start_request(&running, 1, &["sleep", "1000"]);
+    honest["volumes"] = json!([{"volume": running, "target": "/v", "read_only": false,
+        "sub_path": null, "copy_up": true}]);
+    let answer = berth.call_as_server(&honest);
     assert_eq!(answer["answer"], "started", "{answer}");
     let mut attacks = fields_beyond_the_protocol(&berth);
     attacks.extend(values_out_of_bounds(&berth));

@@ -78,6 +78,45 @@ fn fields(layer: &str) -> Vec<Field> {
         ),
         may(field("StartRequest.read_only_root", "/read_only_root", [json!(true)], []), &["true"]),
         field("StartRequest.tmpfs", "/tmpfs", [json!([])], []),
+        field("StartRequest.volumes", "/volumes", [json!([])], [json!([{}])]),
+        field(
+            "VolumeMount.volume",
+            "/volumes/0/volume",
+            [],
+            [json!("../../etc"), json!("A".repeat(32)), json!("0".repeat(32)), json!("data")],
+        ),
+        field(
+            "VolumeMount.target",
+            "/volumes/0/target",
+            [json!("/v"), json!("/t/below")],
+            [
+                json!("/"),
+                json!("/proc/x"),
+                json!("//dev"),
+                json!("/v/../sys"),
+                json!("v"),
+                json!("/t"),
+            ],
+        ),
+        may(field("VolumeMount.read_only", "/volumes/0/read_only", [json!(true)], []), &["true"]),
+        may(
+            field(
+                "VolumeMount.sub_path",
+                "/volumes/0/sub_path",
+                [json!(null), json!("sub"), json!("link/sub")],
+                [
+                    json!("/sub"),
+                    json!("../data"),
+                    json!("sub/.."),
+                    json!("sub//x"),
+                    json!("away/etc"),
+                    json!("nothing"),
+                    json!("pipe"),
+                ],
+            ),
+            &["null"],
+        ),
+        may(field("VolumeMount.copy_up", "/volumes/0/copy_up", [json!(true)], []), &["true"]),
         field("StartRequest.shm_bytes", "/shm_bytes", [json!(4096)], [json!(u64::MAX)]),
         field("StartRequest.network", "/network", [json!("none")], [json!("host"), json!("None")]),
         field("StartRequest.ports", "/ports", [json!([])], [json!([{}])]),
@@ -199,13 +238,14 @@ fn fields(layer: &str) -> Vec<Field> {
 }
 
 /// The types that a start is made of.
-const STARTS: [&str; 9] = [
+const STARTS: [&str; 10] = [
     "StartRequest",
     "PortLease",
     "ProcessSpec",
     "Console",
     "Ulimit",
     "Tmpfs",
+    "VolumeMount",
     "Limits",
     "LogOptions",
     "StopOptions",
@@ -238,6 +278,18 @@ fn in_the_source(types: &[&str]) -> BTreeSet<String> {
     found
 }
 
+/// A volume with something in it to be mounted, and something not to be.
+fn furnish(berth: &Supervisor) {
+    let made = berth.call(&json!({"op": "volume_make", "person": PERSON, "volume": id("fields")}));
+    assert_eq!(made["answer"], "done", "{made}");
+    let script = "cd /v && mkdir sub && ln -s / link && ln -s /../../.. away && mknod pipe p";
+    let mut request = berth.start_request(&id("furnisher"), 1, &["sh", "-c", script]);
+    request["volumes"] = json!([{"volume": id("fields"), "target": "/v", "read_only": false,
+        "sub_path": null, "copy_up": false}]);
+    let exit = berth.started(&request).wait_exit();
+    assert_eq!(exit["code"], 0, "{exit}");
+}
+
 #[test]
 fn each_field_of_a_start_has_a_row_and_takes_its_bounds_and_nothing_beyond() {
     requires_root!();
@@ -245,11 +297,17 @@ fn each_field_of_a_start_has_a_row_and_takes_its_bounds_and_nothing_beyond() {
     let fields = fields(berth.layer());
     let rows: BTreeSet<String> = fields.iter().map(|field| field.name.to_owned()).collect();
     assert_eq!(rows, in_the_source(&STARTS), "every field has a row in tests/supervisor/fields.rs");
+    furnish(&berth);
     let with = |container: &str, field: &Field, value: &Value| {
         let mut request = berth.start_request(container, 1, &["true"]);
         request["tmpfs"] = json!([{"target": "/t", "size_bytes": 4096}]);
         request["process"]["ulimits"] = json!({"nofile": {"soft": 64, "hard": 64}});
         request["ports"] = json!([]);
+        request["volumes"] = match field.pointer.starts_with("/volumes/") {
+            true => json!([{"volume": id("fields"), "target": "/v", "read_only": false,
+                "sub_path": null, "copy_up": false}]),
+            false => json!([]),
+        };
         if field.pointer.starts_with("/ports/") {
             request["network"] = json!("private");
             request["ports"] = json!([{"protocol": "tcp", "host": 20_000, "container": 80}]);

@@ -20,3 +20,4 @@ mod posture;
 mod reach;
 mod shared;
 mod users;
+mod volumes;

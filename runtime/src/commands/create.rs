@@ -258,6 +258,7 @@ fn build_in(
         cgroup: entry_of(cgroup, class.as_ref())?,
         own_cgroups: own_cgroups(&Hierarchy::detect_all()?, cgroup.path()),
         files: Vec::new(),
+        volumes: Vec::new(),
         gate: listener,
         before_root: held.then_some(&before_root),
         listener: Listener::of(spec, Told { id, status: "creating", pid: None, bundle }),

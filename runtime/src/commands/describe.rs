@@ -196,6 +196,7 @@ fn example() -> StartRequest {
         hostname: "berth".to_owned(),
         read_only_root: true,
         tmpfs: Vec::new(),
+        volumes: Vec::new(),
         shm_bytes: 64 << 20,
         network: NetworkMode::None,
         ports: Vec::new(),

@@ -2,9 +2,9 @@
 //! are all set aside. Who has no limit is in the store that all share.
 //!
 //! ```text
-//! people/<first id>/containers/      in the shared store
+//! people/<first id>/containers/      in the shared store; `volumes/` beside it
 //! people/<first id>/data/<n>.ext4    their file system; `lock` is held by whoever works on it
-//! run_dir/disks/<first id>.<n>/      where that is mounted: containers/<id>/upper|work
+//! run_dir/disks/<first id>.<n>/      where that is mounted: containers/<id>/upper|work, volumes/<id>/data
 //! ```
 //!
 //! Invariants: the record of people says which of them is true, and whatever else is found is what a step
@@ -42,6 +42,10 @@ use crate::undo::remove_tree;
 
 /// Where what people's containers have written lies, below their own directory or on their file system.
 pub(crate) const CONTAINERS: &str = "containers";
+/// Where people's volumes lie, beside that.
+pub(crate) const VOLUMES: &str = "volumes";
+/// All that moves with a person's data.
+const TREES: [&str; 2] = [CONTAINERS, VOLUMES];
 /// Their file systems, below their own directory.
 pub(crate) const DATA: &str = "data";
 /// Held by whoever works on a person's data.
@@ -118,7 +122,7 @@ pub(crate) fn settle(places: &Places, person: &Person) -> Result<DataUse, Failur
     }
     // The directory with the lock stays: somebody may be waiting for it.
     if person.data.is_some() {
-        remove_tree(&own, CONTAINERS).map_err(failed)?;
+        remove_trees(&own)?;
     }
     used(places, person)
 }
@@ -137,19 +141,24 @@ pub(crate) fn grow(places: &Places, person: &Person, bytes: u64) -> Result<DataU
 /// as it is; a copy that fails is taken away.
 pub(crate) fn copy_to(places: &Places, person: &Person, to: Option<Image>) -> Result<(), Failure> {
     let (own, data, _lock) = enter(places, person)?;
-    let from = places.containers(person).map_err(failed)?;
+    let from = TREES.map(|name| places.tree(person, name).map(|tree| (name, tree)));
+    let from = from.into_iter().collect::<Result<Vec<_>, _>>().map_err(failed)?;
+    if let Some((_, Some(volumes))) = from.iter().find(|(name, _)| *name == VOLUMES) {
+        // What is being removed from it by somebody whose supervisor was killed is gone soon.
+        hold(volumes)?;
+    }
     let copied = match to {
         Some(image) => image::make(places, person, &data, image)
-            .and_then(|root| fill(from, &root, Some(image))),
-        None => remove_tree(&own, CONTAINERS).map_err(failed).and_then(|()| {
+            .and_then(|root| fill(&from, &root, Some(image))),
+        None => remove_trees(&own).and_then(|()| {
             leave_spare(&own, person, places)?;
-            fill(from, &own, None)
+            fill(&from, &own, None)
         }),
     };
     let Err(why) = copied else { return Ok(()) };
     let taken = match to {
         Some(image) => image::remove(places, person, &data, image.number),
-        None => remove_tree(&own, CONTAINERS).map_err(failed),
+        None => remove_trees(&own),
     };
     if let Err(failure) = taken {
         say(&format!("person {}: take a copy away: {failure}", person.person));
@@ -157,18 +166,28 @@ pub(crate) fn copy_to(places: &Places, person: &Person, to: Option<Image>) -> Re
     Err(why)
 }
 
-/// Copies `from`, if there is any, to the directory `to`, and looks whether it is there, on disk.
-fn fill(from: Option<OwnedFd>, to: &OwnedFd, image: Option<Image>) -> Result<(), Failure> {
+/// What somebody keeps in a directory of their own, before it is theirs or when it is not any more.
+fn remove_trees(own: &OwnedFd) -> Result<(), Failure> {
+    TREES.iter().try_for_each(|name| remove_tree(own, name)).map_err(failed)
+}
+
+/// Copies trees to the directory `to`, under their names, and looks whether they are there, on disk.
+fn fill(
+    from: &[(&str, Option<OwnedFd>)],
+    to: &OwnedFd,
+    image: Option<Image>,
+) -> Result<(), Failure> {
     let place = |name| files::make_directory(to, name, Place::ROOT).map_err(failed);
-    let containers = place(CONTAINERS)?;
-    if let Some(from) = from {
+    for (name, from) in from {
+        let tree = place(name)?;
+        let Some(from) = from else { continue };
         let said = |stopped: copy::Stopped| said(&stopped, image);
         let links = place(LINKS)?;
-        let copied = copy::copy(from.as_fd(), containers.as_fd(), links.as_fd()).map_err(said);
+        let copied = copy::copy(from.as_fd(), tree.as_fd(), links.as_fd()).map_err(said);
         drop(links);
         let removed = remove_tree(to, LINKS).map_err(failed);
         copied.and(removed)?;
-        copy::compare(from.as_fd(), containers.as_fd()).map_err(said)?;
+        copy::compare(from.as_fd(), tree.as_fd()).map_err(said)?;
     }
     nix::unistd::syncfs(to).map_err(refused("sync a copy"))?;
     fsync(to).map_err(refused("sync a copy"))
@@ -227,8 +246,14 @@ fn enter(places: &Places, person: &Person) -> Result<(OwnedFd, OwnedFd, OwnedFd)
     let own = places.make_home(person).map_err(failed)?;
     let data = files::make_directory(&own, DATA, Place::ROOT).map_err(failed)?;
     let lock = crate::supervise::open_lock(&data, LOCK).map_err(failed)?;
-    while !try_lock(&lock).map_err(refused("lock a person's data"))? {
+    hold(&lock)?;
+    Ok((own, data, lock))
+}
+
+/// Takes a lock, however long another has it: who holds one ends.
+fn hold(lock: &OwnedFd) -> Result<(), Failure> {
+    while !try_lock(lock).map_err(refused("lock a person's data"))? {
         std::thread::sleep(LOCK_PAUSE);
     }
-    Ok((own, data, lock))
+    Ok(())
 }

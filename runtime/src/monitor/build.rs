@@ -12,6 +12,7 @@ use berth_runtime::digest::Digest;
 use berth_runtime::record::{CgroupVersion, Failure, LimitState, Live};
 use berth_runtime::wire::Console;
 
+use super::volumes::Volumes;
 use super::{Job, broken, console};
 use crate::apparmor;
 use crate::cgroup::{CONTAINER_DEVICES, Cgroup, Hierarchy, Scope, Settings};
@@ -66,7 +67,10 @@ pub(super) fn build(job: &Job, places: &Places) -> Result<Parts, Failure> {
     let listener = socket::listen_in(run.as_fd(), SOCKET, BACKLOG)
         .map_err(FileError::os("listen on", SOCKET))
         .map_err(in_run)?;
-    let (mut created, ours) = create(job, places, tree, &cgroup)?;
+    let volumes = Volumes::open(job, places)?;
+    let (mut created, ours) = create(job, places, (tree, &volumes), &cgroup)?;
+    volumes.settle(&job.person, created.pid)?;
+    drop(volumes);
     match &job.place {
         Some(place) => Network::new(&job.config)?
             .attach(created.network_namespace.as_fd(), &place.attachment())?,
@@ -116,7 +120,7 @@ fn make_cgroup(job: &Job) -> Result<(Cgroup, Vec<LimitState>), Failure> {
 fn create(
     job: &Job,
     places: &Places,
-    tree: OwnedFd,
+    (tree, volumes): (OwnedFd, &Volumes),
     cgroup: &Cgroup,
 ) -> Result<(Created, Streams), Failure> {
     let file = |error: FileError| broken(&error);
@@ -144,6 +148,7 @@ fn create(
         cgroup: cgroup.entry()?,
         own_cgroups: Vec::new(),
         files: injected(job),
+        volumes: volumes.mounts(&job.start.volumes)?,
         gate: None,
         before_root: None,
         hooks: Inside::default(),

@@ -13,6 +13,7 @@ mod build;
 mod console;
 mod exec;
 mod privilege;
+mod volumes;
 mod watch;
 
 use std::os::fd::OwnedFd;

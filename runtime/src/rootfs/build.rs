@@ -11,7 +11,7 @@ use nix::unistd::{symlinkat, write};
 use crate::init::{At, Report, Stage};
 use crate::plan::MountPlan;
 use crate::rootfs::copy_up::TakenOver;
-use crate::rootfs::mounts::{Action, FileSystem, Remount};
+use crate::rootfs::mounts::{Action, FileSystem, Remount, Volume};
 use crate::rootfs::options::Propagation;
 use crate::rootfs::sysctls::Sysctl;
 use crate::sys::fd::{Links, open_in_root};
@@ -89,6 +89,7 @@ fn walk(
             Ok(())
         }
         Action::Tree(tree, target) => attach(tree, target.open(root)?),
+        Action::Volume(volume) => attach_volume(volume, root),
         Action::Staged(name, target) => {
             let staging = staging.ok_or(Errno::ENOTDIR)?;
             attach(clone_tree(staging, name, false)?, target.open(root)?)
@@ -121,6 +122,18 @@ fn beginning_file_system(
     let change = Change { set: system.attributes & attributes::RDONLY, ..Change::default() };
     set_attributes(&mount, change)?;
     Ok(mount)
+}
+
+fn attach_volume(volume: &Volume, root: BorrowedFd<'_>) -> nix::Result<()> {
+    let Volume { tree, target, taken_over, attributes } = volume;
+    if let Some(taken_over) = taken_over
+        && let Some(place) = target.open_if_there(root)?
+    {
+        taken_over.bring(place.as_fd(), tree.as_fd())?;
+    }
+    attach(tree, target.open(root)?)?;
+    // Only a mount that is in the container's own namespace is the child's to change.
+    set_attributes(tree, Change { set: *attributes, ..Change::default() })
 }
 
 fn propagate(mount: &OwnedFd, changes: &[Propagation]) -> nix::Result<()> {

@@ -1,5 +1,5 @@
 //! What a tmpfs begins with of what the image has at its place: with `tmpcopyup` all of it (config.md, "Linux
-//! mount options").
+//! mount options"); and what a volume that was never used does.
 //! In the child: nothing here allocates, locks or panics.
 
 use std::ffi::CStr;
@@ -11,10 +11,11 @@ use nix::sys::stat::{
     FileStat, Mode, SFlag, UtimensatFlags, fchmod, fstat, fstatat, mkdirat, mknodat, utimensat,
 };
 use nix::sys::time::TimeSpec;
-use nix::unistd::{Gid, Uid, fchownat, read, symlinkat, write};
+use nix::unistd::{Gid, Uid, Whence, fchownat, ftruncate, lseek, read, symlinkat, write};
 
 use crate::rootfs::options::Options;
 use crate::sys::directory::{Entries, read_link};
+use crate::sys::xattr;
 
 /// Directories in one another that are copied at most: each takes some room on the stack.
 const DEPTH_MAX: usize = 64;
@@ -25,25 +26,30 @@ const CHUNK_BYTES: usize = 16 * 1024;
 /// Bytes of a link's content at most, and its end (symlink(7), `PATH_MAX`).
 const LINK_BYTES: usize = 4096;
 
-/// What a tmpfs takes over from the directory at its place, if there was one.
+/// What a tmpfs, or a volume, takes over from the directory at its place, if there was one.
 #[derive(Debug, Clone, Copy)]
 pub struct TakenOver {
     contents: bool,
     mode: bool,
     owner: bool,
+    attributes: bool,
 }
 
 impl TakenOver {
+    /// Everything, extended attributes as well.
+    pub const ALL: Self = Self { contents: true, mode: true, owner: true, attributes: true };
+
     /// By the options of the mount: the mode unless one is given, as other runtimes have it, and with
     /// `tmpcopyup` the rest.
     pub fn of(options: &Options) -> Self {
         let has = |name: &str| options.data.iter().any(|(key, _)| key == name);
         let contents = options.copy_up;
-        Self { contents, mode: !has("mode"), owner: contents && !has("uid") && !has("gid") }
+        let owner = contents && !has("uid") && !has("gid");
+        Self { contents, mode: !has("mode"), owner, attributes: false }
     }
 
     /// Brings it from `from` to `to`, the root of another file system: contents with owners, modes and
-    /// times. What is mounted below `from` stays away, and so do sockets.
+    /// times, and attributes where all is brought. What is mounted below `from` stays away, and so do sockets.
     ///
     /// # Errors
     /// The kernel's; `E2BIG` beyond the limits of depth and number.
@@ -52,14 +58,20 @@ impl TakenOver {
         let to = open_directory(to, c".")?;
         if self.contents {
             let from = open_directory(from, c".")?;
-            let mut copy = Copy { device: facts.st_dev, entries: 0 };
+            let mut copy = Copy { device: facts.st_dev, entries: 0, attributes: self.attributes };
             copy.directory(from.as_fd(), to.as_fd(), 0)?;
+            if self.attributes {
+                copy_attributes(from.as_fd(), to.as_fd())?;
+            }
         }
         if self.owner {
             set_owner(to.as_fd(), c"", &facts)?;
         }
-        match self.mode {
-            true => fchmod(&to, mode(&facts)),
+        if self.mode {
+            fchmod(&to, mode(&facts))?;
+        }
+        match self.attributes {
+            true => set_times(to.as_fd(), c".", &facts),
             false => Ok(()),
         }
     }
@@ -68,6 +80,7 @@ impl TakenOver {
 struct Copy {
     device: nix::libc::dev_t,
     entries: usize,
+    attributes: bool,
 }
 
 impl Copy {
@@ -108,13 +121,11 @@ impl Copy {
                 mkdirat(to, name, Mode::S_IRWXU)?;
                 let (from, to) = (open_directory(from, name)?, open_directory(to, name)?);
                 self.directory(from.as_fd(), to.as_fd(), depth + 1)?;
-                set_owner(to.as_fd(), c"", &facts)?;
-                fchmod(&to, mode(&facts))?;
+                self.dress(&from, &to, &facts)?;
             }
             SFlag::S_IFREG => {
-                let made = file(from, to, name)?;
-                set_owner(made.as_fd(), c"", &facts)?;
-                fchmod(&made, mode(&facts))?;
+                let (source, made) = file(from, to, name)?;
+                self.dress(&source, &made, &facts)?;
             }
             SFlag::S_IFLNK => {
                 let mut buffer = [0; LINK_BYTES];
@@ -127,32 +138,86 @@ impl Copy {
                 set_owner(to, name, &facts)?;
             }
         }
-        let accessed = TimeSpec::new(facts.st_atime, facts.st_atime_nsec);
-        let modified = TimeSpec::new(facts.st_mtime, facts.st_mtime_nsec);
-        utimensat(to, name, &accessed, &modified, UtimensatFlags::NoFollowSymlink)
+        set_times(to, name, &facts)
+    }
+
+    /// Owner, mode and attributes, in the order in which none takes another away.
+    fn dress(&self, from: &OwnedFd, to: &OwnedFd, facts: &FileStat) -> nix::Result<()> {
+        set_owner(to.as_fd(), c"", facts)?;
+        fchmod(to, mode(facts))?;
+        match self.attributes {
+            true => copy_attributes(from.as_fd(), to.as_fd()),
+            false => Ok(()),
+        }
     }
 }
 
-fn file(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> nix::Result<OwnedFd> {
+fn set_times(place: BorrowedFd<'_>, name: &CStr, facts: &FileStat) -> nix::Result<()> {
+    let accessed = TimeSpec::new(facts.st_atime, facts.st_atime_nsec);
+    let modified = TimeSpec::new(facts.st_mtime, facts.st_mtime_nsec);
+    utimensat(place, name, &accessed, &modified, UtimensatFlags::NoFollowSymlink)
+}
+
+/// Attributes that are the files' own: what programs have written there, access lists, file capabilities.
+#[inline(never)]
+fn copy_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> nix::Result<()> {
+    let (mut names, mut value) = ([0; xattr::BYTES_MAX], [0; xattr::BYTES_MAX]);
+    for name in xattr::names_of(from, &mut names)?.split_inclusive(|byte| *byte == 0) {
+        let own = name.starts_with(b"user.")
+            || name.starts_with(b"system.posix_acl_")
+            || name == c"security.capability".to_bytes_with_nul();
+        if own {
+            let name = CStr::from_bytes_with_nul(name).map_err(|_| Errno::EIO)?;
+            xattr::set_of(to, name, xattr::get_of(from, name, &mut value)?)?;
+        }
+    }
+    Ok(())
+}
+
+/// Copies a file's bytes; holes stay holes. Both open files.
+fn file(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> nix::Result<(OwnedFd, OwnedFd)> {
     let flags = OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
     let source = openat(from, name, flags | OFlag::O_RDONLY | OFlag::O_NONBLOCK, Mode::empty())?;
     let made = flags | OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
     let made = openat(to, name, made, Mode::S_IRUSR | Mode::S_IWUSR)?;
-    let mut buffer = [0; CHUNK_BYTES];
+    let mut at = 0;
     loop {
-        let length = match read(&source, &mut buffer) {
+        let start = match lseek(&source, at, Whence::SeekData) {
+            Ok(start) => start,
+            Err(Errno::ENXIO) => break,
+            Err(errno) => return Err(errno),
+        };
+        let end = lseek(&source, start, Whence::SeekHole)?;
+        for file in [&source, &made] {
+            lseek(file, start, Whence::SeekSet)?;
+        }
+        stretch(&source, &made, usize::try_from(end - start).map_err(|_| Errno::EIO)?)?;
+        at = end;
+    }
+    ftruncate(&made, fstat(&source)?.st_size)?;
+    Ok((source, made))
+}
+
+fn stretch(source: &OwnedFd, made: &OwnedFd, length: usize) -> nix::Result<()> {
+    let mut buffer = [0; CHUNK_BYTES];
+    let mut left = length;
+    while left > 0 {
+        let room = buffer.get_mut(..left.min(CHUNK_BYTES)).ok_or(Errno::EIO)?;
+        let length = match read(source, room) {
             Err(Errno::EINTR) => continue,
             other => other?,
         };
-        let mut rest = buffer.get(..length).ok_or(Errno::EIO)?;
+        let mut rest = room.get(..length).ok_or(Errno::EIO)?;
         if rest.is_empty() {
-            return Ok(made);
+            return Ok(());
         }
+        left -= length;
         while !rest.is_empty() {
-            let written = write(&made, rest)?;
+            let written = write(made, rest)?;
             rest = rest.get(written..).ok_or(Errno::EIO)?;
         }
     }
+    Ok(())
 }
 
 /// An owner that has no id in the container is nobody there, and cannot be had: root is in its place.

@@ -36,6 +36,8 @@ pub enum Action {
     FileSystem(FileSystem, Target),
     /// Attaches a mount that the parent has made.
     Tree(OwnedFd, Target),
+    /// Attaches a volume.
+    Volume(Volume),
     /// Binds a file of the staging directory.
     Staged(CString, Target),
     /// Makes a symbolic link with this content unless something is there; the name's directory.
@@ -63,6 +65,19 @@ pub struct FileSystem {
     pub taken_over: Option<TakenOver>,
     /// Changes when it is in place.
     pub propagation: Vec<Propagation>,
+}
+
+/// A volume at its place.
+#[derive(Debug)]
+pub struct Volume {
+    /// A detached mount of it that can be written to.
+    pub tree: OwnedFd,
+    /// Where it is to be.
+    pub target: Target,
+    /// What it begins with of what is there.
+    pub taken_over: Option<TakenOver>,
+    /// Bits of [`attributes`](crate::sys::mount_api::attributes) that it has when all that belongs in it is.
+    pub attributes: u64,
 }
 
 /// A change of a mount that is there.

@@ -74,6 +74,12 @@ impl Target {
         format!("/{}", self.parts[self.parts.len() - 1].0.to_string_lossy())
     }
 
+    /// Whether it is below another by its name.
+    pub fn is_below(&self, other: &Self) -> bool {
+        let deep = other.parts.len();
+        self.parts.len() > deep && self.parts[deep - 1].0 == other.parts[deep - 1].0
+    }
+
     /// How many components there are.
     pub fn depth(&self) -> usize {
         self.parts.len()
@@ -95,12 +101,14 @@ impl Target {
         Ok(place)
     }
 
-    /// Opens the place only if it is there. For the child: does not allocate.
+    /// Opens the place only if it is there; else as [`Target::open`]. For the child: does not allocate.
     pub fn open_if_there(&self, root: BorrowedFd<'_>) -> nix::Result<Option<OwnedFd>> {
-        match self.open_existing(root) {
-            Err(Errno::ENOENT) => Ok(None),
-            other => other.map(Some),
-        }
+        let place = match self.open_existing(root) {
+            Err(Errno::ENOENT) => return Ok(None),
+            other => other?,
+        };
+        self.refuse_own(root, place.as_fd())?;
+        Ok(Some(place))
     }
 
     /// Opens the directory that the place is in, making what is absent, and gives the place's name there.

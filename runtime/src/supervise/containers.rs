@@ -190,6 +190,7 @@ impl Supervisor {
                 return Err(failure(FailureClass::NotFound, "layer.unknown", message));
             }
         }
+        self.check_volumes(&person, &request)?;
         let cgroup_v2 = self.scope_is_v2();
         // Only to refuse what is wrong before a process is made for it.
         let host = ProfileHost { first_id: person.first_id, cgroup_v2, apparmor: false };
@@ -201,6 +202,7 @@ impl Supervisor {
             group: person.group,
             run: request.run,
             layers: request.layers.clone(),
+            volumes: request.volumes.iter().map(|one| one.volume.clone()).collect(),
             limits: request.limits,
             stop: request.stop,
             place: self.choose_place(&person, &request)?,

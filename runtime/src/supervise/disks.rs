@@ -58,7 +58,11 @@ impl Supervisor {
         let person = match request {
             Request::ContainerStart(start) => start.person,
             Request::ContainerRemove { container } => self.containers.get(container)?.person,
-            Request::PersonData { person, .. } | Request::PersonDataUse { person } => *person,
+            Request::PersonData { person, .. }
+            | Request::PersonDataUse { person }
+            | Request::VolumeMake { person, .. }
+            | Request::VolumeRemove { person, .. }
+            | Request::VolumeMeasure { person, .. } => *person,
             _ => return None,
         };
         self.disks.busy.contains(&person).then_some(person)
@@ -154,7 +158,7 @@ impl Supervisor {
         }
     }
 
-    fn known_person(&self, person: PrincipalId) -> Result<Person, Failure> {
+    pub(super) fn known_person(&self, person: PrincipalId) -> Result<Person, Failure> {
         self.people.get(person).ok_or_else(|| {
             let message = format!("person {person} is not known to the supervisor");
             failure(FailureClass::NotFound, "person.unknown", message)
@@ -192,6 +196,7 @@ impl Supervisor {
             (Step::Settle, answer) => {
                 self.disks.faults.remove(&person);
                 self.adopt_trees(person);
+                self.sweep_volumes(person);
                 answer
             }
             (Step::Grow(image), answer @ Answer::PersonData(_)) => {

@@ -30,7 +30,7 @@ use crate::{layer, log};
 /// Bytes of rows in one page at most, so that the message stays within its own bound.
 const PAGE_BYTES_MAX: usize = 96 * 1024;
 
-type Answered = Result<Reply, Failure>;
+pub(super) type Answered = Result<Reply, Failure>;
 
 impl Supervisor {
     /// Answers a request; `None` when the answer comes later.
@@ -68,6 +68,11 @@ impl Supervisor {
                 return self.person_data(token, person, bytes);
             }
             Request::PersonDataUse { person } => return self.person_data_use(token, person),
+            Request::VolumeMake { person, volume } => self.volume_make(person, &volume),
+            Request::VolumeRemove { person, volume } => self.volume_remove(person, &volume),
+            Request::VolumeMeasure { person, volume } => {
+                return self.volume_measure(token, person, volume);
+            }
             Request::PersonList { after } => self.person_list(after),
             Request::LayerUnpack { blob, diff_id, compression } => {
                 return self.layer_unpack(

@@ -25,6 +25,7 @@ mod stop_all;
 mod tasks;
 mod totals;
 mod validate;
+mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsString;
@@ -76,6 +77,8 @@ pub(crate) struct Supervisor {
     bounded: BTreeSet<Sum>,
     /// What people keep on disk.
     disks: Disks,
+    /// Whose removed volumes are being swept, and whether more came to them meanwhile.
+    sweeps: BTreeMap<PrincipalId, bool>,
     /// Layers that wait for a worker.
     unpacks: VecDeque<Unpack>,
     /// Workers that have answered and end of their own accord.
@@ -185,6 +188,7 @@ impl Supervisor {
             totals: BTreeSet::new(),
             bounded: BTreeSet::new(),
             disks: Disks::default(),
+            sweeps: BTreeMap::new(),
             unpacks: VecDeque::new(),
             leavers: Vec::new(),
             last_addresses: BTreeMap::new(),

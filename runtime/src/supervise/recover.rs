@@ -53,6 +53,7 @@ impl Supervisor {
         }
         self.recover_totals();
         self.recover_disks();
+        self.recover_volumes();
         let sweep = self.sweep_network();
         let layers = self.begin_layer(&layer::Task::Sweep, None, 0);
         for failure in [sweep.err(), layers.err()].into_iter().flatten() {

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use berth_runtime::config::RuntimeConfig;
 use berth_runtime::digest::Digest;
-use berth_runtime::id::{ContainerId, PrincipalId};
+use berth_runtime::id::{ContainerId, PrincipalId, VolumeId};
 use berth_runtime::record::{ExitRecord, Failure, FailureClass, LimitState};
 use berth_runtime::wire::{Answer, Limits, Total};
 use berth_runtime::{receive_message, send_message};
@@ -32,7 +32,7 @@ use crate::places::Places;
 use crate::process::ProcessKey;
 use crate::sys::{socket, spawn};
 use crate::undo::{self, Held, Sum};
-use crate::{doctor, inspect, layer, posture, process};
+use crate::{doctor, inspect, layer, posture, process, volume};
 
 /// A task's size at most.
 const TASK_BYTES_MAX: u64 = 1 << 20;
@@ -74,6 +74,10 @@ pub(super) enum Task {
     DataCopy { person: Person, to: Option<Image> },
     /// Looks how much there is.
     DataUse { person: Person },
+    /// Removes what is left of a person's removed volumes.
+    VolumesSweep { person: Person },
+    /// Looks how much is in a volume.
+    VolumeMeasure { person: Person, volume: VolumeId },
     /// Looks at the host.
     Doctor {},
 }
@@ -94,6 +98,8 @@ pub(super) enum Purpose {
     Total { token: Token, sum: Sum, total: Total },
     /// The next step with a person's data; somebody may wait for it.
     Data { token: Option<Token>, person: PrincipalId, step: Step },
+    /// The next step with a person's removed volumes.
+    Volumes(PrincipalId),
     /// The next step of a container.
     Undo(ContainerId),
     /// Nobody waits.
@@ -209,6 +215,7 @@ impl Supervisor {
                     super::say(&format!("a task of the supervisor's own failed: {failure}"));
                 }
             }
+            Purpose::Volumes(person) => self.volumes_swept(person, answer),
             Purpose::Undo(container) => self.undone(&container, answer),
             Purpose::Data { token, person, step } => self.data_done(token, person, step, answer),
             Purpose::Total { token, sum, total } => {
@@ -484,6 +491,11 @@ fn run(job: Job) -> Result<Answer, Failure> {
         Task::DataCopy { person, to } => disk::copy_to(&places(&job.config)?, &person, to)?,
         Task::DataUse { person } => {
             return disk::used(&places(&job.config)?, &person).map(Answer::PersonData);
+        }
+        Task::VolumesSweep { person } => volume::sweep(&places(&job.config)?, &person)?,
+        Task::VolumeMeasure { person, volume } => {
+            let found = volume::measure(&places(&job.config)?, &person, &volume)?;
+            return Ok(Answer::VolumeUse(found));
         }
         Task::Doctor {} => return Ok(Answer::Doctor(doctor::report(&job.config))),
     }

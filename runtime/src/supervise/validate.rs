@@ -6,7 +6,7 @@ use berth_runtime::config::RuntimeConfig;
 use berth_runtime::record::{Failure, FailureClass};
 use berth_runtime::wire::{
     ExecRequest, LAYERS_MAX, Limits, LogOptions, NetworkMode, PORTS_MAX, PortLease, ProcessSpec,
-    StartRequest, StopOptions, TERMINAL_CELLS_MAX, TerminalSize, Total,
+    StartRequest, StopOptions, TERMINAL_CELLS_MAX, TerminalSize, Total, VOLUMES_MAX,
 };
 
 use crate::monitor::is_possible;
@@ -53,6 +53,7 @@ pub(super) fn start(request: &StartRequest, config: &RuntimeConfig) -> Checked {
     process(&request.process)?;
     check(is_label(&request.hostname), "hostname", "not a label as RFC 1123 has it")?;
     tmpfs(request, config)?;
+    volumes(request)?;
     ports(request, config)?;
     limits(&request.limits, &config.ceilings)?;
     log(&request.log)?;
@@ -143,11 +144,7 @@ fn tmpfs(request: &StartRequest, config: &RuntimeConfig) -> Checked {
     check(request.tmpfs.len() <= TMPFS_MAX, "tmpfs", format!("more than {TMPFS_MAX}"))?;
     for one in &request.tmpfs {
         let target = one.target.as_str();
-        check(is_plain_path(target), "tmpfs", format!("{target:?} is no plain absolute path"))?;
-        let reserved = ["/proc", "/sys", "/dev"].iter().any(|top| {
-            target.strip_prefix(top).is_some_and(|rest| matches!(rest.as_bytes(), [] | [b'/', ..]))
-        });
-        check(!reserved, "tmpfs", format!("{target} is the profile's"))?;
+        place(target, "tmpfs")?;
         check(
             sizes.contains(&one.size_bytes),
             "tmpfs",
@@ -158,6 +155,31 @@ fn tmpfs(request: &StartRequest, config: &RuntimeConfig) -> Checked {
     targets.sort_unstable();
     targets.dedup();
     check(targets.len() == request.tmpfs.len(), "tmpfs", "two have the same target")
+}
+
+/// A place for a mount of the user's.
+fn place(target: &str, field: &str) -> Checked {
+    check(is_plain_path(target), field, format!("{target:?} is no plain absolute path"))?;
+    let reserved = ["/proc", "/sys", "/dev"].iter().any(|top| {
+        target.strip_prefix(top).is_some_and(|rest| matches!(rest.as_bytes(), [] | [b'/', ..]))
+    });
+    check(!reserved, field, format!("{target} is the profile's"))
+}
+
+fn volumes(request: &StartRequest) -> Checked {
+    let volumes = &request.volumes;
+    check(volumes.len() <= VOLUMES_MAX, "volumes", format!("more than {VOLUMES_MAX}"))?;
+    for one in volumes {
+        place(&one.target, "volumes")?;
+        let plain = one.sub_path.as_ref().is_none_or(|path| is_plain_path(&format!("/{path}")));
+        check(plain, "volumes", format!("{:?} is no plain relative path", one.sub_path))?;
+    }
+    let memory = request.tmpfs.iter().map(|one| &one.target);
+    let mut targets: Vec<_> = volumes.iter().map(|one| &one.target).chain(memory).collect();
+    let all = targets.len();
+    targets.sort_unstable();
+    targets.dedup();
+    check(targets.len() == all, "volumes", "two mounts have the same target")
 }
 
 /// Absolute, not the root, every part a name: nothing that two readers could read in two ways.

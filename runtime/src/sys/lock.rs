@@ -19,3 +19,10 @@ pub(crate) fn try_lock(file: impl AsFd) -> nix::Result<bool> {
         };
     }
 }
+
+/// Lets go of it, also for whoever has a copy of the descriptor.
+pub(crate) fn unlock(file: impl AsFd) -> nix::Result<()> {
+    // SAFETY: flock takes two integers; the descriptor is open as long as it is borrowed.
+    let result = unsafe { libc::flock(file.as_fd().as_raw_fd(), libc::LOCK_UN) };
+    Errno::result(result).map(drop)
+}

@@ -9,6 +9,7 @@ mod images;
 mod machine;
 mod people;
 mod requests;
+mod volumes;
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -43,6 +44,7 @@ pub const GROUPS: &[Group] = &[
     Group { title: "Signing in, people, tokens", known: people::KNOWN },
     Group { title: "Images and registries", known: images::KNOWN },
     Group { title: "Containers", known: containers::KNOWN },
+    Group { title: "Volumes", known: volumes::KNOWN },
     Group { title: "The machine", known: machine::KNOWN },
 ];
 

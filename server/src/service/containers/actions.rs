@@ -400,6 +400,7 @@ pub(crate) async fn launch(
         hostname: spec.hostname,
         read_only_root: spec.read_only_root,
         tmpfs: spec.tmpfs,
+        volumes: Vec::new(),
         // A limit that was lowered since must not be exceeded by what it holds.
         shm_bytes: spec.shm_bytes.min(row.limits.memory_bytes),
         network: spec.network,

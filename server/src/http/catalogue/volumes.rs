@@ -1,0 +1,41 @@
+//! Codes about volumes: what keeps one from being used, filled or removed.
+
+use super::{Known, known};
+
+pub(super) const KNOWN: &[Known] = &[
+    known(
+        "volume.unknown",
+        409,
+        "A volume is not on the disk",
+        "The container has a volume that the supervisor does not know: it was removed on the host by hand.",
+        "Start the container again: the volume is made anew, and empty. What was in it has to come from a copy.",
+    ),
+    known(
+        "volume.in-use",
+        409,
+        "The volume is in use",
+        "Containers have it, or a run that uses it has not ended.",
+        "Stop and remove the containers that it names, then remove the volume.",
+    ),
+    known(
+        "volume.busy",
+        503,
+        "Another container is filling the volume",
+        "At its first use a volume is filled with what the image has at the place, and that takes long here.",
+        "Try again in a moment.",
+    ),
+    known(
+        "volume.sub-path",
+        422,
+        "The part of the volume cannot be mounted",
+        "`sub_path` is not there, leads out of the volume, or is neither a directory nor an ordinary file.",
+        "Make it in the volume first, by a container that has the whole of it; or mount the whole.",
+    ),
+    known(
+        "volume.limit",
+        507,
+        "Too many volumes on the disk",
+        "The person has as many volumes as the supervisor keeps for one, those being removed among them.",
+        "Remove those that are not needed any more, and wait until they are gone.",
+    ),
+];
