@@ -213,6 +213,8 @@ listen = $(listen_toml)
 #per_person_max = 200
 # Ports of the host that one person's containers have together; which can be leased is said in [runtime].
 #ports_per_person_max = 32
+# Volumes of one person: directories that outlive containers.
+#volumes_per_person_max = 64
 # Size of a container's /dev/shm where nothing is said; never above its memory.
 #shm_bytes = 67108864
 # Seconds between the stop signal and the end, where nothing is said.

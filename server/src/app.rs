@@ -30,6 +30,7 @@ use crate::service::maintenance::Maintenance;
 use crate::service::noise::Noise;
 use crate::service::operations::Operations;
 use crate::service::usage::Looks;
+use crate::service::volumes::Volumes;
 use crate::tls::Tls;
 
 /// A handle to what every request shares; cheap to clone.
@@ -58,6 +59,8 @@ pub struct Parts {
     pub budgets: Budgets,
     /// What is known of containers.
     pub containers: Containers,
+    /// What is known of volumes.
+    pub volumes: Volumes,
     /// Programs that are run beside containers' first ones.
     pub execs: Execs,
     /// What containers have used in the last hour.
@@ -126,6 +129,7 @@ impl App {
             throttle: Throttle::default(),
             budgets: Budgets::new(&config.rates),
             containers: Containers::default(),
+            volumes: Volumes::default(),
             execs: Execs::default(),
             days: Days::default(),
             history: History::open(config.db_dir().join("history")),

@@ -122,6 +122,8 @@ pub struct ContainersConfig {
     /// Ports of the host that one person's containers have together. Which can be leased at all is said in
     /// `[runtime]`.
     pub ports_per_person_max: u32,
+    /// Volumes of one person.
+    pub volumes_per_person_max: u32,
     /// Size of `/dev/shm`, never above the container's memory.
     pub shm_bytes: u64,
     /// Seconds between the stop signal and the end.
@@ -221,6 +223,7 @@ impl Default for ContainersConfig {
         Self {
             per_person_max: 200,
             ports_per_person_max: 32,
+            volumes_per_person_max: 64,
             shm_bytes: 64 << 20,
             unattended_secs: 60,
             stop_grace_secs: 10,
@@ -464,9 +467,11 @@ fn validate_containers(
         return Err(("containers.sizes", text));
     }
     let limits = &containers.default_limits;
-    let within: [(&'static str, u64, u64, u64); 12] = [
+    let volumes_max = containers.volumes_per_person_max;
+    let within: [(&'static str, u64, u64, u64); 13] = [
         ("containers.per_person_max", containers.per_person_max.into(), 1, 100_000),
         ("containers.ports_per_person_max", containers.ports_per_person_max.into(), 0, 10_000),
+        ("containers.volumes_per_person_max", volumes_max.into(), 0, 2048),
         ("containers.shm_bytes", containers.shm_bytes, 4096, ceilings.memory_bytes),
         ("containers.stop_grace_secs", containers.stop_grace_secs.into(), 0, 600),
         ("containers.unattended_secs", containers.unattended_secs.into(), 1, 86_400),

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use berth_runtime::console;
 use berth_runtime::digest::Digest;
-use berth_runtime::id::{ContainerId, ExecId, PrincipalId};
+use berth_runtime::id::{ContainerId, ExecId, PrincipalId, VolumeId};
 use berth_runtime::record::{ContainerRecord, Failure, FailureClass, LimitState};
 use berth_runtime::wire::{
     Answer, Compression, DoctorReport, Envelope, ExecEvent, ExecOrder, ExecRequest, Hello,
     LayerFacts, Limits, MESSAGE_BYTES_MAX, PROTOCOL_VERSION, PersonRange, PostureLine, ProcessInfo,
-    Request, StartRequest, Total,
+    Request, StartRequest, Total, VolumeUse,
 };
 use bytes::Bytes;
 use nix::errno::Errno;
@@ -205,6 +205,40 @@ impl RuntimeClient {
         let terms = self.quick("group total");
         match self.call(&terms, Request::GroupTotal { group, total }, None).await?.0 {
             Answer::Limits { limits } => Ok(limits),
+            other => Err(unexpected(&terms, &other)),
+        }
+    }
+
+    /// Makes a volume, unless it is there.
+    pub(crate) async fn volume_make(
+        &self,
+        person: PrincipalId,
+        volume: &VolumeId,
+    ) -> Result<(), RuntimeError> {
+        let request = Request::VolumeMake { person, volume: volume.clone() };
+        self.done(&self.quick("volume make"), request).await
+    }
+
+    /// Removes a volume with all that is in it; success when it is gone already.
+    pub(crate) async fn volume_remove(
+        &self,
+        person: PrincipalId,
+        volume: &VolumeId,
+    ) -> Result<(), RuntimeError> {
+        let request = Request::VolumeRemove { person, volume: volume.clone() };
+        self.done(&self.quick("volume remove"), request).await
+    }
+
+    /// Looks how much is in a volume.
+    pub(crate) async fn volume_measure(
+        &self,
+        person: PrincipalId,
+        volume: &VolumeId,
+    ) -> Result<VolumeUse, RuntimeError> {
+        let terms = Terms { name: "volume measure", limit: SLOW_LIMIT, slots: &self.quick };
+        let request = Request::VolumeMeasure { person, volume: volume.clone() };
+        match self.call(&terms, request, None).await?.0 {
+            Answer::VolumeUse(found) => Ok(found),
             other => Err(unexpected(&terms, &other)),
         }
     }

@@ -392,6 +392,29 @@ pub(crate) const ROWS: &[Row] = &[
     sends("POST /api/v1/images/import", Who::Member, "operate", "no archive"),
     row("GET /api/v1/ports", Who::SignedIn, "read"),
     row("GET /api/v1/ports/policy", Who::SignedIn, "read"),
+    row("GET /api/v1/volumes", Who::SignedIn, "read"),
+    sends("POST /api/v1/volumes", Who::Member, "operate", r#"{"name":"No Name"}"#),
+    Row {
+        route: "GET /api/v1/volumes/{id}",
+        who: Who::SignedIn,
+        scope: "read",
+        object: Object::Made(volume, Reach::Sees),
+        body: "",
+    },
+    Row {
+        route: "PATCH /api/v1/volumes/{id}",
+        who: Who::Member,
+        scope: "operate",
+        object: Object::Made(volume, Reach::Changes),
+        body: "{}",
+    },
+    Row {
+        route: "DELETE /api/v1/volumes/{id}",
+        who: Who::Member,
+        scope: "operate",
+        object: Object::Made(volume, Reach::Changes),
+        body: "",
+    },
     row("GET /api/v1/gc", Who::SignedIn, "read"),
     sends("POST /api/v1/gc", Who::Member, "operate", r#"{"unneeded_days":3650}"#),
     Row {
@@ -644,6 +667,16 @@ fn container<'a>(_: &'a TestServer, owner: &'a Client) -> Making<'a> {
             assert!(std::time::Instant::now() < deadline, "{shown}");
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
+    })
+}
+
+fn volume<'a>(_: &'a TestServer, owner: &'a Client) -> Making<'a> {
+    Box::pin(async move {
+        let name = format!("{:?}", std::time::Instant::now());
+        let name: String = name.chars().filter(char::is_ascii_digit).collect();
+        let body = json!({"name": format!("volume-{name}")});
+        let made = owner.post("/api/v1/volumes", &body).await.expect_status(201).json();
+        made["id"].as_str().expect("a volume has an id").to_owned()
     })
 }
 

@@ -13,3 +13,4 @@ mod ports;
 mod posture;
 mod recovery;
 mod usage;
+mod volumes;

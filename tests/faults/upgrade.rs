@@ -35,6 +35,8 @@ const OLDER: &str = "
     drop trigger containers_image_needed;
     alter table images drop column last_needed_at;
     drop table port_leases;
+    drop table container_volumes;
+    drop table volumes;
     drop table recovery_codes;
     drop table second_factors;
     drop table usage_counters;

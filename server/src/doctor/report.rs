@@ -102,7 +102,9 @@ fn configuration(config: &Config) -> Value {
         },
         "containers": {
             "per_person_max": containers.per_person_max,
-            "ports_per_person_max": containers.ports_per_person_max, "shm_bytes": containers.shm_bytes,
+            "ports_per_person_max": containers.ports_per_person_max,
+            "volumes_per_person_max": containers.volumes_per_person_max,
+            "shm_bytes": containers.shm_bytes,
             "stop_grace_secs": containers.stop_grace_secs,
             "log_file_bytes": containers.log_file_bytes, "log_files": containers.log_files,
             "unattended_secs": containers.unattended_secs, "sizes": containers.sizes.len(),

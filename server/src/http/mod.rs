@@ -77,6 +77,7 @@ pub fn routes() -> Routes {
     let routes = api::gc::routes(routes);
     let routes = api::factor::routes(routes);
     let routes = api::ports::routes(routes);
+    let routes = api::volumes::routes(routes);
     let routes = api::problems::routes(routes);
     pages::routes(routes)
 }

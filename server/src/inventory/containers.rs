@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection, SqlitePool};
 
+use super::volumes::Mount;
 use crate::auth::Visibility;
 use crate::clock::Time;
 use crate::error::{Error, Result};
@@ -63,6 +64,8 @@ pub struct Container {
     pub limits: Limits,
     /// Ports of the host that lead to it.
     pub ports: Vec<PortLease>,
+    /// Its volumes, in the order in which they were asked for.
+    pub mounts: Vec<Mount>,
     /// Whether the kernel is known to hold them.
     pub limits_applied: bool,
     pub intent: Intent,
@@ -136,9 +139,20 @@ macro_rules! ports {
     };
 }
 
+/// Volumes as the type's own JSON.
+macro_rules! mounts {
+    () => {
+        "(select json_group_array(json_object('volume', m.volume, 'name', v.name, \
+         'target', m.target, 'read_only', json(iif(m.read_only, 'true', 'false')), \
+         'sub_path', m.sub_path)) from (select * from container_volumes \
+         where container = c.id order by position) m join volumes v on v.id = m.volume) as mounts, "
+    };
+}
+
 const COLUMNS: &str = concat!(
     "select c.*, ",
     ports!(),
+    mounts!(),
     "coalesce(p.name, 'system') as owner_name, \
      coalesce(p.group_id, 2) as group_id, coalesce(s.name, 'system') as stopped_by_name \
      from containers c left join people p on p.id = c.owner \
@@ -209,6 +223,7 @@ pub async fn light(db: &SqlitePool, visible: Visibility, limit: u32) -> Result<V
     let rows = sqlx::query(concat!(
         "select ",
         ports!(),
+        mounts!(),
         "c.id, c.owner, c.name, c.image_reference, c.image_id, '' as request, \
          null as spec, c.cpu_millis, c.cpu_weight, c.memory_bytes, c.swap_bytes, c.pids, \
          c.limits_applied, c.intent, c.run, c.operation, c.start_when_pulled, c.restart_policy, \
@@ -618,6 +633,7 @@ fn container(row: &SqliteRow) -> Result<Container> {
             pids: row.try_get("pids")?,
         },
         ports: parsed(row, "ports")?.unwrap_or_default(),
+        mounts: parsed(row, "mounts")?.unwrap_or_default(),
         limits_applied: row.try_get("limits_applied")?,
         intent: row.try_get("intent")?,
         run: number("run")?,

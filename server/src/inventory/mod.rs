@@ -35,6 +35,7 @@ pub mod tokens;
 pub mod unneeded;
 pub mod usage;
 pub mod usage_days;
+pub mod volumes;
 
 use std::fmt::Display;
 use std::io::Read as _;
@@ -70,7 +71,7 @@ const CACHE_KIB: u32 = 512;
 
 /// What may use the room that is kept for a full disk: it ends or removes something, or lets somebody in
 /// to do that.
-const RELIEVING: [&str; 15] = [
+const RELIEVING: [&str; 16] = [
     "container.stop",
     "container.kill",
     "container.signal",
@@ -79,6 +80,7 @@ const RELIEVING: [&str; 15] = [
     "container.remove",
     "image.remove",
     "image.untag",
+    "volume.remove",
     "inventory.copy-remove",
     "gc.remove",
     "operation.cancel",

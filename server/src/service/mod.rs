@@ -38,6 +38,7 @@ pub mod stats;
 pub mod system;
 pub mod tokens;
 pub mod usage;
+pub mod volumes;
 
 /// A page of a list: the items, and where the next page begins.
 #[derive(Debug)]

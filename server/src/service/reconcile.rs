@@ -17,6 +17,7 @@ use serde_json::json;
 use super::containers::view::{cause_word, end_in_words, policy};
 use super::containers::{actions, create, look};
 use super::restart::{self, Verdict};
+use super::volumes;
 use crate::app::App;
 use crate::clock::Time;
 use crate::error::{Error, Result};
@@ -146,6 +147,7 @@ async fn pass(app: &App, booted: &mut bool) -> Result<()> {
     let rows = containers::all(app.inventory.read()).await?;
     let mut records: HashMap<ContainerId, ContainerRecord> =
         records.into_iter().map(|record| (record.container.clone(), record)).collect();
+    volumes::finish_removals(app).await?;
     for row in &rows {
         let listed = records.remove(&row.id);
         let step = decide(row, listed.as_ref(), Time::now());

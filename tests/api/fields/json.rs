@@ -148,6 +148,30 @@ fn create(image: &str) -> Body {
             .beyond([json!(0), json!(22), json!(65_535), json!(65_536)])
             .may_be(&["null"]),
         field("ports[].protocol").at([json!("udp")]).beyond([json!("sctp"), json!("TCP")]),
+        field("mounts").at([json!([])]).beyond([
+            json!(vec![json!({"volume": "kept", "target": "/b"}); 33]),
+            json!([{"volume": "kept", "target": "/a"}]),
+        ]),
+        field("mounts[].volume").at([json!("kept")]).beyond([
+            json!("other"),
+            json!("../kept"),
+            json!("/etc"),
+            text(64),
+        ]),
+        field("mounts[].target").at([json!("/b"), json!("//b/./c/")]).beyond([
+            json!("/"),
+            json!("/proc/x"),
+            json!("//sys"),
+            json!("/./dev"),
+            json!("/b/../proc"),
+            json!("b"),
+            json!("/a/"),
+        ]),
+        field("mounts[].read_only").at([json!(true)]).may_be(&["true"]),
+        field("mounts[].sub_path")
+            .at([json!(null), json!("d"), json!("./d//e/")])
+            .beyond([json!("/d"), json!("d/.."), json!("../x"), json!("."), text(1025)])
+            .may_be(&["null", "newline", "turned text"]),
         field("terminal").at([json!(false), json!(true)]).may_be(&["true"]),
         field("stdin").at([json!(false), json!(true)]).may_be(&["true"]),
         field("limits"),
@@ -171,6 +195,7 @@ fn create(image: &str) -> Body {
             "ulimits": {"nofile": {"soft": 64, "hard": 64}}, "capabilities_dropped": ["CHOWN"],
             "network": "private",
             "ports": [{"container_port": 8080, "host_port": null, "protocol": "tcp"}],
+            "mounts": [{"volume": "kept", "target": "/b", "read_only": false, "sub_path": null}],
             "terminal": false, "stdin": false, "start": false,
             "limits": {"cpu_millis": 100, "cpu_weight": 100, "memory_bytes": 64 << 20,
                        "swap_bytes": 0, "pids": 8},
@@ -474,6 +499,23 @@ fn groups() -> Vec<Body> {
     ]
 }
 
+fn volumes() -> Vec<Body> {
+    let name =
+        || field("name").beyond([text(64), json!("-a"), json!(".."), json!("0123456789abcdef")]);
+    vec![
+        Body {
+            route: "POST /api/v1/volumes",
+            base: json!({"name": "driven"}),
+            fields: vec![name().at([json!("0"), text(63)])],
+        },
+        Body {
+            route: "PATCH /api/v1/volumes/{id}",
+            base: json!({"name": "kept"}),
+            fields: vec![name().at([json!("kept"), json!(null)]).may_be(&["null"])],
+        },
+    ]
+}
+
 pub(super) fn bodies(image: &str) -> Vec<Body> {
     let mut all = vec![create(image), change()];
     all.extend(programs());
@@ -481,6 +523,7 @@ pub(super) fn bodies(image: &str) -> Vec<Body> {
     all.extend(registries());
     all.extend(allowances());
     all.extend(groups());
+    all.extend(volumes());
     all.push(Body {
         route: "POST /api/v1/gc",
         base: json!({"unneeded_days": 3650, "tagged": false, "everyone": false}),
@@ -578,6 +621,7 @@ async fn every_field_of_a_body_has_a_row_and_every_row_a_field() {
 async fn ids(owner: &Client, image: &str) -> (String, String) {
     let body = json!({"name": "driven", "image": image, "command": ["a"]});
     let made = owner.post("/api/v1/containers", &body).await.expect_status(201).json();
+    owner.post("/api/v1/volumes", &json!({"name": "kept"})).await.expect_status(201);
     let person = json!({"name": "tried", "role": "user"});
     let person = owner.post("/api/v1/people", &person).await.expect_status(201).json();
     (made["id"].as_str().expect("an id").to_owned(), person["person"]["id"].to_string())
@@ -597,6 +641,7 @@ async fn each_field_takes_its_bounds_and_nothing_beyond() {
         let id = match path {
             path if path.contains("/people/") => &person,
             path if path.contains("/groups/") => "2",
+            path if path.contains("/volumes/") => "kept",
             path if path.contains("/images/") => &image,
             _ => &container,
         };
@@ -651,6 +696,10 @@ async fn undo(client: &Client, body: &Body, answer: &system_tests::Answer) {
         "POST /api/v1/containers" => {
             let id = made["id"].as_str().expect("an id");
             client.delete(&format!("/api/v1/containers/{id}?force=true")).await;
+        }
+        "POST /api/v1/volumes" => {
+            let id = made["id"].as_str().expect("an id");
+            client.delete(&format!("/api/v1/volumes/{id}")).await;
         }
         "POST /api/v1/tokens" => {
             let id = made["token"]["id"].as_str().expect("an id");

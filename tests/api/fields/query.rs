@@ -210,6 +210,7 @@ async fn ask(
     };
     let request = match (method, route) {
         ("POST", "POST /api/v1/containers") => request.json(&json!({"image": "No Reference"})),
+        ("POST", "POST /api/v1/volumes") => request.json(&json!({"name": "No Name"})),
         ("POST", "POST /api/v1/images/pull") => request.json(&json!({"reference": "No Reference"})),
         ("POST", "POST /api/v1/images/{id}/tags") => request.json(&json!({"reference": "A b"})),
         ("PATCH", _) => request.json(&json!({})),

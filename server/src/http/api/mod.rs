@@ -21,3 +21,4 @@ pub mod setup;
 pub mod system;
 pub mod tokens;
 pub mod usage;
+pub mod volumes;

@@ -18,6 +18,20 @@ pub(super) const KNOWN: &[Known] = &[
         "Stop and remove the containers that it names, then remove the volume.",
     ),
     known(
+        "volume.name-taken",
+        409,
+        "You have a volume of this name",
+        "Names of volumes are unique among their owner’s.",
+        "Choose another name, or remove the other volume.",
+    ),
+    known(
+        "volume.too-many",
+        507,
+        "Too many volumes",
+        "You have as many volumes as one person may (`containers.volumes_per_person_max`).",
+        "Remove those that are not needed any more, or ask an operator for more.",
+    ),
+    known(
         "volume.busy",
         503,
         "Another container is filling the volume",

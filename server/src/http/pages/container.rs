@@ -27,7 +27,7 @@ use crate::service::containers;
 use crate::service::containers::actions::{self, Change};
 use crate::service::containers::history;
 use crate::service::containers::output;
-use crate::service::containers::view::{ContainerView, DetailView, HeldLimit};
+use crate::service::containers::view::{ContainerView, DetailView, HeldLimit, MountView};
 use crate::service::edits::Expected;
 use crate::service::history::Used;
 use crate::service::ports::PortView;
@@ -157,6 +157,7 @@ fn facts(detail: &DetailView) -> Vec<Fact> {
         let text = format!("{host_port} leads to its {container_port}/{protocol}");
         facts.push(Fact::text("Port of the host", text));
     }
+    facts.extend(view.mounts.iter().map(|mount| Fact::text("Volume", mount_in_words(mount))));
     facts.push(Fact::text("When it ends", restart_in_words(view)));
     if let (Some(signal), Some(grace)) = (&detail.stop_signal, detail.stop_grace_secs) {
         facts.push(Fact::text("Stops by", format!("{signal}, killed after {grace} s")));
@@ -177,6 +178,13 @@ fn facts(detail: &DetailView) -> Vec<Fact> {
         facts.push(Fact::text("Killed for memory", format!("{} processes", detail.oom_kills)));
     }
     facts
+}
+
+fn mount_in_words(mount: &MountView) -> String {
+    let MountView { volume, target, read_only, sub_path, .. } = mount;
+    let part = sub_path.as_ref().map(|path| format!(", its {path}")).unwrap_or_default();
+    let way = if *read_only { ", read-only" } else { "" };
+    format!("{volume}{part} on {target}{way}")
 }
 
 fn restart_in_words(view: &ContainerView) -> String {

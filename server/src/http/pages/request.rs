@@ -82,6 +82,7 @@ pub(super) fn launch_request(posted: &Posted) -> Result<CreateRequest, Wrong> {
         // A terminal's is open in any case, and the page attaches to nothing else.
         stdin: false,
         tmpfs: tmpfs(&mut wrong, posted.text("tmpfs")),
+        mounts: Vec::new(),
         shm_bytes: wrong.size(posted, "shm", "/shm_bytes"),
         ulimits: ulimits(&mut wrong, posted.text("ulimits")),
         capabilities_dropped: capabilities(posted.text("capabilities")),

@@ -23,7 +23,7 @@ use crate::runtime_client::{NOT_RUNNING, RuntimeError};
 use crate::service::edits::Expected;
 use crate::service::lifecycle::{Action, Status};
 use crate::service::restart::RestartPolicy;
-use crate::service::{maintenance, reconcile};
+use crate::service::{maintenance, reconcile, volumes};
 
 /// What a killed container may take to be gone.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
@@ -390,6 +390,11 @@ pub(crate) async fn launch(
     let Some(spec) = spec else {
         return Err(LaunchError::Unknown(Error::defect("start a container without an image")));
     };
+    let volumes = volumes::for_start(app, row.owner, &row.mounts).await;
+    let volumes = volumes.map_err(|error| match error {
+        RuntimeError::Refused(failure) => LaunchError::Refused(failure),
+        error => LaunchError::Unknown(error.into()),
+    })?;
     let config = &app.config.containers;
     let request = StartRequest {
         container: row.id.clone(),
@@ -400,7 +405,7 @@ pub(crate) async fn launch(
         hostname: spec.hostname,
         read_only_root: spec.read_only_root,
         tmpfs: spec.tmpfs,
-        volumes: Vec::new(),
+        volumes,
         // A limit that was lowered since must not be exceeded by what it holds.
         shm_bytes: spec.shm_bytes.min(row.limits.memory_bytes),
         network: spec.network,

@@ -8,7 +8,7 @@ use berth_runtime::record::Failure;
 use serde_json::json;
 
 use super::actions::{event, in_background, launch_wished, name_taken};
-use super::spec::{self, CreateRequest, ImageDefaults, PortRequest};
+use super::spec::{self, CreateRequest, ImageDefaults};
 use super::view::{DetailView, request};
 use super::{detail, find};
 use crate::app::App;
@@ -23,7 +23,7 @@ use crate::inventory::idempotency::{self, IdempotencyKey};
 use crate::inventory::operations::OperationState;
 use crate::registry::manifest::RunConfig;
 use crate::service::images::{self, ImageForStart};
-use crate::service::{maintenance, operations, ports};
+use crate::service::{maintenance, operations, ports, volumes};
 use crate::timing::Phases;
 
 /// Makes a container; the same key makes it once.
@@ -86,7 +86,7 @@ async fn create_whole(
     };
     let _lock = app.containers.lock(&id).await;
     phases.done("find the image, merge, check");
-    if let Some(known) = insert(app, caller, &new, &request.ports, key).await? {
+    if let Some(known) = insert(app, caller, &new, request, key).await? {
         return Ok(known);
     }
     phases.done("commit container, intent, audit, event");
@@ -107,7 +107,7 @@ async fn insert(
     app: &App,
     caller: &Caller,
     new: &NewContainer<'_>,
-    wanted: &[PortRequest],
+    request: &CreateRequest,
     key: Option<&IdempotencyKey>,
 ) -> Result<Option<ContainerId>> {
     let mut write = app.inventory.change(&caller.actor, "container.create").await?;
@@ -142,7 +142,9 @@ async fn insert(
         return Err(Error::conflict("image.removed", "the image was removed just now"));
     }
     containers::insert(write.db(), new).await?;
-    ports::lease(app, caller, write.db(), (new.id, new.owner), wanted).await?;
+    let own = (new.id, new.owner);
+    ports::lease(app, caller, write.db(), own, &request.ports).await?;
+    volumes::attach(write.db(), own, &request.mounts).await?;
     idempotency::remember(&mut write, caller, key, new.id.as_str()).await?;
     write.subject("container", new.id, new.owner);
     let (subject, owner) = (new.id.as_str(), new.owner);

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
 use berth_runtime::config::RuntimeConfig;
+use berth_runtime::id::VolumeId;
 use berth_runtime::wire::{self, Limits};
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,7 @@ use utoipa::ToSchema;
 
 use crate::config::ContainersConfig;
 use crate::error::{Error, FieldError, Refusal, Result};
+use crate::inventory::volumes::Mount;
 use crate::service::ports;
 use crate::service::restart::{ATTEMPTS_MAX, RestartPolicy};
 
@@ -25,6 +27,8 @@ const PATH_BYTES_MAX: usize = 1024;
 const LABELS_MAX: usize = 64;
 const LABEL_BYTES_MAX: usize = 1024;
 const TMPFS_MAX: usize = 16;
+/// An object's name.
+const NAME_BYTES_MAX: usize = 63;
 const GRACE_SECS_MAX: u32 = 600;
 const MEMORY_BYTES_MIN: u64 = 6 << 20;
 const CPU_MILLIS_MIN: u32 = 10;
@@ -143,6 +147,8 @@ pub struct CreateRequest {
     pub read_only_root: bool,
     /// File systems in memory, counted to its memory.
     pub tmpfs: Vec<TmpfsMount>,
+    /// Volumes of one's own, at most 32.
+    pub mounts: Vec<MountRequest>,
     /// Size of `/dev/shm`.
     pub shm_bytes: Option<u64>,
     /// Resource limits by name, such as `nofile`; never above the profile's.
@@ -171,6 +177,22 @@ pub struct TmpfsMount {
     pub target: String,
     /// Size at most.
     pub size_bytes: u64,
+}
+
+/// A volume at a place in a container. A volume that was never used begins with what the image has there.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MountRequest {
+    /// Its name, or its id.
+    pub volume: String,
+    /// Absolute path inside.
+    pub target: String,
+    /// Whether nothing can be written to it there.
+    #[serde(default)]
+    pub read_only: bool,
+    /// A directory or file in it that is mounted instead of the whole; it has to be there at each start.
+    #[serde(default)]
+    pub sub_path: Option<String>,
 }
 
 /// A port of the host that is to lead to one of a container.
@@ -310,6 +332,7 @@ pub(crate) fn check(
     }
     faults.restart(request.restart);
     faults.tmpfs(&request.tmpfs);
+    faults.mounts(&request.mounts, &request.tmpfs);
     faults.ulimits(&request.ulimits);
     for (index, name) in request.capabilities_dropped.iter().enumerate() {
         if parse_capability(name).is_none() {
@@ -563,11 +586,28 @@ impl From<&UlimitPair> for wire::Ulimit {
     }
 }
 
+/// One spelling only: the supervisor takes no path that could be read in two ways.
+fn one_spelling(target: &str) -> String {
+    parts(target).map(|part| format!("/{part}")).collect()
+}
+
 impl From<&TmpfsMount> for wire::Tmpfs {
     fn from(mount: &TmpfsMount) -> Self {
-        // One spelling only: the supervisor takes no path that could be read in two ways.
-        let target = parts(&mount.target).map(|part| format!("/{part}")).collect();
-        Self { target, size_bytes: mount.size_bytes }
+        Self { target: one_spelling(&mount.target), size_bytes: mount.size_bytes }
+    }
+}
+
+impl MountRequest {
+    /// As it is kept, of the volume that it means.
+    pub(crate) fn of(&self, volume: VolumeId) -> Mount {
+        let sub_path = self.sub_path.as_deref().map(one_spelling);
+        Mount {
+            volume,
+            name: String::new(),
+            target: one_spelling(&self.target),
+            read_only: self.read_only,
+            sub_path: sub_path.map(|path| path.trim_start_matches('/').to_owned()),
+        }
     }
 }
 
@@ -701,6 +741,36 @@ impl Faults {
             }
             if mount.size_bytes < TMPFS_BYTES_MIN || i64::try_from(mount.size_bytes).is_err() {
                 self.add(&format!("/tmpfs/{index}/size_bytes"), "is less than 4096 or too large");
+            }
+        }
+    }
+
+    fn mounts(&mut self, mounts: &[MountRequest], tmpfs: &[TmpfsMount]) {
+        if mounts.len() > wire::VOLUMES_MAX {
+            self.add("/mounts", format!("holds more than {}", wire::VOLUMES_MAX));
+        }
+        let memory = tmpfs.iter().map(|mount| one_spelling(&mount.target));
+        let mut seen: BTreeSet<String> = memory.collect();
+        for (index, mount) in mounts.iter().enumerate() {
+            if mount.volume.is_empty() || mount.volume.len() > NAME_BYTES_MAX {
+                self.add(&format!("/mounts/{index}/volume"), "name one of your volumes");
+            }
+            let pointer = format!("/mounts/{index}/target");
+            self.path(&pointer, &mount.target);
+            let first = parts(&mount.target).next();
+            if first.is_none_or(|first| ["proc", "sys", "dev"].contains(&first)) {
+                self.add(&pointer, "is the root, or lies in /proc, /sys or /dev");
+            }
+            if !seen.insert(one_spelling(&mount.target)) {
+                self.add(&pointer, "is another mount's place too");
+            }
+            let Some(path) = &mount.sub_path else { continue };
+            let climbs = path.split('/').any(|part| part == "..");
+            let long = path.len() > PATH_BYTES_MAX;
+            let none = path.starts_with('/') || parts(path).next().is_none();
+            if climbs || long || none || path.contains('\0') {
+                let text = format!("{path:?} is no path from the volume's own top, without '..'");
+                self.add(&format!("/mounts/{index}/sub_path"), text);
             }
         }
     }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use berth_runtime::id::ContainerId;
+use berth_runtime::id::{ContainerId, VolumeId};
 use berth_runtime::record::{self, ContainerRecord, ExitCause, ExitRecord, LimitState};
 use berth_runtime::wire::{Limits, NetworkMode};
 use serde::Serialize;
@@ -14,6 +14,7 @@ use crate::auth::Caller;
 use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::inventory::containers::{Container, Intent, StopKind};
+use crate::inventory::volumes::Mount;
 use crate::service::edits::Version;
 use crate::service::lifecycle::Status;
 use crate::service::ports::PortView;
@@ -47,6 +48,8 @@ pub struct ContainerView {
     pub address: Option<std::net::Ipv4Addr>,
     /// Ports of the host that lead to it while it runs.
     pub ports: Vec<PortView>,
+    /// Its volumes.
+    pub mounts: Vec<MountView>,
     /// The limits that hold now, and at its next start.
     pub limits: LimitsView,
     /// When it is started again.
@@ -86,6 +89,30 @@ pub struct DetailView {
     pub stop_signal: Option<String>,
     /// Seconds until it is killed after that.
     pub stop_grace_secs: Option<u32>,
+}
+
+/// A volume at a place in a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = ContainerMount)]
+pub struct MountView {
+    /// The volume's name.
+    pub volume: String,
+    /// Its id.
+    #[schema(value_type = String)]
+    pub volume_id: VolumeId,
+    /// Where.
+    pub target: String,
+    /// Whether nothing can be written to it there.
+    pub read_only: bool,
+    /// The part of it that is there; null for the whole.
+    pub sub_path: Option<String>,
+}
+
+impl From<&Mount> for MountView {
+    fn from(mount: &Mount) -> Self {
+        let Mount { volume, name, target, read_only, sub_path } = mount.clone();
+        Self { volume: name, volume_id: volume, target, read_only, sub_path }
+    }
 }
 
 /// Directories of the kernel's cgroup file systems; the same one for all on v2.
@@ -333,6 +360,7 @@ impl ContainerView {
             started_at,
             address: live.and_then(|live| live.address),
             ports: row.ports.iter().copied().map(Into::into).collect(),
+            mounts: row.mounts.iter().map(Into::into).collect(),
             limits: row.limits.into(),
             restart: RestartView {
                 policy: policy(row),
@@ -522,7 +550,11 @@ pub(crate) fn cause_word(cause: ExitCause) -> &'static str {
 impl ContentView {
     fn new(row: &Container) -> Result<Self> {
         let spec = spec(row)?;
-        let request = request(row)?;
+        let mut request = request(row)?;
+        for (asked, mount) in request.mounts.iter_mut().zip(&row.mounts) {
+            // It may have another name by now.
+            asked.volume.clone_from(&mount.name);
+        }
         let labels = request.labels.clone();
         let (process, hostname) = match spec {
             Some(spec) => (Some(spec.process), Some(spec.hostname)),
@@ -567,6 +599,7 @@ pub(crate) mod tests {
             request: "{}".to_owned(),
             spec: None,
             ports: Vec::new(),
+            mounts: Vec::new(),
             limits: Limits {
                 cpu_millis: 1000,
                 cpu_weight: 100,

@@ -1,0 +1,255 @@
+//! Volumes: whose they are, what they are called, and which containers have them where.
+
+use berth_runtime::id::{ContainerId, PrincipalId, VolumeId};
+use serde::Deserialize;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row, SqliteConnection, SqlitePool};
+
+use crate::auth::Visibility;
+use crate::clock::Time;
+use crate::error::{Error, Result};
+
+/// A volume.
+#[derive(Debug, Clone)]
+pub struct Volume {
+    /// Names it for ever.
+    pub id: VolumeId,
+    /// Whose it is.
+    pub owner: PrincipalId,
+    /// Their name.
+    pub owner_name: String,
+    /// Unique among its owner's.
+    pub name: String,
+    /// How many containers have it, running or not.
+    pub containers: u32,
+    /// When it was made.
+    pub created_at: Time,
+}
+
+/// A volume at a place in a container.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Mount {
+    /// The volume.
+    pub volume: VolumeId,
+    /// What it is called now.
+    #[serde(default)]
+    pub name: String,
+    /// Absolute path inside.
+    pub target: String,
+    /// Whether nothing can be written to it there.
+    pub read_only: bool,
+    /// A part of it instead of the whole.
+    pub sub_path: Option<String>,
+}
+
+/// A container that has a volume.
+#[derive(Debug, Clone)]
+pub struct User {
+    /// Its id.
+    pub container: ContainerId,
+    /// Its name.
+    pub container_name: String,
+    /// Where it has it.
+    pub mount: Mount,
+}
+
+const COLUMNS: &str = "select v.id, v.owner, v.name, v.created_at, \
+    coalesce(p.name, 'system') as owner_name, \
+    (select count(distinct m.container) from container_volumes m where m.volume = v.id) \
+    as containers from volumes v left join people p on p.id = v.owner ";
+
+/// One volume by id, or by name among `named_for`'s own.
+pub async fn find(
+    db: &SqlitePool,
+    visible: Visibility,
+    named_for: PrincipalId,
+    key: &str,
+) -> Result<Volume> {
+    let row = sqlx::query(sqlx::AssertSqlSafe(format!(
+        "{COLUMNS} where (v.id = ?1 or (v.name = ?1 and v.owner = ?3)) and v.removed = 0 \
+         and (?2 is null or v.owner = ?2)"
+    )))
+    .bind(key)
+    .bind(visible.owner())
+    .bind(i64::from(named_for.0))
+    .fetch_optional(db)
+    .await?;
+    volume(&row.ok_or(Error::NotFound("volume"))?)
+}
+
+/// Volumes by name, after a name and an id.
+pub async fn list(
+    db: &SqlitePool,
+    visible: Visibility,
+    after: Option<(&str, &str)>,
+    limit: u32,
+) -> Result<Vec<Volume>> {
+    let (name, id) = after.unzip();
+    let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
+        "{COLUMNS} where v.removed = 0 and (?1 is null or v.owner = ?1) \
+         and (?2 is null or (v.name, v.id) > (?2, ?3)) order by v.name, v.id limit ?4"
+    )))
+    .bind(visible.owner())
+    .bind(name)
+    .bind(id)
+    .bind(limit)
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(volume).collect()
+}
+
+/// Volumes that are to be gone and are not yet, for the server's own work.
+pub async fn leaving(db: &SqlitePool) -> Result<Vec<Volume>> {
+    let rows = sqlx::query(sqlx::AssertSqlSafe(format!("{COLUMNS} where v.removed = 1")))
+        .fetch_all(db)
+        .await?;
+    rows.iter().map(volume).collect()
+}
+
+/// How many volumes a principal has.
+pub async fn count(db: &mut SqliteConnection, owner: PrincipalId) -> Result<u32> {
+    let query = sqlx::query_scalar("select count(*) from volumes where owner = ? and removed = 0");
+    Ok(query.bind(i64::from(owner.0)).fetch_one(db).await?)
+}
+
+/// Writes a new one; the name must be free.
+pub async fn insert(
+    db: &mut SqliteConnection,
+    id: &VolumeId,
+    owner: PrincipalId,
+    name: &str,
+) -> Result<()> {
+    sqlx::query("insert into volumes (id, owner, name, created_at) values (?, ?, ?, ?)")
+        .bind(id.as_str())
+        .bind(i64::from(owner.0))
+        .bind(name)
+        .bind(Time::now())
+        .execute(db)
+        .await
+        .map_err(|error| taken(error, name))?;
+    Ok(())
+}
+
+/// Gives it another name, which must be free.
+pub async fn rename(db: &mut SqliteConnection, id: &VolumeId, name: &str) -> Result<()> {
+    sqlx::query("update volumes set name = ? where id = ? and removed = 0")
+        .bind(name)
+        .bind(id.as_str())
+        .execute(db)
+        .await
+        .map_err(|error| taken(error, name))?;
+    Ok(())
+}
+
+/// Its removal is wanted; nobody sees it from now on. Whether it was so.
+pub async fn set_removed(db: &mut SqliteConnection, id: &VolumeId) -> Result<bool> {
+    let done = sqlx::query(
+        "update volumes set removed = 1 where id = ?1 and removed = 0 \
+         and not exists (select 1 from container_volumes where volume = ?1)",
+    )
+    .bind(id.as_str())
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Forgets it; the supervisor holds nothing of it any more.
+pub async fn delete(db: &mut SqliteConnection, id: &VolumeId) -> Result<()> {
+    sqlx::query("delete from volumes where id = ? and removed = 1")
+        .bind(id.as_str())
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// The containers that have it, by name; at most `limit` places.
+pub async fn users(db: &SqlitePool, id: &VolumeId, limit: u32) -> Result<Vec<User>> {
+    let rows = sqlx::query(
+        "select m.container, c.name as container_name, m.volume, m.target, m.read_only, m.sub_path \
+         from container_volumes m join containers c on c.id = m.container where m.volume = ? \
+         order by c.name, m.position limit ?",
+    )
+    .bind(id.as_str())
+    .bind(limit)
+    .fetch_all(db)
+    .await?;
+    let bad = |source| Error::broken("read what has a volume", source);
+    let user = |row: &SqliteRow| -> Result<User> {
+        let (container, volume): (String, String) =
+            (row.try_get("container")?, row.try_get("volume")?);
+        Ok(User {
+            container: container.parse().map_err(bad)?,
+            container_name: row.try_get("container_name")?,
+            mount: Mount {
+                volume: volume.parse().map_err(bad)?,
+                name: String::new(),
+                target: row.try_get("target")?,
+                read_only: row.try_get("read_only")?,
+                sub_path: row.try_get("sub_path")?,
+            },
+        })
+    };
+    rows.iter().map(user).collect()
+}
+
+/// The volume that `owner` means by a name or an id.
+pub async fn resolve(
+    db: &mut SqliteConnection,
+    owner: PrincipalId,
+    key: &str,
+) -> Result<Option<VolumeId>> {
+    let id: Option<String> = sqlx::query_scalar(
+        "select id from volumes where owner = ?1 and removed = 0 and (name = ?2 or id = ?2)",
+    )
+    .bind(i64::from(owner.0))
+    .bind(key)
+    .fetch_optional(db)
+    .await?;
+    let parse =
+        |id: String| id.parse().map_err(|source| Error::broken("read a volume's id", source));
+    id.map(parse).transpose()
+}
+
+/// Gives a new container a volume.
+pub async fn attach(
+    db: &mut SqliteConnection,
+    container: &ContainerId,
+    position: u32,
+    mount: &Mount,
+) -> Result<()> {
+    sqlx::query(
+        "insert into container_volumes (container, position, volume, target, read_only, sub_path) \
+         values (?, ?, ?, ?, ?, ?)",
+    )
+    .bind(container.as_str())
+    .bind(position)
+    .bind(mount.volume.as_str())
+    .bind(&mount.target)
+    .bind(mount.read_only)
+    .bind(mount.sub_path.as_deref())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+fn taken(error: sqlx::Error, name: &str) -> Error {
+    match error.as_database_error() {
+        Some(inner) if inner.is_unique_violation() => {
+            let text = format!("a volume named {name} is there already");
+            Error::conflict("volume.name-taken", text)
+        }
+        _ => error.into(),
+    }
+}
+
+fn volume(row: &SqliteRow) -> Result<Volume> {
+    let id: String = row.try_get("id")?;
+    Ok(Volume {
+        id: id.parse().map_err(|source| Error::broken("read a volume's id", source))?,
+        owner: super::principal(row, "owner")?,
+        owner_name: row.try_get("owner_name")?,
+        name: row.try_get("name")?,
+        containers: row.try_get("containers")?,
+        created_at: row.try_get("created_at")?,
+    })
+}

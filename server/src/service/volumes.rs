@@ -1,0 +1,409 @@
+//! Volumes: directories of a person's that outlive their containers.
+//!
+//! Making one commits a row; the supervisor makes the directory before a container that has it starts, each
+//! time, so that nothing of a create can be left half done. Removing one commits that nobody sees it any
+//! more, and has the supervisor remove it; what is cut short in between is finished by [`finish_removals`].
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use berth_runtime::id::{ContainerId, PrincipalId, VolumeId};
+use berth_runtime::wire;
+use serde::Serialize;
+use serde_json::json;
+use sqlx::SqliteConnection;
+use tokio::sync::Semaphore;
+use utoipa::ToSchema;
+
+use super::containers::actions::in_background;
+use super::containers::spec::{MountRequest, check_name};
+use super::containers::view::OwnerView;
+use super::edits::{Expected, Version};
+use super::{Listed, Page, maintenance};
+use crate::app::App;
+use crate::auth::Caller;
+use crate::auth::keys::random_id;
+use crate::clock::Time;
+use crate::error::{Error, Result};
+use crate::inventory::Write;
+use crate::inventory::events::NewEvent;
+use crate::inventory::idempotency::{self, IdempotencyKey};
+use crate::inventory::volumes::{self, Mount, User, Volume};
+use crate::runtime_client::RuntimeError;
+
+/// Places in containers that one volume's view tells of.
+const USERS_SHOWN: u32 = 100;
+/// Containers that a refusal names.
+const USERS_NAMED: usize = 5;
+/// Volumes that are looked through at once.
+const MEASURES_MAX: usize = 2;
+/// How old what was found may be before it is looked at again.
+const MEASURE_AGE: Duration = Duration::from_secs(60);
+/// How long a request waits for that; it goes on.
+const MEASURE_WAIT: Duration = Duration::from_secs(2);
+
+/// A volume.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = Volume)]
+pub struct VolumeView {
+    /// 32 hexadecimal digits.
+    #[schema(value_type = String)]
+    pub id: VolumeId,
+    /// Unique among its owner's.
+    pub name: String,
+    /// Whose it is.
+    pub owner: OwnerView,
+    /// When it was made.
+    pub created_at: Time,
+    /// How many containers have it, running or not.
+    pub containers: u32,
+    /// What it held when that was last looked at; absent when it was not since the server's start.
+    pub used: Option<VolumeUseView>,
+}
+
+/// What a volume held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = VolumeUse)]
+pub struct VolumeUseView {
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Files, directories, links.
+    pub entries: u64,
+    /// Whether all of it was counted; else it is more than that.
+    pub is_whole: bool,
+    /// When.
+    pub measured_at: Time,
+}
+
+/// A volume with who has it.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = VolumeDetail)]
+pub struct VolumeDetail {
+    /// The volume.
+    #[serde(flatten)]
+    pub volume: VolumeView,
+    /// The containers that have it, by name: the first hundred places.
+    pub used_by: Vec<VolumeUser>,
+}
+
+/// A container that has a volume.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct VolumeUser {
+    /// The container's id.
+    #[schema(value_type = String)]
+    pub container: ContainerId,
+    /// Its name.
+    pub container_name: String,
+    /// Where it has it.
+    pub target: String,
+    /// Whether it cannot write to it there.
+    pub read_only: bool,
+    /// The part of it that it has; null for the whole.
+    pub sub_path: Option<String>,
+}
+
+/// A change to a volume; what is `None` stays.
+#[derive(Debug, Default)]
+pub struct Change {
+    /// The new name.
+    pub name: Option<String>,
+    /// What it was made from.
+    pub expected: Expected,
+}
+
+/// What is remembered of volumes while the server runs.
+#[derive(Debug)]
+pub struct Volumes {
+    used: Mutex<HashMap<VolumeId, VolumeUseView>>,
+    measures: Arc<Semaphore>,
+}
+
+impl Default for Volumes {
+    fn default() -> Self {
+        Self { used: Mutex::default(), measures: Arc::new(Semaphore::new(MEASURES_MAX)) }
+    }
+}
+
+impl Volumes {
+    fn used(&self, id: &VolumeId) -> Option<VolumeUseView> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).get(id).copied()
+    }
+
+    fn note(&self, id: &VolumeId, used: VolumeUseView) {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), used);
+    }
+
+    fn forget(&self, id: &VolumeId) {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
+}
+
+impl From<User> for VolumeUser {
+    fn from(user: User) -> Self {
+        let User { container, container_name, mount } = user;
+        let Mount { target, read_only, sub_path, .. } = mount;
+        Self { container, container_name, target, read_only, sub_path }
+    }
+}
+
+/// The version of what can be edited of a volume.
+pub fn version(volume: &VolumeView) -> Version {
+    Version::of(&volume.name)
+}
+
+/// Volumes by name: one's own; everybody's for operators and auditors.
+///
+/// # Errors
+/// When the page is none.
+pub async fn list(app: &App, caller: &Caller, page: &Page) -> Result<Listed<VolumeView>> {
+    let after = page.after.as_deref().map(|text| text.split_once(' '));
+    let after = match after {
+        Some(None) => return Err(Error::field("?after", "no such page")),
+        other => other.flatten(),
+    };
+    let rows = volumes::list(app.inventory.read(), caller.sees(), after, page.rows()).await?;
+    let listed = page.cut(rows, |row| format!("{} {}", row.name, row.id));
+    let view = |row: Volume| view(app, row);
+    Ok(Listed { items: listed.items.into_iter().map(view).collect(), next: listed.next })
+}
+
+/// One volume, with who has it and what it holds.
+pub async fn inspect(app: &App, caller: &Caller, key: &str) -> Result<VolumeDetail> {
+    let row = volumes::find(app.inventory.read(), caller.sees(), caller.principal, key).await?;
+    measure(app, &row).await;
+    detail(app, row).await
+}
+
+async fn detail(app: &App, row: Volume) -> Result<VolumeDetail> {
+    let users = volumes::users(app.inventory.read(), &row.id, USERS_SHOWN).await?;
+    let used_by = users.into_iter().map(Into::into).collect();
+    Ok(VolumeDetail { volume: view(app, row), used_by })
+}
+
+fn view(app: &App, row: Volume) -> VolumeView {
+    VolumeView {
+        used: app.volumes.used(&row.id),
+        id: row.id,
+        name: row.name,
+        owner: OwnerView { id: row.owner.0, name: row.owner_name },
+        created_at: row.created_at,
+        containers: row.containers,
+    }
+}
+
+/// Has a volume looked through, unless it was a moment ago, and waits a while for what comes of it.
+async fn measure(app: &App, row: &Volume) {
+    let fresh = |used: VolumeUseView| used.measured_at.after(MEASURE_AGE) > Time::now();
+    if app.volumes.used(&row.id).is_some_and(fresh) {
+        return;
+    }
+    // Whoever comes while others are looked through sees what was found last.
+    let Ok(permit) = Arc::clone(&app.volumes.measures).try_acquire_owned() else { return };
+    let (app, id, owner) = (app.clone(), row.id.clone(), row.owner);
+    let looking = tokio::spawn(async move {
+        let found = match app.runtime.volume_measure(owner, &id).await {
+            Ok(found) => found,
+            // Nothing was ever in it.
+            Err(error) if error.is_not_found() => {
+                wire::VolumeUse { bytes: 0, entries: 0, is_whole: true }
+            }
+            Err(error) => {
+                tracing::debug!(volume = %id, error = %error, "a volume was not measured");
+                return;
+            }
+        };
+        let wire::VolumeUse { bytes, entries, is_whole } = found;
+        let measured_at = Time::now();
+        app.volumes.note(&id, VolumeUseView { bytes, entries, is_whole, measured_at });
+        drop(permit);
+    });
+    // Late or failed, it is seen by whoever comes next.
+    drop(tokio::time::timeout(MEASURE_WAIT, looking).await);
+}
+
+/// Makes a volume; the same key makes it once.
+///
+/// # Errors
+/// The name is none, or is another volume's of the caller's, or they have as many as they may.
+pub async fn create(
+    app: &App,
+    caller: &Caller,
+    name: &str,
+    key: Option<IdempotencyKey>,
+) -> Result<VolumeDetail> {
+    maintenance::admit(app, caller)?;
+    check_name("/name", name)?;
+    let id: VolumeId =
+        random_id()?.parse().map_err(|source| Error::broken("make a volume's id", source))?;
+    let owner = caller.principal;
+    let mut write = app.inventory.change(&caller.actor, "volume.create").await?;
+    if let Some(known) = idempotency::recall(&mut write, caller, key.as_ref()).await? {
+        drop(write);
+        let row = volumes::find(app.inventory.read(), caller.sees(), owner, &known).await?;
+        return detail(app, row).await;
+    }
+    let (now, most) =
+        (volumes::count(write.db(), owner).await?, app.config.containers.volumes_per_person_max);
+    if now >= most {
+        let text = format!(
+            "you have {now} volumes and may have {most}; remove some, or ask an operator for more"
+        );
+        return Err(Error::exhausted("volume.too-many", text));
+    }
+    volumes::insert(write.db(), &id, owner, name).await?;
+    idempotency::remember(&mut write, caller, key.as_ref(), id.as_str()).await?;
+    write.subject("volume", &id, owner);
+    event(&mut write, (&id, owner), "volume.created", json!({"name": name})).await?;
+    write.commit().await?;
+    let row = volumes::find(app.inventory.read(), caller.sees(), owner, id.as_str()).await?;
+    detail(app, row).await
+}
+
+/// Gives a volume another name. Containers that have it keep it.
+pub async fn change(app: &App, caller: &Caller, key: &str, change: Change) -> Result<VolumeDetail> {
+    if let Some(name) = &change.name {
+        check_name("/name", name)?;
+    }
+    find_to_change(app, caller, key).await?;
+    let mut write = app.inventory.change(&caller.actor, "volume.change").await?;
+    // Again, now that nobody else writes.
+    let row = find_to_change(app, caller, key).await?;
+    let id = row.id.clone();
+    write.subject("volume", &id, row.owner);
+    change.expected.check(&Version::of(&row.name))?;
+    if let Some(name) = change.name.filter(|name| *name != row.name) {
+        volumes::rename(write.db(), &id, &name).await?;
+        let data =
+            json!({"by": caller.name, "name": name, "renamed": {"from": row.name, "to": name}});
+        event(&mut write, (&id, row.owner), "volume.changed", data).await?;
+    }
+    write.commit().await?;
+    detail(app, find_to_change(app, caller, id.as_str()).await?).await
+}
+
+/// Removes a volume that no container has, with all that is in it. Answers whether it is gone already; else
+/// the supervisor is away, and it goes when that is back.
+///
+/// # Errors
+/// Containers have it: the refusal names them.
+pub async fn remove(app: &App, caller: &Caller, key: &str, expected: Expected) -> Result<bool> {
+    find_to_change(app, caller, key).await?;
+    let mut write = app.inventory.change(&caller.actor, "volume.remove").await?;
+    let row = find_to_change(app, caller, key).await?;
+    write.subject("volume", &row.id, row.owner);
+    expected.check(&Version::of(&row.name))?;
+    if !volumes::set_removed(write.db(), &row.id).await? {
+        return Err(in_use(app, &row).await?);
+    }
+    let data = json!({"by": caller.name, "name": row.name});
+    event(&mut write, (&row.id, row.owner), "volume.removed", data).await?;
+    write.commit().await?;
+    let task_app = app.clone();
+    match in_background(async move { finish_removal(&task_app, &row).await }).await {
+        Ok(()) => Ok(true),
+        Err(error) => {
+            app.containers.note_unsettled();
+            match error {
+                // A run of a container that is gone is still being undone, or the supervisor is away.
+                Error::Unavailable(_) | Error::Conflict(_) => Ok(false),
+                error => Err(error),
+            }
+        }
+    }
+}
+
+/// Whoever may remove a volume sees the containers that have it: they are its owner's.
+async fn in_use(app: &App, row: &Volume) -> Result<Error> {
+    let users = volumes::users(app.inventory.read(), &row.id, USERS_SHOWN).await?;
+    let mut names: Vec<String> = users.into_iter().map(|user| user.container_name).collect();
+    names.dedup();
+    let more = names.len().saturating_sub(USERS_NAMED);
+    names.truncate(USERS_NAMED);
+    let mut text = format!("the volume {} is in use by {}", row.name, names.join(", "));
+    if more > 0 {
+        text.push_str(&format!(" and {more} more"));
+    }
+    text.push_str("; remove what has it first");
+    Ok(Error::conflict("volume.in-use", text))
+}
+
+/// Has the supervisor remove a volume that is to be gone, and forgets it.
+async fn finish_removal(app: &App, row: &Volume) -> Result<()> {
+    match app.runtime.volume_remove(row.owner, &row.id).await {
+        Ok(()) => {}
+        // Whom it does not know has nothing there.
+        Err(error) if error.is_not_found() => {}
+        Err(error) => return Err(error.into()),
+    }
+    let mut write = app.inventory.record().await?;
+    volumes::delete(write.db(), &row.id).await?;
+    write.commit().await?;
+    app.volumes.forget(&row.id);
+    Ok(())
+}
+
+/// Removes what is to be gone and is not yet.
+pub(crate) async fn finish_removals(app: &App) -> Result<()> {
+    for row in volumes::leaving(app.inventory.read()).await? {
+        match finish_removal(app, &row).await {
+            // A run that has it is still being undone.
+            Ok(()) | Err(Error::Conflict(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Gives a new container what it asks for of its owner's volumes.
+///
+/// # Errors
+/// When one is none of theirs.
+pub(crate) async fn attach(
+    db: &mut SqliteConnection,
+    (id, owner): (&ContainerId, PrincipalId),
+    wanted: &[MountRequest],
+) -> Result<()> {
+    for (position, one) in (0..).zip(wanted) {
+        let Some(volume) = volumes::resolve(&mut *db, owner, &one.volume).await? else {
+            let text = format!("you have no volume {:?}; make it first", one.volume);
+            return Err(Error::field(format!("/mounts/{position}/volume"), text));
+        };
+        volumes::attach(&mut *db, id, position, &one.of(volume)).await?;
+    }
+    Ok(())
+}
+
+/// Sees to it that the supervisor has a container's volumes, and says how they are mounted.
+pub(crate) async fn for_start(
+    app: &App,
+    owner: PrincipalId,
+    mounts: &[Mount],
+) -> Result<Vec<wire::VolumeMount>, RuntimeError> {
+    let mut wanted = Vec::new();
+    for mount in mounts {
+        app.runtime.volume_make(owner, &mount.volume).await?;
+        wanted.push(wire::VolumeMount {
+            volume: mount.volume.clone(),
+            target: mount.target.clone(),
+            read_only: mount.read_only,
+            sub_path: mount.sub_path.clone(),
+            copy_up: true,
+        });
+    }
+    Ok(wanted)
+}
+
+async fn find_to_change(app: &App, caller: &Caller, key: &str) -> Result<Volume> {
+    volumes::find(app.inventory.read(), caller.changes(), caller.principal, key).await
+}
+
+async fn event(
+    write: &mut Write,
+    (id, owner): (&VolumeId, PrincipalId),
+    kind: &'static str,
+    data: serde_json::Value,
+) -> Result<()> {
+    let subject = id.as_str();
+    write.event(NewEvent { owner, kind, subject_kind: "volume", subject, data }).await
+}
