@@ -8,6 +8,7 @@ use std::borrow::Cow;
 
 use berth_runtime::record::{Failure, FailureClass};
 
+use crate::inventory::allowances::{Bounded, Whose};
 use crate::runtime_client::RuntimeError;
 
 /// The result of services and inventory.
@@ -31,6 +32,34 @@ pub struct FieldError {
     pub pointer: String,
     /// What is wrong with it.
     pub detail: String,
+}
+
+/// A limit of an allowance, or of the configuration where that has none, that stands in the way.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+#[schema(as = LimitReached)]
+pub struct Reached {
+    /// Which, as an allowance names it.
+    pub limit: Bounded,
+    /// Whose sum it bounds.
+    pub of: Whose,
+    /// Their name, or the group's.
+    pub name: String,
+    /// What it is: bytes, thousandths of a core, or a number.
+    pub allowed: u64,
+    /// What is in use now, in the same unit.
+    pub used: u64,
+    /// What was asked for, in the same unit.
+    pub asked: u64,
+    /// Who can give more.
+    pub lifted_by: LiftedBy,
+}
+
+/// Who can lift a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LiftedBy {
+    /// Anyone who is an operator.
+    Operator,
 }
 
 /// What went wrong, by what the caller may do about it.
@@ -74,6 +103,14 @@ pub enum Error {
     /// A limit is reached: disk, addresses, ids, objects per person.
     #[error("{0}")]
     Exhausted(Refusal),
+    /// A limit of an allowance is reached.
+    #[error("{refusal}")]
+    Reached {
+        /// Why.
+        refusal: Refusal,
+        /// Which, and how far.
+        reached: Box<Reached>,
+    },
     /// Too many tries; later ones may succeed.
     #[error("too many attempts; try again in {retry_secs} s")]
     TooMany {
@@ -146,6 +183,11 @@ impl Error {
         Self::Exhausted(Refusal::new(code, detail))
     }
 
+    /// A limit of an allowance is reached.
+    pub fn reached(code: &'static str, detail: impl Into<String>, reached: Reached) -> Self {
+        Self::Reached { refusal: Refusal::new(code, detail), reached: Box::new(reached) }
+    }
+
     /// Passing trouble.
     pub fn unavailable(code: &'static str, detail: impl Into<String>) -> Self {
         Self::Unavailable(Refusal::new(code, detail))
@@ -173,6 +215,7 @@ impl Error {
             | Self::Conflict(refusal)
             | Self::Exhausted(refusal)
             | Self::Unavailable(refusal)
+            | Self::Reached { refusal, .. }
             | Self::Invalid { refusal, .. } => &refusal.code,
             Self::Stale { .. } => "edit.stale",
             Self::TooLarge { .. } => "request.too-large",
@@ -189,7 +232,7 @@ impl Error {
             Self::Unauthenticated | Self::Denied(_) => FailureClass::Denied,
             Self::Conflict(_) | Self::Stale { .. } => FailureClass::Conflict,
             Self::Invalid { .. } | Self::TooLarge { .. } => FailureClass::Invalid,
-            Self::Exhausted(_) => FailureClass::Exhausted,
+            Self::Exhausted(_) | Self::Reached { .. } => FailureClass::Exhausted,
             Self::TooMany { .. } | Self::Limited(_) | Self::Unavailable(_) => {
                 FailureClass::Unavailable
             }

@@ -13,6 +13,7 @@ const MADE: &[(&str, Option<u64>)] = &[
     ("Error::denied(", Some(403)),
     ("Error::conflict(", Some(409)),
     ("Error::exhausted(", Some(507)),
+    ("Error::reached(", Some(507)),
     ("Error::unavailable(", Some(503)),
     ("Error::invalid(", None),
     ("Self::denied(", Some(403)),
@@ -32,7 +33,7 @@ const MADE: &[(&str, Option<u64>)] = &[
 /// Where something else than a literal is the code: these pass on what is found elsewhere.
 const PASSED_ON: &[(&str, usize)] = &[
     // The constructors themselves, and a failure of the supervisor's.
-    ("server/src/error.rs", 6),
+    ("server/src/error.rs", 7),
     ("server/src/service/containers/actions.rs", 1),
     // `container.<state>`, below.
     ("server/src/service/containers.rs", 1),

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use system_tests::containers::{act, import, in_status, kernel_says, run, until};
+use system_tests::containers::{IMAGE, act, import, in_status, kernel_says, run, until};
 use system_tests::{Client, TestServer, requires_root};
 
 /// The kernel's file of one of a container's limits.
@@ -43,9 +43,9 @@ async fn an_allowance_is_held_changed_and_taken_back() {
     let given = olga.put(&path, &set).await.expect_status(200).json();
     assert_eq!((&given["own"], &given["held"]), (&json!(true), &json!([])), "nothing runs");
     let wait = "while :; do usleep 20000; done";
-    let id = run(&anna, "one", wait, json!({"limits": {"pids": 200}})).await;
+    let id = run(&anna, "one", wait, json!({"limits": {"pids": 90}})).await;
     let shown = in_status(&anna, &id, "running").await;
-    assert_eq!((pids_above(&shown).as_str(), kernel_says(&shown, "pids").as_str()), ("100", "200"));
+    assert_eq!((pids_above(&shown).as_str(), kernel_says(&shown, "pids").as_str()), ("100", "90"));
     // Live, and each bound is told as the kernel has it.
     let given = olga.put(&path, &json!({"pids": 120, "containers_max": 2})).await;
     let given = given.expect_status(200).json();
@@ -59,7 +59,7 @@ async fn an_allowance_is_held_changed_and_taken_back() {
     );
     // The third is one too many; the answer names the use and the bound.
     run(&anna, "two", wait, json!({})).await;
-    let body = json!({"name": "three", "image": system_tests::containers::IMAGE});
+    let body = json!({"name": "three", "image": IMAGE});
     let refused = anna.post("/api/v1/containers", &body).await;
     assert_eq!((refused.status, refused.code()), (507, "container.too-many".to_owned()));
     assert!(refused.text.contains("2 containers and may have 2"), "{}", refused.text);
@@ -111,4 +111,107 @@ async fn what_is_in_use_is_not_taken_away_and_who_is_over_is_named() {
     let name = own.file_name().expect("a name");
     let text = fs::read_to_string(above.join(name)).expect("read it");
     assert_eq!(text.trim(), (16 << 20).to_string());
+}
+
+fn wait() -> &'static str {
+    "while :; do usleep 20000; done"
+}
+
+/// One container that asks for more than the sum could never have it: made, started, restarted and
+/// changed it is refused, and the answer says by how much and who can lift it. Two that have more than
+/// the sum between them are what the kernel is there for.
+#[tokio::test]
+async fn one_container_never_asks_for_more_than_all_may_have() {
+    requires_root!();
+    let server = TestServer::start().await;
+    let (olga, anna) = (server.operator(), server.person("anna", "user").await);
+    import(&anna).await;
+    let path = format!("/api/v1/people/{}/allowance", id_of(&anna).await);
+    let large = json!({"limits": {"memory_bytes": 96 << 20}});
+    // The control: without an allowance it is made.
+    let before = run(&anna, "before", wait(), large.clone()).await;
+    in_status(&anna, &before, "running").await;
+    let set = json!({"memory_bytes": 64 << 20, "pids": 40, "cpu_millis": 900, "ports_max": 1});
+    olga.put(&path, &set).await.expect_status(200);
+    for (field, asked, allowed) in
+        [("memory_bytes", 96_u64 << 20, 64_u64 << 20), ("pids", 41, 40), ("cpu_millis", 1000, 900)]
+    {
+        let body = json!({"name": "large", "image": IMAGE, "limits": {field: asked}});
+        let refused = anna.post("/api/v1/containers", &body).await;
+        assert_eq!((refused.status, refused.code()), (507, "container.above-allowance".to_owned()));
+        let limit = &refused.json()["limit"];
+        assert_eq!(
+            (&limit["limit"], &limit["of"], &limit["name"], &limit["lifted_by"]),
+            (&json!(field), &json!("person"), &json!("anna"), &json!("operator")),
+            "{limit}"
+        );
+        assert_eq!((&limit["asked"], &limit["allowed"]), (&json!(asked), &json!(allowed)));
+        assert!(refused.text.contains("ask an operator"), "{}", refused.text);
+    }
+    assert!(anna.get("/api/v1/containers/large").await.status == 404, "nothing was made");
+    // What is not asked for is no more than may be had; and two at the sum are admitted.
+    let one = run(&anna, "one", wait(), json!({})).await;
+    let shown = in_status(&anna, &one, "running").await;
+    assert_eq!(
+        (
+            &shown["limits"]["memory_bytes"],
+            &shown["limits"]["pids"],
+            &shown["limits"]["cpu_millis"]
+        ),
+        (&json!(64 << 20), &json!(40), &json!(900))
+    );
+    let two = run(&anna, "two", wait(), json!({"limits": {"memory_bytes": 64 << 20}})).await;
+    in_status(&anna, &two, "running").await;
+    // What grows beyond is refused, of what runs and of what does not; what shrinks is taken.
+    let container = format!("/api/v1/containers/{one}");
+    let refused = anna.patch(&container, &json!({"limits": {"memory_bytes": 65 << 20}})).await;
+    assert_eq!((refused.status, refused.code()), (507, "container.above-allowance".to_owned()));
+    assert!(refused.json()["limit"]["used"].as_u64().is_some_and(|used| used > 0), "{refused:?}");
+    let still = in_status(&anna, &one, "running").await;
+    assert_eq!(still["limits"]["memory_bytes"], json!(64 << 20));
+    let small = json!({"limits": {"memory_bytes": 32 << 20}});
+    anna.patch(&container, &small).await.expect_status(200);
+    let other = format!("/api/v1/containers/{before}");
+    let smaller = json!({"limits": {"memory_bytes": 80 << 20}});
+    anna.patch(&other, &smaller).await.expect_status(200);
+    // What was admitted before runs on, and is neither started again nor stopped for that.
+    let refused = act(&anna, &before, "restart").await;
+    assert_eq!((refused.status, refused.code()), (507, "container.above-allowance".to_owned()));
+    in_status(&anna, &before, "running").await;
+    act(&anna, &before, "kill").await.expect_status(200);
+    in_status(&anna, &before, "exited").await;
+    let refused = act(&anna, &before, "start").await;
+    assert_eq!((refused.status, refused.code()), (507, "container.above-allowance".to_owned()));
+    anna.patch(&other, &json!({"limits": {"memory_bytes": 64 << 20}})).await.expect_status(200);
+    act(&anna, &before, "start").await.expect_status(200);
+    // The ports of all together.
+    let ports = json!([{"container_port": 80}, {"container_port": 81}]);
+    let body = json!({"name": "ports", "image": IMAGE, "ports": ports});
+    let refused = anna.post("/api/v1/containers", &body).await;
+    assert_eq!((refused.status, refused.code()), (507, "port.too-many".to_owned()));
+    assert_eq!(refused.json()["limit"]["allowed"], json!(1), "{}", refused.text);
+}
+
+/// The group's sum is looked at as a person's is, and named.
+#[tokio::test]
+async fn a_groups_allowance_refuses_what_its_people_could_never_have() {
+    requires_root!();
+    let server = TestServer::start().await;
+    let (olga, anna) = (server.operator(), server.person("anna", "user").await);
+    import(&anna).await;
+    let set = json!({"memory_bytes": 64 << 20, "ports_max": 1});
+    olga.put("/api/v1/groups/2/allowance", &set).await.expect_status(200);
+    let body = json!({"name": "large", "image": IMAGE, "limits": {"memory_bytes": 96 << 20}});
+    let refused = anna.post("/api/v1/containers", &body).await;
+    assert_eq!((refused.status, refused.code()), (507, "container.above-allowance".to_owned()));
+    let limit = &refused.json()["limit"];
+    assert_eq!((&limit["of"], &limit["name"]), (&json!("group"), &json!("everybody")), "{limit}");
+    let one = run(&anna, "one", wait(), json!({"ports": [{"container_port": 80}]})).await;
+    assert_eq!(in_status(&anna, &one, "running").await["limits"]["memory_bytes"], json!(64 << 20));
+    let ben = server.person("ben", "user").await;
+    import(&ben).await;
+    let body = json!({"name": "b", "image": IMAGE, "ports": [{"container_port": 80}]});
+    let refused = ben.post("/api/v1/containers", &body).await;
+    assert_eq!((refused.status, refused.code()), (507, "port.too-many".to_owned()));
+    assert!(refused.text.contains("your group everybody has 1 ports"), "{}", refused.text);
 }

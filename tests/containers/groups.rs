@@ -44,7 +44,7 @@ async fn a_group_is_bounded_and_people_move_while_nothing_runs() {
     assert_eq!(given.expect_status(200).json()["held"], json!([]), "nothing runs");
     // Not while something runs; then at once, and the next container is below the group's bound.
     let wait = "while :; do usleep 20000; done";
-    let one = run(&anna, "one", wait, json!({})).await;
+    let one = run(&anna, "one", wait, json!({"limits": {"pids": 70}})).await;
     let shown = in_status(&anna, &one, "running").await;
     assert_eq!(pids_of_group(&shown), "max", "the control");
     let busy = olga.patch(&person, &json!({"group": id})).await;

@@ -255,6 +255,8 @@ pub struct AllowanceForm {
     pub pids: Field,
     /// Containers.
     pub containers: Field,
+    /// Ports of the host.
+    pub ports: Field,
 }
 
 /// Everybody's allowance.

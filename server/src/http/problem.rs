@@ -23,7 +23,7 @@ use super::precondition;
 use super::rate;
 use super::routes::Surface;
 use crate::auth::Caller;
-use crate::error::{Error, FieldError};
+use crate::error::{Error, FieldError, Reached};
 use crate::inventory::maintenance::Notice;
 
 /// Characters of one text of a refusal at most.
@@ -50,6 +50,9 @@ pub struct ProblemBody {
     /// The wrong fields, where known.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<FieldError>,
+    /// The limit of an allowance that is reached, if that is why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<Reached>,
     /// The request's id, also in the log.
     pub request_id: String,
 }
@@ -111,7 +114,7 @@ pub fn status(error: &Error) -> StatusCode {
             .and_then(|known| StatusCode::from_u16(known.status).ok())
             .unwrap_or(StatusCode::UNPROCESSABLE_ENTITY),
         Error::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-        Error::Exhausted(_) => StatusCode::INSUFFICIENT_STORAGE,
+        Error::Exhausted(_) | Error::Reached { .. } => StatusCode::INSUFFICIENT_STORAGE,
         Error::TooMany { .. } | Error::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
         Error::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         Error::Broken { .. } => StatusCode::INTERNAL_SERVER_ERROR,
@@ -195,6 +198,10 @@ fn render(
         fields: match error {
             Error::Invalid { fields, .. } => fields.iter().take(FIELDS_MAX).map(short).collect(),
             _ => Vec::new(),
+        },
+        limit: match error {
+            Error::Reached { reached, .. } => Some(Reached::clone(reached)),
+            _ => None,
         },
         request_id: asked.request_id.to_owned(),
     };

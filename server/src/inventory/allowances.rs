@@ -34,6 +34,50 @@ pub struct Allowance {
     /// Containers, running or not; null is what the configuration says.
     #[serde(default)]
     pub containers_max: Option<u32>,
+    /// Ports of the host that lead to containers; null is what the configuration says.
+    #[serde(default)]
+    pub ports_max: Option<u32>,
+}
+
+/// What an allowance bounds, by the name that it has there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Bounded {
+    /// Processor time, in thousandths of a core.
+    CpuMillis,
+    /// Memory, in bytes.
+    MemoryBytes,
+    /// Swap, in bytes.
+    SwapBytes,
+    /// Processes and threads.
+    Pids,
+    /// Containers.
+    ContainersMax,
+    /// Ports of the host.
+    PortsMax,
+}
+
+/// Whose sum an allowance bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Whose {
+    /// One person's.
+    Person,
+    /// That of all who count to a group.
+    Group,
+}
+
+/// A sum that somebody's things are in.
+#[derive(Debug, Clone)]
+pub struct Sum {
+    /// Whose.
+    pub of: Whose,
+    /// The person's or the group's id.
+    pub id: PrincipalId,
+    /// What they are called.
+    pub name: String,
+    /// What applies to it.
+    pub allowance: Allowance,
 }
 
 fn neutral() -> u32 {
@@ -49,7 +93,20 @@ impl Allowance {
         swap_bytes: None,
         pids: None,
         containers_max: None,
+        ports_max: None,
     };
+
+    /// One of its bounds, in its unit; `None` where there is none.
+    pub fn bound(&self, which: Bounded) -> Option<u64> {
+        match which {
+            Bounded::CpuMillis => self.cpu_millis.map(u64::from),
+            Bounded::MemoryBytes => self.memory_bytes,
+            Bounded::SwapBytes => self.swap_bytes,
+            Bounded::Pids => self.pids.map(u64::from),
+            Bounded::ContainersMax => self.containers_max.map(u64::from),
+            Bounded::PortsMax => self.ports_max.map(u64::from),
+        }
+    }
 
     /// What the kernel is to hold of it.
     pub fn total(&self) -> Total {
@@ -73,7 +130,7 @@ pub struct Found {
 }
 
 const COLUMNS: &str = "select principal, cpu_millis, cpu_weight, memory_bytes, swap_bytes, pids, \
-     containers_max from allowances ";
+     containers_max, ports_max from allowances ";
 
 /// What applies to a person; the system itself is not bounded.
 pub async fn of(db: &mut SqliteConnection, person: PrincipalId) -> Result<Found> {
@@ -104,6 +161,28 @@ pub async fn of_group(db: &mut SqliteConnection, group: PrincipalId) -> Result<F
     })
 }
 
+/// The sums that a person's things are in: their own, then their group's. The system's are in none of a group.
+pub async fn sums(db: &mut SqliteConnection, person: PrincipalId) -> Result<Vec<Sum>> {
+    let row = sqlx::query(
+        "select p.name, g.id as group_id, g.name as group_name from people p \
+         join groups g on g.id = p.group_id where p.id = ?",
+    )
+    .bind(i64::from(person.0))
+    .fetch_optional(&mut *db)
+    .await?;
+    let own = |name, allowance| Sum { of: Whose::Person, id: person, name, allowance };
+    let allowance = of(&mut *db, person).await?.allowance;
+    let Some(row) = row else { return Ok(vec![own("system".to_owned(), allowance)]) };
+    let group = super::principal(&row, "group_id")?;
+    let groups = Sum {
+        of: Whose::Group,
+        id: group,
+        name: row.try_get("group_name")?,
+        allowance: of_group(db, group).await?.allowance,
+    };
+    Ok(vec![own(row.try_get("name")?, allowance), groups])
+}
+
 /// All that there are, by principal; the system's is everybody's default.
 pub async fn all(db: &SqlitePool) -> Result<HashMap<PrincipalId, Allowance>> {
     let rows = sqlx::query(sqlx::AssertSqlSafe(COLUMNS.to_owned())).fetch_all(db).await?;
@@ -129,7 +208,8 @@ pub async fn set(
     };
     sqlx::query(
         "insert or replace into allowances (principal, cpu_millis, cpu_weight, memory_bytes, \
-         swap_bytes, pids, containers_max, changed_at) values (?, ?, ?, ?, ?, ?, ?, ?)",
+         swap_bytes, pids, containers_max, ports_max, changed_at) \
+         values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(i64::from(principal.0))
     .bind(allowance.cpu_millis)
@@ -138,6 +218,7 @@ pub async fn set(
     .bind(allowance.swap_bytes.map(number).transpose()?)
     .bind(allowance.pids)
     .bind(allowance.containers_max)
+    .bind(allowance.ports_max)
     .bind(Time::now())
     .execute(db)
     .await?;
@@ -168,6 +249,7 @@ fn read(row: &SqliteRow) -> Result<(PrincipalId, Allowance)> {
         swap_bytes: bytes("swap_bytes")?,
         pids: row.try_get("pids")?,
         containers_max: row.try_get("containers_max")?,
+        ports_max: row.try_get("ports_max")?,
     };
     Ok((super::principal(row, "principal")?, allowance))
 }

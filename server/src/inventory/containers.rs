@@ -249,15 +249,6 @@ pub async fn all(db: &SqlitePool) -> Result<Vec<Container>> {
     rows.iter().map(container).collect()
 }
 
-/// How many containers a principal has.
-pub async fn count(db: &mut SqliteConnection, owner: PrincipalId) -> Result<u32> {
-    let count = sqlx::query_scalar("select count(*) from containers where owner = ?")
-        .bind(i64::from(owner.0))
-        .fetch_one(db)
-        .await?;
-    Ok(count)
-}
-
 /// Whether a principal has a container of that name.
 pub async fn name_taken(db: &mut SqliteConnection, owner: PrincipalId, name: &str) -> Result<bool> {
     let count: u32 =

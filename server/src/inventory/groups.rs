@@ -1,5 +1,7 @@
 //! Groups that people's resources count to.
 
+use std::collections::HashMap;
+
 use berth_runtime::id::PrincipalId;
 use serde::Serialize;
 use sqlx::sqlite::SqliteRow;
@@ -88,6 +90,13 @@ pub async fn members(
     rows.iter().map(|row| Ok((super::principal(row, "id")?, row.try_get("name")?))).collect()
 }
 
+/// Which group each person counts to.
+pub async fn of_people(db: &SqlitePool) -> Result<HashMap<PrincipalId, PrincipalId>> {
+    let rows = sqlx::query("select id, group_id from people").fetch_all(db).await?;
+    let pair = |row| Ok((super::principal(row, "id")?, super::principal(row, "group_id")?));
+    rows.iter().map(pair).collect()
+}
+
 /// Whether there is a group of this id.
 pub async fn exists(db: &mut SqliteConnection, id: PrincipalId) -> Result<bool> {
     Ok(sqlx::query_scalar("select exists (select 1 from groups where id = ?)")
@@ -123,21 +132,6 @@ pub async fn delete(db: &mut SqliteConnection, id: PrincipalId) -> Result<bool> 
     .await?;
     super::allowances::remove(db, id).await?;
     Ok(done.rows_affected() > 0)
-}
-
-/// The containers of all who count to the same group as `person`, and that group; none of the system's.
-pub async fn beside(
-    db: &mut SqliteConnection,
-    person: PrincipalId,
-) -> Result<Option<(PrincipalId, String, u32)>> {
-    let row = sqlx::query(sqlx::AssertSqlSafe(format!(
-        "{COLUMNS} where g.id = (select group_id from people where id = ?)"
-    )))
-    .bind(i64::from(person.0))
-    .fetch_optional(db)
-    .await?;
-    let found = row.as_ref().map(group).transpose()?;
-    Ok(found.map(|group| (group.id, group.name, group.containers)))
 }
 
 fn taken(error: sqlx::Error, name: &str) -> Error {

@@ -74,15 +74,6 @@ pub async fn held(db: &mut SqliteConnection, protocol: PortProtocol) -> Result<V
     Ok(query.bind(protocol.as_str()).fetch_all(db).await?)
 }
 
-/// How many a principal has.
-pub async fn count(db: &mut SqliteConnection, owner: PrincipalId) -> Result<u32> {
-    let query = sqlx::query_scalar(
-        "select count(*) from port_leases l join containers c on c.id = l.container \
-         where c.owner = ?",
-    );
-    Ok(query.bind(i64::from(owner.0)).fetch_one(db).await?)
-}
-
 /// Leases a port to a container.
 pub async fn insert(
     db: &mut SqliteConnection,

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use berth_runtime::id::PrincipalId;
 use berth_runtime::wire::Limits;
-use sqlx::{Row, SqlitePool};
+use sqlx::{Row, SqliteConnection, SqlitePool};
 
+use super::allowances::Whose;
 use crate::auth::Visibility;
 use crate::error::{Error, Result};
 
@@ -86,6 +87,32 @@ pub async fn all_images(db: &SqlitePool) -> Result<Held> {
     .fetch_one(db)
     .await?;
     Ok(Held { count: number(&row, "count")?, bytes: number(&row, "bytes")? })
+}
+
+/// How much of what is counted somebody has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Containers, running or not.
+    pub containers: u64,
+    /// Ports of the host.
+    pub ports: u64,
+}
+
+/// What a person has of what is counted, or all who count to a group together.
+pub async fn counts(db: &mut SqliteConnection, of: Whose, id: PrincipalId) -> Result<Counts> {
+    let group = of == Whose::Group;
+    let row = sqlx::query(
+        "with owners as (select ?1 as id where not ?2 \
+         union all select id from people where ?2 and group_id = ?1) \
+         select (select count(*) from containers where owner in owners) as containers, \
+         (select count(*) from port_leases l join containers c on c.id = l.container \
+         where c.owner in owners) as ports",
+    )
+    .bind(i64::from(id.0))
+    .bind(group)
+    .fetch_one(db)
+    .await?;
+    Ok(Counts { containers: number(&row, "containers")?, ports: number(&row, "ports")? })
 }
 
 /// The names of people, by id.

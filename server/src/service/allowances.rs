@@ -166,5 +166,6 @@ pub(super) fn check(allowance: &Allowance) -> Result<()> {
     within("/memory_bytes", allowance.memory_bytes, MEMORY_BYTES_MIN..=BYTES_MAX)?;
     within("/swap_bytes", allowance.swap_bytes, 0..=BYTES_MAX)?;
     within("/pids", allowance.pids.map(u64::from), PIDS)?;
-    within("/containers_max", allowance.containers_max.map(u64::from), 0..=100_000)
+    within("/containers_max", allowance.containers_max.map(u64::from), 0..=100_000)?;
+    within("/ports_max", allowance.ports_max.map(u64::from), 0..=65_535)
 }

@@ -4,6 +4,7 @@
 //! Nothing here knows of HTTP. What a caller may see or change comes from
 //! [`crate::auth::Caller`]'s visibility methods and from nowhere else.
 
+pub mod admission;
 pub mod allowances;
 pub mod audit;
 pub mod containers;
@@ -17,6 +18,7 @@ pub mod groups;
 pub mod history;
 pub mod housekeeping;
 pub mod images;
+pub mod in_use;
 pub mod invitations;
 pub mod keys;
 pub mod lifecycle;

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use super::containers::spec::{PortRequest, Protocol};
 use super::containers::view::OwnerView;
-use super::{Listed, Page};
+use super::{Listed, Page, admission};
 use crate::app::App;
 use crate::auth::{Caller, Visibility};
 use crate::error::{Error, Result};
@@ -28,7 +28,7 @@ pub struct PortPolicy {
     /// The host's addresses that they are on; `0.0.0.0` for all that it has.
     #[schema(value_type = Vec<String>)]
     pub addresses: Vec<Ipv4Addr>,
-    /// How many one person may have.
+    /// How many one person may have whose allowance does not say it.
     pub per_person_max: u32,
 }
 
@@ -121,16 +121,7 @@ pub(crate) async fn lease(
     if wanted.is_empty() {
         return Ok(());
     }
-    let most = app.config.containers.ports_per_person_max;
-    let now = ports::count(db, owner).await?;
-    if now as usize + wanted.len() > most as usize {
-        let more = wanted.len();
-        let text = format!(
-            "you have {now} ports of the host and ask for {more} more; you may have {most}. Remove a \
-             container that has some, or ask an operator for more"
-        );
-        return Err(Error::exhausted("port.too-many", text));
-    }
+    admission::check_ports(app, db, owner, wanted.len()).await?;
     // What is named comes first, so that no free one is given away that the same request names.
     let (named, any): (Vec<&PortRequest>, Vec<&PortRequest>) =
         wanted.iter().partition(|port| port.host_port.is_some());

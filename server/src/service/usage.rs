@@ -33,7 +33,7 @@ const APART: Duration = Duration::from_millis(400);
 /// An older look is none: its rate would be of another time.
 const OLD: Duration = Duration::from_secs(30);
 /// Between two looks when nobody has looked before.
-const FIRST_PAUSE: Duration = Duration::from_millis(120);
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(120);
 /// People in one answer, those with the most memory first.
 pub const PEOPLE_MAX: usize = 500;
 
@@ -156,12 +156,17 @@ pub struct MachineUsage {
 
 /// Processor time at the last look, by whose. In memory only.
 #[derive(Default)]
-pub struct Looks(Mutex<HashMap<Whose, Look>>);
+pub struct Looks(Mutex<HashMap<Counter, Look>>);
 
+/// Whose processor time a counter counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Whose {
+pub(super) enum Counter {
+    /// The machine's.
     Machine,
+    /// A person's.
     Person(PrincipalId),
+    /// A group's.
+    Group(PrincipalId),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -335,7 +340,7 @@ async fn look(app: &App, places: Vec<Place>) -> Result<HashMap<PrincipalId, (See
     let mut out = HashMap::new();
     let mut fresh = Vec::new();
     for (place, seen) in places.into_iter().zip(seen) {
-        match app.looks.rate(Whose::Person(place.person), seen.cpu_usec) {
+        match app.looks.rate(Counter::Person(place.person), seen.cpu_usec) {
             Some(millis) => {
                 out.insert(place.person, (seen, millis));
             }
@@ -346,7 +351,7 @@ async fn look(app: &App, places: Vec<Place>) -> Result<HashMap<PrincipalId, (See
         tokio::time::sleep(FIRST_PAUSE).await;
         let (fresh, seen) = read(fresh).await?;
         for (place, seen) in fresh.into_iter().zip(seen) {
-            let millis = app.looks.rate_at_once(Whose::Person(place.person), seen.cpu_usec);
+            let millis = app.looks.rate_at_once(Counter::Person(place.person), seen.cpu_usec);
             out.insert(place.person, (seen, millis));
         }
     }
@@ -376,12 +381,12 @@ fn read_one(place: &Place) -> Seen {
 
 async fn machine(app: &App) -> Result<MachineUsage> {
     let mut seen = look_at_machine().await?;
-    let cpu_used_millis = match app.looks.rate(Whose::Machine, seen.cpu_usec) {
+    let cpu_used_millis = match app.looks.rate(Counter::Machine, seen.cpu_usec) {
         Some(millis) => millis,
         None => {
             tokio::time::sleep(FIRST_PAUSE).await;
             seen = look_at_machine().await?;
-            app.looks.rate_at_once(Whose::Machine, seen.cpu_usec)
+            app.looks.rate_at_once(Counter::Machine, seen.cpu_usec)
         }
     };
     Ok(MachineUsage {
@@ -403,7 +408,7 @@ async fn look_at_machine() -> Result<Machine> {
 
 impl Looks {
     /// Thousandths of a core since the look before; `None` when there is none that is good.
-    fn rate(&self, whose: Whose, used_usec: u64) -> Option<u64> {
+    pub(super) fn rate(&self, whose: Counter, used_usec: u64) -> Option<u64> {
         let mut looks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Look { at: Instant::now(), used_usec, millis: None };
         let before = looks.get(&whose).copied().filter(|before| now.at - before.at < OLD);
@@ -420,7 +425,7 @@ impl Looks {
     }
 
     /// The same after a pause that is long enough for once.
-    fn rate_at_once(&self, whose: Whose, used_usec: u64) -> u64 {
+    pub(super) fn rate_at_once(&self, whose: Counter, used_usec: u64) -> u64 {
         let mut looks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Look { at: Instant::now(), used_usec, millis: None };
         let millis = looks.get(&whose).map_or(0, |before| rate(*before, now));
@@ -449,13 +454,17 @@ mod tests {
     #[test]
     fn a_rate_needs_two_looks_and_many_askers_share_one() {
         let looks = Looks::default();
-        assert_eq!(looks.rate(Whose::Machine, 1_000), None);
+        assert_eq!(looks.rate(Counter::Machine, 1_000), None);
         // Nobody has a rate yet, so each asker looks twice.
-        assert_eq!(looks.rate(Whose::Machine, 2_000), None);
-        let first = looks.rate_at_once(Whose::Machine, 1_000_000_000);
+        assert_eq!(looks.rate(Counter::Machine, 2_000), None);
+        let first = looks.rate_at_once(Counter::Machine, 1_000_000_000);
         assert!(first > 0);
-        assert_eq!(looks.rate(Whose::Machine, 2_000_000_000), Some(first), "too soon for another");
-        assert_eq!(looks.rate(Whose::Person(PrincipalId(7)), 5), None);
+        assert_eq!(
+            looks.rate(Counter::Machine, 2_000_000_000),
+            Some(first),
+            "too soon for another"
+        );
+        assert_eq!(looks.rate(Counter::Person(PrincipalId(7)), 5), None);
     }
 
     #[test]

@@ -447,7 +447,7 @@ fn allowances() -> Vec<Body> {
         route,
         base: json!({
             "cpu_millis": null, "cpu_weight": 100, "memory_bytes": null, "swap_bytes": null,
-            "pids": null, "containers_max": null,
+            "pids": null, "containers_max": null, "ports_max": null,
         }),
         fields: vec![
             field("cpu_millis")
@@ -470,6 +470,10 @@ fn allowances() -> Vec<Body> {
             field("containers_max")
                 .at([json!(0), json!(100_000)])
                 .beyond([json!(100_001)])
+                .may_be(&["null"]),
+            field("ports_max")
+                .at([json!(0), json!(65_535)])
+                .beyond([json!(65_536)])
                 .may_be(&["null"]),
         ],
     };

@@ -194,6 +194,7 @@ fn allowance(refused: bool) -> AllowanceForm {
         swap: Field::new(""),
         pids: Field::new("20000"),
         containers: Field::new(""),
+        ports: Field::new("8"),
     }
 }
 

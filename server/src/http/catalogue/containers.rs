@@ -124,6 +124,15 @@ pub(super) const KNOWN: &[Known] = &[
         "Remove those that are not needed any more, or ask an operator for more.",
     ),
     known(
+        "container.above-allowance",
+        507,
+        "More than all containers may have together",
+        "One container asks for more processor, memory, swap or processes than all containers of its owner may \
+         have together, or than all of their group’s may. It could never have that. The problem’s `limit` \
+         says which it is, what is allowed, in use and asked for.",
+        "Ask for no more than is allowed, or ask an operator for a larger allowance.",
+    ),
+    known(
         "port.held",
         409,
         "The port of the host is leased",
@@ -134,7 +143,8 @@ pub(super) const KNOWN: &[Known] = &[
         "port.too-many",
         507,
         "Too many ports of the host",
-        "Your containers have as many together as one person may (`containers.ports_per_person_max`).",
+        "Your containers have as many together as one person may (your allowance, your group’s, or \
+         `containers.ports_per_person_max`).",
         "Remove a container that has some, or ask an operator for more.",
     ),
     known(

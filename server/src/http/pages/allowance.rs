@@ -20,7 +20,7 @@ use crate::inventory::allowances::Allowance;
 use crate::service::allowances;
 
 pub(super) const FIELDS: FormFields =
-    FormFields::once(&["cpu", "cpu_weight", "memory", "swap", "pids", "containers"]);
+    FormFields::once(&["cpu", "cpu_weight", "memory", "swap", "pids", "containers", "ports"]);
 
 /// Adds the routes.
 pub(super) fn routes(routes: Routes) -> Routes {
@@ -133,6 +133,9 @@ fn show(
 /// An allowance as facts.
 pub(super) fn facts(allowance: &Allowance) -> Vec<Fact> {
     let text = |value: Option<String>| value.unwrap_or_else(|| "no bound".to_owned());
+    let configured = |most: Option<u32>| {
+        most.map_or_else(|| "as configured".to_owned(), |most| most.to_string())
+    };
     vec![
         Fact::text(
             "Processor",
@@ -142,12 +145,8 @@ pub(super) fn facts(allowance: &Allowance) -> Vec<Fact> {
         Fact::text("Memory", text(allowance.memory_bytes.map(bytes))),
         Fact::text("Swap", text(allowance.swap_bytes.map(bytes))),
         Fact::text("Processes", text(allowance.pids.map(|most| most.to_string()))),
-        Fact::text(
-            "Containers",
-            allowance
-                .containers_max
-                .map_or_else(|| "as configured".to_owned(), |most| most.to_string()),
-        ),
+        Fact::text("Containers", configured(allowance.containers_max)),
+        Fact::text("Ports of the host", configured(allowance.ports_max)),
     ]
 }
 
@@ -161,6 +160,7 @@ pub(super) fn form(allowance: &Allowance) -> AllowanceForm {
         swap: field(allowance.swap_bytes.map(bytes)),
         pids: field(allowance.pids.map(|most| most.to_string())),
         containers: field(allowance.containers_max.map(|most| most.to_string())),
+        ports: field(allowance.ports_max.map(|most| most.to_string())),
     }
 }
 
@@ -177,6 +177,7 @@ pub(super) fn typed(posted: &Posted, wrong: &mut Wrong) -> AllowanceForm {
         swap: field("swap", "/swap_bytes"),
         pids: field("pids", "/pids"),
         containers: field("containers", "/containers_max"),
+        ports: field("ports", "/ports_max"),
     }
 }
 
@@ -199,6 +200,7 @@ pub(super) fn read(posted: &Posted) -> std::result::Result<Allowance, Wrong> {
         swap_bytes: wrong.size(posted, "swap", "/swap_bytes"),
         pids: wrong.number(posted, "pids", "/pids"),
         containers_max: wrong.number(posted, "containers", "/containers_max"),
+        ports_max: wrong.number(posted, "ports", "/ports_max"),
     };
     if wrong.is_empty() { Ok(allowance) } else { Err(wrong) }
 }

@@ -12,6 +12,7 @@ use berth_web::format;
 use crate::error::{Error, FieldError, Refusal, Result};
 use crate::http::extract::read_form_body;
 use crate::http::routes::FormFields;
+use crate::inventory::allowances::Bounded;
 
 /// A form: what was posted, or what a page's own address says.
 #[derive(Debug, Default, Clone)]
@@ -106,6 +107,18 @@ impl Wrong {
     pub(super) fn of(error: &Error) -> Option<Self> {
         match error {
             Error::Invalid { fields, .. } if !fields.is_empty() => Some(Self(fields.clone())),
+            // An allowance stands in the way of one limit of a container.
+            Error::Reached { refusal, reached } => {
+                let pointer = match reached.limit {
+                    Bounded::CpuMillis => "/limits/cpu_millis",
+                    Bounded::MemoryBytes => "/limits/memory_bytes",
+                    Bounded::SwapBytes => "/limits/swap_bytes",
+                    Bounded::Pids => "/limits/pids",
+                    Bounded::ContainersMax | Bounded::PortsMax => return None,
+                };
+                let detail = refusal.detail.clone();
+                Some(Self(vec![FieldError { pointer: pointer.to_owned(), detail }]))
+            }
             _ => None,
         }
     }

@@ -25,7 +25,7 @@ use crate::service::Page;
 use crate::service::containers::create;
 use crate::service::containers::spec::{self, CreateRequest};
 use crate::service::usage::{self, Usage};
-use crate::service::{images, machine, ports};
+use crate::service::{admission, images, machine, ports};
 
 /// References offered beside the field at most.
 const IMAGES_MAX: u32 = 200;
@@ -57,7 +57,8 @@ async fn show(
     posted.set("image", query.image);
     posted.set("network", "private".to_owned());
     posted.set("restart", "no".to_owned());
-    set_limits(&mut posted, &app.config.containers.default_limits);
+    let config = admission::config(&app, caller.principal).await?;
+    set_limits(&mut posted, &config.default_limits);
     let page = page(&app, &frame, &caller, &posted, Wrong::default(), String::new()).await?;
     frame.page(&page)
 }

@@ -23,7 +23,7 @@ use crate::runtime_client::{NOT_RUNNING, RuntimeError};
 use crate::service::edits::Expected;
 use crate::service::lifecycle::{Action, Status};
 use crate::service::restart::RestartPolicy;
-use crate::service::{maintenance, reconcile, volumes};
+use crate::service::{admission, maintenance, reconcile, volumes};
 
 /// What a killed container may take to be gone.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
@@ -93,6 +93,8 @@ pub async fn restart(
     let row = find_to_change(app, caller, key).await?;
     let grace = check_grace(grace_secs)?;
     allow(app, &row, Action::Restart)?;
+    // Before it is stopped: what could not be started again runs on.
+    admission::check_start(app, row.owner, &row.limits).await?;
     let (task_app, task_caller, id) = (app.clone(), caller.clone(), row.id.clone());
     let work = in_background(async move {
         let status = super::status_of(&task_app, &row);
@@ -183,6 +185,11 @@ pub async fn change(app: &App, caller: &Caller, key: &str, change: Change) -> Re
         containers::set_restart(write.db(), &row.id, word, attempts).await?;
     }
     if let Some(limits) = &limits {
+        let before = Some(&row.limits);
+        if let Some(found) = admission::exceeded(write.db(), row.owner, limits, before).await? {
+            drop(write);
+            return Err(admission::refuse(app, found).await);
+        }
         containers::set_limits(write.db(), &row.id, limits).await?;
     }
     event(&mut write, &row, "container.changed", what_changed(caller, &row, &change, limits))
@@ -323,6 +330,7 @@ pub(crate) async fn finish_removal(app: &App, row: &Container) -> Result<()> {
 async fn start_locked(app: &App, caller: &Caller, id: &ContainerId) -> Result<()> {
     let row = find_to_change(app, caller, id.as_str()).await?;
     allow(app, &row, Action::Start)?;
+    admission::check_start(app, row.owner, &row.limits).await?;
     if row.spec.is_none() {
         return Err(Error::conflict("container.no-image", "its image is not here; make a new one"));
     }

@@ -14,16 +14,15 @@ use super::{detail, find};
 use crate::app::App;
 use crate::auth::keys::random_id;
 use crate::auth::{Actor, Caller, Role, TokenScope, Via};
+use crate::config::ContainersConfig;
 use crate::error::{Error, Result};
-use crate::inventory::allowances;
 use crate::inventory::containers::{self, Container, ImagePart, Intent, NewContainer};
 use crate::inventory::events::NewEvent;
-use crate::inventory::groups;
 use crate::inventory::idempotency::{self, IdempotencyKey};
 use crate::inventory::operations::OperationState;
 use crate::registry::manifest::RunConfig;
 use crate::service::images::{self, ImageForStart};
-use crate::service::{maintenance, operations, ports, volumes};
+use crate::service::{admission, maintenance, operations, ports, volumes};
 use crate::timing::Phases;
 
 /// Makes a container; the same key makes it once.
@@ -34,10 +33,11 @@ pub async fn create(
     key: Option<IdempotencyKey>,
 ) -> Result<DetailView> {
     maintenance::admit(app, caller)?;
-    spec::check(&request, &app.config.containers, &app.config.runtime)?;
+    let config = admission::config(app, caller.principal).await?;
+    spec::check(&request, &config, &app.config.runtime)?;
     let (task_app, task_caller) = (app.clone(), caller.clone());
     let id = in_background(async move {
-        create_whole(&task_app, &task_caller, &request, key.as_ref()).await
+        create_whole(&task_app, &task_caller, (&request, &config), key.as_ref()).await
     })
     .await?;
     let row = find(app, caller, id.as_str()).await?;
@@ -47,7 +47,7 @@ pub async fn create(
 async fn create_whole(
     app: &App,
     caller: &Caller,
-    request: &CreateRequest,
+    (request, config): (&CreateRequest, &ContainersConfig),
     key: Option<&IdempotencyKey>,
 ) -> Result<ContainerId> {
     let id = new_id()?;
@@ -56,8 +56,7 @@ async fn create_whole(
     let name = request.name.clone().unwrap_or_else(|| made_up_name(&request.image, &id));
     let image = match &found {
         Some(found) => {
-            let spec =
-                spec::merge(request, &name, &(&found.config).into(), &app.config.containers)?;
+            let spec = spec::merge(request, &name, &(&found.config).into(), config)?;
             let spec = serde_json::to_string(&spec)
                 .map_err(|source| Error::broken("write a container's spec", source))?;
             Some(ImagePart { id: &found.id, layers: &found.layers, spec })
@@ -77,7 +76,7 @@ async fn create_whole(
         image_reference: &request.image,
         request: serde_json::to_string(request)
             .map_err(|source| Error::broken("write a container's request", source))?,
-        limits: spec::merge_limits(&request.limits, &app.config.containers.default_limits),
+        limits: spec::merge_limits(&request.limits, &config.default_limits),
         intent,
         start_when_pulled: request.start,
         restart_policy,
@@ -115,23 +114,10 @@ async fn insert(
         let known = known.parse();
         return known.map(Some).map_err(|source| Error::broken("read what a key made", source));
     }
-    let allowed = allowances::of(write.db(), new.owner).await?.allowance.containers_max;
-    let most = allowed.unwrap_or(app.config.containers.per_person_max);
-    let now = containers::count(write.db(), new.owner).await?;
-    if now >= most {
-        let text = format!(
-            "you have {now} containers and may have {most}; remove some, or ask an operator for more"
-        );
-        return Err(Error::exhausted("container.too-many", text));
-    }
-    if let Some((group, name, now)) = groups::beside(write.db(), new.owner).await?
-        && let Some(most) = allowances::of_group(write.db(), group).await?.allowance.containers_max
-        && now >= most
-    {
-        let text = format!(
-            "your group {name} has {now} containers and may have {most}; an operator can give it more"
-        );
-        return Err(Error::exhausted("container.too-many", text));
+    admission::check_containers(app, write.db(), new.owner).await?;
+    if let Some(found) = admission::exceeded(write.db(), new.owner, &new.limits, None).await? {
+        drop(write);
+        return Err(admission::refuse(app, found).await);
     }
     if containers::name_taken(write.db(), new.owner, new.name).await? {
         return Err(name_taken(new.name));
