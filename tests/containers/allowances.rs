@@ -215,3 +215,63 @@ async fn a_groups_allowance_refuses_what_its_people_could_never_have() {
     assert_eq!((refused.status, refused.code()), (507, "port.too-many".to_owned()));
     assert!(refused.text.contains("your group everybody has 1 ports"), "{}", refused.text);
 }
+
+/// "Who would be over?" names who uses more now, of what, and what would happen; it changes nothing.
+#[tokio::test]
+async fn who_would_be_over_is_told_before_an_allowance_is_given() {
+    requires_root!();
+    let server = TestServer::start().await;
+    let (olga, anna) = (server.operator(), server.person("anna", "user").await);
+    let ben = server.person("ben", "user").await;
+    import(&anna).await;
+    let hog = "dd if=/dev/zero of=/dev/shm/file bs=1M count=40; while :; do :; done";
+    let more = json!({"shm_bytes": 50 << 20, "limits": {"pids": 60, "memory_bytes": 256 << 20}});
+    let id = run(&anna, "hog", hog, more).await;
+    in_status(&anna, &id, "running").await;
+    until(&anna, "/api/v1/me/usage", |usage| {
+        usage["memory"]["used_bytes"].as_u64().is_some_and(|used| used > 40 << 20)
+    })
+    .await;
+    let (anna_id, ben_id) = (id_of(&anna).await, id_of(&ben).await);
+    let proposed =
+        json!({"memory_bytes": 16 << 20, "pids": 8, "cpu_millis": 10, "containers_max": 0});
+    let path = |id: &str| format!("/api/v1/people/{id}/allowance/preview");
+    let told = olga.post(&path(&anna_id), &proposed).await.expect_status(200).json();
+    let over = &told["over"][0];
+    assert_eq!((&over["name"], &told["over_total"]), (&json!("anna"), &json!(1)), "{told}");
+    let of = |name: &str| {
+        let limits = over["limits"].as_array().expect("limits");
+        limits.iter().find(|one| one["limit"] == name).cloned().unwrap_or_default()
+    };
+    let memory = of("memory_bytes");
+    assert!(memory["used"].as_u64().is_some_and(|used| used > 40 << 20), "{told}");
+    assert_eq!((&memory["proposed"], &memory["outcome"]), (&json!(16 << 20), &json!("kept")));
+    assert_eq!(of("cpu_millis")["outcome"], "slower", "{told}");
+    assert_eq!(of("containers_max")["used"], json!(1), "{told}");
+    assert_eq!(over["containers_total"], json!(1), "{told}");
+    assert_eq!(over["containers"][0]["name"], "hog", "{told}");
+    // What does not hold yet is as it was; what cannot be given is refused as it is when it is given.
+    let now = olga.get(&format!("/api/v1/people/{anna_id}/allowance")).await.json();
+    assert_eq!((&now["own"], &now["memory_bytes"]), (&json!(false), &json!(null)));
+    assert_eq!(olga.post(&path(&anna_id), &json!({"pids": 1})).await.status, 422);
+    assert_eq!(olga.post(&path("999"), &proposed).await.status, 404);
+    // Nobody is over where nothing is used, and a bound that is wide enough meets nobody.
+    let told = olga.post(&path(&ben_id), &proposed).await.expect_status(200).json();
+    assert_eq!(told, json!({"over": [], "over_total": 0}));
+    let wide = json!({"memory_bytes": 1_u64 << 40, "pids": 4000});
+    let told = olga.post(&path(&anna_id), &wide).await.expect_status(200).json();
+    assert_eq!(told["over"], json!([]));
+    // Everybody's meets those who have none of their own; the group's is a sum.
+    let told = olga.post("/api/v1/allowance/preview", &proposed).await.expect_status(200).json();
+    assert_eq!((&told["over"][0]["name"], &told["over_total"]), (&json!("anna"), &json!(1)));
+    olga.put(&format!("/api/v1/people/{anna_id}/allowance"), &json!({})).await.expect_status(200);
+    let told = olga.post("/api/v1/allowance/preview", &proposed).await.expect_status(200).json();
+    assert_eq!(told["over"], json!([]), "anna has an allowance of her own");
+    let told = olga.post("/api/v1/groups/2/allowance/preview", &proposed).await;
+    let told = told.expect_status(200).json();
+    assert_eq!(
+        (&told["over"][0]["of"], &told["over"][0]["name"], &told["over"][1]["name"]),
+        (&json!("group"), &json!("everybody"), &json!("anna")),
+        "{told}"
+    );
+}

@@ -50,6 +50,41 @@ async fn an_operator_looks_after_a_person() {
     olga.close().await;
 }
 
+/// Who would be over is asked before it is saved, with and without script.
+#[tokio::test]
+async fn who_would_be_over_is_shown_before_an_allowance_is_saved() {
+    requires_root!();
+    let server = TestServer::start().await;
+    let driver = Driver::start().await;
+    let anna = server.person("anna", "user").await;
+    launched(&anna, "annas-work", &["sleep", "600"]).await;
+    let id = id_of(&anna).await;
+    let (page, api) = (format!("/people/{id}"), format!("/api/v1/people/{id}/allowance"));
+    for script in [Script::On, Script::Off] {
+        let olga = signed_in(&driver, &server, "olga", script).await;
+        for kept in [true, false] {
+            olga.open(&page).await;
+            olga.fill("memory", "32 MiB").await;
+            olga.fill("containers", "0").await;
+            olga.press("Save the allowance").await;
+            olga.sees("Save this allowance for anna?").await;
+            olga.sees("annas-work asks for").await;
+            olga.sees("no container is made until there are fewer").await;
+            let now = server.operator().get(&api).await.json();
+            assert_eq!(now["own"], false, "nothing is saved before it is confirmed: {now}");
+            olga.press(if kept { "Keep it" } else { "Save it" }).await;
+        }
+        olga.sees("The allowance is saved, and held").await;
+        let now = server.operator().get(&api).await.json();
+        assert_eq!((&now["memory_bytes"], &now["containers_max"]), (&json!(32 << 20), &json!(0)));
+        // Back to everybody's, under which nobody is over: no question.
+        olga.press("As for everybody").await;
+        olga.sees("allowance applies again").await;
+        assert_eq!(olga.complaints().await, Vec::<String>::new());
+        olga.close().await;
+    }
+}
+
 #[tokio::test]
 async fn an_operator_makes_a_group_bounds_it_and_moves_a_person() {
     requires_root!();
@@ -76,6 +111,10 @@ async fn an_operator_makes_a_group_bounds_it_and_moves_a_person() {
     olga.sees("is saved, and held").await;
     let held = server.operator().get(&format!("/api/v1{group}/allowance")).await.json();
     assert_eq!(held["memory_bytes"], 512 << 20, "{held}");
+    // Who only looks changes nothing.
+    olga.press("Who would be over?").await;
+    olga.sees("Nobody would be over").await;
+    olga.press("Keep it").await;
 
     olga.open(&page).await;
     olga.choose("group", &id).await;

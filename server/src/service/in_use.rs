@@ -20,6 +20,8 @@ use crate::inventory::usage::{self as rows, Counts};
 pub(crate) struct InUse {
     cpu_millis: u64,
     memory_bytes: u64,
+    /// Of the memory, what the kernel cannot take back without swap.
+    pub(crate) memory_kept_bytes: u64,
     swap_bytes: u64,
     pids: u64,
     counts: Counts,
@@ -111,6 +113,7 @@ fn read_one(paths: Option<&CgroupPaths>) -> (InUse, Option<u64>) {
     let held = stats::held(paths).unwrap_or_default();
     let seen = InUse {
         memory_bytes: held.memory_bytes,
+        memory_kept_bytes: stats::kept_bytes(paths).unwrap_or(0),
         swap_bytes: held.swap_bytes,
         pids: held.pids,
         ..InUse::default()

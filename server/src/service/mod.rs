@@ -31,6 +31,7 @@ pub mod noise;
 pub mod operations;
 pub mod people;
 pub mod ports;
+pub mod preview;
 pub mod reconcile;
 pub mod registries;
 pub mod restart;

@@ -126,6 +126,20 @@ pub fn held(paths: &CgroupPaths) -> io::Result<Held> {
     Ok(Held { memory_bytes, swap_bytes, pids })
 }
 
+/// Bytes of memory in the cgroup at `paths`, and in those below, that have no file on disk behind them: without
+/// swap the kernel cannot take them back.
+pub fn kept_bytes(paths: &CgroupPaths) -> io::Result<u64> {
+    let memory = directory(Path::new(CGROUP_ROOT), &paths.memory)?;
+    let stat = std::fs::read_to_string(memory.join("memory.stat"))?;
+    let kept: &[&str] = match paths.version {
+        CgroupVersion::V2 => {
+            &["anon", "shmem", "slab_unreclaimable", "kernel_stack", "pagetables", "percpu", "sock"]
+        }
+        CgroupVersion::V1 => &["total_rss", "total_shmem"],
+    };
+    Ok(kept.iter().filter_map(|name| field(&stat, name)).sum())
+}
+
 /// The cgroup that `paths` lies in: all of its owner's containers, those that have ended too.
 pub fn parent(paths: &CgroupPaths) -> CgroupPaths {
     let up = |path: &String| path.rsplit_once('/').map_or("", |(parent, _)| parent).to_owned();

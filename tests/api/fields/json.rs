@@ -481,6 +481,9 @@ fn allowances() -> Vec<Body> {
         of("PUT /api/v1/people/{id}/allowance"),
         of("PUT /api/v1/allowance"),
         of("PUT /api/v1/groups/{id}/allowance"),
+        of("POST /api/v1/people/{id}/allowance/preview"),
+        of("POST /api/v1/allowance/preview"),
+        of("POST /api/v1/groups/{id}/allowance/preview"),
     ]
 }
 

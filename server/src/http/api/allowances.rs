@@ -13,6 +13,7 @@ use crate::http::problem::ProblemBody;
 use crate::http::routes::{Access, Routes};
 use crate::inventory::allowances::Allowance;
 use crate::service::allowances::{self, AllowanceSet, AllowanceView, DefaultSet};
+use crate::service::preview::{self, Preview};
 
 /// Adds the routes.
 pub fn routes(routes: Routes) -> Routes {
@@ -22,6 +23,8 @@ pub fn routes(routes: Routes) -> Routes {
         .add(Access::SignedIn(TokenScope::Read), routes!(show))
         .add(Access::Operator(TokenScope::Manage), routes!(set))
         .add(Access::Operator(TokenScope::Manage), routes!(reset))
+        .add(Access::Operator(TokenScope::Manage), routes!(preview))
+        .add(Access::Operator(TokenScope::Manage), routes!(preview_default))
 }
 
 /// Shows what everybody may use together who has no allowance of their own.
@@ -81,4 +84,30 @@ async fn reset(
     Path(id): Path<u32>,
 ) -> Result<Json<AllowanceSet>> {
     Ok(Json(allowances::reset(&app, &caller, PrincipalId(id)).await?))
+}
+
+/// Tells who would be over if this were everybody's allowance. Changes nothing.
+#[utoipa::path(post, path = "/api/v1/allowance/preview", tag = "allowances",
+    request_body = Allowance,
+    responses((status = 200, body = Preview), (status = 422, body = ProblemBody)))]
+async fn preview_default(
+    State(app): State<App>,
+    JsonBody(body): JsonBody<Allowance>,
+) -> Result<Json<Preview>> {
+    Ok(Json(preview::of_default(&app, body).await?))
+}
+
+/// Tells what of a person's would be over if this were theirs. Changes nothing.
+#[utoipa::path(post, path = "/api/v1/people/{id}/allowance/preview", tag = "allowances",
+    params(("id" = u32, Path, description = "The person")), request_body = Allowance,
+    responses(
+        (status = 200, body = Preview), (status = 404, body = ProblemBody),
+        (status = 422, body = ProblemBody)))]
+async fn preview(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<u32>,
+    JsonBody(body): JsonBody<Allowance>,
+) -> Result<Json<Preview>> {
+    Ok(Json(preview::of_person(&app, &caller, PrincipalId(id), body).await?))
 }

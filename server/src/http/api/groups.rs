@@ -19,6 +19,7 @@ use crate::inventory::allowances::Allowance;
 use crate::inventory::groups::Group;
 use crate::service::allowances::{AllowanceSet, AllowanceView};
 use crate::service::groups::{self, Change};
+use crate::service::preview::{self, Preview};
 
 /// Adds the routes.
 pub fn routes(routes: Routes) -> Routes {
@@ -30,6 +31,7 @@ pub fn routes(routes: Routes) -> Routes {
         .add(Access::Operator(TokenScope::Manage), routes!(delete))
         .add(Access::Overseer(TokenScope::Read), routes!(show_allowance))
         .add(Access::Operator(TokenScope::Manage), routes!(set_allowance))
+        .add(Access::Operator(TokenScope::Manage), routes!(preview_allowance))
 }
 
 /// A group to be made.
@@ -148,4 +150,20 @@ async fn set_allowance(
     JsonBody(body): JsonBody<Allowance>,
 ) -> Result<Json<AllowanceSet>> {
     Ok(Json(groups::set_allowance(&app, &caller, PrincipalId(id), body).await?))
+}
+
+/// Tells what of a group would be over if this were its allowance: the sum, and those of its people who are
+/// alone. Changes nothing.
+#[utoipa::path(post, path = "/api/v1/groups/{id}/allowance/preview", tag = "groups",
+    operation_id = "preview_group_allowance",
+    params(("id" = u32, Path, description = "The group")), request_body = Allowance,
+    responses(
+        (status = 200, body = Preview), (status = 404, body = ProblemBody),
+        (status = 422, body = ProblemBody)))]
+async fn preview_allowance(
+    State(app): State<App>,
+    Path(id): Path<u32>,
+    JsonBody(body): JsonBody<Allowance>,
+) -> Result<Json<Preview>> {
+    Ok(Json(preview::of_group(&app, PrincipalId(id), body).await?))
 }

@@ -4,6 +4,7 @@ use axum::extract::{Path, State};
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use berth_runtime::id::PrincipalId;
+use berth_web::containers::ConfirmPage;
 use berth_web::format::{self, bytes, cores};
 use berth_web::parts::{Fact, Field};
 use berth_web::people::{AllowanceForm, AllowancePage};
@@ -16,11 +17,25 @@ use crate::app::App;
 use crate::auth::{Caller, Role, TokenScope};
 use crate::error::{Error, Result};
 use crate::http::routes::{Access, FormFields, Routes};
-use crate::inventory::allowances::Allowance;
-use crate::service::allowances;
+use crate::inventory::allowances::{Allowance, Whose};
+use crate::service::admission::words;
+use crate::service::preview::{self, Preview};
+use crate::service::{allowances, people};
 
-pub(super) const FIELDS: FormFields =
-    FormFields::once(&["cpu", "cpu_weight", "memory", "swap", "pids", "containers", "ports"]);
+/// What an allowance's form sends: its fields, the wish to look only, and that what was looked at is wanted.
+pub(super) const FIELDS: FormFields = FormFields::once(&[
+    "cpu",
+    "cpu_weight",
+    "memory",
+    "swap",
+    "pids",
+    "containers",
+    "ports",
+    "look",
+    "confirmed",
+]);
+/// Lines of who would be over, at most.
+const LINES_MAX: usize = 60;
 
 /// Adds the routes.
 pub(super) fn routes(routes: Routes) -> Routes {
@@ -30,7 +45,7 @@ pub(super) fn routes(routes: Routes) -> Routes {
         .page(Access::Overseer(TokenScope::Read), Method::GET, path, everybody)
         .form(manage, path, FIELDS, set_everybody)
         .form(manage, "/people/{id}/allowance", FIELDS, set)
-        .form(manage, "/people/{id}/allowance-default", FormFields::once(&[]), reset)
+        .form(manage, "/people/{id}/allowance-default", FormFields::once(&["confirmed"]), reset)
 }
 
 async fn everybody(State(app): State<App>, frame: Frame, caller: Caller) -> Result<Response> {
@@ -45,8 +60,17 @@ async fn set_everybody(
     caller: Caller,
     posted: Posted,
 ) -> Result<Response> {
+    let path = "/people/allowance";
+    let asked =
+        Asked { whose: "everybody".to_owned(), path: path.to_owned(), back: path.to_owned() };
     let done = match read(&posted) {
-        Ok(allowance) => allowances::set_default(&app, &caller, allowance).await,
+        Ok(allowance) => {
+            match asked.first(&frame, &posted, preview::of_default(&app, allowance).await) {
+                Ok(Some(question)) => return Ok(question),
+                Ok(None) => allowances::set_default(&app, &caller, allowance).await,
+                Err(error) => Err(error),
+            }
+        }
         Err(wrong) => Err(wrong.into_error()),
     };
     match done {
@@ -75,7 +99,15 @@ async fn set(
     posted: Posted,
 ) -> Result<Response> {
     let done = match read(&posted) {
-        Ok(allowance) => allowances::set(&app, &caller, PrincipalId(id), allowance).await,
+        Ok(allowance) => {
+            let (id, asked) = (PrincipalId(id), of_person(&app, &caller, id, "allowance").await?);
+            let preview = preview::of_person(&app, &caller, id, allowance).await;
+            match asked.first(&frame, &posted, preview) {
+                Ok(Some(question)) => return Ok(question),
+                Ok(None) => allowances::set(&app, &caller, id, allowance).await,
+                Err(error) => Err(error),
+            }
+        }
         Err(wrong) => Err(wrong.into_error()),
     };
     match done {
@@ -96,9 +128,98 @@ async fn reset(
     frame: Frame,
     caller: Caller,
     Path(id): Path<u32>,
+    posted: Posted,
 ) -> Result<Response> {
+    let asked = of_person(&app, &caller, id, "allowance-default").await?;
+    let preview = preview::of_default_for(&app, &caller, PrincipalId(id)).await;
+    if let Some(question) = asked.first(&frame, &posted, preview)? {
+        return Ok(question);
+    }
     let result = allowances::reset(&app, &caller, PrincipalId(id)).await;
     frame.outcome(result, &format!("/people/{id}"), "Everybody’s allowance applies again.")
+}
+
+async fn of_person(app: &App, caller: &Caller, id: u32, form: &str) -> Result<Asked> {
+    let person = people::find(app, caller, PrincipalId(id)).await?;
+    let back = format!("/people/{id}");
+    Ok(Asked { whose: person.name, path: format!("{back}/{form}"), back })
+}
+
+/// The question that comes before an allowance which somebody would be over is saved.
+pub(super) struct Asked {
+    /// Whose it is to be, in words.
+    pub whose: String,
+    /// Where its form is sent.
+    pub path: String,
+    /// Where one goes who decides against it.
+    pub back: String,
+}
+
+impl Asked {
+    /// The question, when somebody would be over and it has not been answered, or when somebody only
+    /// looks; `None` when the allowance is to be saved.
+    ///
+    /// # Errors
+    /// That of the preview.
+    pub(super) fn first(
+        &self,
+        frame: &Frame,
+        posted: &Posted,
+        preview: Result<Preview>,
+    ) -> Result<Option<Response>> {
+        let preview = preview?;
+        let looks = !posted.text("look").is_empty();
+        let answered = !posted.text("confirmed").is_empty() && !looks;
+        if answered || (preview.over.is_empty() && !looks) {
+            return Ok(None);
+        }
+        let fields = FIELDS.once.iter().filter(|name| !matches!(**name, "look" | "confirmed"));
+        let typed = fields.filter_map(|name| Some(((*name).to_owned(), posted.optional(name)?)));
+        let mut hidden: Vec<(String, String)> = typed.collect();
+        hidden.push(("confirmed".to_owned(), "yes".to_owned()));
+        let page = ConfirmPage {
+            shell: frame.shell("Who would be over?", Section::People),
+            question: format!("Save this allowance for {}?", self.whose),
+            losses: lines(&preview),
+            verb: "Save it",
+            path: self.path.clone(),
+            hidden,
+            back: self.back.clone(),
+            ..ConfirmPage::default()
+        };
+        frame.page(&page).map(Some)
+    }
+}
+
+/// Who would be over, and what would happen, a sentence each.
+fn lines(preview: &Preview) -> Vec<String> {
+    if preview.over.is_empty() {
+        return vec!["Nobody would be over: nothing more than this is in use.".to_owned()];
+    }
+    let mut lines = Vec::new();
+    for over in &preview.over {
+        let name = match over.of {
+            Whose::Person => over.name.clone(),
+            Whose::Group => format!("The group {}", over.name),
+        };
+        lines.extend(over.limits.iter().map(|limit| format!("{name}: {}.", limit.detail)));
+        lines.extend(over.containers.iter().map(|one| {
+            format!(
+                "{name}: the container {} asks for {} alone, {} proposed for all together: it runs on, and \
+                 is not started again until it asks for less.",
+                one.name,
+                words(one.limit, one.asks),
+                words(one.limit, one.proposed)
+            )
+        }));
+    }
+    let more = lines.len().saturating_sub(LINES_MAX);
+    lines.truncate(LINES_MAX);
+    if more > 0 || preview.over_total > preview.over.len() as u64 {
+        let total = preview.over_total;
+        lines.push(format!("And more: {total} would be over in all. The API lists 500 of them."));
+    }
+    lines
 }
 
 /// What the page shows besides what is saved.
@@ -122,7 +243,8 @@ fn show(
         .map_err(|source| Error::broken("write an allowance as JSON", source))?;
     shell.calls = vec![
         ApiCall::get("Show it", "/api/v1/allowance"),
-        ApiCall::send("Change it", "PUT", "/api/v1/allowance", Some(body)),
+        ApiCall::send("Change it", "PUT", "/api/v1/allowance", Some(body.clone())),
+        ApiCall::send("Who would be over", "POST", "/api/v1/allowance/preview", Some(body)),
     ];
     let Shown { form, error, over } = shown;
     let manages = caller.role == Role::Operator;

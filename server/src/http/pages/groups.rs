@@ -20,7 +20,7 @@ use crate::http::routes::{Access, FormFields, Routes};
 use crate::inventory::groups::Group;
 use crate::service::edits::Expected;
 use crate::service::groups::{self, Change};
-use crate::service::{Page, people};
+use crate::service::{Page, people, preview};
 
 const PATH: &str = "/groups";
 
@@ -182,7 +182,16 @@ async fn set_allowance(
 ) -> Result<Response> {
     let id = PrincipalId(id);
     let done = match allowance::read(&posted) {
-        Ok(wanted) => groups::set_allowance(&app, &caller, id, wanted).await,
+        Ok(wanted) => {
+            let back = format!("{PATH}/{}", id.0);
+            let whose = format!("the group {}", groups::find(&app, id).await?.name);
+            let asked = allowance::Asked { whose, path: format!("{back}/allowance"), back };
+            match asked.first(&frame, &posted, preview::of_group(&app, id, wanted).await) {
+                Ok(Some(question)) => return Ok(question),
+                Ok(None) => groups::set_allowance(&app, &caller, id, wanted).await,
+                Err(error) => Err(error),
+            }
+        }
         Err(wrong) => Err(wrong.into_error()),
     };
     match done {
@@ -218,7 +227,8 @@ async fn show(
     shell.calls = vec![
         ApiCall::get("Show the group", api.clone()),
         ApiCall::get("What it may use together", format!("{api}/allowance")),
-        ApiCall::send("Change that", "PUT", format!("{api}/allowance"), Some(body)),
+        ApiCall::send("Change that", "PUT", format!("{api}/allowance"), Some(body.clone())),
+        ApiCall::send("Who would be over", "POST", format!("{api}/allowance/preview"), Some(body)),
     ];
     shell.path = path;
     let view = GroupPage {
