@@ -182,7 +182,8 @@ async fn one_container_never_asks_for_more_than_all_may_have() {
     in_status(&anna, &before, "exited").await;
     let refused = act(&anna, &before, "start").await;
     assert_eq!((refused.status, refused.code()), (507, "container.above-allowance".to_owned()));
-    anna.patch(&other, &json!({"limits": {"memory_bytes": 64 << 20}})).await.expect_status(200);
+    let fits = json!({"limits": {"memory_bytes": 64 << 20, "cpu_millis": 900, "pids": 40}});
+    anna.patch(&other, &fits).await.expect_status(200);
     act(&anna, &before, "start").await.expect_status(200);
     // The ports of all together.
     let ports = json!([{"container_port": 80}, {"container_port": 81}]);
