@@ -97,9 +97,10 @@ pub enum Request {
     PersonList { after: Option<PrincipalId> },
     /// Unpacks a layer read from descriptor 0 (a pipe's read end or a file). The answer comes when it
     /// is on disk under its name, or has failed and left nothing. `blob` is the digest of the bytes
-    /// as they come; when a layer of that name is there already, the answer comes at once.
+    /// as they come; when a layer of that name is there already, the answer comes at once. Files of more
+    /// than `bytes_max` bytes together (or than is configured) end it: `layer.above-given`.
     /// Answer: [`Answer::LayerUnpacked`].
-    LayerUnpack { blob: Digest, diff_id: Digest, compression: Compression },
+    LayerUnpack { blob: Digest, diff_id: Digest, compression: Compression, bytes_max: u64 },
     /// A page of unpacked layers by ascending digest. Answer: [`Answer::Layers`].
     LayerList { after: Option<Digest> },
     /// Removes an unpacked layer; refused with `conflict` while a running container uses it; success

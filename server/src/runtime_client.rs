@@ -103,6 +103,18 @@ pub(crate) struct RuntimeClient {
     unpacks: Semaphore,
 }
 
+/// A layer to be unpacked.
+pub(crate) struct Unpacking {
+    /// The digest of its bytes as stored, which is its name.
+    pub(crate) blob: Digest,
+    /// What it is to inflate to.
+    pub(crate) diff_id: Digest,
+    /// How it is compressed.
+    pub(crate) compression: Compression,
+    /// Bytes of its files at most.
+    pub(crate) bytes_max: u64,
+}
+
 /// A log as the supervisor hands it out: segment numbers, oldest first, each with its file.
 pub(crate) type LogSegments = Vec<(u64, OwnedFd)>;
 
@@ -264,13 +276,11 @@ impl RuntimeClient {
     /// Unpacks a layer from `source` (a pipe's read end or a file). Dropping the future cancels it.
     pub(crate) async fn layer_unpack(
         &self,
-        blob: Digest,
-        diff_id: Digest,
-        compression: Compression,
+        Unpacking { blob, diff_id, compression, bytes_max }: Unpacking,
         source: OwnedFd,
     ) -> Result<LayerFacts, RuntimeError> {
         let terms = Terms { name: "layer unpack", limit: UNPACK_LIMIT, slots: &self.unpacks };
-        let request = Request::LayerUnpack { blob, diff_id, compression };
+        let request = Request::LayerUnpack { blob, diff_id, compression, bytes_max };
         match self.call(&terms, request, Some(source)).await?.0 {
             Answer::LayerUnpacked(facts) => Ok(facts),
             other => Err(unexpected(&terms, &other)),
@@ -777,9 +787,14 @@ mod tests {
         let client = peer.client();
         let (reader, _writer) = std::io::pipe().expect("pipe");
         let digest = Digest::of(b"");
-        let none = Compression::None;
+        let unpacking = Unpacking {
+            blob: digest.clone(),
+            diff_id: digest,
+            compression: Compression::None,
+            bytes_max: 1 << 20,
+        };
         tokio::select! {
-            answer = client.layer_unpack(digest.clone(), digest, none, reader.into()) => {
+            answer = client.layer_unpack(unpacking, reader.into()) => {
                 panic!("{answer:?}");
             }
             reached = wait => reached.expect("the peer lives"),

@@ -53,6 +53,7 @@ const OTHERWISE: &[(&str, u64)] = &[
 
 /// The supervisor's codes that the server turns into others before anybody sees them.
 const INNER: &[&str] = &[
+    "layer.above-given",
     "peer.denied",
     "wire.answer",
     "wire.descriptors",

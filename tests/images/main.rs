@@ -1,6 +1,7 @@
 //! Images: unpacking hostile and ordinary layers, pulling from real and misbehaving registries,
 //! importing archives. Rows of the security bar carry their names (I01, I03, …) in the tests'.
 
+mod allowance;
 mod bombs;
 mod breakout;
 mod corpus;

@@ -219,8 +219,8 @@ impl Layers {
         blob: &str,
         diff_id: &str,
     ) -> Said {
-        let task =
-            json!({"unpack": {"blob": blob, "diff_id": diff_id, "compression": compression}});
+        let task = json!({"unpack": {"blob": blob, "diff_id": diff_id, "compression": compression,
+                "bytes_max": u64::MAX}});
         let mut child = self.worker(&task).stdin(Stdio::piped()).spawn().expect("a worker");
         let mut input = child.stdin.take().expect("its input");
         // It may have refused before the end.

@@ -221,7 +221,8 @@ fn hanging_up_cancels_within_two_seconds_and_a_sweep_takes_what_a_kill_leaves() 
     let layers = Layers::new();
     let tar = archive(&[Entry::file("a", &vec![1; 1 << 20])]);
     let digest = sha256(&tar);
-    let task = json!({"unpack": {"blob": digest, "diff_id": digest, "compression": "none"}});
+    let task = json!({"unpack": {"blob": digest, "diff_id": digest, "compression": "none",
+        "bytes_max": u64::MAX}});
     for killed in [false, true] {
         let mut child = layers.worker(&task).stdin(Stdio::piped()).spawn().expect("a worker");
         let mut input = child.stdin.take().expect("its input");

@@ -204,7 +204,7 @@ impl Supervisor {
         fs::write(&path, archive).expect("write the layer");
         let file = fs::File::open(&path).expect("open the layer");
         let request = json!({"op": "layer_unpack", "blob": digest, "diff_id": digest,
-            "compression": "none"});
+            "compression": "none", "bytes_max": 1_u64 << 30});
         let answer = self.call_with(&request, &[file.as_fd()]).0;
         assert_eq!(answer["answer"], "layer_unpacked", "{answer}");
         digest

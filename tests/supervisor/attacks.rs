@@ -292,13 +292,21 @@ fn other_requests(berth: &Supervisor, running: &str) -> Vec<Attack> {
         attack(
             "layer_unpack",
             "no bytes",
-            json!({"blob": berth.layer(), "diff_id": berth.layer(), "compression": "none"}),
+            json!({"blob": berth.layer(), "diff_id": berth.layer(), "compression": "none",
+                "bytes_max": 1 << 20}),
             "wire.descriptors",
         ),
         attack(
             "layer_unpack",
             "a path as name",
-            json!({"blob": "sha256:../x", "diff_id": berth.layer(), "compression": "none"}),
+            json!({"blob": "sha256:../x", "diff_id": berth.layer(), "compression": "none",
+                "bytes_max": 1 << 20}),
+            "wire.",
+        ),
+        attack(
+            "layer_unpack",
+            "no bound",
+            json!({"blob": berth.layer(), "diff_id": berth.layer(), "compression": "none"}),
             "wire.",
         ),
         attack("layer_list", "a path", json!({"after": "../.."}), "wire."),

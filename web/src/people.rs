@@ -257,6 +257,10 @@ pub struct AllowanceForm {
     pub containers: Field,
     /// Ports of the host.
     pub ports: Field,
+    /// Images.
+    pub images: Field,
+    /// A size.
+    pub image_bytes: Field,
 }
 
 /// Everybody's allowance.

@@ -18,7 +18,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown, fchownat, ftruncate, linkat, symlinkat};
 
 use super::archive::{Archive, Entry, Kind, Segment};
-use super::fault::{invalid, os, shown, too_large};
+use super::fault::{above_given, invalid, os, shown, too_large};
 use super::source::{Meter, Source, Times};
 use super::store::remove_tree;
 use super::tree::{Place, Tree, is_whiteout, mark_opaque, stat, type_of};
@@ -36,6 +36,8 @@ const EARLY_WRITE_BYTES: u64 = 1 << 20;
 pub(super) struct Caps {
     pub(super) bytes_max: u64,
     pub(super) entries_max: u64,
+    /// Whether `bytes_max` is what one request was given, and not the configuration's.
+    pub(super) given: bool,
 }
 
 /// What was written.
@@ -229,7 +231,8 @@ impl Writer {
         self.bytes = self.bytes.saturating_add(segment.length);
         if self.bytes > self.caps.bytes_max {
             let max = self.caps.bytes_max;
-            return Err(too_large(format!("the layer holds more than {max} bytes of files")));
+            let message = format!("the layer holds more than {max} bytes of files");
+            return Err(if self.caps.given { above_given(message) } else { too_large(message) });
         }
         let mut done: u64 = 0;
         while done < segment.length {

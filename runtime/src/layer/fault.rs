@@ -18,6 +18,11 @@ pub(super) fn too_large(message: impl Into<String>) -> Failure {
     Failure::new(FailureClass::Exhausted, "layer.too-large", message)
 }
 
+/// The archive holds more than its request was given.
+pub(super) fn above_given(message: impl Into<String>) -> Failure {
+    Failure::new(FailureClass::Exhausted, "layer.above-given", message)
+}
+
 /// The host is in the way.
 pub(super) fn broken(message: impl Into<String>) -> Failure {
     Failure::new(FailureClass::Broken, "layer.broken", message)

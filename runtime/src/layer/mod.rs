@@ -54,6 +54,9 @@ pub(crate) struct Place {
     /// Whether to say how long each phase took.
     #[serde(default)]
     pub(crate) timing: bool,
+    /// Whether `bytes_max` is less than is configured, as one request has asked for.
+    #[serde(default)]
+    pub(crate) given: bool,
 }
 
 impl Place {
@@ -65,6 +68,7 @@ impl Place {
             bytes_max: config.layer_bytes_max,
             entries_max: config.layer_entries_max,
             timing: config.timing,
+            given: false,
         }
     }
 }
@@ -73,8 +77,8 @@ impl Place {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Task {
-    /// Unpacks the bytes of its input. Answers [`Answer::LayerUnpacked`].
-    Unpack { blob: Digest, diff_id: Digest, compression: Compression },
+    /// Unpacks the bytes of its input, `bytes_max` of files at most. Answers [`Answer::LayerUnpacked`].
+    Unpack { blob: Digest, diff_id: Digest, compression: Compression, bytes_max: u64 },
     /// Removes a layer; success when it is gone already. Answers [`Answer::Done`] as soon as the name
     /// is gone, and removes the files after that.
     Remove { blob: Digest },

@@ -54,9 +54,12 @@ pub(crate) fn main(arguments: &[OsString]) -> ExitCode {
 fn run(job: &Job) -> Result<Answer, Failure> {
     let store = Store::open(&job.place.data_dir)?;
     match &job.task {
-        Task::Unpack { blob, diff_id, compression } => {
+        Task::Unpack { blob, diff_id, compression, bytes_max } => {
             let wanted = Wanted { blob, diff_id, compression: *compression };
-            unpack(&store, &job.place, &wanted).map(Answer::LayerUnpacked)
+            let mut place = job.place.clone();
+            place.given = *bytes_max < place.bytes_max;
+            place.bytes_max = place.bytes_max.min(*bytes_max);
+            unpack(&store, &place, &wanted).map(Answer::LayerUnpacked)
         }
         Task::Remove { blob } => store.unname(blob).map(|_| Answer::Done {}),
         Task::Sweep => store.sweep().map(|()| Answer::Done {}),
@@ -342,7 +345,8 @@ fn child_main(ends: ChildEnds, place: &Place, compression: Compression) -> i32 {
         let meter = Meter::new(place.timing);
         let inflated = inflate(File::from(input), compression, &meter)
             .map_err(|error| broken(format!("begin to inflate: {error}")))?;
-        let caps = Caps { bytes_max: place.bytes_max, entries_max: place.entries_max };
+        let Place { bytes_max, entries_max, given, .. } = *place;
+        let caps = Caps { bytes_max, entries_max, given };
         extract(Source::new(inflated, stream_max, meter.clone()), root, caps, &meter)
     });
     let written = serde_json::to_vec(&found)

@@ -74,12 +74,9 @@ impl Supervisor {
                 return self.volume_measure(token, person, volume);
             }
             Request::PersonList { after } => self.person_list(after),
-            Request::LayerUnpack { blob, diff_id, compression } => {
-                return self.layer_unpack(
-                    token,
-                    fds,
-                    crate::layer::Task::Unpack { blob, diff_id, compression },
-                );
+            Request::LayerUnpack { blob, diff_id, compression, bytes_max } => {
+                let task = crate::layer::Task::Unpack { blob, diff_id, compression, bytes_max };
+                return self.layer_unpack(token, fds, task);
             }
             Request::LayerList { after } => self.layer_list(after.as_ref()),
             Request::LayerRemove { blob } => return self.layer_remove(token, blob),

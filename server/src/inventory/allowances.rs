@@ -37,6 +37,13 @@ pub struct Allowance {
     /// Ports of the host that lead to containers; null is what the configuration says.
     #[serde(default)]
     pub ports_max: Option<u32>,
+    /// Images; null is no bound.
+    #[serde(default)]
+    pub images_max: Option<u32>,
+    /// Bytes of images, from 1 MiB: the layers of each, stored and unpacked. A layer in several images of one person
+    /// counts once, and in full to each person who holds it.
+    #[serde(default)]
+    pub images_bytes: Option<u64>,
 }
 
 /// What an allowance bounds, by the name that it has there.
@@ -55,6 +62,10 @@ pub enum Bounded {
     ContainersMax,
     /// Ports of the host.
     PortsMax,
+    /// Images.
+    ImagesMax,
+    /// Layers of images, stored and unpacked, in bytes.
+    ImagesBytes,
 }
 
 /// Whose sum an allowance bounds.
@@ -94,6 +105,8 @@ impl Allowance {
         pids: None,
         containers_max: None,
         ports_max: None,
+        images_max: None,
+        images_bytes: None,
     };
 
     /// One of its bounds, in its unit; `None` where there is none.
@@ -105,6 +118,8 @@ impl Allowance {
             Bounded::Pids => self.pids.map(u64::from),
             Bounded::ContainersMax => self.containers_max.map(u64::from),
             Bounded::PortsMax => self.ports_max.map(u64::from),
+            Bounded::ImagesMax => self.images_max.map(u64::from),
+            Bounded::ImagesBytes => self.images_bytes,
         }
     }
 
@@ -130,7 +145,7 @@ pub struct Found {
 }
 
 const COLUMNS: &str = "select principal, cpu_millis, cpu_weight, memory_bytes, swap_bytes, pids, \
-     containers_max, ports_max from allowances ";
+     containers_max, ports_max, images_max, images_bytes from allowances ";
 
 /// What applies to a person; the system itself is not bounded.
 pub async fn of(db: &mut SqliteConnection, person: PrincipalId) -> Result<Found> {
@@ -208,8 +223,8 @@ pub async fn set(
     };
     sqlx::query(
         "insert or replace into allowances (principal, cpu_millis, cpu_weight, memory_bytes, \
-         swap_bytes, pids, containers_max, ports_max, changed_at) \
-         values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         swap_bytes, pids, containers_max, ports_max, images_max, images_bytes, \
+         changed_at) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(i64::from(principal.0))
     .bind(allowance.cpu_millis)
@@ -219,6 +234,8 @@ pub async fn set(
     .bind(allowance.pids)
     .bind(allowance.containers_max)
     .bind(allowance.ports_max)
+    .bind(allowance.images_max)
+    .bind(allowance.images_bytes.map(number).transpose()?)
     .bind(Time::now())
     .execute(db)
     .await?;
@@ -250,6 +267,8 @@ fn read(row: &SqliteRow) -> Result<(PrincipalId, Allowance)> {
         pids: row.try_get("pids")?,
         containers_max: row.try_get("containers_max")?,
         ports_max: row.try_get("ports_max")?,
+        images_max: row.try_get("images_max")?,
+        images_bytes: bytes("images_bytes")?,
     };
     Ok((super::principal(row, "principal")?, allowance))
 }

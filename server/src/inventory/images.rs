@@ -217,6 +217,17 @@ pub async fn has_origin(
     Ok(found.is_some())
 }
 
+/// Whether `owner` has the image of this manifest.
+pub async fn holds_manifest(
+    db: &mut SqliteConnection,
+    owner: PrincipalId,
+    manifest: &Digest,
+) -> Result<bool> {
+    let query = "select exists (select 1 from images where owner = ? and manifest_digest = ?)";
+    let found = sqlx::query_scalar(query).bind(i64::from(owner.0)).bind(manifest.as_str());
+    Ok(found.fetch_one(db).await?)
+}
+
 /// Whether `owner` has an image with this layer.
 pub async fn holds_layer(db: &SqlitePool, owner: PrincipalId, blob: &Digest) -> Result<bool> {
     let found: Option<i64> = sqlx::query_scalar(

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use berth_runtime::digest::Digest;
 use berth_runtime::id::PrincipalId;
 use berth_runtime::wire::Limits;
 use sqlx::{Row, SqliteConnection, SqlitePool};
@@ -96,6 +97,10 @@ pub struct Counts {
     pub containers: u64,
     /// Ports of the host.
     pub ports: u64,
+    /// Images.
+    pub images: u64,
+    /// Their layers, stored and unpacked, once for each person who holds them.
+    pub image_bytes: u64,
 }
 
 /// What a person has of what is counted, or all who count to a group together.
@@ -106,13 +111,46 @@ pub async fn counts(db: &mut SqliteConnection, of: Whose, id: PrincipalId) -> Re
          union all select id from people where ?2 and group_id = ?1) \
          select (select count(*) from containers where owner in owners) as containers, \
          (select count(*) from port_leases l join containers c on c.id = l.container \
-         where c.owner in owners) as ports",
+         where c.owner in owners) as ports, \
+         (select count(*) from images where owner in owners) as images, \
+         (select coalesce(sum(bytes), 0) from \
+         (select max(l.compressed_bytes + l.unpacked_bytes) as bytes from image_layers l \
+         join images i on i.id = l.image where i.owner in owners group by i.owner, l.blob)) \
+         as image_bytes",
     )
     .bind(i64::from(id.0))
     .bind(group)
     .fetch_one(db)
     .await?;
-    Ok(Counts { containers: number(&row, "containers")?, ports: number(&row, "ports")? })
+    Ok(Counts {
+        containers: number(&row, "containers")?,
+        ports: number(&row, "ports")?,
+        images: number(&row, "images")?,
+        image_bytes: number(&row, "image_bytes")?,
+    })
+}
+
+/// What those of `layers` take that a person's images hold.
+pub async fn layer_bytes(
+    db: &mut SqliteConnection,
+    owner: PrincipalId,
+    layers: &[&Digest],
+) -> Result<HashMap<Digest, u64>> {
+    let names: Vec<&str> = layers.iter().map(|digest| digest.as_str()).collect();
+    let names = serde_json::to_string(&names)
+        .map_err(|source| Error::broken("write a list of layers", source))?;
+    let rows = sqlx::query(
+        "select l.blob, max(l.compressed_bytes + l.unpacked_bytes) as bytes from image_layers l \
+         join images i on i.id = l.image where i.owner = ? \
+         and l.blob in (select value from json_each(?)) group by l.blob",
+    )
+    .bind(i64::from(owner.0))
+    .bind(names)
+    .fetch_all(db)
+    .await?;
+    rows.iter()
+        .map(|row| Ok((super::images::digest(row.try_get("blob")?)?, number(row, "bytes")?)))
+        .collect()
 }
 
 /// The names of people, by id.

@@ -6,6 +6,7 @@
 //! What runs goes on, and what a restart policy starts again is not judged: a lowered allowance takes
 //! nothing away from what was admitted before.
 
+use berth_runtime::digest::Digest;
 use berth_runtime::id::PrincipalId;
 use berth_runtime::wire::Limits;
 use sqlx::SqliteConnection;
@@ -16,7 +17,8 @@ use crate::app::App;
 use crate::config::ContainersConfig;
 use crate::error::{Error, LiftedBy, Reached, Result};
 use crate::inventory::allowances::{self, Bounded, Sum, Whose};
-use crate::inventory::usage::counts;
+use crate::inventory::images;
+use crate::inventory::usage::{Counts, counts};
 
 /// One container's limit that is more than a whole sum.
 #[derive(Debug)]
@@ -54,6 +56,8 @@ pub(crate) fn words(which: Bounded, value: u64) -> String {
         Bounded::Pids => counted("process", "processes"),
         Bounded::ContainersMax => counted("container", "containers"),
         Bounded::PortsMax => counted("port of the host", "ports of the host"),
+        Bounded::ImagesMax => counted("image", "images"),
+        Bounded::ImagesBytes => format!("{} of images", bytes(value)),
     }
 }
 
@@ -190,6 +194,75 @@ pub(crate) async fn check_ports(
     Ok(())
 }
 
+/// Refuses one image more than the owner, or their group, may hold; the one of this manifest may be theirs
+/// already.
+pub(crate) async fn check_images(app: &App, owner: PrincipalId, manifest: &Digest) -> Result<()> {
+    let mut db = app.inventory.read().acquire().await?;
+    if images::holds_manifest(&mut db, owner, manifest).await? {
+        return Ok(());
+    }
+    for sum in allowances::sums(&mut db, owner).await? {
+        let Some(allowed) = sum.allowance.images_max.map(u64::from) else { continue };
+        let now = counts(&mut db, sum.of, sum.id).await?.images;
+        if now >= allowed {
+            return Err(refuse_images(&sum, Bounded::ImagesMax, [allowed, now, 1]));
+        }
+    }
+    Ok(())
+}
+
+/// What the owner, and their group, hold of images, to be looked at again when one has come.
+pub(crate) async fn held_images(
+    db: &mut SqliteConnection,
+    owner: PrincipalId,
+) -> Result<Vec<Counts>> {
+    let mut held = Vec::new();
+    for sum in allowances::sums(&mut *db, owner).await? {
+        held.push(counts(&mut *db, sum.of, sum.id).await?);
+    }
+    Ok(held)
+}
+
+/// Refuses an image that has just been written down where it makes more of what is more than its owner, or
+/// their group, may hold: others may have come since it was begun, or the allowance may have been lowered.
+pub(crate) async fn check_new_image(
+    db: &mut SqliteConnection,
+    owner: PrincipalId,
+    before: &[Counts],
+) -> Result<()> {
+    for (sum, before) in allowances::sums(&mut *db, owner).await?.iter().zip(before) {
+        let now = counts(&mut *db, sum.of, sum.id).await?;
+        for (limit, before, now) in [
+            (Bounded::ImagesMax, before.images, now.images),
+            (Bounded::ImagesBytes, before.image_bytes, now.image_bytes),
+        ] {
+            let Some(allowed) = sum.allowance.bound(limit) else { continue };
+            if now > allowed && now > before {
+                return Err(refuse_images(sum, limit, [allowed, before, now - before]));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The refusal of more images, or of more in them, than may be held.
+pub(crate) fn refuse_images(sum: &Sum, limit: Bounded, numbers: [u64; 3]) -> Error {
+    let [allowed, used, asked] = numbers;
+    let what = match limit {
+        Bounded::ImagesMax => "one more image".to_owned(),
+        limit => format!("a layer or an archive of {} or more", amount(limit, asked)),
+    };
+    let detail = format!(
+        "{what} is more than is left: {} may hold {}, and {} are held or on their way{}. Remove images \
+         that are not needed, or ask an operator for a larger allowance",
+        name(sum),
+        words(limit, allowed),
+        amount(limit, used),
+        if limit == Bounded::ImagesBytes { ", stored and unpacked" } else { "" },
+    );
+    Error::reached("image.above-allowance", detail, reached(sum, limit, numbers))
+}
+
 /// A bound of a sum; for one person the configuration's where their allowance has none.
 fn most(sum: &Sum, limit: Bounded, configured: u64) -> Option<u64> {
     sum.allowance.bound(limit).or((sum.of == Whose::Person).then_some(configured))
@@ -210,7 +283,7 @@ fn name(sum: &Sum) -> String {
 /// The same without saying of what.
 fn amount(which: Bounded, value: u64) -> String {
     match which {
-        Bounded::MemoryBytes | Bounded::SwapBytes => bytes(value),
+        Bounded::MemoryBytes | Bounded::SwapBytes | Bounded::ImagesBytes => bytes(value),
         which => words(which, value),
     }
 }

@@ -19,6 +19,8 @@ use crate::inventory::people;
 
 /// The least memory of a person: a container, its monitor, and what the kernel counts for them.
 const MEMORY_BYTES_MIN: u64 = 16 << 20;
+/// The least of images: nothing is smaller that runs.
+const IMAGES_BYTES_MIN: u64 = 1 << 20;
 /// What nobody has more of.
 const BYTES_MAX: u64 = 1 << 42;
 const CPU_MILLIS: std::ops::RangeInclusive<u64> = 10..=1_024_000;
@@ -167,5 +169,7 @@ pub(super) fn check(allowance: &Allowance) -> Result<()> {
     within("/swap_bytes", allowance.swap_bytes, 0..=BYTES_MAX)?;
     within("/pids", allowance.pids.map(u64::from), PIDS)?;
     within("/containers_max", allowance.containers_max.map(u64::from), 0..=100_000)?;
-    within("/ports_max", allowance.ports_max.map(u64::from), 0..=65_535)
+    within("/ports_max", allowance.ports_max.map(u64::from), 0..=65_535)?;
+    within("/images_max", allowance.images_max.map(u64::from), 0..=100_000)?;
+    within("/images_bytes", allowance.images_bytes, IMAGES_BYTES_MIN..=BYTES_MAX)
 }

@@ -37,6 +37,8 @@ impl InUse {
             Bounded::Pids => self.pids,
             Bounded::ContainersMax => self.counts.containers,
             Bounded::PortsMax => self.counts.ports,
+            Bounded::ImagesMax => self.counts.images,
+            Bounded::ImagesBytes => self.counts.image_bytes,
         }
     }
 }

@@ -212,6 +212,8 @@ fn above(
         (Bounded::Pids, None),
         (Bounded::ContainersMax, containers),
         (Bounded::PortsMax, ports),
+        (Bounded::ImagesMax, None),
+        (Bounded::ImagesBytes, None),
     ]
     .into_iter()
     .filter_map(|(limit, configured)| {
@@ -250,6 +252,12 @@ fn over_limit(limit: Bounded, used: u64, proposed: u64, seen: &InUse) -> OverLim
             Outcome::NothingNew,
             "what is leased stays, and no port is leased until there are fewer",
         ),
+        Bounded::ImagesMax => {
+            (Outcome::NothingNew, "what there is stays, and no image comes until there are fewer")
+        }
+        Bounded::ImagesBytes => {
+            (Outcome::NothingNew, "what there is stays, and no layer comes until there is less")
+        }
     };
     let (now, then) = (words(limit, used), words(limit, proposed));
     OverLimit {

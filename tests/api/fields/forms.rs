@@ -59,6 +59,8 @@ const ROWS: &[(&str, Kind)] = &[
     ("POST /people/allowance ports", NUMBER),
     ("POST /people/{id}/allowance ports", NUMBER),
     ("POST /groups/{id}/allowance ports", NUMBER),
+    ("images", NUMBER),
+    ("image_bytes", SIZE),
     ("look", Way),
     ("ports", Judged(&["a", "0", "70000", "-1", "80:80", "1:2:3", "80/sctp", "\0"])),
     ("restart", Choice),

@@ -448,6 +448,7 @@ fn allowances() -> Vec<Body> {
         base: json!({
             "cpu_millis": null, "cpu_weight": 100, "memory_bytes": null, "swap_bytes": null,
             "pids": null, "containers_max": null, "ports_max": null,
+            "images_max": null, "images_bytes": null,
         }),
         fields: vec![
             field("cpu_millis")
@@ -474,6 +475,14 @@ fn allowances() -> Vec<Body> {
             field("ports_max")
                 .at([json!(0), json!(65_535)])
                 .beyond([json!(65_536)])
+                .may_be(&["null"]),
+            field("images_max")
+                .at([json!(0), json!(100_000)])
+                .beyond([json!(100_001)])
+                .may_be(&["null"]),
+            field("images_bytes")
+                .at([json!(1 << 20), json!(1_u64 << 42)])
+                .beyond([json!((1 << 20) - 1), json!((1_u64 << 42) + 1)])
                 .may_be(&["null"]),
         ],
     };

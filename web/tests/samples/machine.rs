@@ -195,6 +195,8 @@ fn allowance(refused: bool) -> AllowanceForm {
         pids: Field::new("20000"),
         containers: Field::new(""),
         ports: Field::new("8"),
+        images: Field::new(""),
+        image_bytes: Field::new("20 GiB"),
     }
 }
 

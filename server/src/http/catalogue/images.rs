@@ -76,6 +76,15 @@ pub(super) const KNOWN: &[Known] = &[
         "Remove a name first.",
     ),
     known(
+        "image.above-allowance",
+        507,
+        "More images than may be held",
+        "Your allowance, or your group’s, says how many images you may hold and how many bytes their layers may \
+         take, stored and unpacked. A layer that others hold too counts to you in full. It is counted while it \
+         comes: what would be too much is not kept.",
+        "Remove images that are not needed any more, or ask an operator for a larger allowance.",
+    ),
+    known(
         "image.too-many-pulls",
         507,
         "Too many pulls at once",

@@ -31,6 +31,8 @@ pub(super) const FIELDS: FormFields = FormFields::once(&[
     "pids",
     "containers",
     "ports",
+    "images",
+    "image_bytes",
     "look",
     "confirmed",
 ]);
@@ -269,6 +271,8 @@ pub(super) fn facts(allowance: &Allowance) -> Vec<Fact> {
         Fact::text("Processes", text(allowance.pids.map(|most| most.to_string()))),
         Fact::text("Containers", configured(allowance.containers_max)),
         Fact::text("Ports of the host", configured(allowance.ports_max)),
+        Fact::text("Images", text(allowance.images_max.map(|most| most.to_string()))),
+        Fact::text("Size of images", text(allowance.images_bytes.map(bytes))),
     ]
 }
 
@@ -283,6 +287,8 @@ pub(super) fn form(allowance: &Allowance) -> AllowanceForm {
         pids: field(allowance.pids.map(|most| most.to_string())),
         containers: field(allowance.containers_max.map(|most| most.to_string())),
         ports: field(allowance.ports_max.map(|most| most.to_string())),
+        images: field(allowance.images_max.map(|most| most.to_string())),
+        image_bytes: field(allowance.images_bytes.map(bytes)),
     }
 }
 
@@ -300,6 +306,8 @@ pub(super) fn typed(posted: &Posted, wrong: &mut Wrong) -> AllowanceForm {
         pids: field("pids", "/pids"),
         containers: field("containers", "/containers_max"),
         ports: field("ports", "/ports_max"),
+        images: field("images", "/images_max"),
+        image_bytes: field("image_bytes", "/images_bytes"),
     }
 }
 
@@ -323,6 +331,8 @@ pub(super) fn read(posted: &Posted) -> std::result::Result<Allowance, Wrong> {
         pids: wrong.number(posted, "pids", "/pids"),
         containers_max: wrong.number(posted, "containers", "/containers_max"),
         ports_max: wrong.number(posted, "ports", "/ports_max"),
+        images_max: wrong.number(posted, "images", "/images_max"),
+        images_bytes: wrong.size(posted, "image_bytes", "/images_bytes"),
     };
     if wrong.is_empty() { Ok(allowance) } else { Err(wrong) }
 }

@@ -114,7 +114,10 @@ impl Wrong {
                     Bounded::MemoryBytes => "/limits/memory_bytes",
                     Bounded::SwapBytes => "/limits/swap_bytes",
                     Bounded::Pids => "/limits/pids",
-                    Bounded::ContainersMax | Bounded::PortsMax => return None,
+                    Bounded::ContainersMax
+                    | Bounded::PortsMax
+                    | Bounded::ImagesMax
+                    | Bounded::ImagesBytes => return None,
                 };
                 let detail = refusal.detail.clone();
                 Some(Self(vec![FieldError { pointer: pointer.to_owned(), detail }]))

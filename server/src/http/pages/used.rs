@@ -28,8 +28,11 @@ pub(super) fn gauges(usage: &Usage) -> Vec<Meter> {
         Meter {
             key: "images",
             label: "Images".to_owned(),
-            text: bytes(usage.images.bytes),
-            percent: None,
+            text: match usage.allowance.images_bytes {
+                Some(most) => bytes_of(usage.images.bytes, most),
+                None => bytes(usage.images.bytes),
+            },
+            percent: usage.allowance.images_bytes.map(|most| percent(usage.images.bytes, most)),
             note: match usage.images.count {
                 1 => "1 image, each layer counted once".to_owned(),
                 many => format!("{} images, each layer counted once", count(many)),

@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
-use berth_runtime::id::PrincipalId;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use serde_json::{Value, json};
 
 use super::archive::{Archive, Found, FoundLayer};
+use super::charge::Charge;
 use super::layers::{Wanted, unpack_stored};
 use super::progress::{LayerProgress, LayerState, Progress, follow};
 use super::pull::{Made, commit};
@@ -20,10 +20,13 @@ use crate::error::{Error, Result};
 use crate::inventory::images::{self, LayerRow, ReferenceRow};
 use crate::inventory::operations::{NewOperation, Operation};
 use crate::registry::manifest::{Blob, LayerBlob};
-use crate::service::{maintenance, operations};
+use crate::service::{admission, maintenance, operations};
 
 /// Imports of one person at once, uploads included.
 const IMPORTS_MAX: i64 = 4;
+
+/// Bytes of an upload after which it is held against the allowance again.
+const LOOK_BYTES: u64 = 4 << 20;
 
 /// An upload.
 pub struct Upload<S> {
@@ -45,15 +48,23 @@ where
     let Upload { mut bytes, reference } = upload;
     let reference = reference.as_deref().map(super::tag_of).transpose()?;
     let limit = app.config.images.import_bytes_max;
+    let charge = Charge::begin(app, caller.principal);
+    let mut looked = 0;
     let mut incoming = app.images.content.receive().await?;
     while let Some(chunk) = bytes.next().await {
         let chunk = chunk
             .map_err(|_| Error::invalid("image.archive", "the upload broke off before its end"))?;
-        if incoming.bytes() + chunk.len() as u64 > limit {
+        let arrived = incoming.bytes() + chunk.len() as u64;
+        if arrived > limit {
             return Err(Error::TooLarge { limit_bytes: limit });
+        }
+        if arrived >= looked {
+            charge.check_archive(arrived).await?;
+            looked = arrived + LOOK_BYTES;
         }
         incoming.write(&chunk).await?;
     }
+    charge.check_archive(incoming.bytes()).await?;
     let owner = caller.principal;
     let id = random_id()?;
     let subject = reference.as_ref().map_or_else(|| "archive".to_owned(), ToString::to_string);
@@ -77,7 +88,7 @@ where
     let work_app = app.clone();
     app.operations.spawn(app, id.clone(), move |handle| async move {
         let progress = Progress::new(subject);
-        let work = run(&work_app, owner, incoming, reference, &progress);
+        let work = run(&work_app, &charge, incoming, reference, &progress);
         let done = follow(&handle, &progress, work).await;
         work_app.images.tidy_unless(&done);
         done
@@ -87,7 +98,7 @@ where
 
 async fn run(
     app: &App,
-    owner: PrincipalId,
+    charge: &Charge,
     mut incoming: Incoming,
     reference: Option<ReferenceRow>,
     progress: &Progress,
@@ -114,7 +125,7 @@ async fn run(
             // A name that is none is left out: the image is found by its id and can be tagged.
             None => image.names.iter().filter_map(|name| super::tag_of(name).ok()).collect(),
         };
-        archive = bring_image(app, owner, archive, image, &names, &mut shown, &mut made).await?;
+        archive = bring_image(app, charge, archive, image, &names, &mut shown, &mut made).await?;
     }
     // The upload is kept until here, and is gone when this returns.
     drop(incoming);
@@ -123,7 +134,7 @@ async fn run(
 
 async fn bring_image(
     app: &App,
-    owner: PrincipalId,
+    charge: &Charge,
     mut archive: Archive,
     image: &Found,
     names: &[ReferenceRow],
@@ -134,6 +145,7 @@ async fn bring_image(
     let content = &app.images.content;
     let manifest = Digest::of(&image.manifest);
     let config_digest = Digest::of(&image.config_bytes);
+    admission::check_images(app, charge.owner(), &manifest).await?;
     let _pins = [content.pin(&manifest), content.pin(&config_digest)];
     content.put(&manifest, &image.manifest).await?;
     content.put(&config_digest, &image.config_bytes).await?;
@@ -151,10 +163,11 @@ async fn bring_image(
         };
         let turn = wanted.pin.turn().await;
         let slot = app.images.unpackers.acquire().await;
+        charge.reserve(&found.digest, found.part.bytes).await?;
         if !content.has(&found.digest) {
             archive = store_layer(app, archive, found).await?;
         }
-        let facts = unpack_stored(app, &wanted).await?;
+        let facts = unpack_stored(app, charge, &wanted).await?;
         drop((turn, slot));
         wanted.progress.set(LayerState::Done);
         layers.push(LayerRow {
@@ -167,7 +180,7 @@ async fn bring_image(
         pinned.push(wanted);
     }
     let image = Made {
-        owner,
+        owner: charge.owner(),
         manifest: &manifest,
         config_digest: &config_digest,
         config: &image.config,

@@ -1,5 +1,6 @@
 //! Brings one layer here: over the network or from what is stored, verified and unpacked.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
 
+use super::charge::{Charge, Grant};
 use super::progress::{LayerProgress, LayerState};
 use super::store::{Incoming, Pinned, disk};
 use crate::app::App;
@@ -19,6 +21,7 @@ use crate::registry::client::mismatch;
 use crate::registry::manifest::LayerBlob;
 use crate::registry::outbound::PACE_BYTES;
 use crate::registry::{ImageReference, Session};
+use crate::runtime_client::{RuntimeError, Unpacking};
 use crate::timing::Phases;
 
 /// A transfer that breaks off is begun this often at most.
@@ -27,6 +30,11 @@ const ATTEMPTS_MAX: u32 = 5;
 const ATTEMPT_BYTES: u64 = 64 << 20;
 /// Before the second attempt; each further one waits twice as long.
 const PAUSE: Duration = Duration::from_millis(250);
+/// What a layer may be taken to unpack to at first: so many times what is stored, and at least this.
+const UNPACKED_TIMES: u64 = 4;
+const UNPACKED_BYTES: u64 = 16 << 20;
+/// The unpacker's code for more than it was given.
+const ABOVE_GIVEN: &str = "layer.above-given";
 /// The pipe to the unpacker.
 const PIPE_BYTES: i32 = 1 << 20;
 
@@ -38,6 +46,8 @@ pub struct Source<'a> {
     pub reference: &'a ImageReference,
     /// For whom.
     pub owner: PrincipalId,
+    /// What it takes of their allowance.
+    pub charge: &'a Charge,
 }
 
 /// One layer to be brought.
@@ -59,7 +69,7 @@ pub async fn bring(app: &App, source: &Source<'_>, wanted: &Wanted) -> Result<La
     let digest = &wanted.layer.blob.digest;
     let stored = app.images.content.has(digest);
     if stored && may_reuse(app, source, digest).await? {
-        let facts = unpack_stored(app, wanted).await?;
+        let facts = unpack_stored(app, source.charge, wanted).await?;
         wanted.progress.set(LayerState::Present);
         return Ok(facts);
     }
@@ -69,7 +79,7 @@ pub async fn bring(app: &App, source: &Source<'_>, wanted: &Wanted) -> Result<La
         // nothing is asked of the stored layer before that is proven.
         let mut incoming = app.images.content.receive().await?;
         download(source, wanted, &mut incoming, None).await?;
-        unpack_stored(app, wanted).await?
+        unpack_stored(app, source.charge, wanted).await?
     } else {
         download_and_unpack(app, source, wanted).await?
     };
@@ -97,13 +107,54 @@ async fn may_reuse(app: &App, source: &Source<'_>, digest: &Digest) -> Result<bo
 }
 
 /// Unpacks from the stored blob; at once when it is unpacked already.
-pub async fn unpack_stored(app: &App, wanted: &Wanted) -> Result<LayerFacts> {
-    let digest = &wanted.layer.blob.digest;
+pub async fn unpack_stored(app: &App, charge: &Charge, wanted: &Wanted) -> Result<LayerFacts> {
+    let blob = &wanted.layer.blob;
     wanted.progress.set(LayerState::Unpacking);
-    let blob = app.images.content.open_blob(digest)?;
-    let (digest, diff_id) = (digest.clone(), wanted.diff_id.clone());
-    let compression = wanted.layer.compression;
-    Ok(app.runtime.layer_unpack(digest, diff_id, compression, blob).await?)
+    let mut sought = first_guess(blob.bytes);
+    loop {
+        let grant = charge.grant(&blob.digest, blob.bytes, sought).await?;
+        let bytes = app.images.content.open_blob(&blob.digest)?;
+        if let Some(facts) = unpack(app, wanted, bytes, grant).await? {
+            // It may have been unpacked before, and be larger than was granted now.
+            charge.reserve(&blob.digest, blob.bytes.saturating_add(facts.bytes)).await?;
+            return Ok(facts);
+        }
+        if grant.whole {
+            refuse_above(charge, wanted, grant).await?;
+        }
+        sought = u64::MAX;
+    }
+}
+
+fn first_guess(stored: u64) -> u64 {
+    stored.saturating_mul(UNPACKED_TIMES).max(UNPACKED_BYTES)
+}
+
+/// Unpacks what comes; `None` when it is more than was granted, and is gone again.
+async fn unpack(
+    app: &App,
+    wanted: &Wanted,
+    bytes: OwnedFd,
+    grant: Grant,
+) -> Result<Option<LayerFacts>> {
+    let unpacking = Unpacking {
+        blob: wanted.layer.blob.digest.clone(),
+        diff_id: wanted.diff_id.clone(),
+        compression: wanted.layer.compression,
+        bytes_max: grant.bytes_max,
+    };
+    match app.runtime.layer_unpack(unpacking, bytes).await {
+        Ok(facts) => Ok(Some(facts)),
+        Err(RuntimeError::Refused(failure)) if failure.code == ABOVE_GIVEN => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Says by how much a layer is too large that was granted all that there is; fine when there is more by now.
+async fn refuse_above(charge: &Charge, wanted: &Wanted, grant: Grant) -> Result<()> {
+    let blob = &wanted.layer.blob;
+    let least = blob.bytes.saturating_add(grant.bytes_max).saturating_add(1);
+    charge.reserve(&blob.digest, least).await
 }
 
 /// Unpacks the layers that images hold and that are stored but not unpacked, as after a backup with images
@@ -124,8 +175,14 @@ pub async fn unpack_missing(app: &App, unpacked: &[Digest]) -> Result<()> {
         }
         let _slot = app.images.unpackers.acquire().await;
         let blob = app.images.content.open_blob(&layer.blob)?;
-        let (digest, compression) = (layer.blob.clone(), layer.compression);
-        match app.runtime.layer_unpack(digest, layer.diff_id, compression, blob).await {
+        // Held already: what it takes is counted, however large.
+        let unpacking = Unpacking {
+            blob: layer.blob.clone(),
+            diff_id: layer.diff_id,
+            compression: layer.compression,
+            bytes_max: u64::MAX,
+        };
+        match app.runtime.layer_unpack(unpacking, blob).await {
             Ok(_) => tracing::info!(layer = %layer.blob, "unpacked from what is stored"),
             Err(error) => match Error::from(error) {
                 Error::Unavailable(refusal) => return Err(Error::Unavailable(refusal)),
@@ -158,18 +215,29 @@ async fn download_and_unpack(
         tracing::debug!(%errno, "the pipe to the unpacker keeps its size");
     }
     let receiver = receiver.into_blocking_fd().map_err(disk("make a pipe"))?;
-    let compression = wanted.layer.compression;
+    let stored = wanted.layer.blob.bytes;
+    let grant = source.charge.grant(digest, stored, first_guess(stored)).await?;
     let unpack = async {
-        let unpacking =
-            app.runtime.layer_unpack(digest.clone(), wanted.diff_id.clone(), compression, receiver);
-        Ok::<_, Error>(unpacking.await?)
+        let facts = unpack(app, wanted, receiver, grant).await?;
+        if facts.is_none() && grant.whole {
+            // Nothing is fetched any more that there is no room for.
+            refuse_above(source.charge, wanted, grant).await?;
+        }
+        Ok::<_, Error>(facts)
     };
     let fetch = download(source, wanted, &mut incoming, Some(sender));
     let ((), facts) = tokio::try_join!(fetch, unpack)?;
     phases.done("fetch, hash, store and unpack");
     incoming.commit(content, digest).await?;
     phases.done("sync and name the blob");
-    Ok(facts)
+    match facts {
+        Some(facts) => {
+            source.charge.reserve(digest, stored.saturating_add(facts.bytes)).await?;
+            Ok(facts)
+        }
+        // It grows by more than most do: again, from what is stored now, and with all that there is.
+        None => unpack_stored(app, source.charge, wanted).await,
+    }
 }
 
 /// Fetches and verifies all bytes. A transfer that breaks off goes on from the byte that it had come

@@ -6,6 +6,7 @@
 
 mod absent;
 mod archive;
+mod charge;
 mod export;
 mod import;
 mod layers;
@@ -56,6 +57,8 @@ pub struct Images {
     absent: absent::Absent,
     /// Content may lie there that no image holds.
     leftovers: Notify,
+    /// What is on its way of people's allowances.
+    ledger: charge::Ledger,
 }
 
 /// An image with its names.
@@ -130,6 +133,7 @@ impl Images {
             unpackers: Semaphore::new(unpackers),
             absent: absent::Absent::default(),
             leftovers: Notify::new(),
+            ledger: charge::Ledger::default(),
         })
     }
 

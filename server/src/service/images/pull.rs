@@ -9,6 +9,7 @@ use futures_util::future::BoxFuture;
 use futures_util::{StreamExt, TryStreamExt};
 use serde_json::{Value, json};
 
+use super::charge::Charge;
 use super::layers::{Source, Wanted, bring};
 use super::progress::{LayerProgress, Progress, follow};
 use super::store::Pinned;
@@ -23,7 +24,7 @@ use crate::inventory::images::{self, ImageRow, LayerRow, ReferenceRow, Reference
 use crate::inventory::operations::{NewOperation, Operation};
 use crate::registry::manifest::{self, CONFIG_BYTES_MAX, Document, ImageConfig, ImageManifest};
 use crate::registry::{ImageReference, Session};
-use crate::service::{maintenance, operations, registries};
+use crate::service::{admission, maintenance, operations, registries};
 use crate::timing::Phases;
 
 /// Layers of one pull that come at once.
@@ -95,8 +96,14 @@ async fn run(
     }
     let resolved = resolved?;
     phases.done("manifest and configuration");
-    let source = Source { session: &session, reference, owner };
+    admission::check_images(app, owner, &resolved.manifest_digest).await?;
+    let charge = Charge::begin(app, owner);
+    let source = Source { session: &session, reference, owner, charge: &charge };
     let (wanted, positions) = wanted(app, &resolved);
+    // What is stored of each is known before a byte of it comes.
+    for Wanted { layer, .. } in &wanted {
+        charge.reserve(&layer.blob.digest, layer.blob.bytes).await?;
+    }
     progress.set_layers(wanted.iter().map(|layer| Arc::clone(&layer.progress)).collect());
     let mut jobs: Vec<BoxFuture<'_, Result<(usize, LayerFacts)>>> = Vec::new();
     for (place, layer) in wanted.iter().enumerate() {
@@ -271,7 +278,9 @@ pub async fn commit(app: &App, made: &Made<'_>) -> Result<String> {
         created_at: Time::now(),
     };
     let mut write = app.inventory.record().await?;
+    let before = admission::held_images(write.db(), made.owner).await?;
     let id = images::insert(write.db(), &row, made.layers).await?;
+    admission::check_new_image(write.db(), made.owner, &before).await?;
     for reference in made.references {
         images::insert_reference(write.db(), made.owner, &id, reference).await?;
     }
