@@ -96,10 +96,14 @@ fn strike_everywhere(verb: Verb) {
     let mut wrong = Vec::new();
     for fault in sample(FAULTS, 2) {
         if is_long() {
-            let mut nth = 1;
-            while let Some(Ok(found)) = strike(verb, fault, nth) {
-                wrong.extend(found);
-                nth += 1;
+            for nth in 1.. {
+                match strike(verb, fault, nth) {
+                    Some(Ok(found)) => wrong.extend(found),
+                    Some(Err(calls)) if calls >= nth => {
+                        wrong.push(format!("{verb:?} {fault} {nth}: none of {calls} was struck"));
+                    }
+                    _ => break,
+                }
             }
         } else if let Some(Err(calls @ 1..)) = strike(verb, fault, 0) {
             let nth = 1 + Dice::new().below(calls);
