@@ -57,6 +57,40 @@ async fn run_ends_as_its_program_does() {
 }
 
 #[tokio::test]
+async fn volumes_are_made_mounted_shown_and_removed() {
+    requires_root!();
+    let (_server, person, client) = furnished("anna").await;
+    assert_eq!(person.gets(&["volume", "create", "data", "sets"]).await, "data\nsets\n");
+    person.does(&["volume", "create", "data"], "").await.fails(1, "data");
+    let words = ["run", "--name", "a", "-v", "data:/d", "-v", "sets:/s:ro", IMAGE];
+    let script = "echo kept > /d/f; echo no > /s/f";
+    let words = [&words[..], &["sh", "-c", script]].concat();
+    let done = person.does(&words, "").await;
+    assert!(done.stderr.contains("Read-only file system"), "{done:?}");
+    let words = ["run", "--rm", "--volume", "data:/e", IMAGE, "cat", "/e/f"];
+    assert_eq!(person.gets(&words).await, "kept\n");
+    let shown = person.gets(&["inspect", "a"]).await;
+    assert!(shown.contains("data:/d, sets:/s:ro"), "{shown}");
+    let shown = person.gets(&["volume", "inspect", "data"]).await;
+    assert!(shown.contains("a on /d") && shown.contains("Files              1"), "{shown}");
+    let listed = person.gets(&["volume", "ls"]).await;
+    assert!(listed.contains("data") && listed.contains("anna"), "{listed}");
+    assert_eq!(person.gets(&["volume", "ls", "-q"]).await, "data\nsets\n");
+    person.does(&["volume", "rm", "data"], "").await.fails(1, "in use by a");
+    // Nothing of a host's is mounted, and the refusal says what is instead.
+    for path in ["/etc:/x", "./x:/x", "../x:/x:ro", "~/x:/x"] {
+        let refused = person.does(&["run", "-v", path, IMAGE], "").await;
+        refused.fails(2, "nothing of a host's can be mounted");
+    }
+    person.does(&["run", "-v", "none:/x", IMAGE], "").await.fails(125, "you have no volume");
+    person.gets(&["rm", "a"]).await;
+    assert_eq!(person.gets(&["volume", "rename", "data", "results"]).await, "results\n");
+    assert_eq!(person.gets(&["volume", "rm", "results", "sets"]).await, "results\nsets\n");
+    let left = client.get("/api/v1/volumes").await.json();
+    assert_eq!(left["items"], json!([]));
+}
+
+#[tokio::test]
 async fn what_cannot_be_run_is_told_with_dockers_exit_codes() {
     requires_root!();
     let (_server, person, client) = furnished("anna").await;

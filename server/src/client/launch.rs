@@ -14,7 +14,7 @@ use super::output::{say, tell};
 use super::session::Manner;
 use super::show::{number, text};
 use super::terminal::Ends;
-use super::{Name, Server, harmless, pull, units};
+use super::{Name, Server, harmless, pull, units, volumes};
 
 /// Making and starting a container.
 const CREATE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -100,6 +100,9 @@ pub struct RunArgs {
     /// A port of the host that leads to one of its own: 8080 for a free one, 20080:8080 for that, 53/udp.
     #[arg(short, long, value_name = "[HOST:]PORT[/udp]", value_parser = port)]
     publish: Vec<Value>,
+    /// A volume of yours at a place inside; made before by `berth volume create`.
+    #[arg(short, long, value_name = "NAME:/PATH[:ro]", value_parser = volumes::mount)]
+    volume: Vec<Value>,
     /// Mount its root read-only.
     #[arg(long)]
     read_only: bool,
@@ -339,6 +342,9 @@ fn request(args: &RunArgs) -> Result<Value, Failure> {
     );
     if !args.publish.is_empty() {
         put("ports", json!(args.publish));
+    }
+    if !args.volume.is_empty() {
+        put("mounts", json!(args.volume));
     }
     let limits = json!({
         "memory_bytes": args.memory, "swap_bytes": args.swap, "cpu_millis": args.cpus,

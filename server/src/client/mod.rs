@@ -28,6 +28,7 @@ mod sign;
 mod stats;
 mod terminal;
 mod units;
+mod volumes;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -72,6 +73,8 @@ pub enum Command {
     Rm(acts::RmArgs),
     /// Show all that is known of containers.
     Inspect(show::InspectArgs),
+    /// Directories that outlive containers: list, make, show, rename and remove them.
+    Volume(volumes::VolumeArgs),
     /// Show what nothing needs any more, and why the rest stays; have it go.
     Gc(gc::GcArgs),
     /// Print completion for a shell.
@@ -135,6 +138,7 @@ async fn speak(command: Command) -> Outcome {
         Command::Kill(args) => acts::kill(args).await,
         Command::Rm(args) => acts::rm(args).await,
         Command::Inspect(args) => show::inspect(args).await,
+        Command::Volume(args) => volumes::volume(args).await,
         Command::Gc(args) => gc::gc(args).await,
         Command::Completion(_) | Command::Man(_) => Ok(0),
     }

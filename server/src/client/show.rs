@@ -179,6 +179,7 @@ fn summary(item: &Value) -> String {
         ("Started", text(&item["started_at"]).to_owned()),
         ("Address", text(&item["address"]).to_owned()),
         ("Ports", ports(item)),
+        ("Volumes", volumes(item)),
         ("Network", text(&item["network"]).to_owned()),
         ("CPUs", shown_cpus(number(&limits["cpu_millis"]))),
         ("Memory", shown_bytes(number(&limits["memory_bytes"]))),
@@ -204,6 +205,15 @@ fn ports(item: &Value) -> String {
     shown.collect::<Vec<_>>().join(", ")
 }
 
+/// Volumes, and where they are.
+fn volumes(item: &Value) -> String {
+    let shown = item["mounts"].as_array().into_iter().flatten().map(|mount| {
+        let way = if mount["read_only"] == true { ":ro" } else { "" };
+        format!("{}:{}{way}", text(&mount["volume"]), text(&mount["target"]))
+    });
+    shown.collect::<Vec<_>>().join(", ")
+}
+
 /// A text; empty when it is none.
 pub fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
@@ -215,11 +225,12 @@ pub fn number(value: &Value) -> u64 {
 }
 
 /// As much of an id as tells things apart.
-fn short(id: &Value) -> String {
+pub fn short(id: &Value) -> String {
     text(id).chars().take(12).collect()
 }
 
-fn age(time: &Value) -> String {
+/// How long ago something was.
+pub fn age(time: &Value) -> String {
     let Some(then) = Time::parse(text(time)) else { return String::new() };
     let passed = Time::now().0.saturating_sub(then.0);
     shown_age(Duration::from_millis(u64::try_from(passed).unwrap_or(0)))
