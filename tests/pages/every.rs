@@ -34,6 +34,7 @@ pub(crate) struct Seen {
     pub(crate) container: String,
     pub(crate) ended: String,
     pub(crate) image: String,
+    pub(crate) volume: String,
     pub(crate) person: String,
     pub(crate) operation: String,
     pub(crate) token: String,
@@ -99,8 +100,16 @@ async fn an_empty_machine_is_open_to_everybody_too() {
     browser.fill("password", system_tests::instance::PASSWORD).await;
     browser.press("Sign in").await;
     browser.sees("First steps").await;
-    for path in ["/home", "/containers", "/images", "/operations", "/account", "/launch", "/people"]
-    {
+    for path in [
+        "/home",
+        "/containers",
+        "/images",
+        "/volumes",
+        "/operations",
+        "/account",
+        "/launch",
+        "/people",
+    ] {
         wrong.extend(look(&browser, path, &axe).await);
     }
     browser.close().await;
@@ -125,6 +134,9 @@ pub(crate) fn visits(seen: &Seen) -> BTreeMap<&'static str, Vec<String>> {
         ("/problems/{code}", one("/problems/not-found")),
         ("/people", one("/people")),
         ("/people/allowance", one("/people/allowance")),
+        ("/volumes", one("/volumes")),
+        ("/volumes/{id}", vec![format!("/volumes/{}", seen.volume)]),
+        ("/volumes/{id}/remove", vec![format!("/volumes/{}/remove", seen.volume)]),
         ("/groups", one("/groups")),
         ("/groups/{id}", one("/groups/2")),
         ("/groups/{id}/delete", one("/groups/2/delete")),
@@ -197,10 +209,17 @@ async fn furnish(server: &TestServer) -> Seen {
     let login = json!({"registry": "registry.lab:5000", "username": LONG, "password": "secret"});
     olga.put("/api/v1/registries", &login).await.expect_status(200);
     let images = olga.get("/api/v1/images").await.expect_status(200).json();
+    let volume =
+        olga.post("/api/v1/volumes", &json!({"name": LONG})).await.expect_status(201).json();
+    let mounts =
+        json!([{"volume": LONG, "target": "/data", "read_only": true, "sub_path": "part"}]);
+    let with = json!({"image": first_id(&images), "name": "with-a-volume", "mounts": mounts});
+    olga.post("/api/v1/containers", &with).await.expect_status(201);
     Seen {
         container,
         ended,
         image: first_id(&images),
+        volume: text(&volume, "id").to_owned(),
         person: kim["person"]["id"].to_string(),
         operation: first_id(&operations),
         token: text(&token["token"], "id").to_owned(),

@@ -231,6 +231,8 @@ impl BulkRow {
 pub struct LaunchPage {
     /// Which ports of the host can be leased, in words.
     pub ports_hint: String,
+    /// Which volumes the viewer has, in words.
+    pub volumes_hint: String,
     /// The frame.
     pub shell: Shell,
     /// What is wrong beyond single fields; may be empty.
@@ -318,6 +320,8 @@ pub struct LaunchForm {
     pub network: Field,
     /// `[host:]container[/protocol]` lines.
     pub ports: Field,
+    /// `NAME:/path[:ro]` lines.
+    pub volumes: Field,
     /// `no`, `on-failure`, `always` or `unless-stopped`.
     pub restart: Field,
     /// Attempts of `on-failure`.

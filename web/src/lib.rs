@@ -24,6 +24,7 @@ pub mod posture;
 pub mod shell;
 pub mod system;
 pub mod terminal;
+pub mod volumes;
 
 pub use askama::{Error, Template};
 

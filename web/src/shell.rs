@@ -46,6 +46,8 @@ pub enum Section {
     Containers,
     /// Images.
     Images,
+    /// Directories that outlive containers.
+    Volumes,
     /// Long actions.
     Operations,
     /// People, for those who oversee them.
@@ -96,6 +98,7 @@ pub const ENTRIES: &[Entry] = &[
     entry(Section::Home, "/home", "Home", "home", "h", Group::Main),
     entry(Section::Containers, "/containers", "Containers", "container", "c", Group::Main),
     entry(Section::Images, "/images", "Images", "image", "i", Group::Main),
+    entry(Section::Volumes, "/volumes", "Volumes", "volume", "v", Group::Main),
     entry(Section::Operations, "/operations", "Operations", "operation", "o", Group::Main),
     entry(Section::People, "/people", "People", "people", "p", Group::Machine),
     entry(Section::Events, "/events", "Events", "event", "e", Group::Machine),

@@ -22,8 +22,8 @@ use super::containers::view::OwnerView;
 use super::edits::{Expected, Version};
 use super::{Listed, Page, maintenance};
 use crate::app::App;
-use crate::auth::Caller;
 use crate::auth::keys::random_id;
+use crate::auth::{Caller, Visibility};
 use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::inventory::Write;
@@ -166,6 +166,13 @@ pub async fn list(app: &App, caller: &Caller, page: &Page) -> Result<Listed<Volu
     let listed = page.cut(rows, |row| format!("{} {}", row.name, row.id));
     let view = |row: Volume| view(app, row);
     Ok(Listed { items: listed.items.into_iter().map(view).collect(), next: listed.next })
+}
+
+/// Names of the caller's own volumes.
+pub async fn names(app: &App, caller: &Caller, limit: u32) -> Result<Vec<String>> {
+    let own = Visibility::Only(caller.principal);
+    let rows = volumes::list(app.inventory.read(), own, None, limit).await?;
+    Ok(rows.into_iter().map(|row| row.name).collect())
 }
 
 /// One volume, with who has it and what it holds.

@@ -63,6 +63,10 @@ const ROWS: &[(&str, Kind)] = &[
     ("image_bytes", SIZE),
     ("look", Way),
     ("ports", Judged(&["a", "0", "70000", "-1", "80:80", "1:2:3", "80/sctp", "\0"])),
+    (
+        "volumes",
+        Judged(&["data", "none:/data", "/etc:/etc", "a:b", "a:/proc", "a:/x:y", "../x:/y", "\0"]),
+    ),
     ("restart", Choice),
     ("restart_attempts", NUMBER),
     ("stop_signal", Judged(&["0", "65", "SIGNOPE", "-9"])),
@@ -146,6 +150,8 @@ fn base(route: &str) -> Vec<(&'static str, &'static str)> {
         "POST /people/{id}/group" => vec![("group", "2")],
         "POST /groups" => vec![("name", "driven"), ("note", "")],
         "POST /groups/{id}" => vec![("name", "driven"), ("note", "")],
+        "POST /volumes" => vec![("name", "driven")],
+        "POST /volumes/{id}" => vec![("name", "kept")],
         "POST /people/{id}/host-user" => vec![("host_user", "driven")],
         "POST /account/tokens" => vec![("token_name", "driven"), ("scope", "read"), ("days", "1")],
         "POST /account/registries" => {
@@ -194,6 +200,8 @@ async fn each_field_of_a_form_takes_what_it_may_and_no_form_takes_another() {
     let person = json!({"name": "tried", "role": "user"});
     let person = olga.post("/api/v1/people", &person).await.expect_status(201).json();
     let container = made["id"].as_str().expect("an id").to_owned();
+    let volume = olga.post("/api/v1/volumes", &json!({"name": "kept"})).await.expect_status(201);
+    let volume = volume.json()["id"].as_str().expect("an id").to_owned();
     let (person, mut wrong) = (person["person"]["id"].to_string(), Vec::new());
     for (route, (once, many)) in forms() {
         if route == "POST /images/import" {
@@ -203,6 +211,7 @@ async fn each_field_of_a_form_takes_what_it_may_and_no_form_takes_another() {
         let path = match path {
             path if path.starts_with("/people/") => path.replace("{id}", &person),
             path if path.starts_with("/groups/") => path.replace("{id}", "2"),
+            "/volumes/{id}" => path.replace("{id}", &volume),
             path if path.starts_with("/images/") && !path.ends_with("/remove") => {
                 path.replace("{id}", &image)
             }

@@ -4,6 +4,7 @@ mod help;
 mod home;
 mod images;
 mod machine;
+mod volumes;
 
 use berth_web::Template;
 use berth_web::charts::{Chart, Charts, FigureRow, Figures, MarkKind, MarkRow, Unit};
@@ -34,6 +35,7 @@ pub(crate) fn all(hostile: &str) -> Vec<(String, String)> {
     };
     home::all(hostile, long, &mut add);
     help::all(hostile, &mut add);
+    volumes::all(hostile, long, &mut add);
     add("containers-empty", list(&[], true).render());
     add("containers-three", list(&rows(3, "train"), false).render());
     add("containers-dark", dark(list(&rows(7, "train"), false)).render());
@@ -274,6 +276,7 @@ fn launch(mut form: LaunchForm, error: &str) -> LaunchPage {
         form,
         images: vec!["alpine:3.22".into(), "starter:1".into()],
         ports_hint: "Of the host 20000 to 20999 can be had.".into(),
+        volumes_hint: "One NAME:/path a line. Of yours: data, results.".into(),
         ceilings: ceilings(),
         sizes: [("small", "0.5", "256 MiB"), ("medium", "1", "1 GiB"), ("large", "4", "8 GiB")]
             .map(|(name, cpu, memory)| Size {

@@ -56,6 +56,7 @@ fn path(event: &Event, live: bool) -> String {
     match (event.subject_kind.as_str(), event.kind.as_str()) {
         ("container", _) if live => format!("/containers/{}", event.subject),
         ("image", kind) if kind != "image.removed" => format!("/images/{}", event.subject),
+        ("volume", kind) if kind != "volume.removed" => format!("/volumes/{}", event.subject),
         _ => String::new(),
     }
 }
@@ -81,6 +82,9 @@ fn badge(event: &Event) -> Badge {
         "person.second_factor_reset" => (Tone::Attention, "attention", "lost the second factor"),
         "image.tagged" => (Tone::Neutral, "image", "named"),
         "image.removed" => (Tone::Neutral, "remove", "removed"),
+        "volume.created" => (Tone::Neutral, "volume", "made"),
+        "volume.changed" => (Tone::Neutral, "settings", "renamed"),
+        "volume.removed" => (Tone::Neutral, "remove", "removed"),
         other => (Tone::Neutral, "event", other.rsplit('.').next().unwrap_or(other)),
     };
     Badge { tone, icon, word: word.replace('_', " "), reason: String::new() }

@@ -25,10 +25,12 @@ use crate::service::Page;
 use crate::service::containers::create;
 use crate::service::containers::spec::{self, CreateRequest};
 use crate::service::usage::{self, Usage};
-use crate::service::{admission, images, machine, ports};
+use crate::service::{admission, images, machine, ports, volumes};
 
 /// References offered beside the field at most.
 const IMAGES_MAX: u32 = 200;
+/// Volumes named beside theirs at most.
+const VOLUMES_NAMED: u32 = 20;
 
 /// Adds the routes.
 pub(super) fn routes(routes: Routes) -> Routes {
@@ -192,10 +194,21 @@ async fn page(
         error: if error.is_empty() { wrong.rest() } else { error },
         images: names,
         ports_hint: ports_hint(app),
+        volumes_hint: volumes_hint(app, caller).await?,
         ceilings: ceilings(app),
         sizes: sizes(app).into_iter().map(size).collect(),
         left: left(&usage, asked.as_ref(), machine_size().await),
         preview,
+    })
+}
+
+/// How volumes are named, and some that the caller has.
+async fn volumes_hint(app: &App, caller: &Caller) -> Result<String> {
+    let names = volumes::names(app, caller, VOLUMES_NAMED).await?;
+    let how = "One NAME:/path a line, with :ro at the end for reading alone.";
+    Ok(match names.is_empty() {
+        true => format!("{how} You have no volume yet; make one under Volumes."),
+        false => format!("{how} Of yours: {}.", names.join(", ")),
     })
 }
 

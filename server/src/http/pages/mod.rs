@@ -37,6 +37,7 @@ mod system;
 mod terminal;
 mod unneeded;
 mod used;
+mod volumes;
 
 use axum::extract::Path;
 use axum::http::Method;
@@ -79,6 +80,7 @@ pub(super) fn routes(routes: Routes) -> Routes {
     let routes = operations::routes(routes);
     let routes = image::routes(routes);
     let routes = unneeded::routes(routes);
+    let routes = volumes::routes(routes);
     images::routes(routes)
 }
 

@@ -9,7 +9,8 @@ use berth_web::parts::Field;
 use super::form::{Posted, Wrong};
 use crate::http::routes::FormFields;
 use crate::service::containers::spec::{
-    CreateRequest, LimitsRequest, Network, PortRequest, Protocol, TmpfsMount, UlimitPair,
+    CreateRequest, LimitsRequest, MountRequest, Network, PortRequest, Protocol, TmpfsMount,
+    UlimitPair,
 };
 use crate::service::restart::RestartPolicy;
 
@@ -31,6 +32,7 @@ pub(super) const LAUNCH: FormFields = FormFields::once(&[
     "pids",
     "network",
     "ports",
+    "volumes",
     "restart",
     "restart_attempts",
     "stop_signal",
@@ -82,7 +84,7 @@ pub(super) fn launch_request(posted: &Posted) -> Result<CreateRequest, Wrong> {
         // A terminal's is open in any case, and the page attaches to nothing else.
         stdin: false,
         tmpfs: tmpfs(&mut wrong, posted.text("tmpfs")),
-        mounts: Vec::new(),
+        mounts: mounts(&mut wrong, posted.text("volumes")),
         shm_bytes: wrong.size(posted, "shm", "/shm_bytes"),
         ulimits: ulimits(&mut wrong, posted.text("ulimits")),
         capabilities_dropped: capabilities(posted.text("capabilities")),
@@ -136,6 +138,7 @@ pub(super) fn launch_form(posted: &Posted, wrong: &mut Wrong) -> LaunchForm {
         pids: field("pids", "/limits/pids"),
         network: field("network", "/network"),
         ports: field("ports", "/ports"),
+        volumes: field("volumes", "/mounts"),
         restart_attempts: field("restart_attempts", "/restart/max_attempts"),
         restart: field("restart", "/restart"),
         stop_signal: field("stop_signal", "/stop_signal"),
@@ -191,6 +194,30 @@ fn tmpfs(wrong: &mut Wrong, text: &str) -> Vec<TmpfsMount> {
         }
     }
     out
+}
+
+fn mounts(wrong: &mut Wrong, text: &str) -> Vec<MountRequest> {
+    let mut out = Vec::new();
+    for line in lines(text) {
+        match mount(line) {
+            Some(mount) => out.push(mount),
+            None => wrong.add("/mounts", format!("{line:?} is not NAME:/path or NAME:/path:ro")),
+        }
+    }
+    out
+}
+
+/// `NAME:/path[:ro]`, as `berth run --volume` has it.
+fn mount(text: &str) -> Option<MountRequest> {
+    let mut parts = text.split(':').map(str::trim);
+    let (volume, target) = (parts.next()?.to_owned(), parts.next()?.to_owned());
+    let read_only = match (parts.next(), parts.next()) {
+        (None | Some("rw"), None) => false,
+        (Some("ro"), None) => true,
+        _ => return None,
+    };
+    let good = !volume.is_empty() && target.starts_with('/');
+    good.then_some(MountRequest { volume, target, read_only, sub_path: None })
 }
 
 fn ports(wrong: &mut Wrong, text: &str) -> Vec<PortRequest> {
@@ -282,6 +309,7 @@ mod tests {
             ("ulimits", "nofile=64:128"),
             ("network", "none"),
             ("ports", "8080\r\n20053:53/udp"),
+            ("volumes", "data:/data\r\nsets : /sets : ro"),
             ("capabilities", "chown, SETUID"),
         ]);
         let request = launch_request(&form).expect("a good form");
@@ -297,6 +325,11 @@ mod tests {
         assert_eq!(request.capabilities_dropped, ["chown", "SETUID"]);
         let ports = request.ports.iter().map(|port| (port.host_port, port.container_port));
         assert_eq!(ports.collect::<Vec<_>>(), [(None, 8080), (Some(20_053), 53)]);
+        let mounts = request.mounts.iter().map(|one| (&*one.volume, &*one.target, one.read_only));
+        assert_eq!(mounts.collect::<Vec<_>>(), [("data", "/data", false), ("sets", "/sets", true)]);
+        for text in ["", "data", ":/x", "data:x", "data:/x:y", "data:/x:ro:z"] {
+            assert!(mount(text).is_none(), "{text}");
+        }
         for text in ["", "a", "1:2:3", "53/sctp", "70000", "-1", ":80", "80:"] {
             assert!(port(text).is_none(), "{text}");
         }
