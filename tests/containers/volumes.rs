@@ -79,19 +79,23 @@ async fn a_volume_is_kept_over_containers_and_shared_by_them() {
     }
     let again = run(&anna, "again", "cat /data/file; echo ended", mounts("data", "/data")).await;
     assert!(log_with(&anna, &again, "ended").await.contains("kept"));
-    // With another name it is the same, and what was asked for is said by that.
+    is_renamed_and_removed(&server, &anna, (&made, &again)).await;
+}
+
+/// With another name it is the same, and what was asked for is said by that; then nothing has it.
+async fn is_renamed_and_removed(server: &TestServer, anna: &Client, (made, again): (&Value, &str)) {
     let renamed = json!({"name": "results"});
     anna.patch("/api/v1/volumes/data", &renamed).await.expect_status(200);
     assert_eq!(anna.get("/api/v1/volumes/data").await.status, 404);
-    let shown = show(&anna, &again).await;
+    let shown = show(anna, again).await;
     assert_eq!(shown["mounts"][0]["volume"], "results");
     assert_eq!(shown["content"]["request"]["mounts"][0]["volume"], "results");
-    act(&anna, &again, "start").await.expect_status(200);
-    in_status(&anna, &again, "exited").await;
+    act(anna, again, "start").await.expect_status(200);
+    in_status(anna, again, "exited").await;
     anna.delete(&format!("/api/v1/containers/{again}")).await.expect_status(204);
     anna.delete("/api/v1/volumes/results").await.expect_status(204);
-    assert_eq!(anna.get(&path(&made)).await.status, 404);
-    volume(&anna, "results").await;
+    assert_eq!(anna.get(&path(made)).await.status, 404);
+    volume(anna, "results").await;
     let events = anna.get("/api/v1/events?limit=200").await.expect_status(200).text;
     for kind in ["volume.created", "volume.changed", "volume.removed"] {
         assert!(events.contains(&format!("\"{kind}\"")), "{kind}");

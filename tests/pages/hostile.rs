@@ -269,10 +269,12 @@ async fn furnish(server: &TestServer, olga: &Client, seed: Seed, registry: &str)
     let kim = olga.post("/api/v1/people", &json!({"name": "kim", "role": "auditor"})).await;
     let tokens = olga.get("/api/v1/tokens").await.expect_status(200).json();
     let images = olga.get("/api/v1/images").await.expect_status(200).json();
+    let volume = olga.post("/api/v1/volumes", &json!({"name": "data"})).await.expect_status(201);
     Seen {
         container: text(&container, "id").to_owned(),
         ended: text(&ended_one, "id").to_owned(),
         image: first_id(&images),
+        volume: text(&volume.json(), "id").to_owned(),
         person: kim.expect_status(201).json()["person"]["id"].to_string(),
         operation: text(&pull, "id").to_owned(),
         token: first_id(&tokens),
