@@ -56,6 +56,51 @@ pub struct RuntimeConfig {
     pub apparmor: bool,
     /// A line in the journal for each phase of a start and of an unpacking.
     pub timing: bool,
+    /// What all containers together leave to the host.
+    pub reserve: Reserve,
+}
+
+/// `[runtime.reserve]`: what all containers together leave to the host, so that it always answers. Held by
+/// the kernel in the cgroup above all of theirs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Reserve {
+    /// Memory in bytes; left out: a sixteenth of the host's, from 256 MiB to 4 GiB. 0: none.
+    pub memory_bytes: Option<u64>,
+    /// Processor time in thousandths of a core; 0: none.
+    pub cpu_millis: u32,
+    /// Share of the processor of all containers together beside what else is in the same cgroup, 1 to 10000;
+    /// 100 is neutral.
+    pub cpu_weight: u32,
+}
+
+impl Default for Reserve {
+    fn default() -> Self {
+        Self { memory_bytes: None, cpu_millis: 0, cpu_weight: 100 }
+    }
+}
+
+/// Of memory and processors, the part that containers have in any case: an operator who reserves more than there
+/// is has mistaken a unit.
+const SHARE_LEFT_MIN: u64 = 4;
+
+impl Reserve {
+    /// What all containers together may have of so much memory, in bytes; `None` for all of it.
+    pub fn memory_left(&self, total_bytes: u64) -> Option<u64> {
+        let kept = match self.memory_bytes {
+            Some(bytes) => bytes,
+            None => (total_bytes / 16).clamp(256 << 20, 4 << 30),
+        };
+        let left = total_bytes.saturating_sub(kept).max(total_bytes / SHARE_LEFT_MIN);
+        (kept > 0).then_some(left)
+    }
+
+    /// What they may have of so many processors, in thousandths of a core; `None` for all of it.
+    pub fn cpu_left(&self, cpus: u32) -> Option<u32> {
+        let total = cpus.saturating_mul(1000);
+        let left = total.saturating_sub(self.cpu_millis).max(total / 4);
+        (self.cpu_millis > 0).then_some(left)
+    }
 }
 
 /// Why the configuration cannot be used.
@@ -146,6 +191,12 @@ impl RuntimeConfig {
                 self.port_first
             ));
         }
+        if !(1..=10_000).contains(&self.reserve.cpu_weight) {
+            return Err(format!(
+                "runtime.reserve.cpu_weight {} is not from 1 to 10000",
+                self.reserve.cpu_weight
+            ));
+        }
         for (key, path) in [("data_dir", &self.data_dir), ("run_dir", &self.run_dir)] {
             if !path.is_absolute() {
                 return Err(format!("runtime.{key} {path:?} is not absolute"));
@@ -189,6 +240,7 @@ impl Default for RuntimeConfig {
             unpackers_max: 4,
             apparmor: true,
             timing: false,
+            reserve: Reserve::default(),
         }
     }
 }
@@ -196,6 +248,20 @@ impl Default for RuntimeConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_host_keeps_its_part_and_containers_some_of_it_in_any_case() {
+        let of = |memory_bytes| Reserve { memory_bytes, ..Reserve::default() };
+        let gib = |count: u64| count << 30;
+        assert_eq!(of(None).memory_left(gib(16)), Some(gib(15)));
+        assert_eq!(of(None).memory_left(gib(256)), Some(gib(252)));
+        assert_eq!(of(None).memory_left(gib(1)), Some(gib(1) - (256 << 20)));
+        assert_eq!(of(Some(gib(3))).memory_left(gib(8)), Some(gib(5)));
+        assert_eq!(of(Some(gib(30))).memory_left(gib(8)), Some(gib(2)));
+        assert_eq!(of(Some(0)).memory_left(gib(8)), None);
+        let cpu = |cpu_millis| Reserve { cpu_millis, ..Reserve::default() }.cpu_left(4);
+        assert_eq!((cpu(0), cpu(500), cpu(9000)), (None, Some(3500), Some(1000)));
+    }
 
     #[test]
     fn only_the_supervisors_table_is_read_and_strictly() {

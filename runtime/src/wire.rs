@@ -509,6 +509,8 @@ pub struct Hello {
     pub cpus: u32,
     /// The host's memory, in bytes.
     pub memory_bytes: u64,
+    /// What the kernel holds all containers together to, so that the rest is the host's.
+    pub together: Vec<LimitState>,
 }
 
 /// The doctor's report, most basic check first.

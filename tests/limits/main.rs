@@ -2,6 +2,7 @@
 //! feels it. The same tests run on cgroup v2 and on v1; the file names are all that differs.
 
 mod groups;
+mod reserve;
 mod totals;
 
 use std::fs;

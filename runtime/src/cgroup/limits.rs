@@ -74,6 +74,14 @@ impl From<&Total> for Settings {
     }
 }
 
+impl Settings {
+    /// A processor quota alone, in thousandths of a core; `None` takes it away.
+    pub fn of_cpu_millis(millis: Option<u32>) -> Self {
+        let cpu = millis.map_or(Bound::Unbounded, |millis| Bound::At(quota_us(millis)));
+        Self { cpu: Some(cpu), ..Self::default() }
+    }
+}
+
 impl Bound {
     /// As a file has it, `none` for no bound.
     fn text(self, none: &str) -> String {
@@ -320,10 +328,10 @@ impl Cgroup {
     }
 }
 
-/// v1: lowers each quota below `own` that is above `most`, the innermost first. People's cgroups are in a
-/// group's, and containers' in a person's.
+/// v1: lowers each quota below `own` that is above `most`, the innermost first. Groups' cgroups are in the scope,
+/// people's in a group's, and containers' in a person's.
 fn lower_below(own: &Path, most: u64) -> Result<(), Error> {
-    for first in ['p', 'c'] {
+    for first in ['g', 'p', 'c'] {
         for (_, directory) in files::children(own, first)? {
             lower_below(&directory, most)?;
             let quota = directory.join("cpu.cfs_quota_us");

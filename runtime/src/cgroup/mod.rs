@@ -26,9 +26,7 @@ use crate::launch::CgroupEntry;
 
 pub use devices::{CONTAINER_DEVICES, DeviceAccess, DeviceKind, DeviceRule, Fence};
 pub use hierarchy::{Controller, Hierarchy};
-#[cfg(test)]
-use limits::Bound;
-pub use limits::Settings;
+pub use limits::{Bound, Settings};
 #[cfg(any(test, fuzzing))]
 pub use resources::fence_agrees;
 pub use resources::{Before, cpu_weight, fence, numbers, swap_alone};

@@ -5,8 +5,9 @@
 //! container's monitor stands beside the container, out of reach of its limits.
 
 use berth_runtime::id::{ContainerId, PrincipalId};
+use berth_runtime::record::LimitState;
 
-use super::{Cgroup, Error, Hierarchy, files};
+use super::{Cgroup, Error, Hierarchy, Settings, files};
 
 /// The root of an instance's cgroups.
 #[derive(Debug, Clone)]
@@ -32,6 +33,11 @@ impl Scope {
         let root = Cgroup::at(hierarchy, path)?;
         root.create()?;
         Ok(Self { root })
+    }
+
+    /// Holds all that is in it together, whoever's it is.
+    pub fn hold(&self, settings: &Settings) -> Result<Vec<LimitState>, Error> {
+        self.root.bound(settings, &[])
     }
 
     /// The leaf for what keeps the scope alive.

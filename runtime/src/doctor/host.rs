@@ -206,6 +206,27 @@ pub(super) fn rlimits() -> Vec<DoctorCheck> {
     wanted.into_iter().map(check).collect()
 }
 
+/// What containers leave to the host.
+pub(super) fn reserve(config: &RuntimeConfig) -> DoctorCheck {
+    let id = "host.reserve";
+    let total = nix::sys::sysinfo::sysinfo().map_or(0, |info| info.ram_total());
+    let (all, reserve) = (tenths(total), &config.reserve);
+    let Some(left) = reserve.memory_left(total) else {
+        let found = "all containers together may use all memory";
+        let costs = "when they do, the host and Berth itself answer late or not at all";
+        let mend = "leave [runtime.reserve] memory_bytes out, or give a number";
+        return lack(id, found, costs, mend);
+    };
+    let found = format!("all containers together may use {:.1} of {all:.1} GiB", tenths(left));
+    if reserve.memory_bytes.is_some_and(|kept| total.saturating_sub(kept) < left) {
+        let costs =
+            "more is reserved than there is, so that containers keep a quarter all the same";
+        let mend = "give a smaller number as [runtime.reserve] memory_bytes";
+        return lack(id, found, costs, mend);
+    }
+    fine(id, found)
+}
+
 /// Room and file systems of the directories, or of where they will be made.
 pub(super) fn disk(config: &RuntimeConfig) -> Vec<DoctorCheck> {
     let place = nearest(&config.data_dir);

@@ -106,6 +106,7 @@ pub fn report(config: &RuntimeConfig) -> DoctorReport {
     checks.push(ids::block(config));
     checks.extend([host::seccomp(), host::landlock(), host::apparmor(config)]);
     checks.extend(host::rlimits());
+    checks.push(host::reserve(config));
     checks.extend(host::disk(config));
     checks.push(host::data(config));
     if root {

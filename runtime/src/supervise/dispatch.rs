@@ -114,6 +114,7 @@ impl Supervisor {
             boot_id: self.boot_id.clone(),
             cpus: u32::try_from(cpus).unwrap_or(u32::MAX),
             memory_bytes,
+            together: self.together.clone(),
         })
         .into())
     }

@@ -40,6 +40,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use berth_runtime::config::RuntimeConfig;
 use berth_runtime::id::{ContainerId, ExecId, PrincipalId};
+use berth_runtime::record::LimitState;
 
 use self::connection::{CONNECTIONS_MAX, Connection, Received, Reply, Token};
 use self::containers::Entry;
@@ -88,6 +89,8 @@ pub(crate) struct Supervisor {
     next_number: u64,
     /// Tells of changed firewall rules; none where the kernel has no nftables.
     rules: Option<Changes>,
+    /// What the kernel holds all containers together to.
+    together: Vec<LimitState>,
     /// Held as long as this process lives.
     _lock: OwnedFd,
 }
@@ -194,8 +197,11 @@ impl Supervisor {
             last_addresses: BTreeMap::new(),
             next_number: 1,
             rules: Changes::listen().ok(),
+            together: Vec::new(),
             _lock: lock,
         };
+        // Before the totals within it: v1 has no quota above that of the cgroup above.
+        supervisor.hold_reserve();
         supervisor.recover()?;
         setup::notify_ready()?;
         Ok(supervisor)

@@ -7,13 +7,14 @@
 use std::collections::BTreeMap;
 
 use berth_runtime::id::{ContainerId, PrincipalId};
-use berth_runtime::record::{Failure, FailureClass};
+use berth_runtime::record::{Failure, FailureClass, LimitState};
 use berth_runtime::wire::{Answer, Total};
 
 use super::connection::{Reply, Token};
 use super::containers::{Entry, failure};
 use super::tasks::{Purpose, Task};
 use super::{Supervisor, say, validate};
+use crate::cgroup::{Bound, Settings};
 use crate::people::Person;
 use crate::scope::chain;
 use crate::undo::{Held, Sum};
@@ -131,6 +132,32 @@ impl Supervisor {
             self.bounded.insert(sum);
         }
         Ok(())
+    }
+
+    /// Has the kernel leave the host what is reserved for it. Where it refuses, since more is in use by now, what
+    /// was before stays until the next start.
+    pub(super) fn hold_reserve(&mut self) {
+        let reserve = &self.config.reserve;
+        let memory = nix::sys::sysinfo::sysinfo().map_or(0, |info| info.ram_total());
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let cpu = reserve.cpu_left(u32::try_from(cpus).unwrap_or(u32::MAX));
+        let bound = |value: Option<u64>| value.map_or(Bound::Unbounded, Bound::At);
+        let settings = Settings {
+            cpu_weight: Some(reserve.cpu_weight.into()),
+            memory_bytes: Some(bound(reserve.memory_left(memory))),
+            ..Settings::of_cpu_millis(cpu)
+        };
+        self.together = self.scope.hold(&settings).unwrap_or_else(|error| {
+            let reason = chain(&error);
+            say(&format!("hold what is reserved for the host: {reason}"));
+            vec![LimitState {
+                name: "memory".to_owned(),
+                held: false,
+                file: String::new(),
+                value: String::new(),
+                reason,
+            }]
+        });
     }
 
     /// Bounds the cgroups that a former supervisor has left, and takes away those in which nothing is.
