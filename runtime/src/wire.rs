@@ -509,7 +509,9 @@ pub struct Hello {
     pub cpus: u32,
     /// The host's memory, in bytes.
     pub memory_bytes: u64,
-    /// What the kernel holds all containers together to, so that the rest is the host's.
+    /// What the kernel holds all containers together to, so that the rest is the host's. An older supervisor
+    /// says nothing of it.
+    #[serde(default)]
     pub together: Vec<LimitState>,
 }
 

@@ -10,7 +10,7 @@ use serde::Serialize;
 use tokio::sync::{Mutex, Semaphore};
 use utoipa::ToSchema;
 
-use super::containers::view::LimitsView;
+use super::containers::view::{self, HeldLimit, LimitsView};
 use super::machine::{self, Disk};
 use super::stats;
 use crate::app::App;
@@ -46,6 +46,8 @@ pub struct Facts {
     pub storage: StorageFacts,
     /// The control group that holds all containers; absent while none runs.
     pub containers_cgroup: Option<String>,
+    /// What the kernel holds all containers together to; the rest is the host's. Absent as the supervisor is.
+    pub containers_held: Option<Vec<HeldLimit>>,
     /// Limits.
     pub limits: LimitFacts,
     /// The containers' networks.
@@ -226,6 +228,7 @@ pub async fn facts(app: &App) -> Result<Facts> {
     Ok(Facts {
         version: env!("CARGO_PKG_VERSION"),
         started_at: *STARTED,
+        containers_held: hello.as_ref().map(|hello| view::held(&hello.together)),
         supervisor: hello
             .map(|hello| SupervisorFacts { version: hello.build, protocol: hello.version }),
         host,

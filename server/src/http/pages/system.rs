@@ -203,6 +203,7 @@ fn host(facts: &Facts) -> Vec<Fact> {
         Fact::code("Kernel", format!("{} {}", host.kernel, host.architecture)),
         Fact::text("Processors", host.cpus.to_string()),
         Fact::text("Memory", bytes(host.memory_bytes)),
+        Fact::text("All containers together", together(facts)),
         Fact::text("Up", span(host.uptime_secs)),
         Fact::text(
             "Control groups",
@@ -220,6 +221,21 @@ fn host(facts: &Facts) -> Vec<Fact> {
             },
         ),
     ]
+}
+
+/// What containers may use of the host's memory and processors, as the kernel holds it.
+fn together(facts: &Facts) -> String {
+    let Some(held) = &facts.containers_held else {
+        return "told by the supervisor, which is away".to_owned();
+    };
+    let Some(memory) = held.iter().find(|limit| limit.name == "memory") else {
+        return "no bound".to_owned();
+    };
+    match memory.value.parse().ok().filter(|most| *most < facts.host.memory_bytes) {
+        Some(most) if memory.held => format!("{} of memory at most", bytes(most)),
+        _ if memory.held => "as much memory as there is".to_owned(),
+        _ => format!("not held: {}", memory.reason),
+    }
 }
 
 fn storage(facts: &Facts) -> Vec<Fact> {
