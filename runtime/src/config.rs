@@ -80,9 +80,9 @@ impl Default for Reserve {
     }
 }
 
-/// Of memory and processors, the part that containers have in any case: an operator who reserves more than there
-/// is has mistaken a unit.
-const SHARE_LEFT_MIN: u64 = 4;
+/// Containers have one of so many parts of memory and processors in any case: an operator who reserves more than
+/// there is has mistaken a unit.
+const PARTS_MAX: u32 = 4;
 
 impl Reserve {
     /// What all containers together may have of so much memory, in bytes; `None` for all of it.
@@ -91,14 +91,14 @@ impl Reserve {
             Some(bytes) => bytes,
             None => (total_bytes / 16).clamp(256 << 20, 4 << 30),
         };
-        let left = total_bytes.saturating_sub(kept).max(total_bytes / SHARE_LEFT_MIN);
+        let left = total_bytes.saturating_sub(kept).max(total_bytes / u64::from(PARTS_MAX));
         (kept > 0).then_some(left)
     }
 
     /// What they may have of so many processors, in thousandths of a core; `None` for all of it.
     pub fn cpu_left(&self, cpus: u32) -> Option<u32> {
         let total = cpus.saturating_mul(1000);
-        let left = total.saturating_sub(self.cpu_millis).max(total / 4);
+        let left = total.saturating_sub(self.cpu_millis).max(total / PARTS_MAX);
         (self.cpu_millis > 0).then_some(left)
     }
 }
