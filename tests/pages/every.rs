@@ -238,10 +238,13 @@ pub(crate) async fn watch(browser: &Browser) {
     browser.devtools("Page.addScriptToEvaluateOnNewDocument", json!({"source": source})).await;
 }
 
-/// Looks at one page in every width; in one of the schemes, in `tests/long` in each.
+/// Looks at one page in every width; with axe in one width and scheme, in `tests/long` in all of them.
 async fn look(browser: &Browser, path: &str, axe: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     browser.open(path).await;
+    let looks: Vec<_> =
+        WIDTHS.iter().flat_map(|width| SCHEMES.map(|scheme| (*width, scheme))).collect();
+    let looks = sample(&looks, 1);
     for width in WIDTHS {
         let metrics = json!({
             "width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600,
@@ -252,7 +255,7 @@ async fn look(browser: &Browser, path: &str, axe: &str) -> Vec<String> {
         if over.as_i64().unwrap_or(0) > 0 {
             wrong.push(format!("{path} at {width} px is {over} px wider than the screen"));
         }
-        for scheme in sample(&SCHEMES, 1) {
+        for (_, scheme) in looks.iter().filter(|look| look.0 == width) {
             let media = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
             browser.devtools("Emulation.setEmulatedMedia", media).await;
             for finding in axe::findings(browser, axe).await {
