@@ -14,5 +14,5 @@ after=()
 for ((cut = 1; cut <= cuts; cut++)); do
     after+=(--power-cut-then "tests/vm/guest/after-cut.sh $cut")
 done
-"$BERTH_VM" run --timeout $((400 + 240 * cuts)) --with "$programs:/opt/berth" "${after[@]}" -- \
+"$BERTH_VM" run --timeout $((1000 + 240 * cuts)) --with "$programs:/opt/berth" "${after[@]}" -- \
     tests/vm/guest/before-cut.sh

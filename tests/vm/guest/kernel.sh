@@ -11,7 +11,7 @@ for binary in /opt/tests/*; do
     filter=()
     [ "$name" != berth-runtime ] || filter=(cgroup:: network:: launch::)
     [ "$name" != conformance ] || filter=(cgroups:: namespaces:: runtime::)
-    timeout 900 "$binary" --show-output --test-threads=2 "${filter[@]}" >"$log" 2>&1
+    timeout 1400 "$binary" --show-output --test-threads=2 "${filter[@]}" >"$log" 2>&1
     status=$?
     sed -nE "s/^test (.*) \.\.\. ok\$/ok - $name: \1/p; s/^test (.*) \.\.\. FAILED\$/not ok - $name: \1/p" "$log"
     sed -nE "s/^SKIPPED (.*)/skip - $name: \1/p" "$log"
