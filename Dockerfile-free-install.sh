@@ -313,10 +313,10 @@ server_user = "$user"
 # Whether the log says how long each phase of a start takes.
 #timing = false
 
-# What all containers together leave to the host: bytes of memory (left out: a sixteenth of it, from 256 MiB to
-# 4 GiB; 0: none), thousandths of a core (0: none), and the weight of all of them beside the rest of their cgroup.
+# What all containers together leave to the host: thousandths of a core (0: none), the weight of all of them beside
+# the rest of their cgroup, and memory: without a line `memory_bytes = N` a sixteenth of it, from 256 MiB to 4 GiB;
+# with 0 none.
 #[runtime.reserve]
-#memory_bytes = 1073741824
 #cpu_millis = 0
 #cpu_weight = 100
 
