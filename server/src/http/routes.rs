@@ -1,11 +1,15 @@
 //! The one table of routes: path, method, access rule. Router, OpenAPI document, guard and test
 //! matrix are made from it.
 
+use std::pin::Pin;
+use std::sync::Arc;
+
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, Request};
 use axum::handler::Handler;
 use axum::http::Method;
 use axum::middleware::from_fn_with_state;
+use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
 use serde::Serialize;
 use utoipa::openapi::OpenApi;
@@ -94,6 +98,52 @@ pub struct Routes {
     table: Vec<RouteRow>,
 }
 
+/// A handler, whatever it takes: one type for all of them. Of each type of handler axum makes a tower of
+/// services of its own, and to make 250 of those took a third of the time that the server takes to compile.
+#[derive(Clone)]
+pub struct Erased(Arc<dyn Fn(Request, App) -> Answering + Send + Sync>);
+
+type Answering = Pin<Box<dyn Future<Output = Response> + Send>>;
+
+impl Handler<(), App> for Erased {
+    type Future = Answering;
+
+    fn call(self, request: Request, app: App) -> Answering {
+        (self.0)(request, app)
+    }
+}
+
+/// The handler behind that type.
+pub fn erased<H, T>(handler: H) -> Erased
+where
+    H: Handler<T, App>,
+    T: 'static,
+{
+    Erased(Arc::new(move |request, app| Box::pin(handler.clone().call(request, app))))
+}
+
+/// API handlers of one path for [`Routes::add`], with what their `#[utoipa::path]` says: what
+/// `utoipa_axum::routes!` makes of them, but [`erased`].
+macro_rules! routes {
+    ($($handler:path),+ $(,)?) => {{
+        use utoipa_axum::PathItemExt as _;
+        let mut schemas = Vec::new();
+        let mut paths = utoipa::openapi::path::Paths::new();
+        let mut methods = axum::routing::MethodRouter::new();
+        $(
+            let (path, operation, kinds) =
+                utoipa_axum::routes!(@resolve_types $handler : schemas);
+            for kind in &kinds {
+                let handler = $crate::http::routes::erased($handler);
+                methods = methods.on(kind.to_method_filter(), handler);
+            }
+            paths.add_path_operation(&path, kinds, operation);
+        )+
+        (schemas, paths, methods)
+    }};
+}
+pub(crate) use routes;
+
 impl FormFields {
     /// These, at most once each.
     pub const fn once(once: &'static [&'static str]) -> Self {
@@ -144,7 +194,7 @@ impl Routes {
         Self { router: OpenApiRouter::with_openapi(super::openapi::base()), table: Vec::new() }
     }
 
-    /// Adds API handlers of one path, made by `utoipa_axum::routes!`.
+    /// Adds API handlers of one path, made by `routes!`.
     #[must_use]
     pub fn add(self, access: Access, handlers: UtoipaMethodRouter<App>) -> Self {
         self.api(access, Some(TIMEOUT_SECS), handlers)
@@ -167,7 +217,7 @@ impl Routes {
     {
         let rule = Rule { access, surface: Surface::Page, timeout_secs: Some(TIMEOUT_SECS) };
         self.row(&method, path, rule, None);
-        self.router = self.router.route(path, guarded(rule, on(filter(&method), handler)));
+        self.router = self.router.route(path, guarded(rule, on(filter(&method), erased(handler))));
         self
     }
 
@@ -182,7 +232,7 @@ impl Routes {
     {
         let rule = Rule { access, surface: Surface::Page, timeout_secs: Some(TIMEOUT_SECS) };
         self.row(&Method::POST, path, rule, Some(fields));
-        let methods = on(MethodFilter::POST, handler);
+        let methods = on(MethodFilter::POST, erased(handler));
         let methods = methods.layer(from_fn_with_state(fields, pages::read_form));
         self.router = self.router.route(path, guarded(rule, methods));
         self
@@ -204,7 +254,7 @@ impl Routes {
     {
         let rule = Rule { access, surface: Surface::Page, timeout_secs: None };
         self.row(&Method::POST, path, rule, Some(fields));
-        let methods = on(MethodFilter::POST, handler).layer(DefaultBodyLimit::disable());
+        let methods = on(MethodFilter::POST, erased(handler)).layer(DefaultBodyLimit::disable());
         self.router = self.router.route(path, guarded(rule, methods));
         self
     }

@@ -3,14 +3,13 @@
 use axum::Json;
 use axum::extract::State;
 use berth_runtime::id::PrincipalId;
-use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::auth::TokenScope;
 use crate::error::Result;
 use crate::http::extract::{Caller, JsonBody, Path};
 use crate::http::problem::ProblemBody;
-use crate::http::routes::{Access, Routes};
+use crate::http::routes::{Access, Routes, routes};
 use crate::inventory::allowances::Allowance;
 use crate::service::allowances::{self, AllowanceSet, AllowanceView, DefaultSet};
 use crate::service::preview::{self, Preview};

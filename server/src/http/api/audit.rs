@@ -6,7 +6,6 @@ use axum::response::Response;
 use berth_runtime::id::PrincipalId;
 use serde::Deserialize;
 use utoipa::IntoParams;
-use utoipa_axum::routes;
 
 use super::events::time;
 use crate::app::App;
@@ -15,7 +14,7 @@ use crate::error::Result;
 use crate::http::export::{self as file, Cells, Format};
 use crate::http::extract::{Caller, Items, PageParams, Query, page};
 use crate::http::problem::ProblemBody;
-use crate::http::routes::{Access, Routes};
+use crate::http::routes::{Access, Routes, routes};
 use crate::inventory::audit::AuditEntry;
 use crate::inventory::audit::chain::Hash;
 use crate::inventory::audit::verify::AuditCheck;

@@ -13,7 +13,6 @@ use berth_runtime::id::PrincipalId;
 use futures_util::{Stream, StreamExt};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::auth::TokenScope;
@@ -23,7 +22,7 @@ use crate::http::extract::{
 };
 use crate::http::precondition::{Precondition, Tagged};
 use crate::http::problem::ProblemBody;
-use crate::http::routes::{Access, Routes};
+use crate::http::routes::{Access, Routes, routes};
 use crate::http::stream;
 use crate::inventory::containers::Filter;
 use crate::service::containers::actions::{self, Change, Force};

@@ -10,7 +10,6 @@ use axum::response::sse::Event as SseEvent;
 use futures_util::Stream;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::auth::TokenScope;
@@ -19,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::http::export::{self, Cells, Format};
 use crate::http::extract::{Caller, Items, PageParams, Query, page};
 use crate::http::problem::ProblemBody;
-use crate::http::routes::{Access, Routes};
+use crate::http::routes::{Access, Routes, routes};
 use crate::http::stream;
 use crate::inventory::events::Event;
 use crate::service::Listed;

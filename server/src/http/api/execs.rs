@@ -19,7 +19,6 @@ use futures_util::{SinkExt, StreamExt};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use utoipa::IntoParams;
-use utoipa_axum::routes;
 
 use crate::app::{App, StreamPlace};
 use crate::auth::TokenScope;
@@ -27,7 +26,7 @@ use crate::error::{Error, Result};
 use crate::http::extract::{Caller, Items, JsonBody, Path, Query};
 use crate::http::guard::Seat;
 use crate::http::problem::ProblemBody;
-use crate::http::routes::{Access, Routes};
+use crate::http::routes::{Access, Routes, routes};
 use crate::listen::Working;
 use crate::service::execs::{
     self, Attachment, Ended, Hands, OnceRequest, OnceView, OpenRequest, Output, Part, SessionView,

@@ -6,14 +6,13 @@ use axum::http::StatusCode;
 use berth_runtime::id::PrincipalId;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::auth::TokenScope;
 use crate::error::Result;
 use crate::http::extract::{Caller, JsonBody, Path, Visitor};
 use crate::http::problem::ProblemBody;
-use crate::http::routes::{Access, Routes};
+use crate::http::routes::{Access, Routes, routes};
 use crate::service::factor::{self, Begun, FactorView};
 
 /// Adds the routes.

@@ -4,14 +4,13 @@ use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
 use utoipa::IntoParams;
-use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::auth::TokenScope;
 use crate::error::Result;
 use crate::http::extract::{Caller, JsonBody, Query};
 use crate::http::problem::ProblemBody;
-use crate::http::routes::{Access, Routes};
+use crate::http::routes::{Access, Routes, routes};
 use crate::service::gc::{self, GcRequest, GcView};
 
 /// Adds the routes.

@@ -6,7 +6,6 @@ use axum::http::StatusCode;
 use berth_runtime::id::PrincipalId;
 use serde::Deserialize;
 use utoipa::ToSchema;
-use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::auth::TokenScope;
@@ -14,7 +13,7 @@ use crate::error::Result;
 use crate::http::extract::{Caller, Items, JsonBody, PageParams, PageQuery, Path};
 use crate::http::precondition::{Precondition, Tagged};
 use crate::http::problem::ProblemBody;
-use crate::http::routes::{Access, Routes};
+use crate::http::routes::{Access, Routes, routes};
 use crate::inventory::allowances::Allowance;
 use crate::inventory::groups::Group;
 use crate::service::allowances::{AllowanceSet, AllowanceView};

@@ -10,7 +10,6 @@ use berth_runtime::digest::Digest;
 use berth_runtime::id::PrincipalId;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::auth::TokenScope;
@@ -19,7 +18,7 @@ use crate::error::Result;
 use crate::http::extract::{Caller, Create, Items, JsonBody, PageParams, Path, Query, page};
 use crate::http::precondition::{Precondition, Tagged};
 use crate::http::problem::ProblemBody;
-use crate::http::routes::{Access, Routes};
+use crate::http::routes::{Access, Routes, routes};
 use crate::http::stream;
 use crate::inventory::image_shares::Holder;
 use crate::inventory::images::ReferenceValue;

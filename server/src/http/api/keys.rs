@@ -3,13 +3,12 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::error::Result;
 use crate::http::extract::{Caller, Items, Path};
 use crate::http::problem::ProblemBody;
-use crate::http::routes::{Access, Routes};
+use crate::http::routes::{Access, Routes, routes};
 use crate::service::keys::{self, SigningKey};
 
 /// Adds the routes.

@@ -2,14 +2,13 @@
 
 use axum::Json;
 use axum::extract::State;
-use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::auth::TokenScope;
 use crate::error::Result;
 use crate::http::extract::{Caller, JsonBody};
 use crate::http::problem::ProblemBody;
-use crate::http::routes::{Access, Routes};
+use crate::http::routes::{Access, Routes, routes};
 use crate::service::maintenance::{self, MaintenanceRequest, MaintenanceView};
 
 /// Adds the routes.

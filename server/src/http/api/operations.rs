@@ -7,14 +7,13 @@ use axum::response::Response;
 use axum::response::sse::Event;
 use serde::Deserialize;
 use utoipa::IntoParams;
-use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::auth::TokenScope;
 use crate::error::{Error, Result};
 use crate::http::extract::{Caller, Items, PageParams, Path, Query, page};
 use crate::http::problem::ProblemBody;
-use crate::http::routes::{Access, Routes};
+use crate::http::routes::{Access, Routes, routes};
 use crate::http::stream;
 use crate::inventory::operations::{Filter, Operation, OperationState};
 use crate::service::operations;

@@ -7,7 +7,6 @@ use axum::response::Response;
 use berth_runtime::id::PrincipalId;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use utoipa_axum::routes;
 
 use super::sessions::signed_in;
 use crate::app::App;
@@ -17,7 +16,7 @@ use crate::error::Result;
 use crate::http::extract::{Caller, Items, JsonBody, PageParams, PageQuery, Path, Visitor};
 use crate::http::precondition::{Precondition, Tagged};
 use crate::http::problem::ProblemBody;
-use crate::http::routes::{Access, Routes};
+use crate::http::routes::{Access, Routes, routes};
 use crate::inventory::people::{Access as PersonAccess, Person};
 use crate::service::invitations;
 use crate::service::people::{self, Invitation};

@@ -2,13 +2,12 @@
 
 use axum::Json;
 use axum::extract::State;
-use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::auth::TokenScope;
 use crate::error::Result;
 use crate::http::extract::{Caller, Items, PageParams, PageQuery};
-use crate::http::routes::{Access, Routes};
+use crate::http::routes::{Access, Routes, routes};
 use crate::service::ports::{self, LeaseView, PortPolicy};
 
 /// Adds the routes.

@@ -1,11 +1,10 @@
 //! `/api/v1/problems`: every type of problem that answers can have.
 
 use axum::Json;
-use utoipa_axum::routes;
 
 use crate::http::catalogue::{self, Known};
 use crate::http::extract::Items;
-use crate::http::routes::{Access, Routes};
+use crate::http::routes::{Access, Routes, routes};
 
 /// Adds the routes.
 pub fn routes(routes: Routes) -> Routes {

@@ -5,7 +5,6 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::auth::TokenScope;
@@ -13,7 +12,7 @@ use crate::clock::Time;
 use crate::error::Result;
 use crate::http::extract::{Caller, Items, JsonBody, Query};
 use crate::http::problem::ProblemBody;
-use crate::http::routes::{Access, Routes};
+use crate::http::routes::{Access, Routes, routes};
 use crate::registry::Credentials;
 use crate::service::registries::{self, Login, LoginState};
 

@@ -8,7 +8,6 @@ use axum::response::{IntoResponse, Response};
 use berth_runtime::id::PrincipalId;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::auth::{Role, TokenScope};
@@ -17,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::http::extract::{Caller, Items, JsonBody, Path, Visitor};
 use crate::http::guard::{device_cookie_name, session_cookie_name};
 use crate::http::problem::ProblemBody;
-use crate::http::routes::{Access, Routes};
+use crate::http::routes::{Access, Routes, routes};
 use crate::inventory::sessions::Session;
 use crate::service::sessions::{self, SignedIn};
 

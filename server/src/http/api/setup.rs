@@ -6,14 +6,13 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use utoipa_axum::routes;
 
 use super::sessions::signed_in;
 use crate::app::App;
 use crate::error::Result;
 use crate::http::extract::{Caller, JsonBody, Visitor};
 use crate::http::problem::ProblemBody;
-use crate::http::routes::{Access, Routes};
+use crate::http::routes::{Access, Routes, routes};
 use crate::service::setup;
 
 /// Adds the routes.

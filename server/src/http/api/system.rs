@@ -8,14 +8,13 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::auth::TokenScope;
 use crate::error::Result;
 use crate::http::extract::{Caller, Items, JsonBody, Query};
 use crate::http::problem::ProblemBody;
-use crate::http::routes::{Access, Routes};
+use crate::http::routes::{Access, Routes, routes};
 use crate::service::network::{self, NetworkState};
 use crate::service::system::{self, Facts, Fresh, RegistryCheck, RegistryPolicy, Report};
 use crate::warnings::Warning;

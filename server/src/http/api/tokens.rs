@@ -5,14 +5,13 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::auth::TokenScope;
 use crate::error::Result;
 use crate::http::extract::{Caller, Items, JsonBody, Path};
 use crate::http::problem::ProblemBody;
-use crate::http::routes::{Access, Routes};
+use crate::http::routes::{Access, Routes, routes};
 use crate::inventory::tokens::Token;
 use crate::service::tokens;
 

@@ -8,14 +8,13 @@ use axum::response::{IntoResponse, Response};
 use berth_runtime::id::PrincipalId;
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::auth::TokenScope;
 use crate::error::Result;
 use crate::http::extract::{Caller, Path, Query};
 use crate::http::problem::ProblemBody;
-use crate::http::routes::{Access, Routes};
+use crate::http::routes::{Access, Routes, routes};
 use crate::service::days::{self, UsageDay, UsageDays};
 use crate::service::metrics;
 use crate::service::usage::{self, PersonUsage, SystemUsage, Usage};

@@ -5,7 +5,6 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Deserialize;
 use utoipa::ToSchema;
-use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::auth::TokenScope;
@@ -13,7 +12,7 @@ use crate::error::Result;
 use crate::http::extract::{Caller, Create, Items, JsonBody, PageParams, PageQuery, Path};
 use crate::http::precondition::{Precondition, Tagged};
 use crate::http::problem::ProblemBody;
-use crate::http::routes::{Access, Routes};
+use crate::http::routes::{Access, Routes, routes};
 use crate::service::volumes::{self, Change, VolumeDetail, VolumeView};
 
 /// Adds the routes.
