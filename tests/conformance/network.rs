@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::json;
 
-use crate::case::{Case, is_berths};
+use crate::case::{Case, is_passed_over};
 
 /// A pair of devices, named after this process and a letter.
 struct Pair {
@@ -41,7 +41,7 @@ fn exists(name: &str) -> bool {
 
 /// A case, unless the runtime is one that is known to pass this property over.
 fn case(name: &str) -> Option<Case> {
-    if is_berths() { Case::new(name) } else { None }
+    if is_passed_over() { None } else { Case::new(name) }
 }
 
 /// It is moved and renamed, keeps its lasting addresses of global scope and its settings, and is up.

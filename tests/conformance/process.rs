@@ -5,11 +5,11 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::case::{Case, is_berths};
+use crate::case::{Case, is_passed_over};
 
 /// A case, unless the runtime is one that is known to pass these properties over.
 fn case(name: &str) -> Option<Case> {
-    if is_berths() { Case::new(name) } else { None }
+    if is_passed_over() { None } else { Case::new(name) }
 }
 
 /// Fields of `/proc/<pid>/stat` as proc_pid_stat(5) numbers them: nice, real-time priority, policy.

@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use system_tests::programs;
 
-use crate::case::{Case, is_berths, runtime, said};
+use crate::case::{Case, is_passed_over, runtime, said};
 
 /// The user "nobody" of every distribution.
 const NOBODY: u32 = 65_534;
@@ -24,7 +24,7 @@ fn call(case: &Case, arguments: &str) -> Output {
 }
 
 fn case(name: &str) -> Option<Case> {
-    let case = if is_berths() { Case::new(name)? } else { return None };
+    let case = if is_passed_over() { return None } else { Case::new(name)? };
     let own = case.directory.join("own");
     fs::create_dir(&own).expect("make a directory");
     chown(&own, Some(NOBODY), Some(NOBODY)).expect("give it to the user");
