@@ -314,7 +314,7 @@ server_user = "$user"
 #timing = false
 
 # What all containers together leave to the host: thousandths of a core (0: none), the weight of all of them beside
-# the rest of their cgroup, and memory: without a line `memory_bytes = N` a sixteenth of it, from 256 MiB to 4 GiB;
+# the rest of their cgroup, and memory: without a line for memory_bytes a sixteenth of it, from 256 MiB to 4 GiB;
 # with 0 none.
 #[runtime.reserve]
 #cpu_millis = 0
