@@ -199,9 +199,8 @@ fn wait_for_byte(socket: BorrowedFd<'_>) -> nix::Result<()> {
 
 fn become_root() -> Result<(), Report> {
     process::set_groups(&[]).at(Stage::BecomeRoot)?;
-    let (user, group) = (unistd::Uid::from_raw(0), unistd::Gid::from_raw(0));
-    unistd::setresgid(group, group, group).at(Stage::BecomeRoot)?;
-    unistd::setresuid(user, user, user).at(Stage::BecomeRoot)
+    process::set_group(0).at(Stage::BecomeRoot)?;
+    process::set_user(0).at(Stage::BecomeRoot)
 }
 
 /// Kernels without keyrings have nothing to keep apart.

@@ -138,11 +138,9 @@ fn change_user(
         plan.seccomp.as_ref().map_or(Ok(()), |filter| filter::load(filter, parent))?;
     }
     process::set_groups(groups).at(Stage::Groups)?;
-    let group = unistd::Gid::from_raw(group);
-    unistd::setresgid(group, group, group).at(Stage::GroupId)?;
+    process::set_group(group).at(Stage::GroupId)?;
     prctl::keep_capabilities().at(Stage::UserId)?;
-    let user = unistd::Uid::from_raw(user);
-    unistd::setresuid(user, user, user).at(Stage::UserId)?;
+    process::set_user(user).at(Stage::UserId)?;
     prctl::clear_ambient().at(Stage::Ambient)?;
     prctl::set_capabilities(capabilities).at(Stage::Capabilities)?;
     for capability in 0..plan.capabilities_known {

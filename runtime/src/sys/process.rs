@@ -24,6 +24,21 @@ pub fn set_effective_user(user: Uid) -> nix::Result<()> {
     Errno::result(result).map(drop)
 }
 
+/// setresuid(2) of all three of the calling thread alone: the C library's own waits for the threads of whoever
+/// cloned this process, which it takes for its own.
+pub fn set_user(user: libc::uid_t) -> nix::Result<()> {
+    // SAFETY: no pointer is passed.
+    let result = unsafe { libc::syscall(libc::SYS_setresuid, user, user, user) };
+    Errno::result(result).map(drop)
+}
+
+/// setresgid(2) in the same way.
+pub fn set_group(group: libc::gid_t) -> nix::Result<()> {
+    // SAFETY: no pointer is passed.
+    let result = unsafe { libc::syscall(libc::SYS_setresgid, group, group, group) };
+    Errno::result(result).map(drop)
+}
+
 /// Sleeps until a signal ends the process: the whole life of a child of `parent` that only holds a
 /// namespace. A parent that dies takes it along, also one that died before the kernel was told so.
 pub fn wait_for_kill(parent: Pid) -> ! {
