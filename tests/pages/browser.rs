@@ -137,7 +137,7 @@ impl Browser {
 
     /// Types into the field with this name, in place of what is there.
     pub(crate) async fn fill(&self, name: &str, text: &str) {
-        let selector = format!("main [name=\"{name}\"]");
+        let selector = format!("main [name=\"{name}\"]:not([type=hidden])");
         let field = self.client.wait().at_most(LIMIT).for_element(Locator::Css(&selector)).await;
         let field = field.unwrap_or_else(|error| panic!("find {selector}: {error}"));
         field.clear().await.expect("empty a field");
