@@ -18,6 +18,7 @@ mod keys;
 mod local_users;
 mod maintenance;
 mod matrix;
+mod members;
 mod oversight;
 mod problems;
 mod proxies;

@@ -35,6 +35,13 @@ const OLDER: &str = "
     drop trigger containers_image_needed;
     alter table images drop column last_needed_at;
     drop table port_leases;
+    drop trigger containers_grants;
+    drop trigger volumes_grants;
+    drop trigger groups_grants;
+    drop view granted;
+    drop view memberships;
+    drop table grants;
+    drop table group_members;
     drop table container_volumes;
     drop table volumes;
     drop table recovery_codes;

@@ -129,7 +129,7 @@ async fn an_operator_makes_a_group_bounds_it_and_moves_a_person() {
 
     // Whose people it holds is seen there, and holds it.
     olga.open(&group).await;
-    olga.counts("#members li", 1).await;
+    olga.counts("#members tbody tr", 1).await;
     olga.press("Delete…").await;
     olga.press("Delete it").await;
     olga.sees("people count to it; move them first").await;

@@ -72,6 +72,8 @@ pub struct GroupsPage {
     pub error: String,
     /// Whether the viewer may make one.
     pub manages: bool,
+    /// Whether the viewer sees all of them; else those that they are in.
+    pub oversees: bool,
     /// The new one's name, as typed.
     pub name: Field,
     /// What it is for, as typed.
@@ -91,7 +93,9 @@ pub struct GroupRow {
     pub name: String,
     /// What it is for.
     pub note: String,
-    /// How many people count to it.
+    /// What the viewer is in it; may be empty.
+    pub role: &'static str,
+    /// How many people are in it, where the viewer may know.
     pub members: String,
     /// How many containers they have.
     pub containers: String,
@@ -111,6 +115,14 @@ pub struct GroupPage {
     pub title: String,
     /// Whether the viewer may change anything here.
     pub manages: bool,
+    /// Whether the viewer sees all groups, and what they may use.
+    pub oversees: bool,
+    /// What it is for, for those who do not change it.
+    pub about: String,
+    /// Whether the viewer may take themselves out.
+    pub leaves: bool,
+    /// The viewer's name.
+    pub me: String,
     /// Whether people begin in it, so that it stays.
     pub begins: bool,
     /// The name, as typed.
@@ -123,19 +135,38 @@ pub struct GroupPage {
     pub allowance: AllowanceForm,
     /// The same for those who look.
     pub facts: Vec<Fact>,
-    /// Who counts to it.
-    pub members: Vec<Member>,
-    /// How many more do.
-    pub more: u32,
+    /// Who is in it, for those who may know.
+    pub members: Option<Members>,
 }
 
-/// Somebody who counts to a group.
+/// Who is in a group.
+#[derive(Debug, Clone, Default)]
+pub struct Members {
+    /// The people, by name.
+    pub rows: Vec<Member>,
+    /// Whether the viewer may add and take out.
+    pub changes: bool,
+    /// Whether they may also say who manages it.
+    pub appoints: bool,
+    /// The name in the form, as typed.
+    pub name: Field,
+    /// The next page's address.
+    pub next: Option<String>,
+}
+
+/// Somebody who is in a group.
 #[derive(Debug, Clone, Default)]
 pub struct Member {
-    /// The person's id.
-    pub id: u32,
+    /// Their page, for those who may see it.
+    pub path: Option<String>,
     /// Their name.
     pub name: String,
+    /// Whether they manage it.
+    pub manages: bool,
+    /// Whether their resources count to it.
+    pub counts: bool,
+    /// Whether the viewer may take them out.
+    pub goes: bool,
 }
 
 /// A group that can be chosen.

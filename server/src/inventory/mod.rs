@@ -71,7 +71,7 @@ const CACHE_KIB: u32 = 512;
 
 /// What may use the room that is kept for a full disk: it ends or removes something, or lets somebody in
 /// to do that.
-const RELIEVING: [&str; 16] = [
+const RELIEVING: [&str; 17] = [
     "container.stop",
     "container.kill",
     "container.signal",
@@ -88,6 +88,7 @@ const RELIEVING: [&str; 16] = [
     "session.end",
     "token.end",
     "person.end-access",
+    "group.member-remove",
 ];
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");

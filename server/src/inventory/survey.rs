@@ -50,6 +50,7 @@ const COUNTS: &[(&str, &str)] = &[
         "people",
         "select role || iif(disabled_at is null, '', '-disabled'), count(*) from people group by 1",
     ),
+    ("group_members", "select role, count(*) from group_members group by 1"),
     ("invitations", "select '', count(*) from invitations"),
     ("sessions", "select '', count(*) from sessions"),
     ("tokens", "select scope, count(*) from tokens group by 1"),

@@ -139,9 +139,9 @@ pub async fn of_default_for(app: &App, caller: &Caller, id: PrincipalId) -> Resu
 pub async fn of_group(app: &App, id: PrincipalId, proposed: Allowance) -> Result<Preview> {
     check(&proposed)?;
     let db = app.inventory.read();
-    let group = groups::find(db, id).await?;
+    let group = groups::find(db, Visibility::Everyone, PrincipalId::SYSTEM, id).await?;
     let mut looked = vec![Looked { of: Whose::Group, id, name: group.name }];
-    let people = groups::members(db, id, u32::MAX).await?;
+    let people = groups::counting(db, id, u32::MAX).await?;
     looked.extend(people.into_iter().map(|(id, name)| Looked { of: Whose::Person, id, name }));
     judge(app, looked, &proposed).await
 }

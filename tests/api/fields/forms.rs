@@ -86,6 +86,7 @@ const ROWS: &[(&str, Kind)] = &[
     ("id", Way),
     ("theme", Way),
     ("role", Choice),
+    ("member", NAME),
     ("group", Judged(&["", "a", "-1", "4294967296"])),
     ("note", Judged(&["a\0b", "a\nb"])),
     ("host_user", Judged(&["root", "-x", "a:b", "a\0b", "a b"])),
@@ -150,6 +151,9 @@ fn base(route: &str) -> Vec<(&'static str, &'static str)> {
         "POST /people/{id}/group" => vec![("group", "2")],
         "POST /groups" => vec![("name", "driven"), ("note", "")],
         "POST /groups/{id}" => vec![("name", "driven"), ("note", "")],
+        "POST /groups/{id}/members" | "POST /groups/{id}/members/remove" => {
+            vec![("member", "tried")]
+        }
         "POST /volumes" => vec![("name", "driven")],
         "POST /volumes/{id}" => vec![("name", "kept")],
         "POST /people/{id}/host-user" => vec![("host_user", "driven")],

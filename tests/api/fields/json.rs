@@ -503,6 +503,16 @@ fn groups() -> Vec<Body> {
     };
     let base = json!({"name": "course", "note": ""});
     vec![
+        Body {
+            route: "PUT /api/v1/groups/{id}/members",
+            base: json!({"name": "tried", "role": "member"}),
+            fields: vec![
+                field("name").at([json!("tried")]).beyond([json!("nobody"), json!("Tried")]),
+                field("role")
+                    .at([json!("member"), json!("manager")])
+                    .beyond([json!("owner"), json!("Member")]),
+            ],
+        },
         Body { route: "POST /api/v1/groups", base, fields: vec![name(), note().at([text(500)])] },
         Body {
             route: "PATCH /api/v1/groups/{id}",

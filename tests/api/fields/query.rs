@@ -202,7 +202,11 @@ async fn ask(
     value: &str,
 ) -> Answer {
     let (method, path) = route.split_once(' ').expect("a method and a path");
-    let id = if path.contains("/images/") { image } else { "driven" };
+    let id = match path {
+        path if path.contains("/images/") => image,
+        path if path.contains("/groups/") => "2",
+        _ => "driven",
+    };
     let path = path.replace("{id}", id);
     let request = match place {
         "query" => client.request(method, &format!("{path}?{name}={}", value.replace(' ', "%20"))),

@@ -3,7 +3,7 @@
 use berth_web::events::{AuditPage, AuditRow, Chain, EventRow, EventsPage, Exports, Object};
 use berth_web::people::{
     ActivityRow, AllowanceForm, AllowancePage, ContainerRow, GroupChoice, GroupPage, GroupRow,
-    GroupsPage, ImageRow, Member, PersonPage, UsagePage, UsageRow,
+    GroupsPage, ImageRow, Member, Members, PersonPage, UsagePage, UsageRow,
 };
 use berth_web::system::{
     CheckRow, DoctorPage, LimitRow, MaintenancePage, OverviewPage, PersonRow, PressureRow,
@@ -22,7 +22,13 @@ pub(super) fn all(hostile: &str, long: &str, add: &mut impl FnMut(&str, super::R
     add("groups", groups("course", "").render());
     add("groups-refused", groups(long, "There is a group of this name.").render());
     add("hostile-groups", groups(hostile, "").render());
+    add(
+        "groups-mine",
+        GroupsPage { manages: false, oversees: false, ..groups("course", "") }.render(),
+    );
     add("group", group("course", false).render());
+    add("group-mine", group_of_member("course").render());
+    add("hostile-group-mine", group_of_member(hostile).render());
     add("group-refused", group(long, true).render());
     add("hostile-group", group(hostile, true).render());
     add("usage-empty", usage("", 0).render());
@@ -68,6 +74,7 @@ fn groups(name: &str, error: &str) -> GroupsPage {
         id: 1002,
         name: name.into(),
         note: format!("{name}, in the summer"),
+        role: "manager",
         members: "30".into(),
         containers: "41".into(),
     };
@@ -75,6 +82,7 @@ fn groups(name: &str, error: &str) -> GroupsPage {
         shell: shell("Groups", Section::People),
         error: error.into(),
         manages: true,
+        oversees: true,
         name: Field::new(name),
         note: Field::new(name),
         rows: vec![row; 3],
@@ -90,15 +98,37 @@ fn group(name: &str, refused: bool) -> GroupPage {
         error: if refused { format!("{name} is refused.") } else { String::new() },
         title: name.into(),
         manages: true,
+        oversees: true,
+        about: name.into(),
+        leaves: false,
+        me: name.into(),
         begins: refused,
         name: Field { value: name.into(), error: said.into() },
         note: Field::new(name),
         etag: "abc".into(),
         allowance: allowance(refused),
         facts: vec![Fact::text("Memory", "64 GiB")],
-        members: vec![Member { id: 1001, name: name.into() }; 3],
-        more: 2,
+        members: Some(Members {
+            rows: [(true, true), (true, false), (false, true), (false, false)]
+                .map(|(manages, counts)| Member {
+                    path: Some("/people/1001".into()),
+                    name: name.into(),
+                    manages,
+                    counts,
+                    goes: manages || !counts,
+                })
+                .into(),
+            changes: true,
+            appoints: true,
+            name: Field { value: name.into(), error: said.into() },
+            next: Some("/groups/1002?after=x".into()),
+        }),
     }
+}
+
+fn group_of_member(name: &str) -> GroupPage {
+    let of = group(name, false);
+    GroupPage { manages: false, oversees: false, leaves: true, members: None, ..of }
 }
 
 fn usage(name: &str, rows: usize) -> UsagePage {

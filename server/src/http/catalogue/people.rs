@@ -173,6 +173,35 @@ pub(super) const KNOWN: &[Known] = &[
         "Rename it instead.",
     ),
     known(
+        "group.managers-only",
+        403,
+        "Only those who manage the group may",
+        "Who is in a group is seen by its managers, operators and auditors, and changed by its managers \
+         and operators.",
+        "Ask whoever manages it.",
+    ),
+    known(
+        "group.operators-only",
+        403,
+        "Who manages a group is for an operator to say",
+        "Managers add and remove members; they make no managers and take none out.",
+        "Ask an operator.",
+    ),
+    known(
+        "group.counts-to-it",
+        409,
+        "Their resources count to this group",
+        "Everybody counts to one group, and is in it by that.",
+        "An operator can let them count to another, on their page.",
+    ),
+    known(
+        "group.members-too-many",
+        507,
+        "Too many members",
+        "The group has as many members as one may have.",
+        "Take out those who have left, or make another group.",
+    ),
+    known(
         "group.too-many",
         507,
         "Too many groups have an allowance",

@@ -267,11 +267,11 @@ pub(super) async fn show(
     let images = images::list(app, caller, wanted, &some).await?;
     let activity = activity(app, &person, &some).await?;
     let all = Page { limit: GROUPS, after: None };
-    let groups = groups::list(app, &all).await?.items;
+    let groups = groups::list(app, caller, &all).await?.items;
     let choices =
         groups.iter().map(|one| GroupChoice { id: one.id.to_string(), name: one.name.clone() });
     let mut choices: Vec<GroupChoice> = choices.collect();
-    let group = groups::find(app, person.group).await?;
+    let group = groups::find(app, caller, person.group).await?;
     // Their own is among them, however many there are: else saving would move them.
     if !choices.iter().any(|choice| choice.name == group.name) {
         choices.push(GroupChoice { id: group.id.to_string(), name: group.name.clone() });
