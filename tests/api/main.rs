@@ -30,6 +30,7 @@ mod resume;
 mod second_factor;
 mod secrets;
 mod setup;
+mod sharing;
 mod signing_in;
 mod sites;
 mod streams;

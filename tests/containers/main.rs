@@ -12,5 +12,6 @@ mod names;
 mod ports;
 mod posture;
 mod recovery;
+mod sharing;
 mod usage;
 mod volumes;

@@ -160,6 +160,7 @@ pub(crate) fn visits(seen: &Seen) -> BTreeMap<&'static str, Vec<String>> {
         ("/containers/{id}/posture", of("/posture")),
         ("/containers/{id}/terminal", of("/terminal")),
         ("/containers/{id}/settings", of("/settings")),
+        ("/containers/{id}/sharing", of("/sharing")),
         ("/containers/{id}/activity", of("/activity")),
         ("/containers/{id}/raw", of("/raw")),
         ("/containers/{id}/remove", of("/remove")),
@@ -208,6 +209,8 @@ async fn furnish(server: &TestServer) -> Seen {
     let token = olga.post("/api/v1/tokens", &token).await.expect_status(201).json();
     let login = json!({"registry": "registry.lab:5000", "username": LONG, "password": "secret"});
     olga.put("/api/v1/registries", &login).await.expect_status(200);
+    let share = json!({"kind": "person", "name": "tom", "rights": ["state", "terminal"]});
+    olga.put(&format!("/api/v1/containers/{container}/grants"), &share).await.expect_status(200);
     let images = olga.get("/api/v1/images").await.expect_status(200).json();
     let volume =
         olga.post("/api/v1/volumes", &json!({"name": LONG})).await.expect_status(201).json();

@@ -13,6 +13,7 @@ mod hostile;
 mod image;
 mod images;
 mod machine;
+mod sharing;
 mod terminal;
 
 use std::time::Duration;

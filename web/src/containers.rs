@@ -401,8 +401,23 @@ pub struct Head {
     pub more: Vec<Act>,
     /// Which tab is shown.
     pub tab: Tab,
-    /// Whether the viewer may read content (log, processes, settings).
-    pub content: bool,
+    /// What the viewer may do with it, for the tabs.
+    pub may: May,
+}
+
+/// What the viewer of a container may do with it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct May {
+    /// Read its log.
+    pub logs: bool,
+    /// See its environment, command and processes.
+    pub files: bool,
+    /// Run programs in it.
+    pub terminal: bool,
+    /// Change limits and restart policy.
+    pub manage: bool,
+    /// See with whom it is shared.
+    pub sees_shares: bool,
 }
 
 /// The tabs of a container.
@@ -421,6 +436,8 @@ pub enum Tab {
     Terminal,
     /// What can be changed.
     Settings,
+    /// Who else has something of it.
+    Sharing,
     /// Who did what, and what happened.
     Activity,
     /// As the API and the supervisor have it.
@@ -432,6 +449,47 @@ impl Head {
     pub(crate) fn current(&self, tab: Tab) -> &'static str {
         if self.tab == tab { "page" } else { "false" }
     }
+}
+
+/// With whom a container is shared.
+#[derive(Debug, Clone, Template)]
+#[template(path = "containers/sharing.html")]
+pub struct SharingPage {
+    /// The frame.
+    pub shell: Shell,
+    /// The container.
+    pub head: Head,
+    /// Why it was not shared; may be empty.
+    pub error: String,
+    /// With whom it is.
+    pub rows: Vec<ShareRow>,
+    /// Whether the viewer may share it.
+    pub shares: bool,
+    /// Whether they may end what was shared.
+    pub ends: bool,
+    /// `person` or `group`, as chosen.
+    pub kind: String,
+    /// With whom, as typed.
+    pub grantee: Field,
+    /// How much, as chosen.
+    pub level: String,
+    /// Groups that the viewer is in.
+    pub groups: Vec<String>,
+}
+
+/// Somebody, or a group, with whom a container is shared.
+#[derive(Debug, Clone)]
+pub struct ShareRow {
+    /// The name.
+    pub name: String,
+    /// Whether it is a group's.
+    pub is_group: bool,
+    /// What they may, in words.
+    pub may: String,
+    /// Since when.
+    pub since: Moment,
+    /// What the form sends to end it.
+    pub value: String,
 }
 
 /// A container at a glance.

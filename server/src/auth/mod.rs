@@ -6,7 +6,9 @@ pub mod factor;
 mod keyring;
 pub mod keys;
 pub mod password;
+pub mod policy;
 pub mod sealed;
 pub mod throttle;
 
 pub use caller::{Actor, Caller, Role, TokenScope, Via, Visibility};
+pub use policy::{Granted, Right, Rights};

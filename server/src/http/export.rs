@@ -58,7 +58,7 @@ where
         Format::Json => Bytes::new(),
     };
     let head = futures_util::stream::once(async move { Ok(head) });
-    let body = Body::from_stream(stream::guarded(app, caller, head.chain(chunks))?);
+    let body = Body::from_stream(stream::guarded(app, caller, None, head.chain(chunks))?);
     let headers = [
         (CONTENT_TYPE, media_type.to_owned()),
         (CONTENT_DISPOSITION, format!("attachment; filename=\"{name}.{ending}\"")),

@@ -1,5 +1,5 @@
 //! Server-sent events that end when their reader may not go on: signed out, token ended, person
-//! disabled or given another role, server stopping.
+//! disabled or given another role, what they read not shared with them any more, server stopping.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -12,18 +12,19 @@ use crate::app::App;
 use crate::auth::Caller;
 use crate::error::Result;
 use crate::service::sessions;
+use crate::service::sharing::At;
 
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// Streams `events` to the caller. An error in the stream is logged and ends it.
+/// Streams `events` of what the caller is `at`, if it can be shared, to them. An error in the stream is logged and ends it.
 ///
 /// # Errors
 /// When the caller has too many streams open.
-pub fn sse<S>(app: &App, caller: &Caller, events: S) -> Result<Response>
+pub fn sse<S>(app: &App, caller: &Caller, at: Option<At>, events: S) -> Result<Response>
 where
     S: Stream<Item = Result<Event>> + Send + 'static,
 {
-    let events = guarded(app, caller, events)?.filter_map(|event| async move {
+    let events = guarded(app, caller, at, events)?.filter_map(|event| async move {
         match event {
             Ok(event) => Some(Ok::<_, Infallible>(event)),
             Err(error) => {
@@ -44,6 +45,7 @@ where
 pub fn guarded<S, T>(
     app: &App,
     caller: &Caller,
+    at: Option<At>,
     items: S,
 ) -> Result<impl Stream<Item = Result<T>> + Send + 'static + use<S, T>>
 where
@@ -54,7 +56,7 @@ where
     let (app, caller) = (app.clone(), caller.clone());
     Ok(async_stream::stream! {
         let _place = place;
-        let right = sessions::right_ends(&app, &caller);
+        let right = sessions::right_ends(&app, &caller, at.as_ref());
         tokio::pin!(items, right);
         loop {
             tokio::select! {

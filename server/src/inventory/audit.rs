@@ -379,10 +379,12 @@ pub async fn list_of(
     before: i64,
     limit: u32,
 ) -> Result<Vec<AuditEntry>> {
+    let seen = super::grants::seen(2);
     let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
         "select {COLUMNS}, {OWNER_NAME} from audit \
-         where subject = ?1 and (?2 is null or owner = ?2) and id < ?3 \
-         and action <> 'container.change' and via not in ('kernel', 'policy', 'server') \
+         where subject = ?1 and {seen} and id < ?3 \
+         and action not in ('container.change', 'container.share', 'container.unshare') \
+         and via not in ('kernel', 'policy', 'server') \
          order by id desc limit ?4"
     )))
     .bind(subject)

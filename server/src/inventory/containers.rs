@@ -12,7 +12,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection, SqlitePool};
 
 use super::volumes::Mount;
-use crate::auth::Visibility;
+use crate::auth::{Caller, Granted, Rights, Visibility};
 use crate::clock::Time;
 use crate::error::{Error, Result};
 
@@ -52,6 +52,8 @@ pub struct Container {
     pub id: ContainerId,
     pub owner: PrincipalId,
     pub owner_name: String,
+    /// What of it was shared with whom the row was read for; never of one read for the server's own work.
+    pub granted: Option<Granted>,
     /// Whose resources it counts to.
     pub group: PrincipalId,
     pub name: String,
@@ -119,8 +121,19 @@ pub struct Filter {
     pub image: Option<String>,
     /// Whose.
     pub owner: Option<PrincipalId>,
+    /// Only the caller's own, or only what was shared with them.
+    pub whose: Option<Whose>,
     /// Only those before (`created_at`, `id`), newest first.
     pub before: Option<(Time, ContainerId)>,
+}
+
+/// A part of what somebody sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// Their own.
+    Mine,
+    /// What others have shared with them.
+    Shared,
 }
 
 /// An asked-for end.
@@ -149,8 +162,42 @@ macro_rules! mounts {
     };
 }
 
-const COLUMNS: &str = concat!(
+/// What of each container was shared with ?3, once for the whole query.
+macro_rules! mine {
+    () => {
+        "with mine as materialized (select object, max(logs) as logs, max(terminal) as terminal, \
+         max(files) as files, max(manage) as manage from granted \
+         where object_kind = 'container' and person = ?3 group by object) "
+    };
+}
+
+/// That as the type's own JSON.
+macro_rules! granted {
+    () => {
+        "iif(mine.object is null, null, json_object('logs', json(iif(mine.logs, 'true', 'false')), \
+         'terminal', json(iif(mine.terminal, 'true', 'false')), \
+         'files', json(iif(mine.files, 'true', 'false')), \
+         'manage', json(iif(mine.manage, 'true', 'false')))) as granted, "
+    };
+}
+
+/// What the caller ?3 may see, when they see what is of ?2.
+const VISIBLE: &str = "(?2 is null or c.owner = ?2 or mine.object is not null) ";
+
+const FOR_CALLER: &str = concat!(
+    mine!(),
     "select c.*, ",
+    ports!(),
+    mounts!(),
+    granted!(),
+    "coalesce(p.name, 'system') as owner_name, \
+     coalesce(p.group_id, 2) as group_id, coalesce(s.name, 'system') as stopped_by_name \
+     from containers c left join people p on p.id = c.owner \
+     left join people s on s.id = c.stopped_by left join mine on mine.object = c.id ",
+);
+
+const COLUMNS: &str = concat!(
+    "select c.*, null as granted, ",
     ports!(),
     mounts!(),
     "coalesce(p.name, 'system') as owner_name, \
@@ -159,20 +206,26 @@ const COLUMNS: &str = concat!(
      left join people s on s.id = c.stopped_by ",
 );
 
-/// One container by id, or by name among `named_for`'s own.
+impl Container {
+    /// What `caller` may do with it, for whom the row was read.
+    pub fn rights(&self, caller: &Caller) -> Rights {
+        caller.rights(self.owner, self.granted)
+    }
+}
+
+/// One container that `caller` sees, by id, or by name among their own.
 pub async fn find(
     db: &SqlitePool,
     visible: Visibility,
-    named_for: PrincipalId,
+    caller: PrincipalId,
     key: &str,
 ) -> Result<Container> {
     let row = sqlx::query(sqlx::AssertSqlSafe(format!(
-        "{COLUMNS} where (c.id = ?1 or (c.name = ?1 and c.owner = ?3)) \
-         and (?2 is null or c.owner = ?2)"
+        "{FOR_CALLER} where (c.id = ?1 or (c.name = ?1 and c.owner = ?3)) and {VISIBLE}"
     )))
     .bind(key)
     .bind(visible.owner())
-    .bind(i64::from(named_for.0))
+    .bind(i64::from(caller.0))
     .fetch_optional(db)
     .await?;
     container(&row.ok_or(Error::NotFound("container"))?)
@@ -187,10 +240,10 @@ pub async fn find_any(db: &SqlitePool, id: &ContainerId) -> Result<Option<Contai
     row.as_ref().map(container).transpose()
 }
 
-/// Containers, newest first.
+/// Containers that `caller` sees, newest first.
 pub async fn list(
     db: &SqlitePool,
-    visible: Visibility,
+    (visible, caller): (Visibility, PrincipalId),
     filter: &Filter,
     limit: u32,
 ) -> Result<Vec<Container>> {
@@ -199,19 +252,22 @@ pub async fn list(
         None => (None, None),
     };
     let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
-        "{COLUMNS} where (?1 is null or c.owner = ?1) and (?2 is null or c.owner = ?2) \
-         and (?3 is null or instr(c.name, ?3) > 0) \
-         and (?4 is null or instr(c.image_reference, ?4) > 0) \
-         and (?5 is null or (c.created_at, c.id) < (?5, ?6)) \
-         order by c.created_at desc, c.id desc limit ?7"
+        "{FOR_CALLER} where (?1 is null or c.owner = ?1) and {VISIBLE} \
+         and (?4 is null or instr(c.name, ?4) > 0) \
+         and (?5 is null or instr(c.image_reference, ?5) > 0) \
+         and (?6 is null or (c.created_at, c.id) < (?6, ?7)) \
+         and (?9 is null or iif(?9, c.owner = ?3, c.owner <> ?3 and mine.object is not null)) \
+         order by c.created_at desc, c.id desc limit ?8"
     )))
-    .bind(visible.owner())
     .bind(filter.owner.map(|id| i64::from(id.0)))
+    .bind(visible.owner())
+    .bind(i64::from(caller.0))
     .bind(filter.name.as_deref())
     .bind(filter.image.as_deref())
     .bind(before)
     .bind(before_id)
     .bind(limit)
+    .bind(filter.whose.map(|whose| whose == Whose::Mine))
     .fetch_all(db)
     .await?;
     rows.iter().map(container).collect()
@@ -219,9 +275,16 @@ pub async fn list(
 
 /// Containers without what is in them (their requests and specs are empty), newest first: for long
 /// lists, which would read megabytes of JSON otherwise.
-pub async fn light(db: &SqlitePool, visible: Visibility, limit: u32) -> Result<Vec<Container>> {
+pub async fn light(
+    db: &SqlitePool,
+    visible: Visibility,
+    caller: PrincipalId,
+    limit: u32,
+) -> Result<Vec<Container>> {
     let rows = sqlx::query(concat!(
+        mine!(),
         "select ",
+        granted!(),
         ports!(),
         mounts!(),
         "c.id, c.owner, c.name, c.image_reference, c.image_id, '' as request, \
@@ -232,11 +295,13 @@ pub async fn light(db: &SqlitePool, visible: Visibility, limit: u32) -> Result<V
          coalesce(p.name, 'system') as owner_name, coalesce(p.group_id, 2) as group_id, \
          coalesce(s.name, 'system') as stopped_by_name \
          from containers c left join people p on p.id = c.owner \
-         left join people s on s.id = c.stopped_by \
-         where (?1 is null or c.owner = ?1) order by c.created_at desc, c.id desc limit ?2",
+         left join people s on s.id = c.stopped_by left join mine on mine.object = c.id \
+         where (?2 is null or c.owner = ?2 or mine.object is not null) \
+         order by c.created_at desc, c.id desc limit ?1",
     ))
-    .bind(visible.owner())
     .bind(limit)
+    .bind(visible.owner())
+    .bind(i64::from(caller.0))
     .fetch_all(db)
     .await?;
     rows.iter().map(container).collect()
@@ -610,6 +675,7 @@ fn container(row: &SqliteRow) -> Result<Container> {
         id: id.parse().map_err(|source| Error::broken("read a container's id", source))?,
         owner: super::principal(row, "owner")?,
         owner_name: row.try_get("owner_name")?,
+        granted: parsed(row, "granted")?,
         group: super::principal(row, "group_id")?,
         name: row.try_get("name")?,
         image_reference: row.try_get("image_reference")?,

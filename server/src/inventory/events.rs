@@ -8,6 +8,7 @@ use serde_json::Value;
 use sqlx::{Row, SqliteConnection, SqlitePool};
 use utoipa::ToSchema;
 
+use super::grants;
 use crate::auth::Visibility;
 use crate::clock::Time;
 use crate::error::{Error, Result};
@@ -105,8 +106,8 @@ pub async fn kept(db: &SqlitePool) -> Result<Kept> {
 }
 
 /// What every list of events is narrowed by; the numbers are those of [`bind_filter`].
-const FILTERED: &str = "(?1 is null or owner = ?1) \
-     and (?2 is null or exists (select 1 from json_each(?2) as wanted where kind = wanted.value \
+const FILTERED: &str = "\
+     (?2 is null or exists (select 1 from json_each(?2) as wanted where kind = wanted.value \
      or (substr(wanted.value, -2) = '.*' \
      and substr(kind, 1, length(wanted.value) - 1) = substr(wanted.value, 1, length(wanted.value) - 1)))) \
      and (?3 is null or subject = ?3) and (?4 is null or cast(owner as text) = ?4 \
@@ -144,8 +145,9 @@ pub async fn list_after(
     after: i64,
     limit: u32,
 ) -> Result<Vec<Event>> {
+    let seen = grants::seen(1);
     let query = sqlx::query(sqlx::AssertSqlSafe(format!(
-        "{COLUMNS} {FILTERED} and id > ?7 order by id limit ?8"
+        "{COLUMNS} {seen} and {FILTERED} and id > ?7 order by id limit ?8"
     )));
     let query = bind_filter(query, visible, filter)?;
     let rows = query.bind(after).bind(limit).fetch_all(db).await?;
@@ -159,8 +161,9 @@ pub async fn count(
     filter: &Filter,
     most: u32,
 ) -> Result<u32> {
+    let seen = grants::seen(1);
     let query = sqlx::query(sqlx::AssertSqlSafe(format!(
-        "select count(*) as count from (select 1 from events where {FILTERED} limit ?7)"
+        "select count(*) as count from (select 1 from events where {seen} and {FILTERED} limit ?7)"
     )));
     let row = bind_filter(query, visible, filter)?.bind(most).fetch_one(db).await?;
     Ok(row.try_get("count")?)
@@ -174,8 +177,9 @@ pub async fn list_before(
     before: Option<i64>,
     limit: u32,
 ) -> Result<Vec<Event>> {
+    let seen = grants::seen(1);
     let query = sqlx::query(sqlx::AssertSqlSafe(format!(
-        "{COLUMNS} {FILTERED} and (?7 is null or id < ?7) order by id desc limit ?8"
+        "{COLUMNS} {seen} and {FILTERED} and (?7 is null or id < ?7) order by id desc limit ?8"
     )));
     let query = bind_filter(query, visible, filter)?;
     let rows = query.bind(before).bind(limit).fetch_all(db).await?;
@@ -190,8 +194,9 @@ pub async fn of_subject(
     since: Time,
     limit: u32,
 ) -> Result<Vec<Event>> {
+    let seen = grants::seen(2);
     let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
-        "{COLUMNS} subject = ?1 and (?2 is null or owner = ?2) and at >= ?3 \
+        "{COLUMNS} subject = ?1 and {seen} and at >= ?3 \
          order by id desc limit ?4"
     )))
     .bind(subject)
@@ -211,8 +216,9 @@ pub async fn story_of(
     before: i64,
     limit: u32,
 ) -> Result<Vec<Event>> {
+    let seen = grants::seen(2);
     let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
-        "{COLUMNS} subject = ?1 and (?2 is null or owner = ?2) and id < ?3 \
+        "{COLUMNS} subject = ?1 and {seen} and id < ?3 \
          and kind not in ('container.created', 'container.started', 'container.stopping', \
          'container.paused', 'container.resumed') order by id desc limit ?4"
     )))

@@ -104,14 +104,29 @@ pub async fn find(
     caller: PrincipalId,
     id: PrincipalId,
 ) -> Result<Group> {
-    let row =
-        sqlx::query(sqlx::AssertSqlSafe(format!("{COLUMNS} where {VISIBLE} and g.id = ?3")))
-            .bind(i64::from(caller.0))
-            .bind(visible.owner())
-            .bind(i64::from(id.0))
-            .fetch_optional(db)
-            .await?;
+    let row = sqlx::query(sqlx::AssertSqlSafe(format!("{COLUMNS} where {VISIBLE} and g.id = ?3")))
+        .bind(i64::from(caller.0))
+        .bind(visible.owner())
+        .bind(i64::from(id.0))
+        .fetch_optional(db)
+        .await?;
     group(&row.ok_or(Error::NotFound("group"))?)
+}
+
+/// A group by name, if visible.
+pub async fn find_named(
+    db: &SqlitePool,
+    visible: Visibility,
+    name: &str,
+) -> Result<Option<PrincipalId>> {
+    let found: Option<i64> = sqlx::query_scalar(sqlx::AssertSqlSafe(format!(
+        "select g.id from groups g where g.name = ?1 and {VISIBLE}"
+    )))
+    .bind(name)
+    .bind(visible.owner())
+    .fetch_optional(db)
+    .await?;
+    found.map(super::principal_from).transpose()
 }
 
 /// Groups by name, after `after`.

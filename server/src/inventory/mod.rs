@@ -17,6 +17,7 @@ pub mod containers;
 pub mod copy;
 pub mod events;
 pub mod factors;
+pub mod grants;
 pub mod groups;
 pub mod idempotency;
 pub mod image_shares;
@@ -71,7 +72,7 @@ const CACHE_KIB: u32 = 512;
 
 /// What may use the room that is kept for a full disk: it ends or removes something, or lets somebody in
 /// to do that.
-const RELIEVING: [&str; 17] = [
+const RELIEVING: [&str; 18] = [
     "container.stop",
     "container.kill",
     "container.signal",
@@ -89,6 +90,7 @@ const RELIEVING: [&str; 17] = [
     "token.end",
     "person.end-access",
     "group.member-remove",
+    "container.unshare",
 ];
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");

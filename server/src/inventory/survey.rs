@@ -65,6 +65,11 @@ const COUNTS: &[(&str, &str)] = &[
     ("containers", "select intent, count(*) from containers group by 1"),
     ("restart_policies", "select restart_policy, count(*) from containers group by 1"),
     ("volumes", "select iif(removed, 'leaving', ''), count(*) from volumes group by 1"),
+    (
+        "grants",
+        "select object_kind || '-' || grantee_kind || iif(grantee is null, '-nobody', ''), count(*) \
+         from grants group by 1",
+    ),
     ("port_leases", "select protocol, count(*) from port_leases group by 1"),
     ("operations", "select kind || '.' || state, count(*) from operations group by 1"),
     ("events", "select kind, count(*) from events group by 1"),

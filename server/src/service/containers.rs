@@ -26,7 +26,7 @@ use tokio::sync::{Notify, OwnedMutexGuard, watch};
 use super::lifecycle::{self, Action, Status};
 use super::{Listed, Page};
 use crate::app::App;
-use crate::auth::Caller;
+use crate::auth::{Caller, Right};
 use crate::clock::Time;
 use crate::error::{Error, Refusal, Result};
 use crate::inventory::containers::{self, Container, Filter};
@@ -202,7 +202,8 @@ pub async fn list(
     let limit = if filter.states.is_empty() { page.rows() } else { SCAN_ROWS };
     let mut kept: Vec<(Container, ContainerView)> = Vec::new();
     loop {
-        let batch = containers::list(app.inventory.read(), caller.sees(), &rows, limit).await?;
+        let whom = (caller.sees(), caller.principal);
+        let batch = containers::list(app.inventory.read(), whom, &rows, limit).await?;
         let last = batch.len() < limit as usize;
         rows.before = batch.last().map(|row| (row.created_at, row.id.clone()));
         for row in batch {
@@ -226,9 +227,11 @@ pub async fn list(
 /// Everything that the caller sees, newest first and at most [`GLANCE_ROWS_MAX`], without what is in
 /// it: what a list needs to filter, sort and count.
 pub async fn glance(app: &App, caller: &Caller) -> Result<Vec<ContainerView>> {
-    let rows = containers::light(app.inventory.read(), caller.sees(), GLANCE_ROWS_MAX).await?;
-    let view =
-        |row: &Container| ContainerView::summary(row, app.containers.observed(&row.id).as_deref());
+    let (db, me) = (app.inventory.read(), caller.principal);
+    let rows = containers::light(db, caller.sees(), me, GLANCE_ROWS_MAX).await?;
+    let view = |row: &Container| {
+        ContainerView::summary(caller, row, app.containers.observed(&row.id).as_deref())
+    };
     Ok(rows.iter().map(view).collect())
 }
 
@@ -238,10 +241,10 @@ pub async fn inspect(app: &App, caller: &Caller, key: &str) -> Result<DetailView
     detail(app, caller, &row)
 }
 
-/// The request and the image made into one, for the owner alone; none until the image is here.
+/// The request and the image made into one, for those who may see its content; none until the image is here.
 pub async fn merged_spec(app: &App, caller: &Caller, key: &str) -> Result<Option<spec::Spec>> {
     let row = find(app, caller, key).await?;
-    if !caller.sees_content(row.owner) {
+    if !row.rights(caller).has(Right::Files) {
         return Ok(None);
     }
     view::spec(&row)
@@ -275,9 +278,32 @@ pub(crate) async fn find(app: &App, caller: &Caller, key: &str) -> Result<Contai
     containers::find(app.inventory.read(), caller.sees(), caller.principal, key).await
 }
 
-/// A container that the caller may change.
+/// A container that the caller sees and has `right` to.
+///
+/// # Errors
+/// It is not there for them, or they may not.
+pub(crate) async fn find_for(
+    app: &App,
+    caller: &Caller,
+    key: &str,
+    right: Right,
+) -> Result<Container> {
+    let row = find(app, caller, key).await?;
+    row.rights(caller).need(right)?;
+    Ok(row)
+}
+
+/// Whether the caller has `right` to a container.
+///
+/// # Errors
+/// It is not there for them, or they may not.
+pub async fn check(app: &App, caller: &Caller, key: &str, right: Right) -> Result<()> {
+    find_for(app, caller, key, right).await.map(drop)
+}
+
+/// A container that the caller may start, stop and limit.
 async fn find_to_change(app: &App, caller: &Caller, key: &str) -> Result<Container> {
-    containers::find(app.inventory.read(), caller.changes(), caller.principal, key).await
+    find_for(app, caller, key, Right::Manage).await
 }
 
 /// What the container is doing.

@@ -37,6 +37,7 @@ pub mod registries;
 pub mod restart;
 pub mod sessions;
 pub mod setup;
+pub mod sharing;
 pub mod stats;
 pub mod system;
 pub mod tokens;

@@ -16,6 +16,7 @@ use crate::inventory::people::{self, Account};
 use crate::inventory::sessions::{self, NewSession, Session};
 use crate::inventory::{Write, tokens};
 use crate::service::factor;
+use crate::service::sharing::At;
 
 /// A browser is taken for its owner's this long after they signed in with it.
 const DEVICE_DAYS: u64 = 400;
@@ -214,9 +215,18 @@ pub async fn still_good(app: &App, caller: &Caller) -> Result<bool> {
     Ok(holder.is_some_and(|now| now.role == caller.role))
 }
 
-/// Waits until the caller may not go on: signed out, token ended, person disabled or given another role,
-/// or the server stops. What has ended already is noticed at once.
-pub async fn right_ends(app: &App, caller: &Caller) {
+/// The same, and whether the caller still has the right to what they are at.
+pub async fn still_good_at(app: &App, caller: &Caller, at: Option<&At>) -> Result<bool> {
+    match at {
+        _ if !still_good(app, caller).await? => Ok(false),
+        Some(at) => at.is_allowed(app, caller).await,
+        None => Ok(true),
+    }
+}
+
+/// Waits until the caller may not go on: signed out, token ended, person disabled or given another role, what they
+/// are `at` not shared with them any more, or the server stops. What has ended already is noticed at once.
+pub async fn right_ends(app: &App, caller: &Caller, at: Option<&At>) {
     let mut credentials = app.credentials();
     let expiry = caller.expires_at.map_or(Duration::MAX, |at| at.until());
     // tokio's timers reach two years ahead.
@@ -229,7 +239,8 @@ pub async fn right_ends(app: &App, caller: &Caller) {
             () = app.stopping.cancelled() => return,
             () = &mut expiry => return,
             changed = credentials.changed() => {
-                let good = changed.is_ok() && still_good(app, caller).await.unwrap_or(false);
+                let good =
+                    changed.is_ok() && still_good_at(app, caller, at).await.unwrap_or(false);
                 if !good {
                     return;
                 }

@@ -87,6 +87,10 @@ const ROWS: &[(&str, Kind)] = &[
     ("theme", Way),
     ("role", Choice),
     ("member", NAME),
+    ("grantee", Judged(&["", "-a", "..", "a b", "<script>", "a\0", "А", "olga"])),
+    ("level", Choice),
+    ("POST /containers/{id}/sharing kind", Choice),
+    ("end", Judged(&["", "a", "everybody:a"])),
     ("group", Judged(&["", "a", "-1", "4294967296"])),
     ("note", Judged(&["a\0b", "a\nb"])),
     ("host_user", Judged(&["root", "-x", "a:b", "a\0b", "a b"])),
@@ -154,6 +158,10 @@ fn base(route: &str) -> Vec<(&'static str, &'static str)> {
         "POST /groups/{id}/members" | "POST /groups/{id}/members/remove" => {
             vec![("member", "tried")]
         }
+        "POST /containers/{id}/sharing" => {
+            vec![("kind", "person"), ("grantee", "tried"), ("level", "view")]
+        }
+        "POST /containers/{id}/sharing/end" => vec![("end", "person:tried")],
         "POST /volumes" => vec![("name", "driven")],
         "POST /volumes/{id}" => vec![("name", "kept")],
         "POST /people/{id}/host-user" => vec![("host_user", "driven")],
@@ -219,7 +227,9 @@ async fn each_field_of_a_form_takes_what_it_may_and_no_form_takes_another() {
             path if path.starts_with("/images/") && !path.ends_with("/remove") => {
                 path.replace("{id}", &image)
             }
-            path if path.ends_with("/settings") => path.replace("{id}", &container),
+            path if path.ends_with("/settings") || path.contains("/sharing") => {
+                path.replace("{id}", &container)
+            }
             // What is done to a container takes no more than the way back: nothing is done here.
             path => path.replace("{id}", "0123456789abcdef0123456789abcdef"),
         };

@@ -525,6 +525,25 @@ fn groups() -> Vec<Body> {
     ]
 }
 
+fn grants() -> Vec<Body> {
+    vec![Body {
+        route: "PUT /api/v1/containers/{id}/grants",
+        base: json!({"kind": "person", "name": "tried", "rights": ["state"]}),
+        fields: vec![
+            field("kind").at([json!("person")]).beyond([json!("group"), json!("everybody")]),
+            field("name").at([json!("tried")]).beyond([
+                json!("olga"),
+                json!("nobody"),
+                json!("Tried"),
+                text(33),
+            ]),
+            field("rights[]")
+                .at(["state", "logs", "terminal", "files", "manage"].map(|right| json!(right)))
+                .beyond([json!("remove"), json!("share"), json!("State")]),
+        ],
+    }]
+}
+
 fn volumes() -> Vec<Body> {
     let name =
         || field("name").beyond([text(64), json!("-a"), json!(".."), json!("0123456789abcdef")]);
@@ -550,6 +569,7 @@ pub(super) fn bodies(image: &str) -> Vec<Body> {
     all.extend(allowances());
     all.extend(groups());
     all.extend(volumes());
+    all.extend(grants());
     all.push(Body {
         route: "POST /api/v1/gc",
         base: json!({"unneeded_days": 3650, "tagged": false, "everyone": false}),

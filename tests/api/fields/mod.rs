@@ -106,7 +106,7 @@ fn cut(text: &str) -> String {
 }
 
 /// Budgets that no test of fields uses up.
-pub(super) fn generous() -> Options {
+pub(crate) fn generous() -> Options {
     let sections = "[rates]\nperson_per_min = 100000\nchanges_per_min = 100000\n\
                     costly_per_min = 100000\n";
     Options { sections: sections.into(), ..Options::default() }

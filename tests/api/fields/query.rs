@@ -58,6 +58,7 @@ const PARAMETERS: &[Parameter] = &[
     bound("everyone", &["false"], &["1", "yes"]),
     bound("step", &["10", "3600"], &["9", "3601"]),
     bound("state", &[], &["sometimes"]),
+    bound("whose", &["mine", "shared"], &["others", "Mine"]),
     bound("reference", &[], &["A b:c"]),
     bound("registry", &[], &["a b"]),
     free("actor"),
@@ -79,6 +80,7 @@ const PARAMETERS: &[Parameter] = &[
 /// Where a parameter means something else than its row says.
 const ELSEWHERE: &[(&str, Parameter)] = &[
     ("GET /api/v1/containers", bound("owner", &["1"], &["anna"])),
+    ("DELETE /api/v1/containers/{id}/grants", bound("kind", &[], &["everybody", "Person"])),
     ("GET /api/v1/images", bound("owner", &["1"], &["anna"])),
     ("GET /api/v1/usage/days", bound("from", &["2026-11-28"], &["a", "2026-02-30", "9999-12-31"])),
     ("GET /api/v1/images", free("reference")),

@@ -10,8 +10,9 @@ use berth_web::Template;
 use berth_web::charts::{Chart, Charts, FigureRow, Figures, MarkKind, MarkRow, Unit};
 use berth_web::containers::{
     ActivityPage, ActivityRow, BulkPage, BulkRow, COLUMNS, Ceilings, Column, ColumnHead,
-    ConfirmPage, Head, LaunchForm, LaunchPage, LimitRow, ListPage, LogLine, LogsPage, OverviewPage,
-    Pages, Preview, ProcessRow, ProcessesPage, RawBlock, RawPage, Row, SettingsPage, Size, Tab,
+    ConfirmPage, Head, LaunchForm, LaunchPage, LimitRow, ListPage, LogLine, LogsPage, May,
+    OverviewPage, Pages, Preview, ProcessRow, ProcessesPage, RawBlock, RawPage, Row, SettingsPage,
+    ShareRow, SharingPage, Size, Tab,
 };
 use berth_web::entry::{InvitationPage, ProblemInFrame, ProblemPage, SetupPage, SignInPage};
 use berth_web::format::{Moment, bytes_of, cores_used, percent};
@@ -67,6 +68,10 @@ pub(crate) fn all(hostile: &str) -> Vec<(String, String)> {
     let failed = PosturePage { look: failed, groups: Vec::new(), ..posture("train-3") };
     add("posture-failed", failed.render());
     add("settings", settings().render());
+    add("sharing", sharing("tom", true).render());
+    add("sharing-empty", SharingPage { rows: Vec::new(), ..sharing("tom", true) }.render());
+    add("sharing-looked-at", sharing("tom", false).render());
+    add("hostile-sharing", sharing(hostile, true).render());
     add("confirm", confirm("train-3").render());
     add("hostile-confirm", confirm(hostile).render());
     add("confirm-typed", typed(confirm("train-3"), "train-3").render());
@@ -331,7 +336,7 @@ fn head(name: &str, tab: Tab, ended: bool) -> Head {
         acts: if ended { vec![] } else { vec![act("Restart", "restart"), act("Pause", "pause")] },
         more: vec![act("Kill", "kill"), act("Remove", "remove")],
         tab,
-        content: true,
+        may: May { logs: true, files: true, terminal: true, manage: true, sees_shares: true },
     }
 }
 
@@ -495,6 +500,28 @@ fn posture(name: &str) -> PosturePage {
                 ],
             },
         ],
+    }
+}
+
+fn sharing(name: &str, shares: bool) -> SharingPage {
+    let row = |is_group, may: &str| ShareRow {
+        name: name.into(),
+        is_group,
+        may: may.into(),
+        since: Moment::new(NOW - 86_400_000, NOW),
+        value: format!("person:{name}"),
+    };
+    SharingPage {
+        shell: shell("train-3", Section::Containers),
+        head: head("train-3", Tab::Sharing, false),
+        error: String::new(),
+        rows: vec![row(true, "see it"), row(false, "see it, read its log, use terminals")],
+        shares,
+        ends: shares,
+        kind: "group".into(),
+        grantee: Field { value: name.into(), error: format!("you are in no group named {name}") },
+        level: "use".into(),
+        groups: vec![name.into(), "everybody".into()],
     }
 }
 

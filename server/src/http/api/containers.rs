@@ -24,7 +24,8 @@ use crate::http::precondition::{Precondition, Tagged};
 use crate::http::problem::ProblemBody;
 use crate::http::routes::{Access, Routes, routes};
 use crate::http::stream;
-use crate::inventory::containers::Filter;
+use crate::inventory::containers::{Filter, Whose};
+use crate::inventory::grants::GranteeKind;
 use crate::service::containers::actions::{self, Change, Force};
 use crate::service::containers::activity::{self, ActivityView};
 use crate::service::containers::history::{self, HistoryView};
@@ -35,6 +36,7 @@ use crate::service::containers::{self, ContainerView, DetailView, ListFilter, cr
 use crate::service::lifecycle::Status;
 use crate::service::logs::{LogEntry, LogSelection, LogStream};
 use crate::service::restart::RestartPolicy;
+use crate::service::sharing::{self, GrantRequest, GrantView};
 
 /// Seconds that a wait takes when nothing is said.
 const WAIT_SECS: u64 = 30;
@@ -63,6 +65,8 @@ pub fn routes(routes: Routes) -> Routes {
         .add(read, routes!(follow_stats))
         .add(read, routes!(stats_history))
         .add(read, routes!(activity))
+        .add(read, routes!(list_grants))
+        .add(operate, routes!(set_grant, remove_grant))
 }
 
 /// Which containers.
@@ -82,6 +86,16 @@ struct ContainerQuery {
     image: Option<String>,
     /// Only this person's.
     owner: Option<u32>,
+    /// Only one's own (`mine`), or only what others have shared with one (`shared`).
+    #[param(inline)]
+    whose: Option<WhoseWord>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum WhoseWord {
+    Mine,
+    Shared,
 }
 
 /// A change; what is left out stays.
@@ -123,6 +137,18 @@ struct RemoveQuery {
     /// Also when it runs.
     #[serde(default)]
     force: bool,
+}
+
+/// Which share.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct GrantQuery {
+    /// With a person or a group.
+    #[param(inline)]
+    kind: GranteeKind,
+    /// Their name.
+    name: String,
 }
 
 /// How long.
@@ -203,7 +229,11 @@ async fn list(
     };
     let states = query.state.as_deref().map(|words| words.split(',').map(word).collect());
     let owner = query.owner.map(PrincipalId);
-    let rows = Filter { name: query.name, image: query.image, owner, before: None };
+    let whose = query.whose.map(|whose| match whose {
+        WhoseWord::Mine => Whose::Mine,
+        WhoseWord::Shared => Whose::Shared,
+    });
+    let rows = Filter { name: query.name, image: query.image, owner, whose, before: None };
     let filter = ListFilter { states: states.transpose()?.unwrap_or_default(), rows };
     let listed = containers::list(&app, &caller, &filter, &page).await?;
     Ok(Json(Items::seal(&app, listed)?))
@@ -396,7 +426,8 @@ async fn wait(
     Ok(Json(containers::wait(&app, &caller, &key, limit).await?))
 }
 
-/// Gives the log, as plain text or one JSON record a line; only to the owner.
+/// Gives the log, as plain text or one JSON record a line, to its owner and
+/// those with whom its log is shared.
 #[utoipa::path(get, path = "/api/v1/containers/{id}/logs", tag = "containers",
     params(("id" = String, Path, description = "Its id or name"), LogQuery),
     responses(
@@ -411,10 +442,12 @@ async fn logs(
 ) -> Result<Response> {
     let selection = selection(&query, None)?;
     let (format, timestamps) = (query.format, query.timestamps);
-    let parts = if query.follow {
-        output::follow_logs(&app, &caller, &key, selection).await?.boxed()
+    let (at, parts) = if query.follow {
+        let (at, parts) = output::follow_logs(&app, &caller, &key, selection).await?;
+        (at, parts.boxed())
     } else {
-        output::logs(&app, &caller, &key, selection).await?.boxed()
+        let (at, parts) = output::logs(&app, &caller, &key, selection).await?;
+        (at, parts.boxed())
     };
     let chunks = parts.map(move |part| part.map(|part| chunk(part, format, timestamps)));
     let media_type = match format {
@@ -422,7 +455,7 @@ async fn logs(
         LogFormat::Json => "application/x-ndjson",
     };
     let headers = [(CONTENT_TYPE, media_type), (X_CONTENT_TYPE_OPTIONS, "nosniff")];
-    let body = Body::from_stream(stream::guarded(&app, &caller, chunks)?);
+    let body = Body::from_stream(stream::guarded(&app, &caller, Some(at), chunks)?);
     let name =
         query.download.then_some([(CONTENT_DISPOSITION, "attachment; filename=\"log.txt\"")]);
     Ok(match name {
@@ -432,7 +465,8 @@ async fn logs(
 }
 
 /// Follows the log: server-sent events `stdout` and `stderr`, `gap` when older records were rotated
-/// away unread, `end` when the container rests. Goes on after `Last-Event-ID`; only for the owner.
+/// away unread, `end` when the container rests. Goes on after `Last-Event-ID`; for its
+/// owner and those with whom its log is shared.
 #[utoipa::path(get, path = "/api/v1/containers/{id}/logs/events", tag = "containers",
     params(
         ("id" = String, Path, description = "Its id or name"), LogQuery,
@@ -448,11 +482,11 @@ async fn follow_logs(
     headers: HeaderMap,
 ) -> Result<Response> {
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok());
-    let parts = output::follow_logs(&app, &caller, &key, selection(&query, last)?).await?;
-    stream::sse(&app, &caller, log_events(parts))
+    let (at, parts) = output::follow_logs(&app, &caller, &key, selection(&query, last)?).await?;
+    stream::sse(&app, &caller, Some(at), log_events(parts))
 }
 
-/// Lists the processes; command lines are the owner's alone.
+/// Lists the processes; command lines are for its owner and those with whom its files are shared.
 #[utoipa::path(get, path = "/api/v1/containers/{id}/processes", tag = "containers",
     params(("id" = String, Path, description = "Its id or name")),
     responses(
@@ -480,6 +514,56 @@ async fn show_posture(
     Ok(Json(posture::look(&app, &caller, &key).await?))
 }
 
+/// Lists with whom it is shared; for its owner, operators and auditors.
+#[utoipa::path(get, path = "/api/v1/containers/{id}/grants", tag = "containers",
+    operation_id = "list_container_grants",
+    params(("id" = String, Path, description = "Its id or name")),
+    responses(
+        (status = 200, body = Items<GrantView>), (status = 403, body = ProblemBody),
+        (status = 404, body = ProblemBody)))]
+async fn list_grants(
+    State(app): State<App>,
+    caller: Caller,
+    Path(key): Path<String>,
+) -> Result<Json<Items<GrantView>>> {
+    Ok(Json(Items::whole(sharing::list(&app, &caller, &key).await?)))
+}
+
+/// Shares it with a person or a group, in place of what was shared with them before; only its owner may. Whether there
+/// is a person of this name is not said, unless one sees that anyway (`known`).
+#[utoipa::path(put, path = "/api/v1/containers/{id}/grants", tag = "containers",
+    operation_id = "set_container_grant",
+    params(("id" = String, Path, description = "Its id or name")), request_body = GrantRequest,
+    responses(
+        (status = 200, body = GrantView), (status = 403, body = ProblemBody),
+        (status = 404, body = ProblemBody), (status = 422, body = ProblemBody),
+        (status = 507, body = ProblemBody)))]
+async fn set_grant(
+    State(app): State<App>,
+    caller: Caller,
+    Path(key): Path<String>,
+    JsonBody(body): JsonBody<GrantRequest>,
+) -> Result<Json<GrantView>> {
+    Ok(Json(sharing::set(&app, &caller, &key, &body).await?))
+}
+
+/// Shares it with a person or a group no more; its owner and operators may. Logs that they follow, their terminals and
+/// programs end at once.
+#[utoipa::path(delete, path = "/api/v1/containers/{id}/grants", tag = "containers",
+    operation_id = "remove_container_grant",
+    params(("id" = String, Path, description = "Its id or name"), GrantQuery),
+    responses(
+        (status = 204), (status = 403, body = ProblemBody), (status = 404, body = ProblemBody)))]
+async fn remove_grant(
+    State(app): State<App>,
+    caller: Caller,
+    Path(key): Path<String>,
+    Query(query): Query<GrantQuery>,
+) -> Result<StatusCode> {
+    sharing::remove(&app, &caller, &key, (query.kind, &query.name)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 /// Reads once what it uses.
 #[utoipa::path(get, path = "/api/v1/containers/{id}/stats", tag = "containers",
     params(("id" = String, Path, description = "Its id or name")),
@@ -505,12 +589,12 @@ async fn follow_stats(
     caller: Caller,
     Path(key): Path<String>,
 ) -> Result<Response> {
-    let samples = output::follow_stats(&app, &caller, &key).await?;
+    let (at, samples) = output::follow_stats(&app, &caller, &key).await?;
     let events = samples.map(|sample| {
         let event = Event::default().event("stats").json_data(&sample?);
         event.map_err(|source| Error::broken("write figures", source))
     });
-    stream::sse(&app, &caller, events)
+    stream::sse(&app, &caller, Some(at), events)
 }
 
 /// Which part of the history.

@@ -160,7 +160,7 @@ async fn follow(
         (None, None) => None,
     };
     let begin = events::begin(&app, last).await?;
-    stream::sse(&app, &caller, stream_of(&app, &caller, filter, begin))
+    stream::sse(&app, &caller, None, stream_of(&app, &caller, filter, begin))
 }
 
 fn stream_of(

@@ -32,7 +32,7 @@ use crate::service::execs::{
     self, Attachment, Ended, Hands, OnceRequest, OnceView, OpenRequest, Output, Part, SessionView,
     Size,
 };
-use crate::service::sessions::{right_ends, still_good};
+use crate::service::sessions::{right_ends, still_good_at};
 
 /// A message to us at most.
 const MESSAGE_BYTES_MAX: usize = 64 << 10;
@@ -104,7 +104,8 @@ enum Said {
     },
 }
 
-/// Runs a program in a container to its end, and answers what it has written; only for the owner.
+/// Runs a program in a container to its end, and answers what it has written; for its owner and
+/// those with whom its terminal is shared.
 #[utoipa::path(post, path = "/api/v1/containers/{id}/exec", tag = "containers",
     params(("id" = String, Path, description = "Its id or name")),
     request_body = OnceRequest,
@@ -122,7 +123,7 @@ async fn exec(
 }
 
 /// Runs a program in a container and leaves it to be attached to; it ends when nobody was attached for
-/// a minute. Only for the owner.
+/// a minute. For its owner and those with whom its terminal is shared.
 #[utoipa::path(post, path = "/api/v1/containers/{id}/execs", tag = "containers",
     params(("id" = String, Path, description = "Its id or name")),
     request_body = OpenRequest,
@@ -139,7 +140,8 @@ async fn open_exec(
     Ok((StatusCode::CREATED, Json(execs::open(&app, &caller, &key, body).await?)))
 }
 
-/// Lists the programs that can be attached to, those that have just ended included, oldest first.
+/// Lists the programs that can be attached to, those that have just ended included, oldest first:
+/// all to the container's owner, their own to others.
 #[utoipa::path(get, path = "/api/v1/containers/{id}/execs", tag = "containers",
     params(("id" = String, Path, description = "Its id or name")),
     responses(
@@ -299,7 +301,8 @@ async fn write(
     mut sink: SplitSink<WebSocket, Message>,
     mut saying: mpsc::Receiver<Said>,
 ) {
-    let right = right_ends(app, caller);
+    let at = attachment.at();
+    let right = right_ends(app, caller, Some(&at));
     let mut pings = tokio::time::interval(PING_PAUSE);
     tokio::pin!(right);
     let close = loop {
@@ -313,7 +316,7 @@ async fn write(
                 Part::Lost(bytes) => text(&Said::Lost(bytes)),
                 Part::Replaced => break close(CLOSE_REPLACED, "attached to from elsewhere"),
                 // The program and this ask for the right at the same time.
-                Part::Ended(_) | Part::Left if !still_good(app, caller).await.unwrap_or(true) => {
+                Part::Ended(_) | Part::Left if !still_good_at(app, caller, Some(&at)).await.unwrap_or(true) => {
                     break right_ended(app);
                 }
                 Part::Left => break close(close_code::AWAY, "the program goes on; come back"),

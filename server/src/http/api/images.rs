@@ -370,7 +370,7 @@ async fn export(
         (CONTENT_LENGTH, export.bytes.to_string()),
         (CONTENT_DISPOSITION, format!("attachment; filename=\"{}\"", export.file_name)),
     ];
-    let body = Body::from_stream(stream::guarded(&app, &caller, export.read())?);
+    let body = Body::from_stream(stream::guarded(&app, &caller, None, export.read())?);
     Ok((headers, body).into_response())
 }
 

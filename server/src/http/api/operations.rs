@@ -96,7 +96,7 @@ async fn follow(
                 .map_err(|source| Error::broken("write an operation", source))?;
         }
     };
-    stream::sse(&app, &caller, events)
+    stream::sse(&app, &caller, None, events)
 }
 
 /// Asks an operation to end.

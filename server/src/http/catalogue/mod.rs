@@ -9,6 +9,7 @@ mod images;
 mod machine;
 mod people;
 mod requests;
+mod sharing;
 mod volumes;
 
 use serde::Serialize;
@@ -45,6 +46,7 @@ pub const GROUPS: &[Group] = &[
     Group { title: "Images and registries", known: images::KNOWN },
     Group { title: "Containers", known: containers::KNOWN },
     Group { title: "Volumes", known: volumes::KNOWN },
+    Group { title: "Sharing", known: sharing::KNOWN },
     Group { title: "The machine", known: machine::KNOWN },
 ];
 

@@ -104,8 +104,7 @@ pub(super) const KNOWN: &[Known] = &[
         "content.owner-only",
         403,
         "Only its owner may read this",
-        "Logs, environment, command and files of a container are its owner’s, not an operator’s and not \
-         an auditor’s.",
+        "Content of an image is its owner’s, not an operator’s and not an auditor’s.",
         "Ask the owner.",
     ),
     known(

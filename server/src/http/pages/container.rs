@@ -19,7 +19,7 @@ use super::frame::{Frame, sentence};
 use super::request::{SETTINGS, settings_request};
 use super::{hour, shown};
 use crate::app::App;
-use crate::auth::{Caller, TokenScope};
+use crate::auth::{Caller, Right, TokenScope};
 use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::http::routes::{Access, Routes};
@@ -260,6 +260,7 @@ async fn settings(
     Path(id): Path<String>,
 ) -> Result<Response> {
     let detail = containers::inspect(&app, &caller, &id).await?;
+    containers::check(&app, &caller, &id, Right::Manage).await?;
     let posted = Posted::new(as_typed(&detail.container));
     let page =
         settings_page(&app, &frame, &caller, &detail, &posted, Wrong::default(), String::new());

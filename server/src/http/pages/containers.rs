@@ -116,7 +116,7 @@ async fn list(
         heads: heads(&columns, order, &query.q),
         choices: COLUMNS.map(|column| (column, columns.contains(&column))).into(),
         chosen: cookie.is_some(),
-        rows: here.map(|view| row(&caller, view, used.get(view.id.as_str()))).collect(),
+        rows: here.map(|view| row(view, used.get(view.id.as_str()))).collect(),
         pages: pages(&query, fits.len(), page),
         sort: query.sort,
         query: query.q,
@@ -184,9 +184,9 @@ fn pages(query: &ListQuery, total: usize, page: usize) -> Pages {
 }
 
 /// One container's row.
-pub(super) fn row(caller: &Caller, view: &ContainerView, used: Option<&Used>) -> Row {
+pub(super) fn row(view: &ContainerView, used: Option<&Used>) -> Row {
     let now = Time::now().0;
-    let (main, acts, more) = shown::acts(caller, view);
+    let (main, acts, more) = shown::acts(view);
     Row {
         id: view.id.to_string(),
         name: view.name.clone(),
@@ -266,9 +266,13 @@ fn scopes(all: &[ContainerView], caller: &Caller, query: &str) -> Vec<Scope> {
         scope("Stopped", &is(Class::Stopped), "state:stopped"),
         scope("Failed", &is(Class::Failed), "state:failed"),
     ];
-    if caller.sees() == Visibility::Everyone {
-        let mine = |view: &ContainerView| view.owner.id == caller.principal.0;
+    let mine = |view: &ContainerView| view.owner.id == caller.principal.0;
+    if caller.sees() == Visibility::Everyone || !all.iter().all(mine) {
         scopes.insert(1, scope("Mine", &mine, "owner:me"));
+    }
+    if caller.sees() != Visibility::Everyone && !all.iter().all(mine) {
+        let others = |view: &ContainerView| !mine(view);
+        scopes.insert(2, scope("Shared with me", &others, "owner:others"));
     }
     scopes
 }

@@ -13,6 +13,8 @@ pub(super) struct Wanted {
     states: Vec<String>,
     images: Vec<String>,
     owners: Vec<String>,
+    /// Everybody's but that of the one named here.
+    others_than: Option<String>,
 }
 
 /// The order of a list: by what, and whether the other way round.
@@ -34,6 +36,10 @@ impl Wanted {
                 Some(("state", word)) => (&mut wanted.states, word),
                 Some(("image", word)) => (&mut wanted.images, word),
                 Some(("owner", "me")) => (&mut wanted.owners, me),
+                Some(("owner", "others")) => {
+                    wanted.others_than = Some(me.to_owned());
+                    continue;
+                }
                 Some(("owner", word)) => (&mut wanted.owners, word),
                 _ => (&mut wanted.words, word.as_str()),
             };
@@ -61,6 +67,7 @@ impl Wanted {
             && self.images.iter().all(|word| image.contains(word))
             && (self.states.is_empty() || self.states.iter().any(state))
             && (self.owners.is_empty() || self.owners.contains(&view.owner.name))
+            && self.others_than.as_ref().is_none_or(|me| view.owner.name != *me)
     }
 }
 
@@ -140,6 +147,7 @@ mod tests {
         assert_eq!(wanted.states, ["running"]);
         assert_eq!(wanted.images, ["alpine:3"]);
         assert_eq!(wanted.owners, ["anna", "kim"]);
+        assert_eq!(Wanted::read("owner:others", "kim").others_than.as_deref(), Some("kim"));
         assert_eq!(Wanted::read("  ", "kim"), Wanted::default());
     }
 

@@ -20,7 +20,7 @@ use crate::auth::{Caller, Role, TokenScope};
 use crate::clock::Time;
 use crate::error::Result;
 use crate::http::routes::{Access, Routes};
-use crate::inventory::containers::Filter as Rows;
+use crate::inventory::containers::{Filter as Rows, Whose};
 use crate::inventory::operations::{Filter, Operation, OperationState};
 use crate::inventory::people::Person;
 use crate::service::containers::view::{ContainerView, DetailView};
@@ -58,7 +58,7 @@ async fn show(State(app): State<App>, frame: Frame, caller: Caller) -> Result<Re
         own.iter().copied().filter(|view| shown::class(view) == Class::Running).collect();
     live.truncate(RUNNING_MAX);
     app.history.watch();
-    let mut needs = needs(&caller, &own);
+    let mut needs = needs(&own);
     needs.extend(unheld(&app, &caller, &live).await);
     needs.extend(ending_tokens(&app, &caller).await?);
     if caller.role == Role::Operator {
@@ -83,7 +83,7 @@ async fn show(State(app): State<App>, frame: Frame, caller: Caller) -> Result<Re
         readouts: if acts { readouts(&usage, needs.len() + needs_more) } else { Vec::new() },
         needs,
         needs_more,
-        rows: live.iter().map(|view| row(&app, &caller, view)).collect(),
+        rows: live.iter().map(|view| row(&app, view)).collect(),
         rows_more: running.saturating_sub(RUNNING_MAX),
         tasks: tasks(&app, &caller).await?,
         happened: happened::last(&app, &caller, &all, &everybody).await?,
@@ -94,9 +94,9 @@ async fn show(State(app): State<App>, frame: Frame, caller: Caller) -> Result<Re
     })
 }
 
-fn row(app: &App, caller: &Caller, view: &ContainerView) -> Row {
+fn row(app: &App, view: &ContainerView) -> Row {
     let used = app.history.latest(&view.id).filter(|used| used.run == view.run);
-    list::row(caller, view, used.as_ref())
+    list::row(view, used.as_ref())
 }
 
 fn title(running: usize) -> String {
@@ -116,15 +116,13 @@ fn calls(oversees: bool) -> Vec<ApiCall> {
     calls
 }
 
-/// One's own containers; those of everybody for who oversees, whose names events need.
+/// One's own containers, and others that one sees, whose names events need.
 async fn containers_of(app: &App, caller: &Caller) -> Result<Vec<ContainerView>> {
-    let mut found = Vec::new();
     let page = Page { limit: LOOKED_AT_MAX, after: None };
-    if caller.role != Role::User {
-        let listed = containers::list(app, caller, &ListFilter::default(), &page).await?;
-        found = listed.items;
-        found.retain(|view| view.owner.id != caller.principal.0);
-    }
+    let whose = (caller.role == Role::User).then_some(Whose::Shared);
+    let others = ListFilter { rows: Rows { whose, ..Rows::default() }, ..ListFilter::default() };
+    let mut found = containers::list(app, caller, &others, &page).await?.items;
+    found.retain(|view| view.owner.id != caller.principal.0);
     let rows = Rows { owner: Some(caller.principal), ..Rows::default() };
     let filter = ListFilter { rows, ..ListFilter::default() };
     found.extend(containers::list(app, caller, &filter, &page).await?.items);
@@ -194,7 +192,7 @@ fn readouts(usage: &Usage, needing: usize) -> Vec<Meter> {
 }
 
 /// What ended badly, could not start, or is started again and again.
-fn needs(caller: &Caller, own: &[&ContainerView]) -> Vec<Need> {
+fn needs(own: &[&ContainerView]) -> Vec<Need> {
     let now = Time::now().0;
     let in_need = own.iter().filter(|view| {
         shown::class(view) == Class::Failed || view.restart.attempts >= ATTEMPTS_MANY
@@ -204,7 +202,7 @@ fn needs(caller: &Caller, own: &[&ContainerView]) -> Vec<Need> {
         state: shown::badge(view, now),
         name: view.name.clone(),
         path: format!("/containers/{}", view.id),
-        act: shown::acts(caller, view).0,
+        act: shown::acts(view).0,
     };
     in_need.map(need).collect()
 }

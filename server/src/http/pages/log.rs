@@ -205,7 +205,7 @@ async fn read_log(
     id: &str,
     selection: LogSelection,
 ) -> Result<(Vec<LogEntry>, bool)> {
-    let parts = output::logs(app, caller, id, selection).await?;
+    let (_, parts) = output::logs(app, caller, id, selection).await?;
     futures_util::pin_mut!(parts);
     let (mut entries, mut cut) = (Vec::new(), false);
     while let Some(part) = parts.next().await {

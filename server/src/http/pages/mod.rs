@@ -31,6 +31,7 @@ mod posture;
 mod reference;
 mod registries;
 mod request;
+mod sharing;
 mod shown;
 mod story;
 mod system;
@@ -76,6 +77,7 @@ pub(super) fn routes(routes: Routes) -> Routes {
     let routes = log::routes(routes);
     let routes = story::routes(routes);
     let routes = terminal::routes(routes);
+    let routes = sharing::routes(routes);
     let routes = launch::routes(routes);
     let routes = operations::routes(routes);
     let routes = image::routes(routes);

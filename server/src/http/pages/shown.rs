@@ -1,12 +1,12 @@
 //! Containers as the pages show them: state with sign and reason, figures beside limits, and what
 //! can be done in which state.
 
-use berth_web::containers::{Head, Tab};
+use berth_web::containers::{Head, May, Tab};
 use berth_web::format::{Moment, bytes, bytes_of, cores, cores_used, percent, span};
 use berth_web::parts::{Act, Badge, Meter};
 use berth_web::shell::{Mark, Tone};
 
-use crate::auth::{Caller, Role};
+use crate::auth::{Caller, Right};
 use crate::clock::Time;
 use crate::service::containers::view::ContainerView;
 use crate::service::history::Used;
@@ -182,13 +182,8 @@ fn idle(view: &ContainerView, key: &'static str, label: &str, of: String) -> Met
 }
 
 /// The main thing to do, what else is at hand, and the rest.
-pub(super) fn acts(caller: &Caller, view: &ContainerView) -> (Option<Act>, Vec<Act>, Vec<Act>) {
-    let may = match caller.role {
-        Role::Operator | Role::System => true,
-        Role::User => view.owner.id == caller.principal.0,
-        Role::Auditor => false,
-    };
-    if !may {
+pub(super) fn acts(view: &ContainerView) -> (Option<Act>, Vec<Act>, Vec<Act>) {
+    if !view.rights.contains(&Right::Manage) {
         return (None, Vec::new(), Vec::new());
     }
     let act = |label, icon, verb: &str| Act {
@@ -203,7 +198,7 @@ pub(super) fn acts(caller: &Caller, view: &ContainerView) -> (Option<Act>, Vec<A
     let restart = || act("Restart", "restart", "restart");
     let kill = Act { danger: true, ..act("Kill", "kill", "kill") };
     let remove = Act { asks: true, danger: true, ..act("Remove…", "remove", "remove") };
-    match view.status {
+    let (main, acts, mut more) = match view.status {
         Status::Running => {
             (Some(stop()), vec![restart(), act("Pause", "pause", "pause")], vec![kill, remove])
         }
@@ -216,12 +211,17 @@ pub(super) fn acts(caller: &Caller, view: &ContainerView) -> (Option<Act>, Vec<A
         Status::Created | Status::Exited => (Some(start()), Vec::new(), vec![remove]),
         Status::Failed if view.image.id.is_some() => (Some(start()), Vec::new(), vec![remove]),
         Status::Pulling | Status::Failed | Status::Removing => (None, Vec::new(), vec![remove]),
+    };
+    if !view.rights.contains(&Right::Remove) {
+        more.retain(|act| act.icon != "remove");
     }
+    (main, acts, more)
 }
 
 /// The head of all pages of one container.
 pub(super) fn head(caller: &Caller, view: &ContainerView, tab: Tab) -> Head {
-    let (main, acts, more) = acts(caller, view);
+    let (main, acts, more) = acts(view);
+    let has = |right| view.rights.contains(&right);
     let own = view.owner.id == caller.principal.0;
     Head {
         id: view.id.to_string(),
@@ -233,7 +233,13 @@ pub(super) fn head(caller: &Caller, view: &ContainerView, tab: Tab) -> Head {
         acts,
         more,
         tab,
-        content: own,
+        may: May {
+            logs: has(Right::Logs),
+            files: has(Right::Files),
+            terminal: has(Right::Terminal),
+            manage: has(Right::Manage),
+            sees_shares: has(Right::SeeShares),
+        },
     }
 }
 

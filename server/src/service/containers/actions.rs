@@ -11,9 +11,9 @@ use berth_runtime::wire::{Limits, LogOptions, StartRequest};
 use serde_json::json;
 
 use super::view::{DetailView, spec, version};
-use super::{allow, detail, ensure_person, find, find_to_change, look};
+use super::{allow, detail, ensure_person, find, find_for, find_to_change, look};
 use crate::app::App;
-use crate::auth::Caller;
+use crate::auth::{Caller, Right};
 use crate::clock::Time;
 use crate::error::{Error, Refusal, Result};
 use crate::inventory::Write;
@@ -94,7 +94,8 @@ pub async fn restart(
     let grace = check_grace(grace_secs)?;
     allow(app, &row, Action::Restart)?;
     // Before it is stopped: what could not be started again runs on.
-    admission::check_start(app, row.owner, &row.limits).await?;
+    let admitted = admission::check_start(app, row.owner, &row.limits).await;
+    admitted.map_err(|error| without_figures(caller, &row, error))?;
     let (task_app, task_caller, id) = (app.clone(), caller.clone(), row.id.clone());
     let work = in_background(async move {
         let status = super::status_of(&task_app, &row);
@@ -173,6 +174,10 @@ pub async fn change(app: &App, caller: &Caller, key: &str, change: Change) -> Re
     let mut write = app.inventory.change(&caller.actor, "container.change").await?;
     write.subject("container", &row.id, row.owner);
     if let Some(name) = &change.name {
+        if *name != row.name {
+            // Whether a name is free would tell of its owner's others.
+            row.rights(caller).need(Right::Remove)?;
+        }
         allow(app, &row, Action::Rename)?;
         super::spec::check_name("/name", name)?;
         if *name != row.name && containers::name_taken(write.db(), row.owner, name).await? {
@@ -188,7 +193,8 @@ pub async fn change(app: &App, caller: &Caller, key: &str, change: Change) -> Re
         let before = Some(&row.limits);
         if let Some(found) = admission::exceeded(write.db(), row.owner, limits, before).await? {
             drop(write);
-            return Err(admission::refuse(app, found).await);
+            let refusal = admission::refuse(app, found).await;
+            return Err(without_figures(caller, &row, refusal));
         }
         containers::set_limits(write.db(), &row.id, limits).await?;
     }
@@ -201,6 +207,17 @@ pub async fn change(app: &App, caller: &Caller, key: &str, change: Change) -> Re
         look(app, &row.id).await?;
     }
     inspect_again(app, caller, id.as_str()).await
+}
+
+/// What stands in the way, without what its owner uses and may use: that is not shared with the container.
+fn without_figures(caller: &Caller, row: &Container, error: Error) -> Error {
+    match error {
+        Error::Reached { refusal, .. } if !row.rights(caller).has(Right::Remove) => {
+            let text = "it would be more than its owner may use; ask them";
+            Error::Exhausted(Refusal::new(refusal.code, text))
+        }
+        other => other,
+    }
 }
 
 /// What a change changes, for its event.
@@ -261,11 +278,11 @@ pub async fn remove_if(
     force: Force,
     expected: Expected,
 ) -> Result<bool> {
-    let id = find_to_change(app, caller, key).await?.id;
+    let id = find_for(app, caller, key, Right::Remove).await?.id;
     let (task_app, task_caller) = (app.clone(), caller.clone());
     in_background(async move {
         let _lock = task_app.containers.lock(&id).await;
-        let row = find_to_change(&task_app, &task_caller, id.as_str()).await?;
+        let row = find_for(&task_app, &task_caller, id.as_str(), Right::Remove).await?;
         expected.check(&version(&row))?;
         let action = match force {
             Force::No => Action::Remove,
@@ -330,7 +347,8 @@ pub(crate) async fn finish_removal(app: &App, row: &Container) -> Result<()> {
 async fn start_locked(app: &App, caller: &Caller, id: &ContainerId) -> Result<()> {
     let row = find_to_change(app, caller, id.as_str()).await?;
     allow(app, &row, Action::Start)?;
-    admission::check_start(app, row.owner, &row.limits).await?;
+    let admitted = admission::check_start(app, row.owner, &row.limits).await;
+    admitted.map_err(|error| without_figures(caller, &row, error))?;
     if row.spec.is_none() {
         return Err(Error::conflict("container.no-image", "its image is not here; make a new one"));
     }

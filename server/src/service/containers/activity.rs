@@ -122,6 +122,8 @@ fn happened(event: Event) -> Line {
         }
         "container.oom_killed" => kills_in_words(number("kills")),
         "container.changed" => changes_in_words(&event),
+        "container.shared" => format!("shared it: {}", text("text").unwrap_or_default()),
+        "container.unshared" => format!("shares it no more: {}", text("text").unwrap_or_default()),
         other => other.to_owned(),
     };
     let view = ActivityView {

@@ -7,14 +7,15 @@ use serde::Serialize;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use utoipa::ToSchema;
 
-use super::{find, status_of};
+use super::{find, find_for, status_of};
 use crate::app::App;
-use crate::auth::Caller;
+use crate::auth::{Caller, Right};
 use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::inventory::containers::Container;
 use crate::service::lifecycle::Status;
 use crate::service::logs::{LogEntry, LogReader, LogSelection};
+use crate::service::sharing::At;
 use crate::service::stats::{self, Sample};
 
 /// Between two looks at the size of a log that is being followed.
@@ -47,7 +48,7 @@ pub struct ProcessView {
     pub memory_bytes: u64,
     /// Since its start.
     pub age_seconds: u64,
-    /// The command line; only the owner sees it.
+    /// The command line, for its owner and those with whom it is shared.
     pub command: Option<String>,
 }
 
@@ -89,7 +90,7 @@ pub enum LogPart {
 /// The processes now.
 pub async fn processes(app: &App, caller: &Caller, key: &str) -> Result<ProcessesView> {
     let row = find(app, caller, key).await?;
-    let own = caller.sees_content(row.owner);
+    let own = row.rights(caller).has(Right::Files);
     let (processes, truncated) = match app.runtime.container_processes(&row.id).await {
         Ok(found) => found,
         Err(error) if error.is_not_found() => return Err(not_running()),
@@ -119,11 +120,12 @@ pub async fn follow_stats(
     app: &App,
     caller: &Caller,
     key: &str,
-) -> Result<impl Stream<Item = Result<StatsView>> + Send + 'static + use<>> {
+) -> Result<(At, impl Stream<Item = Result<StatsView>> + Send + 'static + use<>)> {
     let row = find(app, caller, key).await?;
     let mut before = sample(app, &row).await?;
+    let at = At::new(&row, Right::State);
     let (app, caller, id) = (app.clone(), caller.clone(), row.id);
-    Ok(async_stream::try_stream! {
+    let samples = async_stream::try_stream! {
         yield before.clone();
         loop {
             tokio::time::sleep(SAMPLE_PAUSE).await;
@@ -135,18 +137,19 @@ pub async fn follow_stats(
             before = next.clone();
             yield next;
         }
-    })
+    };
+    Ok((at, samples))
 }
 
-/// The log from the selected place to its end now; only the owner reads it.
+/// The log from the selected place to its end now; for those who have the right to.
 pub async fn logs(
     app: &App,
     caller: &Caller,
     key: &str,
     selection: LogSelection,
-) -> Result<impl Stream<Item = Result<LogPart>> + Send + 'static + use<>> {
-    let (_, mut reader) = open(app, caller, key, selection).await?;
-    Ok(async_stream::try_stream! {
+) -> Result<(At, impl Stream<Item = Result<LogPart>> + Send + 'static + use<>)> {
+    let (row, mut reader) = open(app, caller, key, selection).await?;
+    let parts = async_stream::try_stream! {
         if reader.take_cut() {
             yield LogPart::Cut;
         }
@@ -161,7 +164,8 @@ pub async fn logs(
             }
             yield LogPart::Entries(entries);
         }
-    })
+    };
+    Ok((At::new(&row, Right::Logs), parts))
 }
 
 /// The log from the selected place on, until the container rests and all of it is read. It goes on
@@ -171,17 +175,19 @@ pub async fn follow_logs(
     caller: &Caller,
     key: &str,
     selection: LogSelection,
-) -> Result<impl Stream<Item = Result<LogPart>> + Send + 'static + use<>> {
+) -> Result<(At, impl Stream<Item = Result<LogPart>> + Send + 'static + use<>)> {
     let (row, mut reader) = open(app, caller, key, selection).await?;
+    let at = At::new(&row, Right::Logs);
     let (app, caller, id) = (app.clone(), caller.clone(), row.id);
-    Ok(async_stream::try_stream! {
+    let parts = async_stream::try_stream! {
         let mut quiet = 0;
         if reader.take_cut() {
             yield LogPart::Cut;
         }
         loop {
             // Asked before reading: what was written before it rested is then read below.
-            let rests = rests(&app, &find(&app, &caller, id.as_str()).await?);
+            let row = find_for(&app, &caller, id.as_str(), Right::Logs).await?;
+            let rests = rests(&app, &row);
             if rests || quiet >= QUIET_LOOKS_MAX || is_full(&app, &reader) {
                 refresh(&app, &id, &mut reader).await;
                 quiet = 0;
@@ -207,7 +213,8 @@ pub async fn follow_logs(
                 quiet += 1;
             }
         }
-    })
+    };
+    Ok((at, parts))
 }
 
 /// The time that a query's `since` means, as the log writes it.
@@ -247,8 +254,7 @@ async fn open(
     key: &str,
     selection: LogSelection,
 ) -> Result<(Container, LogReader)> {
-    let row = find(app, caller, key).await?;
-    caller.reads_content(row.owner)?;
+    let row = find_for(app, caller, key, Right::Logs).await?;
     let segments = match app.runtime.container_logs(&row.id).await {
         Ok(segments) => segments,
         // Never started: an empty log.

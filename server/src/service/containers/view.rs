@@ -10,7 +10,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::spec::{CreateRequest, Spec, signal_name};
-use crate::auth::Caller;
+use crate::auth::{Caller, Right};
 use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::inventory::containers::{Container, Intent, StopKind};
@@ -58,7 +58,9 @@ pub struct ContainerView {
     pub exit: Option<ExitView>,
     /// The operation that pulls its image, while it waits for that.
     pub operation: Option<String>,
-    /// Environment, command and labels; only its owner sees them.
+    /// What the caller may do with it.
+    pub rights: Vec<Right>,
+    /// Environment, command and labels, for its owner and those with whom they are shared.
     pub content: Option<ContentView>,
 }
 
@@ -337,13 +339,17 @@ impl ContainerView {
         row: &Container,
         observed: Option<&ContainerRecord>,
     ) -> Result<Self> {
-        let content =
-            if caller.sees_content(row.owner) { Some(ContentView::new(row)?) } else { None };
-        Ok(Self { content, ..Self::summary(row, observed) })
+        let may = row.rights(caller).has(Right::Files);
+        let content = if may { Some(ContentView::new(row)?) } else { None };
+        Ok(Self { content, ..Self::summary(caller, row, observed) })
     }
 
     /// The same without its content: for long lists, which need none and whose rows hold none.
-    pub(crate) fn summary(row: &Container, observed: Option<&ContainerRecord>) -> Self {
+    pub(crate) fn summary(
+        caller: &Caller,
+        row: &Container,
+        observed: Option<&ContainerRecord>,
+    ) -> Self {
         let status = status(row, observed);
         let exit = newest_exit(row, observed).map(|exit| ExitView::new(exit, row));
         let live = observed.and_then(|record| record.live.as_ref());
@@ -369,6 +375,7 @@ impl ContainerView {
             },
             exit,
             operation: row.operation.clone(),
+            rights: row.rights(caller).list(),
             content: None,
         }
     }
@@ -592,6 +599,7 @@ pub(crate) mod tests {
             id: ContainerId::from_bytes([1; 16]),
             owner: PrincipalId(1000),
             owner_name: "anna".to_owned(),
+            granted: None,
             group: PrincipalId(2),
             name: "web".to_owned(),
             image_reference: "busybox".to_owned(),

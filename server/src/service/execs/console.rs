@@ -10,11 +10,11 @@ use super::ring::Output;
 use super::session::{Attachment, Facts, Input, Orders, Session, Source, right_of};
 use super::{Ended, Execs, FIRST};
 use crate::app::App;
-use crate::auth::Caller;
+use crate::auth::{Caller, Right};
 use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::runtime_client::ConsoleLine;
-use crate::service::containers::find;
+use crate::service::containers::find_for;
 
 use super::request::spec_of;
 
@@ -24,8 +24,7 @@ use super::request::spec_of;
 /// # Errors
 /// When the container does not run, or was made without a terminal and without standard input.
 pub async fn attach(app: &App, caller: &Caller, key: &str, from: u64) -> Result<Attachment> {
-    let row = find(app, caller, key).await?;
-    caller.reads_content(row.owner)?;
+    let row = find_for(app, caller, key, Right::Terminal).await?;
     let _only = app.execs.console.lock().await;
     if let Some(session) = app.execs.of_number(&row.id, FIRST).filter(|one| one.ended().is_none()) {
         // Whoever counts from a session before this one has more behind them than it has written.
@@ -49,6 +48,7 @@ pub async fn attach(app: &App, caller: &Caller, key: &str, from: u64) -> Result<
     let facts = Facts {
         container: row.id,
         number: FIRST,
+        by: (caller.principal, caller.name.clone()),
         command: spec.process.args,
         user: spec.process.user,
         terminal: spec.console.terminal.is_some(),
@@ -108,7 +108,7 @@ impl Session {
         tokio::select! {
             ended = output => self.finish(ended),
             () = input => {}
-            () = right_of(&app, callers) => self.leave(),
+            () = right_of(&app, callers, self.facts.at()) => self.leave(),
             () = self.is_left(&app) => self.leave(),
         }
         self.is_left(&app).await;

@@ -1,8 +1,9 @@
 //! Programs that are run in a container beside its first one: at once, with an answer that holds all they
 //! have written ([`run`]), or as a session that people attach to and come back to ([`open`]).
 //!
-//! What confines them is the supervisor's to decide; here is who may run them, and for how long. Only a
-//! container's owner may: what is in it is theirs. A program ends with the right of whoever is with it,
+//! What confines them is the supervisor's to decide; here is who may run them, and for how long: a
+//! container's owner, and those with whom they have shared that. Of sessions these see their own alone, so that
+//! nobody's ends with somebody else's right. A program ends with the right of whoever is with it,
 //! and with the server, since nobody could reach it again.
 
 mod console;
@@ -21,12 +22,12 @@ use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 
 use crate::app::App;
-use crate::auth::Caller;
+use crate::auth::{Caller, Right};
 use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::inventory::containers::{self, Container};
 use crate::runtime_client::ExecEnds;
-use crate::service::containers::find;
+use crate::service::containers::find_for;
 use crate::service::containers::spec::signal_name;
 
 pub use console::attach as attach_first;
@@ -82,6 +83,8 @@ pub struct Ended {
 pub struct SessionView {
     /// Its number in its container.
     pub id: u64,
+    /// Who has opened it.
+    pub opened_by: String,
     /// Program and arguments.
     pub command: Vec<String>,
     /// As whom it runs, as it was asked for; empty for the container's first user.
@@ -181,6 +184,7 @@ pub async fn open(
     let facts = Facts {
         container: row.id,
         number,
+        by: (caller.principal, caller.name.clone()),
         command,
         user,
         terminal: terminal.is_some(),
@@ -192,11 +196,12 @@ pub async fn open(
     Ok(SessionView::of(&session))
 }
 
-/// A container's sessions, oldest first.
+/// A container's sessions, oldest first: all for its owner, their own for others.
 pub async fn list(app: &App, caller: &Caller, key: &str) -> Result<Vec<SessionView>> {
-    let row = find(app, caller, key).await?;
-    caller.reads_content(row.owner)?;
-    Ok(app.execs.of(&row.id).iter().map(|session| SessionView::of(session)).collect())
+    let row = find_for(app, caller, key, Right::Terminal).await?;
+    let sessions = app.execs.of(&row.id);
+    let visible = sessions.iter().filter(|session| session.facts.is_for(caller, row.owner));
+    Ok(visible.map(|session| SessionView::of(session)).collect())
 }
 
 /// One session.
@@ -226,9 +231,12 @@ pub async fn attach(
 }
 
 async fn find_session(app: &App, caller: &Caller, key: &str, number: &str) -> Result<Arc<Session>> {
-    let row = find(app, caller, key).await?;
-    caller.reads_content(row.owner)?;
-    app.execs.find(&row.id, number)
+    let row = find_for(app, caller, key, Right::Terminal).await?;
+    let session = app.execs.find(&row.id, number)?;
+    match session.facts.is_for(caller, row.owner) {
+        true => Ok(session),
+        false => Err(Error::NotFound("session")),
+    }
 }
 
 /// The container, if the caller may run this in it.
@@ -239,8 +247,7 @@ async fn to_run_in(
     program: &ProgramRequest,
     terminal: Option<Size>,
 ) -> Result<Container> {
-    let row = find(app, caller, key).await?;
-    caller.reads_content(row.owner)?;
+    let row = find_for(app, caller, key, Right::Terminal).await?;
     program.check(terminal)?;
     Ok(row)
 }
@@ -275,6 +282,7 @@ impl SessionView {
         let ended = session.ended();
         Self {
             id: facts.number.0,
+            opened_by: facts.by.1.clone(),
             command: facts.command.clone(),
             user: facts.user.clone(),
             terminal: facts.terminal,

@@ -13,10 +13,12 @@ use super::request::ProgramRequest;
 use super::streams::{Inlet, Outlet, PIECE_BYTES, REST_BYTES_MAX, Read};
 use super::{begin, to_run_in};
 use crate::app::App;
-use crate::auth::Caller;
+use crate::auth::{Caller, Right};
 use crate::error::{Error, Result};
 use crate::runtime_client::ExecEnds;
 use crate::service::containers::spec::signal_name;
+use crate::service::sessions;
+use crate::service::sharing::At;
 
 /// Bytes of each output that an answer holds.
 const OUTPUT_BYTES_MAX: usize = 512 << 10;
@@ -91,6 +93,7 @@ pub async fn run(app: &App, caller: &Caller, key: &str, request: OnceRequest) ->
     let _place = app.execs.at_once.try_acquire().map_err(|_| {
         Error::unavailable("server.busy", "too many programs at once; try again in a moment")
     })?;
+    let at = At::new(&row, Right::Terminal);
     let (_, _, ends) = begin(app, caller, &row, program, None).await?;
     let ExecEnds { line, streams } = ends;
     let broken = |error| Error::broken("wait for a program's streams", error);
@@ -115,6 +118,8 @@ pub async fn run(app: &App, caller: &Caller, key: &str, request: OnceRequest) ->
             // None when the program's monitor is gone, and how the program has ended is not known.
             event = line.event() => (event, false),
             () = talk => (None, false),
+            // The program ends as its line is dropped.
+            () = sessions::right_ends(app, caller, Some(&at)) => return Err(ended(app)),
             () = tokio::time::sleep(Duration::from_secs(limit)) => (None, true),
         }
     };
@@ -132,6 +137,16 @@ pub async fn run(app: &App, caller: &Caller, key: &str, request: OnceRequest) ->
         stdout: encoding.encode(out.bytes),
         stderr: encoding.encode(err.bytes),
     })
+}
+
+/// Why there is no answer.
+fn ended(app: &App) -> Error {
+    match app.stopping.is_cancelled() {
+        true => Error::unavailable("server.busy", "the server stops; the program was ended"),
+        false => {
+            Error::denied("sharing.ended", "the right to run it has ended, and the program with it")
+        }
+    }
 }
 
 impl Collected {

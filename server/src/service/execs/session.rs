@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use berth_runtime::id::{ContainerId, ExecId};
+use berth_runtime::id::{ContainerId, ExecId, PrincipalId};
 use berth_runtime::wire::{ExecEvent, ExecOrder};
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
@@ -23,11 +23,12 @@ use super::ring::{Next, Output, Ring, WINDOW_BYTES};
 use super::streams::{Inlet, Outlet, REST_BYTES_MAX, Read};
 use super::{Ended, Execs, FIRST};
 use crate::app::App;
-use crate::auth::Caller;
+use crate::auth::{Caller, Right};
 use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::runtime_client::{ConsoleLine, ExecEnds, ExecLine};
 use crate::service::sessions::right_ends;
+use crate::service::sharing::At;
 
 /// Pieces of input on their way to the program.
 const INPUTS_MAX: usize = 4;
@@ -41,6 +42,8 @@ const END_OF_INPUT: &[u8] = b"\x04";
 pub(super) struct Facts {
     pub(super) container: ContainerId,
     pub(super) number: ExecId,
+    /// Who has opened it.
+    pub(super) by: (PrincipalId, String),
     pub(super) command: Vec<String>,
     pub(super) user: String,
     pub(super) terminal: bool,
@@ -138,6 +141,18 @@ pub enum Part {
     Replaced,
     /// The session has ended, and its program has not.
     Left,
+}
+
+impl Facts {
+    /// Whether the caller may be with it, in a container of `owner`.
+    pub(super) fn is_for(&self, caller: &Caller, owner: PrincipalId) -> bool {
+        caller.principal == owner || caller.principal == self.by.0
+    }
+
+    /// What whoever is with it is at.
+    pub(super) fn at(&self) -> At {
+        At::of(self.container.clone(), Right::Terminal)
+    }
 }
 
 impl Session {
@@ -261,7 +276,7 @@ impl Session {
         };
         tokio::select! {
             event = line.event() => Ended::from_event(event),
-            () = right_of(app, callers) => Ended::default(),
+            () = right_of(app, callers, self.facts.at()) => Ended::default(),
             () = self.is_left(app) => Ended::default(),
             () = resize => Ended::default(),
         }
@@ -369,11 +384,11 @@ impl Session {
 }
 
 /// Waits until the right by which a session goes on has ended.
-pub(super) async fn right_of(app: &App, mut callers: watch::Receiver<Caller>) {
+pub(super) async fn right_of(app: &App, mut callers: watch::Receiver<Caller>, at: At) {
     loop {
         let caller = callers.borrow_and_update().clone();
         tokio::select! {
-            () = right_ends(app, &caller) => return,
+            () = right_ends(app, &caller, Some(&at)) => return,
             changed = callers.changed() => if changed.is_err() { return },
         }
     }
@@ -431,6 +446,11 @@ impl Attachment {
                 return Part::Replaced;
             }
         }
+    }
+
+    /// What whoever is with it is at.
+    pub fn at(&self) -> At {
+        self.session.facts.at()
     }
 
     /// For another task.

@@ -1,0 +1,253 @@
+//! Who may do what with which object: the one place that decides it.
+//!
+//! [`rights`] is a plain function of who asks, whose the object is, and what was shared with whoever asks.
+//! Queries find what somebody has any right to see (their own, what was shared with them, everything for those who
+//! oversee), with what was shared in the row; services ask for one right of it by [`Rights::need`]. So what one
+//! may not see is not there, and what one sees and may not do is refused.
+//!
+//! - An owner may do everything.
+//! - What is shared gives the state, and of the log, terminals, files and management as much as was said. It gives
+//!   neither removal nor names nor further sharing: who has an object stays its owner's to say, and whether a name is
+//!   free would tell of the owner's other objects.
+//! - Operators see everybody's state, end and remove everything, and see and take away what was shared; they read no
+//!   content and give nothing of what is not theirs, to themselves neither.
+//! - Auditors look. What was shared with one lets them read; neither that nor owning lets them act.
+
+use berth_runtime::id::PrincipalId;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::caller::{Caller, Role};
+use crate::error::{Error, Result};
+
+/// What can be allowed of an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Right {
+    /// See that it is there, what it does and what it uses.
+    State,
+    /// Read what it has written to its output.
+    Logs,
+    /// Run programs in it, and be with its own.
+    Terminal,
+    /// See its environment, its command and the command lines in it.
+    Files,
+    /// Start and stop it, change limits and restart policy.
+    Manage,
+    /// Rename and remove it.
+    Remove,
+    /// See with whom it is shared.
+    SeeShares,
+    /// Share it.
+    Share,
+    /// End what was shared.
+    Unshare,
+}
+
+/// All of them, in the order in which they are told.
+const ALL: [Right; 9] = [
+    Right::State,
+    Right::Logs,
+    Right::Terminal,
+    Right::Files,
+    Right::Manage,
+    Right::Remove,
+    Right::SeeShares,
+    Right::Share,
+    Right::Unshare,
+];
+
+/// What was shared of an object with somebody, all that they have of it together. Its state always is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+pub struct Granted {
+    /// [`Right::Logs`].
+    pub logs: bool,
+    /// [`Right::Terminal`].
+    pub terminal: bool,
+    /// [`Right::Files`].
+    pub files: bool,
+    /// [`Right::Manage`].
+    pub manage: bool,
+}
+
+/// A set of rights.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Rights(u16);
+
+/// What somebody may do with an object of `owner`, of which `granted` was shared with them.
+pub fn rights(
+    (who, role): (PrincipalId, Role),
+    owner: PrincipalId,
+    granted: Option<Granted>,
+) -> Rights {
+    let by_role: &[Right] = match role {
+        Role::Operator | Role::System => {
+            &[Right::State, Right::Manage, Right::Remove, Right::SeeShares, Right::Unshare]
+        }
+        Role::Auditor => &[Right::State, Right::SeeShares],
+        Role::User => &[],
+    };
+    let by_owning = if who == owner { &ALL[..] } else { &[] };
+    let by_grant = granted.map(Rights::from).unwrap_or_default();
+    let all = Rights::of(by_role).and(Rights::of(by_owning)).and(by_grant);
+    match role {
+        // Routes that change things refuse auditors outright; this is the second lock.
+        Role::Auditor => all.only(&[Right::State, Right::Logs, Right::Files, Right::SeeShares]),
+        Role::Operator | Role::System | Role::User => all,
+    }
+}
+
+impl Caller {
+    /// What the caller may do with an object of `owner`, of which `granted` was shared with them.
+    pub fn rights(&self, owner: PrincipalId, granted: Option<Granted>) -> Rights {
+        rights((self.principal, self.role), owner, granted)
+    }
+}
+
+impl Rights {
+    fn of(all: &[Right]) -> Self {
+        Self(all.iter().fold(0, |set, right| set | 1 << (*right as u16)))
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    fn only(self, those: &[Right]) -> Self {
+        Self(self.0 & Self::of(those).0)
+    }
+
+    /// Whether it is among them.
+    pub fn has(self, right: Right) -> bool {
+        self.0 & 1 << (right as u16) != 0
+    }
+
+    /// All that are among them.
+    pub fn list(self) -> Vec<Right> {
+        ALL.into_iter().filter(|right| self.has(*right)).collect()
+    }
+
+    /// Whether it is among them.
+    ///
+    /// # Errors
+    /// It is not: what was to be done is refused.
+    pub fn need(self, right: Right) -> Result<()> {
+        if self.has(right) {
+            return Ok(());
+        }
+        let text = match right {
+            Right::State => "see it",
+            Right::Logs => "read its log",
+            Right::Terminal => "run programs in it",
+            Right::Files => "see its environment, command and files",
+            Right::Manage => "start, stop or change it",
+            Right::Remove => "rename or remove it",
+            Right::SeeShares => "see with whom it is shared",
+            Right::Share => "share it: only its owner does",
+            Right::Unshare => "end what was shared",
+        };
+        Err(Error::denied("sharing.not-granted", format!("you may not {text}")))
+    }
+}
+
+impl From<Granted> for Rights {
+    fn from(granted: Granted) -> Self {
+        let Granted { logs, terminal, files, manage } = granted;
+        let given = [
+            (true, Right::State),
+            (logs, Right::Logs),
+            (terminal, Right::Terminal),
+            (files, Right::Files),
+            (manage, Right::Manage),
+        ];
+        let given: Vec<_> = given.iter().filter(|(given, _)| *given).map(|(_, r)| *r).collect();
+        Self::of(&given)
+    }
+}
+
+impl Right {
+    /// The word in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::State => "state",
+            Self::Logs => "logs",
+            Self::Terminal => "terminal",
+            Self::Files => "files",
+            Self::Manage => "manage",
+            Self::Remove => "remove",
+            Self::SeeShares => "see_shares",
+            Self::Share => "share",
+            Self::Unshare => "unshare",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROLES: [Role; 4] = [Role::Operator, Role::System, Role::Auditor, Role::User];
+
+    fn every_grant() -> Vec<Option<Granted>> {
+        let bit = |number: u8, at: u8| number >> at & 1 == 1;
+        let grant = |number| Granted {
+            logs: bit(number, 0),
+            terminal: bit(number, 1),
+            files: bit(number, 2),
+            manage: bit(number, 3),
+        };
+        (0..16).map(grant).map(Some).chain([None]).collect()
+    }
+
+    /// Every case there is, against sentences that each say one thing.
+    #[test]
+    fn each_right_is_given_by_what_the_head_of_this_file_says_and_by_nothing_else() {
+        let (me, other) = (PrincipalId(5000), PrincipalId(6000));
+        for role in ROLES {
+            for owner in [me, other] {
+                for granted in every_grant() {
+                    let rights = rights((me, role), owner, granted);
+                    let own = owner == me;
+                    let oversees = role != Role::User;
+                    let operates = matches!(role, Role::Operator | Role::System);
+                    let acts = role != Role::Auditor;
+                    let given = granted.unwrap_or_default();
+                    let expected = [
+                        (Right::State, own || oversees || granted.is_some()),
+                        (Right::Logs, own || given.logs),
+                        (Right::Files, own || given.files),
+                        (Right::Terminal, acts && (own || given.terminal)),
+                        (Right::Manage, acts && (own || operates || given.manage)),
+                        (Right::Remove, acts && (own || operates)),
+                        (Right::SeeShares, own || oversees),
+                        (Right::Share, acts && own),
+                        (Right::Unshare, acts && (own || operates)),
+                    ];
+                    for (right, has) in expected {
+                        let case = format!("{role:?} {own} {granted:?} {right:?}");
+                        assert_eq!(rights.has(right), has, "{case}");
+                        assert_eq!(rights.need(right).is_ok(), has, "{case}");
+                        assert_eq!(rights.list().contains(&right), has, "{case}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_else_than_state_comes_by_itself() {
+        let nobody = rights((PrincipalId(5000), Role::User), PrincipalId(6000), None);
+        assert_eq!(nobody, Rights::default());
+        let seen =
+            rights((PrincipalId(5000), Role::User), PrincipalId(6000), Some(Granted::default()));
+        assert_eq!(seen.list(), [Right::State]);
+    }
+
+    #[test]
+    fn words_are_those_of_json() {
+        for right in ALL {
+            let json = serde_json::to_value(right).expect("a word");
+            assert_eq!(json, right.as_str());
+        }
+    }
+}

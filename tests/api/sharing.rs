@@ -1,0 +1,290 @@
+//! Who may do what with whose container, drawn at random: people with every role, groups with members and managers,
+//! shares given and ended, and after each step somebody who tries something. What has to come of it is said by a
+//! model of a few plain sentences ([`Model::may`]), which knows nothing of how the server decides.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+use system_tests::{Answer, Check, Client, Dice, TestServer, image, requires_root, times};
+
+const RIGHTS: [&str; 4] = ["logs", "terminal", "files", "manage"];
+/// What is tried, each a request that nothing but a right decides about.
+const ACTS: [&str; 9] =
+    ["state", "logs", "terminal", "files", "manage", "remove", "see_shares", "share", "unshare"];
+
+/// Somebody, and as what.
+struct Person {
+    name: &'static str,
+    role: &'static str,
+    client: Client,
+}
+
+/// What was said so far.
+#[derive(Default)]
+struct Model {
+    /// By group, who was made a member.
+    members: BTreeMap<usize, BTreeSet<usize>>,
+    /// By container: with whom it is shared and how.
+    shares: BTreeMap<usize, BTreeMap<Grantee, BTreeSet<&'static str>>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Grantee {
+    Person(usize),
+    Group(usize),
+}
+
+impl Model {
+    /// Everything that was shared of a container with somebody; nothing at all, or its state and more.
+    fn shared(&self, who: usize, what: usize) -> Option<BTreeSet<&'static str>> {
+        let shares = self.shares.get(&what)?;
+        let is_theirs = |with: &Grantee| match with {
+            Grantee::Person(one) => *one == who,
+            Grantee::Group(group) => {
+                self.members.get(group).is_some_and(|members| members.contains(&who))
+            }
+        };
+        let mut theirs = shares.iter().filter(|(with, _)| is_theirs(with)).peekable();
+        theirs.peek()?;
+        Some(theirs.flat_map(|(_, rights)| rights.iter().copied()).collect())
+    }
+
+    /// Whether somebody may do something to a container; none when it is not there for them.
+    fn may(
+        &self,
+        (who, role): (usize, &str),
+        (what, owner): (usize, usize),
+        act: &str,
+    ) -> Option<bool> {
+        let own = who == owner;
+        let shared = self.shared(who, what);
+        let oversees = role != "user";
+        if !own && !oversees && shared.is_none() {
+            return None;
+        }
+        let given = shared.is_some_and(|rights| rights.contains(act));
+        let operates = role == "operator";
+        Some(match act {
+            "state" => true,
+            "logs" | "files" => own || given,
+            // Whoever only looks, only looks.
+            _ if role == "auditor" => act == "see_shares",
+            "terminal" => own || given,
+            "manage" => own || operates || given,
+            "remove" | "unshare" => own || operates,
+            "see_shares" => own || oversees,
+            "share" => own,
+            other => unreachable!("no act: {other}"),
+        })
+    }
+}
+
+/// The server's word for it.
+async fn tried(client: &Client, id: &str, act: &str) -> Answer {
+    let path = format!("/api/v1/containers/{id}");
+    match act {
+        "state" | "files" => client.get(&path).await,
+        "logs" => client.get(&format!("{path}/logs")).await,
+        "terminal" => {
+            let body = json!({"program": {"command": ["true"]}});
+            client.post(&format!("{path}/exec"), &body).await
+        }
+        "manage" => client.patch(&path, &json!({"limits": {"pids": 60}})).await,
+        // A version that it never had: whoever may is told that.
+        "remove" => {
+            let request = client.request("DELETE", &path).header("if-match", "\"none\"");
+            system_tests::client::send(request).await
+        }
+        "see_shares" => client.get(&format!("{path}/grants")).await,
+        // Their own name: whoever may is told that it is theirs, and nothing is shared.
+        "share" => {
+            let me = client.get("/api/v1/me").await.json()["name"].clone();
+            let body = json!({"kind": "person", "name": me, "rights": ["state"]});
+            client.put(&format!("{path}/grants"), &body).await
+        }
+        "unshare" => client.delete(&format!("{path}/grants?kind=person&name=nobody")).await,
+        other => unreachable!("no act: {other}"),
+    }
+}
+
+/// What an answer says: allowed, refused, or that nothing is there.
+fn read(act: &str, answer: &Answer) -> &'static str {
+    match (act, answer.status) {
+        (_, 404) => "not there",
+        (_, 403) => "refused",
+        ("files", 200) if answer.json()["content"].is_null() => "refused",
+        ("state" | "files" | "logs" | "manage" | "see_shares", 200) => "allowed",
+        // It does not run, is another version, is shared with oneself, was not shared with them.
+        ("terminal", 409) | ("remove", 412) | ("share", 422) | ("unshare", 204) => "allowed",
+        _ => "neither",
+    }
+}
+
+#[tokio::test]
+async fn whatever_is_shared_each_request_is_answered_as_the_model_says() {
+    requires_root!();
+    let server = TestServer::with(crate::fields::generous()).await;
+    let olga = server.operator();
+    let mut people = vec![Person { name: "olga", role: "operator", client: olga.clone() }];
+    for (name, role) in
+        [("anna", "user"), ("tom", "user"), ("eve", "user"), ("max", "user"), ("argus", "auditor")]
+    {
+        people.push(Person { name, role, client: server.person(name, role).await });
+    }
+    let mut groups = Vec::new();
+    for name in ["course", "project", "lab"] {
+        let made = olga.post("/api/v1/groups", &json!({"name": name})).await.expect_status(201);
+        groups.push((name, format!("/api/v1/groups/{}", made.json()["id"])));
+    }
+    let mut model = Model::default();
+    let mut things = Vec::new();
+    for owner in [1, 2, 0] {
+        let client = &people[owner].client;
+        let image =
+            image::import(client, image::archive("lab/app:v1", &[("a", 0o755, b"a")])).await;
+        let body =
+            json!({"name": "thing", "image": image, "command": ["a"], "limits": {"pids": 60}});
+        let made = client.post("/api/v1/containers", &body).await.expect_status(201).json();
+        things.push((owner, made["id"].as_str().expect("an id").to_owned()));
+    }
+    let mut dice = Dice::new();
+    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+    for _ in 0..times(1500, 150) {
+        step(&mut dice, &people, &groups, &things, &mut model).await;
+        for _ in 0..3 {
+            let (who, what) = (dice.below(people.len()), dice.below(things.len()));
+            let act = ACTS[dice.below(ACTS.len())];
+            let Person { name, role, client } = &people[who];
+            let (owner, id) = &things[what];
+            let expected = match model.may((who, *role), (what, *owner), act) {
+                None => "not there",
+                Some(true) => "allowed",
+                Some(false) => "refused",
+            };
+            let answer = tried(client, id, act).await;
+            let variant = format!(
+                "{name} ({role}) tries {act} on {}'s, of which they have {:?}",
+                people[*owner].name,
+                model.shared(who, what),
+            );
+            let control = "each answer comes for somebody, counted at the end";
+            Check { id: "A01", variant: &variant, control }.sees(expected, read(act, &answer));
+            *seen.entry(format!("{act} {expected}")).or_default() += 1;
+        }
+        let who = dice.below(people.len());
+        lists_what_is_seen(&people[who], who, &things, &model).await;
+    }
+    for act in
+        ["state allowed", "state not there", "logs refused", "share refused", "manage allowed"]
+    {
+        assert!(seen.contains_key(act), "the control: {act} did not come, {seen:?}");
+    }
+}
+
+/// Somebody is put into a group or taken out, something is shared or not any more.
+async fn step(
+    dice: &mut Dice,
+    people: &[Person],
+    groups: &[(&'static str, String)],
+    things: &[(usize, String)],
+    model: &mut Model,
+) {
+    let (group, who) = (dice.below(groups.len()), dice.below(people.len()));
+    let members = model.members.entry(group).or_default();
+    let olga = &people[0].client;
+    let (path, name) = (&groups[group].1, people[who].name);
+    match dice.below(5) {
+        0 if members.insert(who) => {
+            let body = json!({"name": name, "role": "member"});
+            olga.put(&format!("{path}/members"), &body).await.expect_status(200);
+        }
+        1 if members.remove(&who) => {
+            olga.delete(&format!("{path}/members?name={name}")).await.expect_status(204);
+        }
+        2 | 3 => give(dice, (people, groups, things), model).await,
+        _ => {
+            let what = dice.below(things.len());
+            let shares = model.shares.entry(what).or_default();
+            let all: Vec<Grantee> = shares.keys().copied().collect();
+            if all.is_empty() {
+                return;
+            }
+            let with = all[dice.below(all.len())];
+            shares.remove(&with);
+            let (owner, id) = &things[what];
+            let (kind, name) = called(with, people, groups);
+            // Its owner or an operator, as it falls.
+            let by = if dice.below(2) == 0 { *owner } else { 0 };
+            let path = format!("/api/v1/containers/{id}/grants?kind={kind}&name={name}");
+            people[by].client.delete(&path).await.expect_status(204);
+        }
+    }
+}
+
+async fn give(
+    dice: &mut Dice,
+    (people, groups, things): (&[Person], &[(&'static str, String)], &[(usize, String)]),
+    model: &mut Model,
+) {
+    let what = dice.below(things.len());
+    let (owner, id) = &things[what];
+    let with = match dice.below(2) {
+        0 => Grantee::Person(dice.below(people.len())),
+        _ => Grantee::Group(dice.below(groups.len())),
+    };
+    let (kind, name) = called(with, people, groups);
+    let rights: BTreeSet<_> = RIGHTS.into_iter().filter(|_| dice.below(3) == 0).collect();
+    let mut sent: Vec<_> = rights.iter().copied().collect();
+    sent.push("state");
+    let body = json!({"kind": kind, "name": name, "rights": sent});
+    let path = format!("/api/v1/containers/{id}/grants");
+    let answer = people[*owner].client.put(&path, &body).await;
+    let is_in = |group: &usize| model.members.get(group).is_some_and(|all| all.contains(owner));
+    let may = match with {
+        Grantee::Person(who) => who != *owner,
+        // Operators see every group.
+        Grantee::Group(group) => *owner == 0 || is_in(&group),
+    };
+    assert_eq!(answer.status == 200, may, "{kind} {name}: {answer:?}");
+    if may {
+        model.shares.entry(what).or_default().insert(with, rights);
+    }
+}
+
+fn called(
+    with: Grantee,
+    people: &[Person],
+    groups: &[(&'static str, String)],
+) -> (&'static str, &'static str) {
+    match with {
+        Grantee::Person(who) => ("person", people[who].name),
+        Grantee::Group(group) => ("group", groups[group].0),
+    }
+}
+
+/// The list has exactly what somebody sees, and says of each what they may.
+async fn lists_what_is_seen(
+    person: &Person,
+    who: usize,
+    things: &[(usize, String)],
+    model: &Model,
+) {
+    let listed = person.client.get("/api/v1/containers").await.expect_status(200).json();
+    let listed = listed["items"].as_array().expect("a list");
+    let of = |item: &Value| item["id"].as_str().expect("an id").to_owned();
+    let found: BTreeMap<String, &Value> = listed.iter().map(|item| (of(item), item)).collect();
+    let mut expected = BTreeSet::new();
+    for (what, (owner, id)) in things.iter().enumerate() {
+        let may = |act| model.may((who, person.role), (what, *owner), act);
+        if may("state").is_none() {
+            continue;
+        }
+        expected.insert(id.clone());
+        let told = found.get(id).map(|item| item["rights"].clone()).unwrap_or_default();
+        for act in ACTS {
+            let said = told.as_array().is_some_and(|all| all.contains(&json!(act)));
+            assert_eq!(Some(said), may(act), "{}: {act} in {told}", person.name);
+        }
+    }
+    assert_eq!(found.into_keys().collect::<BTreeSet<_>>(), expected, "{}", person.name);
+}
