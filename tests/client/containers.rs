@@ -91,6 +91,29 @@ async fn volumes_are_made_mounted_shown_and_removed() {
 }
 
 #[tokio::test]
+async fn containers_are_shared_used_by_others_and_shared_no_more() {
+    requires_root!();
+    let (server, anna, client) = furnished("anna").await;
+    let tom = Person::signed_in(&server, "tom").await;
+    anna.gets(&["run", "-d", "--name", "a", IMAGE, "sh", "-c", "echo said; sleep 900"]).await;
+    let id =
+        client.get("/api/v1/containers/a").await.json()["id"].as_str().expect("an id").to_owned();
+    tom.does(&["exec", &id, "true"], "").await.fails(125, "no such container");
+    anna.does(&["share", "add", "a"], "").await.fails(2, "--person");
+    anna.does(&["share", "add", "a", "--group", "none"], "").await.fails(1, "no group named none");
+    assert_eq!(anna.gets(&["share", "add", "a", "--person", "tom", "--may", "use"]).await, "tom\n");
+    assert_eq!(tom.gets(&["exec", &id, "echo", "ran"]).await, "ran\n");
+    assert_eq!(tom.gets(&["logs", &id]).await, "said\n");
+    assert!(tom.gets(&["ps"]).await.contains(&id[..12]), "it is among his");
+    tom.does(&["stop", &id], "").await.fails(1, "you may not");
+    let listed = anna.gets(&["share", "ls", "a"]).await;
+    assert!(listed.contains("tom") && listed.contains("state, logs, terminal, files"), "{listed}");
+    assert_eq!(anna.gets(&["share", "rm", "a", "--person", "tom"]).await, "tom\n");
+    tom.does(&["logs", &id], "").await.fails(1, "no such container");
+    assert_eq!(anna.gets_json(&["share", "ls", "--json", "a"]).await, json!([]));
+}
+
+#[tokio::test]
 async fn what_cannot_be_run_is_told_with_dockers_exit_codes() {
     requires_root!();
     let (_server, person, client) = furnished("anna").await;

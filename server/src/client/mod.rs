@@ -23,6 +23,7 @@ mod place;
 mod pull;
 mod screen;
 mod session;
+mod shares;
 mod show;
 mod sign;
 mod stats;
@@ -73,6 +74,8 @@ pub enum Command {
     Rm(acts::RmArgs),
     /// Show all that is known of containers.
     Inspect(show::InspectArgs),
+    /// Let others see, use or manage containers of yours: list with whom, add and end.
+    Share(shares::ShareArgs),
     /// Directories that outlive containers: list, make, show, rename and remove them.
     Volume(volumes::VolumeArgs),
     /// Show what nothing needs any more, and why the rest stays; have it go.
@@ -138,6 +141,7 @@ async fn speak(command: Command) -> Outcome {
         Command::Kill(args) => acts::kill(args).await,
         Command::Rm(args) => acts::rm(args).await,
         Command::Inspect(args) => show::inspect(args).await,
+        Command::Share(args) => shares::share(args).await,
         Command::Volume(args) => volumes::volume(args).await,
         Command::Gc(args) => gc::gc(args).await,
         Command::Completion(_) | Command::Man(_) => Ok(0),
