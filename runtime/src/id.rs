@@ -90,6 +90,11 @@ hexadecimal_id! {
     VolumeId, "a volume id (32 lower-case hexadecimal digits)"
 }
 
+hexadecimal_id! {
+    /// A file of a person's that is being uploaded: 32 lower-case hexadecimal digits.
+    UploadId, "an upload's id (32 lower-case hexadecimal digits)"
+}
+
 /// A program that was run beside a container's first one, as the inventory numbers them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

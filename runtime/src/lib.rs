@@ -9,6 +9,7 @@
 mod activation;
 pub mod config;
 pub mod console;
+pub mod contents;
 pub mod digest;
 #[path = "sys/heap.rs"]
 mod heap;

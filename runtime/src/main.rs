@@ -51,6 +51,7 @@ mod seccomp;
 mod spec;
 mod spelling;
 mod state;
+mod stored;
 mod supervise;
 mod sys;
 mod systemd;

@@ -9,8 +9,9 @@
 //!       upper work                    the person's root, 0755
 //!     volumes/<id>/                   root 0700 (`volume`)
 //!       data                          the person's root at first, then whose they make it
+//!     uploads/<id>                    the person's root's, until they are put in their place (`stored`)
 //!     logs/<id>/<n>.log               the monitor's, 0700
-//!     data/<n>.ext4                   their own file system, in place of `containers` and `volumes` (`disk`)
+//!     data/<n>.ext4                   their own file system, in place of all but the logs (`disk`)
 //!   state/people.json       root 0700
 //!     containers/<id>/start.json end.json
 //!       init/exit.json                the monitor's, 0700

@@ -199,7 +199,7 @@ impl Open {
     }
 
     fn name(&self, person: &Person, process: Pid) -> Result<(), FileError> {
-        let Self { content, holder, .. } = self;
+        let Self { content, .. } = self;
         let stat = files::status(content, NEW)?;
         if stat.st_mode & 0o7777 == UNTOUCHED.bits() {
             let (user, group) = ids_of(process, person)?;
@@ -211,10 +211,49 @@ impl Open {
         if !files::names(content)?.is_empty() {
             syncfs(content).map_err(FileError::os("sync", NEW))?;
         }
+        self.publish()
+    }
+
+    fn publish(&self) -> Result<(), FileError> {
+        let Self { holder, .. } = self;
         renameat(holder, NEW, holder, DATA).map_err(FileError::os("rename to", DATA))?;
         fsync(holder).map_err(FileError::os("sync the directory of", DATA))?;
         unlock(holder).map_err(FileError::os("unlock", DATA))
     }
+}
+
+/// A volume's content, to be read; `None` while it was never used.
+pub(crate) fn content(
+    places: &Places,
+    person: &Person,
+    volume: &VolumeId,
+) -> Result<Option<OwnedFd>, Failure> {
+    let volumes = places.volumes(person).map_err(failed)?.ok_or_else(|| unknown(volume))?;
+    if !files::is_directory(&volumes, volume.as_str()) {
+        return Err(unknown(volume));
+    }
+    let holder = files::open_in(&volumes, volume.as_str()).map_err(failed)?;
+    match files::is_directory(&holder, DATA) {
+        true => files::open_in(&holder, DATA).map(Some).map_err(failed),
+        false => Ok(None),
+    }
+}
+
+/// The same, to be written to: that is a use, so that nothing is brought from an image any more. What was
+/// never used belongs to the person's root then.
+pub(crate) fn begin_use(
+    places: &Places,
+    person: &Person,
+    volume: &VolumeId,
+) -> Result<OwnedFd, Failure> {
+    let open = Open::new(places, person, volume)?;
+    if open.is_fresh {
+        fchmod(&open.content, Mode::from_bits_truncate(0o755))
+            .map_err(FileError::os("change mode of", NEW))
+            .and_then(|()| open.publish())
+            .map_err(failed)?;
+    }
+    Ok(open.content)
 }
 
 /// An empty content, in the place of what a killed first use has left.

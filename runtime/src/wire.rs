@@ -6,14 +6,15 @@
 //!
 //! Invariants: no request holds a host path, a host uid, a cgroup name or an OCI configuration;
 //! objects are named by digest, container id or principal id, and the supervisor resolves them from
-//! its own record. Unknown fields are refused.
+//! its own record. Paths are of files inside a container or a volume. Unknown fields are refused.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::contents::{FileFacts, FilesAct, FilesPlace};
 use crate::digest::Digest;
-use crate::id::{ContainerId, ExecId, PrincipalId, VolumeId};
+use crate::id::{ContainerId, ExecId, PrincipalId, UploadId, VolumeId};
 use crate::record::{ContainerRecord, Failure, FailureClass, LimitState};
 
 /// The version this build speaks; the supervisor accepts this one and the one before.
@@ -93,6 +94,16 @@ pub enum Request {
     VolumeRemove { person: PrincipalId, volume: VolumeId },
     /// What a volume holds. Answer: [`Answer::VolumeUse`].
     VolumeMeasure { person: PrincipalId, volume: VolumeId },
+    /// Does something with what is at a path in a volume or a container. Answer: [`Answer::File`] to a look, an
+    /// opening (with descriptor 0, read-only) and a put, [`Answer::Files`] to a list, [`Answer::Done`] to an archive
+    /// (with descriptor 0, the reading end of a pipe; hanging up ends it) and to a new folder,
+    /// [`Answer::FilesRemoved`] to a removal.
+    Files { person: PrincipalId, place: FilesPlace, path: String, act: FilesAct },
+    /// Begins an upload, or goes on with it. Answer: [`Answer::Upload`] with descriptor 0, to which can only be
+    /// appended.
+    UploadOpen { person: PrincipalId, upload: UploadId },
+    /// Gives an upload up; success when it is gone already. Answer: [`Answer::Done`].
+    UploadDrop { person: PrincipalId, upload: UploadId },
     /// A page of people with their ranges, by ascending id after `after`. Answer: [`Answer::People`].
     PersonList { after: Option<PrincipalId> },
     /// Unpacks a layer read from descriptor 0 (a pipe's read end or a file). The answer comes when it
@@ -469,6 +480,14 @@ pub enum Answer {
     PersonData(DataUse),
     /// To [`Request::VolumeMeasure`].
     VolumeUse(VolumeUse),
+    /// To [`Request::Files`]: one.
+    File(FileFacts),
+    /// The same: what a folder holds. `is_whole` is false for one with more names than are looked at.
+    Files { files: Vec<FileFacts>, more: bool, is_whole: bool },
+    /// The same: how many files and folders went; asked again, it goes on with the rest when not all did.
+    FilesRemoved { entries: u64, is_whole: bool },
+    /// To [`Request::UploadOpen`]: how much of it there is.
+    Upload { bytes: u64 },
     /// To [`Request::PersonList`].
     People { people: Vec<PersonRange>, more: bool },
     /// To [`Request::LayerUnpack`].

@@ -11,6 +11,7 @@ mod ends;
 mod entry;
 mod execs;
 mod fields;
+mod files;
 mod hostile;
 mod kernel;
 mod mounts;

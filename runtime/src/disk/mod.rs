@@ -44,7 +44,9 @@ use crate::undo::remove_tree;
 pub(crate) const CONTAINERS: &str = "containers";
 /// Where people's volumes lie, beside that.
 pub(crate) const VOLUMES: &str = "volumes";
-/// All that moves with a person's data.
+/// Where what they are uploading lies, beside that, until it is put in its place.
+pub(crate) const UPLOADS: &str = "uploads";
+/// All that moves with a person's data; uploads begin anew.
 const TREES: [&str; 2] = [CONTAINERS, VOLUMES];
 /// Their file systems, below their own directory.
 pub(crate) const DATA: &str = "data";
@@ -168,7 +170,8 @@ pub(crate) fn copy_to(places: &Places, person: &Person, to: Option<Image>) -> Re
 
 /// What somebody keeps in a directory of their own, before it is theirs or when it is not any more.
 fn remove_trees(own: &OwnedFd) -> Result<(), Failure> {
-    TREES.iter().try_for_each(|name| remove_tree(own, name)).map_err(failed)
+    let trees = TREES.iter().chain([&UPLOADS]);
+    trees.into_iter().try_for_each(|name| remove_tree(own, name)).map_err(failed)
 }
 
 /// Copies trees to the directory `to`, under their names, and looks whether they are there, on disk.

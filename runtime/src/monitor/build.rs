@@ -160,7 +160,7 @@ fn create(
 
 /// Each layer once, where it lies highest: what a layer holds covers all that the same layer holds
 /// further down, and overlayfs refuses one directory twice.
-fn distinct(layers: &[Digest]) -> Vec<&Digest> {
+pub(crate) fn distinct(layers: &[Digest]) -> Vec<&Digest> {
     let later = |index: usize, blob: &Digest| layers[index + 1..].contains(blob);
     layers
         .iter()

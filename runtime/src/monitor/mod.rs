@@ -34,7 +34,7 @@ use crate::supervise::receive_job;
 use crate::sys::spawn;
 use crate::timing;
 
-pub(crate) use build::{ATTACH_SOCKET, SOCKET};
+pub(crate) use build::{ATTACH_SOCKET, SOCKET, distinct};
 pub(crate) use exec::{Job as ExecJob, Report as ExecReport, is_possible, main as exec_main};
 
 /// What the supervisor gives a monitor, in descriptor 0 of its first message; descriptor 1 is the

@@ -144,6 +144,14 @@ fn options(layers: usize) -> CString {
         .expect("digits and fixed text have no NUL byte")
 }
 
+/// Options for a mount of the same with the writable directory as one more layer: nothing can be written, and
+/// the writable directory stays another mount's to claim.
+pub fn options_to_read(layers: usize) -> CString {
+    let names: Vec<String> = (0..layers).rev().map(|index| index.to_string()).collect();
+    CString::new(format!("lowerdir=u/upper:{},userxattr", names.join(":")))
+        .expect("digits and fixed text have no NUL byte")
+}
+
 fn make_place() -> nix::Result<OwnedFd> {
     let none = None::<&std::ffi::CStr>;
     mount(none, c"/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none)?;

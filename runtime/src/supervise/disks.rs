@@ -62,7 +62,10 @@ impl Supervisor {
             | Request::PersonDataUse { person }
             | Request::VolumeMake { person, .. }
             | Request::VolumeRemove { person, .. }
-            | Request::VolumeMeasure { person, .. } => *person,
+            | Request::VolumeMeasure { person, .. }
+            | Request::Files { person, .. }
+            | Request::UploadOpen { person, .. }
+            | Request::UploadDrop { person, .. } => *person,
             _ => return None,
         };
         self.disks.busy.contains(&person).then_some(person)
@@ -141,7 +144,9 @@ impl Supervisor {
     /// A copy is of what nobody changes meanwhile.
     fn refuse_busy(&self, person: PrincipalId) -> Result<(), Failure> {
         let busy = |entry: &Entry| entry.is_active() || entry.task.is_some();
-        if !self.containers.values().any(|entry| entry.person == person && busy(entry)) {
+        let written = self.tasks.values().any(|task| task.changes_files_of(person));
+        if !written && !self.containers.values().any(|entry| entry.person == person && busy(entry))
+        {
             return Ok(());
         }
         let message = "less data than before, or a first bound or none, can be had only while \

@@ -7,6 +7,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 
+use berth_runtime::contents::FilesPlace;
 use berth_runtime::digest::Digest;
 use berth_runtime::id::{ContainerId, PrincipalId};
 use berth_runtime::record::{ContainerRecord, ExitCause, Failure, FailureClass};
@@ -72,6 +73,13 @@ impl Supervisor {
             Request::VolumeRemove { person, volume } => self.volume_remove(person, &volume),
             Request::VolumeMeasure { person, volume } => {
                 return self.volume_measure(token, person, volume);
+            }
+            Request::Files { person, place, path, act } => {
+                return self.files(token, (person, place), path, act);
+            }
+            Request::UploadOpen { person, upload } => self.upload_open(person, &upload),
+            Request::UploadDrop { person, upload } => {
+                return self.upload_drop(token, person, upload);
             }
             Request::PersonList { after } => self.person_list(after),
             Request::LayerUnpack { blob, diff_id, compression, bytes_max } => {
@@ -371,6 +379,11 @@ fn changes(request: &Request) -> Option<&ContainerId> {
         | Request::ContainerResume { container }
         | Request::ContainerUpdate { container, .. }
         | Request::ContainerRemove { container } => Some(container),
+        // Reading waits, too: what is being built or taken down is neither here nor there.
+        Request::Files { place, .. } => match place {
+            FilesPlace::Container { container, .. } => Some(container),
+            FilesPlace::Volume(_) => None,
+        },
         _ => None,
     }
 }

@@ -22,6 +22,7 @@ mod execs;
 mod recover;
 mod setup;
 mod stop_all;
+mod stored;
 mod tasks;
 mod totals;
 mod validate;

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use berth_runtime::config::RuntimeConfig;
 use berth_runtime::digest::Digest;
-use berth_runtime::id::{ContainerId, PrincipalId, VolumeId};
+use berth_runtime::id::{ContainerId, PrincipalId, UploadId, VolumeId};
 use berth_runtime::record::{ExitRecord, Failure, FailureClass, LimitState};
 use berth_runtime::wire::{Answer, Limits, Total};
 use berth_runtime::{receive_message, send_message};
@@ -32,7 +32,7 @@ use crate::places::Places;
 use crate::process::ProcessKey;
 use crate::sys::{socket, spawn};
 use crate::undo::{self, Held, Sum};
-use crate::{doctor, inspect, layer, posture, process, volume};
+use crate::{doctor, inspect, layer, posture, process, stored, volume};
 
 /// A task's size at most.
 const TASK_BYTES_MAX: u64 = 1 << 20;
@@ -78,6 +78,10 @@ pub(super) enum Task {
     VolumesSweep { person: Person },
     /// Looks how much is in a volume.
     VolumeMeasure { person: Person, volume: VolumeId },
+    /// Acts on files in a volume or container.
+    Files { boot_id: String, order: Box<stored::Order> },
+    /// Gives an upload up.
+    UploadDrop { person: Person, upload: UploadId },
     /// Looks at the host.
     Doctor {},
 }
@@ -94,6 +98,8 @@ struct Job {
 pub(super) enum Purpose {
     /// A request's answer; the task occupied `container`.
     Answer { token: Token, container: Option<ContainerId> },
+    /// A request's answer; files of the person's are being changed, and `container` is occupied.
+    Files { token: Token, person: PrincipalId, container: Option<ContainerId> },
     /// A request's answer; what it has set is to be written down.
     Total { token: Token, sum: Sum, total: Total },
     /// The next step with a person's data; somebody may wait for it.
@@ -124,6 +130,11 @@ impl Running {
             Answers::Task { pidfd, .. } => pidfd.as_fd(),
             Answers::Layer { worker, .. } => worker.result.as_fd(),
         }
+    }
+
+    /// Whether files of a person's are being changed.
+    pub(super) fn changes_files_of(&self, person: PrincipalId) -> bool {
+        matches!(&self.purpose, Purpose::Files { person: whose, .. } if *whose == person)
     }
 
     fn is_layer(&self) -> bool {
@@ -179,7 +190,7 @@ impl Supervisor {
             }
         }
         let Some(Running { purpose, source }) = self.tasks.remove(&number) else { return };
-        let answer = match source {
+        let (answer, fds) = match source {
             Answers::Task { pidfd, channel } => {
                 process::reap(&pidfd);
                 read_answer(&channel)
@@ -189,10 +200,10 @@ impl Supervisor {
                 let succeeded = !matches!(answer, Answer::Failed(_));
                 // It may go on removing files; it is reaped when it ends.
                 self.leavers.push(Leaver { pidfd: worker.pidfd, succeeded, sweeps });
-                answer
+                (answer, Vec::new())
             }
         };
-        self.complete(purpose, answer);
+        self.complete(purpose, answer, fds);
         self.next_unpack();
     }
 
@@ -208,7 +219,7 @@ impl Supervisor {
         }
     }
 
-    fn complete(&mut self, purpose: Purpose, answer: Answer) {
+    fn complete(&mut self, purpose: Purpose, answer: Answer, fds: Vec<OwnedFd>) {
         match purpose {
             Purpose::Own => {
                 if let Answer::Failed(failure) = answer {
@@ -230,8 +241,17 @@ impl Supervisor {
                     Answer::Container(_) => Answer::Done {},
                     other => other,
                 };
-                self.answer(token, Reply::from(answer));
+                self.answer(token, Reply { answer, fds });
                 if let Some(container) = container {
+                    self.task_done(&container);
+                }
+            }
+            Purpose::Files { token, container, .. } => {
+                self.answer(token, Reply { answer, fds });
+                if let Some(container) = container {
+                    if let Some(entry) = self.containers.get_mut(&container) {
+                        entry.task = None;
+                    }
                     self.task_done(&container);
                 }
             }
@@ -290,7 +310,8 @@ impl Supervisor {
     /// The container's task is done: undo a run that has ended meanwhile, else go on with the queue. A
     /// container of which nothing is left on disk is forgotten.
     fn task_done(&mut self, container: &ContainerId) {
-        let gone = !crate::files::is_directory(&self.places.records, container.as_str());
+        let gone = !crate::files::is_directory(&self.places.records, container.as_str())
+            && !self.has_tree(container);
         let idle = self.containers.get(container).is_some_and(|entry| entry.monitor.is_none());
         if gone && idle {
             let waiting = self.containers.remove(container).map(Entry::into_queue);
@@ -417,20 +438,25 @@ pub(crate) fn receive_job<T: DeserializeOwned>(
     Ok((job, fds))
 }
 
-fn read_answer(channel: &OwnedFd) -> Answer {
-    let message = receive_message(channel).map(|(bytes, _)| bytes).unwrap_or_default();
-    serde_json::from_slice(&message).unwrap_or_else(|_| {
-        let message = "a task of the supervisor's ended without an answer";
-        Answer::Failed(failure(FailureClass::Broken, "supervisor.task", message))
-    })
+fn read_answer(channel: &OwnedFd) -> (Answer, Vec<OwnedFd>) {
+    let (message, fds) = receive_message(channel).unwrap_or_default();
+    match serde_json::from_slice(&message) {
+        Ok(answer) => (answer, fds),
+        Err(_) => {
+            let message = "a task of the supervisor's ended without an answer";
+            let failure = failure(FailureClass::Broken, "supervisor.task", message);
+            (Answer::Failed(failure), Vec::new())
+        }
+    }
 }
 
 /// `berth-runtime task`: does one task and answers.
 pub(crate) fn main() -> ExitCode {
     let Ok(channel) = spawn::inherited_channel() else { return ExitCode::from(2) };
     let Ok((job, _)) = receive_job::<Job>(&channel) else { return ExitCode::from(2) };
-    let answer = run(job).unwrap_or_else(Answer::Failed);
-    match send_message(&channel, &encode(&answer), &[]) {
+    let Reply { answer, fds } = run(job).unwrap_or_else(Reply::from);
+    let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+    match send_message(&channel, &encode(&answer), &fds) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::from(3),
     }
@@ -440,7 +466,7 @@ fn places(config: &RuntimeConfig) -> Result<Places, Failure> {
     Places::open(config).map_err(|error| broken(&error))
 }
 
-fn run(job: Job) -> Result<Answer, Failure> {
+fn run(job: Job) -> Result<Reply, Failure> {
     let at = undo::At { config: &job.config, scope: &job.scope };
     match job.task {
         Task::Undo { person, container, place, lost } => {
@@ -455,17 +481,17 @@ fn run(job: Job) -> Result<Answer, Failure> {
         }
         Task::Update { person, container, limits } => {
             let limits = at.cgroup(&person, &container)?.apply(&(&limits).into())?;
-            return Ok(Answer::Limits { limits });
+            return Ok(Answer::Limits { limits }.into());
         }
         Task::Total { held } => {
             let limits = at.hold_total(&held)?;
-            return Ok(Answer::Limits { limits });
+            return Ok(Answer::Limits { limits }.into());
         }
         Task::Remove { person, container } => at.remove(&person, &container)?,
         Task::Processes { person, container } => {
             let pids = at.cgroup(&person, &container)?.pids()?;
             let (processes, truncated) = inspect::processes(&pids, person.first_id);
-            return Ok(Answer::Processes { processes, truncated });
+            return Ok(Answer::Processes { processes, truncated }.into());
         }
         Task::Posture { person, container, process, limits } => {
             let known = posture::Known {
@@ -475,7 +501,7 @@ fn run(job: Job) -> Result<Answer, Failure> {
                 limits: &limits,
             };
             let lines = posture::look(&known)?.ok_or_else(|| not_running(&container))?;
-            return Ok(Answer::Posture { lines });
+            return Ok(Answer::Posture { lines }.into());
         }
         Task::EndSession { person, container, leader } => {
             at.end_session(&person, &container, &leader)?;
@@ -483,21 +509,31 @@ fn run(job: Job) -> Result<Answer, Failure> {
         Task::SweepNetwork { stale, live } => at.sweep_network(&stale, &live)?,
         Task::RestoreNetwork { live } => at.restore_network(&live)?,
         Task::DataSettle { person } => {
-            return disk::settle(&places(&job.config)?, &person).map(Answer::PersonData);
+            return disk::settle(&places(&job.config)?, &person)
+                .map(|data| Answer::PersonData(data).into());
         }
         Task::DataGrow { person, bytes } => {
-            return disk::grow(&places(&job.config)?, &person, bytes).map(Answer::PersonData);
+            return disk::grow(&places(&job.config)?, &person, bytes)
+                .map(|data| Answer::PersonData(data).into());
         }
         Task::DataCopy { person, to } => disk::copy_to(&places(&job.config)?, &person, to)?,
         Task::DataUse { person } => {
-            return disk::used(&places(&job.config)?, &person).map(Answer::PersonData);
+            return disk::used(&places(&job.config)?, &person)
+                .map(|data| Answer::PersonData(data).into());
         }
         Task::VolumesSweep { person } => volume::sweep(&places(&job.config)?, &person)?,
         Task::VolumeMeasure { person, volume } => {
             let found = volume::measure(&places(&job.config)?, &person, &volume)?;
-            return Ok(Answer::VolumeUse(found));
+            return Ok(Answer::VolumeUse(found).into());
         }
-        Task::Doctor {} => return Ok(Answer::Doctor(doctor::report(&job.config))),
+        Task::Files { boot_id, order } => {
+            let (answer, fds) = stored::run(&job.config, &boot_id, &order)?;
+            return Ok(Reply { answer, fds });
+        }
+        Task::UploadDrop { person, upload } => {
+            stored::drop_upload(&places(&job.config)?, &person, &upload)?;
+        }
+        Task::Doctor {} => return Ok(Answer::Doctor(doctor::report(&job.config)).into()),
     }
-    Ok(Answer::Done {})
+    Ok(Answer::Done {}.into())
 }

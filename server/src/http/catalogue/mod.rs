@@ -5,6 +5,7 @@
 //! Codes are stable: a released one is neither renamed nor given another meaning.
 
 mod containers;
+mod files;
 mod images;
 mod machine;
 mod people;
@@ -47,6 +48,7 @@ pub const GROUPS: &[Group] = &[
     Group { title: "Containers", known: containers::KNOWN },
     Group { title: "Volumes", known: volumes::KNOWN },
     Group { title: "Sharing", known: sharing::KNOWN },
+    Group { title: "Files", known: files::KNOWN },
     Group { title: "The machine", known: machine::KNOWN },
 ];
 
