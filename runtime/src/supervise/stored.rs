@@ -5,13 +5,13 @@ use berth_runtime::contents::{FilesAct as Act, FilesPlace};
 use berth_runtime::digest::Digest;
 use berth_runtime::id::{ContainerId, PrincipalId, UploadId};
 use berth_runtime::record::{Failure, FailureClass};
-use berth_runtime::wire::{Answer, LAYERS_MAX};
+use berth_runtime::wire::Answer;
 
-use super::Supervisor;
 use super::connection::{Reply, Token};
 use super::containers::{Entry, failure};
 use super::dispatch::Answered;
 use super::tasks::{Purpose, Task};
+use super::{Supervisor, validate};
 use crate::people::Person;
 use crate::process::ProcessKey;
 use crate::stored::{self, Ground, Order};
@@ -108,10 +108,7 @@ impl Supervisor {
                 return Err(failure(FailureClass::Unavailable, "container.busy", message));
             }
         }
-        if layers.is_empty() || layers.len() > LAYERS_MAX {
-            let message = format!("a container stands on 1 to {LAYERS_MAX} layers");
-            return Err(failure(FailureClass::Invalid, "start.layers", message));
-        }
+        validate::layers(&layers)?;
         for blob in &layers {
             if !self.places.has_layer(blob) {
                 let message = format!("layer {blob} is not unpacked here");

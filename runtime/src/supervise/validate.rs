@@ -3,6 +3,7 @@
 //! what lies around it. The server's own checks are for people, these are for a captured server.
 
 use berth_runtime::config::RuntimeConfig;
+use berth_runtime::digest::Digest;
 use berth_runtime::record::{Failure, FailureClass};
 use berth_runtime::wire::{
     ExecRequest, LAYERS_MAX, Limits, LogOptions, NetworkMode, PORTS_MAX, PortLease, ProcessSpec,
@@ -45,11 +46,7 @@ fn check(holds: bool, field: &str, message: impl std::fmt::Display) -> Checked {
 /// Everything about a start that does not depend on the container's state.
 pub(super) fn start(request: &StartRequest, config: &RuntimeConfig) -> Checked {
     check(request.run >= 1, "run", "starts are numbered from 1")?;
-    check(
-        (1..=LAYERS_MAX).contains(&request.layers.len()),
-        "layers",
-        format!("1 to {LAYERS_MAX} are possible, {} were given", request.layers.len()),
-    )?;
+    layers(&request.layers)?;
     process(&request.process)?;
     check(is_label(&request.hostname), "hostname", "not a label as RFC 1123 has it")?;
     tmpfs(request, config)?;
@@ -59,6 +56,15 @@ pub(super) fn start(request: &StartRequest, config: &RuntimeConfig) -> Checked {
     log(&request.log)?;
     terminal(request.console.terminal)?;
     stop(&request.stop)
+}
+
+/// What a container stands on.
+pub(super) fn layers(layers: &[Digest]) -> Checked {
+    check(
+        (1..=LAYERS_MAX).contains(&layers.len()),
+        "layers",
+        format!("1 to {LAYERS_MAX} are possible, {} were given", layers.len()),
+    )
 }
 
 /// Everything about an exec that does not depend on the container's state.
