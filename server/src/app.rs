@@ -24,6 +24,7 @@ use crate::service::audit::Checks;
 use crate::service::containers::Containers;
 use crate::service::days::Days;
 use crate::service::execs::Execs;
+use crate::service::files::Files;
 use crate::service::history::History;
 use crate::service::images::Images;
 use crate::service::maintenance::Maintenance;
@@ -61,6 +62,8 @@ pub struct Parts {
     pub containers: Containers,
     /// What is known of volumes.
     pub volumes: Volumes,
+    /// Uploads of files that go on.
+    pub files: Files,
     /// Programs that are run beside containers' first ones.
     pub execs: Execs,
     /// What containers have used in the last hour.
@@ -130,6 +133,7 @@ impl App {
             budgets: Budgets::new(&config.rates),
             containers: Containers::default(),
             volumes: Volumes::default(),
+            files: Files::default(),
             execs: Execs::default(),
             days: Days::default(),
             history: History::open(config.db_dir().join("history")),

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use berth_runtime::console;
+use berth_runtime::contents::{FilesAct, FilesPlace};
 use berth_runtime::digest::Digest;
-use berth_runtime::id::{ContainerId, ExecId, PrincipalId, VolumeId};
+use berth_runtime::id::{ContainerId, ExecId, PrincipalId, UploadId, VolumeId};
 use berth_runtime::record::{ContainerRecord, Failure, FailureClass, LimitState};
 use berth_runtime::wire::{
     Answer, Compression, DoctorReport, Envelope, ExecEvent, ExecOrder, ExecRequest, Hello,
@@ -32,6 +33,8 @@ const QUICK_CALLS_MAX: usize = 32;
 const START_CALLS_MAX: usize = 16;
 /// Unpacks asked for at once; the supervisor has a bound of its own.
 const UNPACK_CALLS_MAX: usize = 16;
+/// Acts on files under way at once, each a process of the supervisor's.
+const FILES_CALLS_MAX: usize = 16;
 /// A quick request's time, waiting for a slot included.
 const QUICK_LIMIT: Duration = Duration::from_secs(15);
 /// A start's, a removal's and the doctor's time.
@@ -101,6 +104,18 @@ pub(crate) struct RuntimeClient {
     quick: Semaphore,
     starts: Semaphore,
     unpacks: Semaphore,
+    files: Semaphore,
+}
+
+/// Something to be done with files.
+#[derive(Debug, Clone)]
+pub(crate) struct Files {
+    /// Where the path begins.
+    pub(crate) place: FilesPlace,
+    /// The path.
+    pub(crate) path: String,
+    /// What.
+    pub(crate) act: FilesAct,
 }
 
 /// A layer to be unpacked.
@@ -161,6 +176,7 @@ impl RuntimeClient {
             quick: Semaphore::new(QUICK_CALLS_MAX),
             starts: Semaphore::new(START_CALLS_MAX),
             unpacks: Semaphore::new(UNPACK_CALLS_MAX),
+            files: Semaphore::new(FILES_CALLS_MAX),
         }
     }
 
@@ -253,6 +269,66 @@ impl RuntimeClient {
             Answer::VolumeUse(found) => Ok(found),
             other => Err(unexpected(&terms, &other)),
         }
+    }
+
+    /// Does something with the files of a volume or a container that is answered with words alone.
+    pub(crate) async fn files(
+        &self,
+        person: PrincipalId,
+        wanted: Files,
+    ) -> Result<Answer, RuntimeError> {
+        self.files_call(person, wanted).await.map(|(answer, _)| answer)
+    }
+
+    /// The same, answered with a descriptor beside the words.
+    pub(crate) async fn files_open(
+        &self,
+        person: PrincipalId,
+        wanted: Files,
+    ) -> Result<(Answer, OwnedFd), RuntimeError> {
+        let (answer, mut fds) = self.files_call(person, wanted).await?;
+        match (fds.pop(), fds.is_empty()) {
+            (Some(fd), true) => Ok((answer, fd)),
+            _ => Err(unexpected(&self.quick("files"), &answer)),
+        }
+    }
+
+    async fn files_call(
+        &self,
+        person: PrincipalId,
+        Files { place, path, act }: Files,
+    ) -> Result<(Answer, Vec<OwnedFd>), RuntimeError> {
+        let limit = match act {
+            // As long as copying takes.
+            FilesAct::Put { .. } => UNPACK_LIMIT,
+            _ => SLOW_LIMIT,
+        };
+        let terms = Terms { name: "files", limit, slots: &self.files };
+        self.call(&terms, Request::Files { person, place, path, act }, None).await
+    }
+
+    /// Begins an upload or goes on with it: how much of it there is, and where more is to be added.
+    pub(crate) async fn upload_open(
+        &self,
+        person: PrincipalId,
+        upload: &UploadId,
+    ) -> Result<(u64, OwnedFd), RuntimeError> {
+        let terms = self.quick("upload open");
+        let request = Request::UploadOpen { person, upload: upload.clone() };
+        match self.call(&terms, request, None).await? {
+            (Answer::Upload { bytes }, mut fds) if fds.len() == 1 => Ok((bytes, fds.remove(0))),
+            (other, _) => Err(unexpected(&terms, &other)),
+        }
+    }
+
+    /// Gives an upload up; success when it is gone already.
+    pub(crate) async fn upload_drop(
+        &self,
+        person: PrincipalId,
+        upload: &UploadId,
+    ) -> Result<(), RuntimeError> {
+        let terms = Terms { name: "upload drop", limit: SLOW_LIMIT, slots: &self.quick };
+        self.done(&terms, Request::UploadDrop { person, upload: upload.clone() }).await
     }
 
     /// Everybody the supervisor knows.

@@ -4,6 +4,7 @@ mod allowances;
 mod attach;
 mod audit;
 mod execs;
+mod files;
 mod groups;
 mod history;
 mod lifecycle;

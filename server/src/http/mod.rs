@@ -78,6 +78,7 @@ pub fn routes() -> Routes {
     let routes = api::factor::routes(routes);
     let routes = api::ports::routes(routes);
     let routes = api::volumes::routes(routes);
+    let routes = api::files::routes(routes);
     let routes = api::problems::routes(routes);
     pages::routes(routes)
 }

@@ -82,6 +82,8 @@ const RELIEVING: [&str; 18] = [
     "image.remove",
     "image.untag",
     "volume.remove",
+    "file.read",
+    "file.remove",
     "inventory.copy-remove",
     "gc.remove",
     "operation.cancel",

@@ -18,6 +18,8 @@ pub struct Volume {
     pub owner: PrincipalId,
     /// Their name.
     pub owner_name: String,
+    /// Whose resources its owner's count to.
+    pub group: PrincipalId,
     /// Unique among its owner's.
     pub name: String,
     /// How many containers have it, running or not.
@@ -54,7 +56,7 @@ pub struct User {
 }
 
 const COLUMNS: &str = "select v.id, v.owner, v.name, v.created_at, \
-    coalesce(p.name, 'system') as owner_name, \
+    coalesce(p.name, 'system') as owner_name, coalesce(p.group_id, 2) as group_id, \
     (select count(distinct m.container) from container_volumes m where m.volume = v.id) \
     as containers from volumes v left join people p on p.id = v.owner ";
 
@@ -248,6 +250,7 @@ fn volume(row: &SqliteRow) -> Result<Volume> {
         id: id.parse().map_err(|source| Error::broken("read a volume's id", source))?,
         owner: super::principal(row, "owner")?,
         owner_name: row.try_get("owner_name")?,
+        group: super::principal(row, "group_id")?,
         name: row.try_get("name")?,
         containers: row.try_get("containers")?,
         created_at: row.try_get("created_at")?,

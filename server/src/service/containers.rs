@@ -332,10 +332,15 @@ pub(crate) async fn look(app: &App, id: &ContainerId) -> Result<Option<Arc<Conta
 
 /// Makes sure that the supervisor knows the owner and has ids for them.
 async fn ensure_person(app: &App, row: &Container) -> Result<()> {
-    if !app.containers.knows_person(row.owner) {
+    ensure_known(app, row.owner, row.group).await
+}
+
+/// The same of whoever owns something.
+pub(crate) async fn ensure_known(app: &App, owner: PrincipalId, group: PrincipalId) -> Result<()> {
+    if !app.containers.knows_person(owner) {
         // Where their total is not held yet, the next start looks again.
-        if super::people::place(app, row.owner, row.group).await? {
-            app.containers.note_person(row.owner);
+        if super::people::place(app, owner, group).await? {
+            app.containers.note_person(owner);
         }
     }
     Ok(())

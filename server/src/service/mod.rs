@@ -13,6 +13,7 @@ pub mod edits;
 pub mod events;
 pub mod execs;
 pub mod factor;
+pub mod files;
 pub mod gc;
 pub mod groups;
 pub mod history;

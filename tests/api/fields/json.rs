@@ -561,6 +561,25 @@ fn volumes() -> Vec<Body> {
     ]
 }
 
+fn folders() -> Vec<Body> {
+    let path = || {
+        let odd = &["newline", "turned text"];
+        field("path").beyond([json!("/"), json!("/.."), text(300)]).may_be(odd)
+    };
+    vec![
+        Body {
+            route: "POST /api/v1/volumes/{id}/files/folder",
+            base: json!({"path": "/driven"}),
+            fields: vec![path().at([json!("/driven"), json!(format!("/{}", "z".repeat(255)))])],
+        },
+        Body {
+            route: "POST /api/v1/containers/{id}/files/folder",
+            base: json!({"path": "/driven"}),
+            fields: vec![path().at([json!("/driven")])],
+        },
+    ]
+}
+
 pub(super) fn bodies(image: &str) -> Vec<Body> {
     let mut all = vec![create(image), change()];
     all.extend(programs());
@@ -570,6 +589,7 @@ pub(super) fn bodies(image: &str) -> Vec<Body> {
     all.extend(groups());
     all.extend(volumes());
     all.extend(grants());
+    all.extend(folders());
     all.push(Body {
         route: "POST /api/v1/gc",
         base: json!({"unneeded_days": 3650, "tagged": false, "everyone": false}),

@@ -61,6 +61,12 @@ const PARAMETERS: &[Parameter] = &[
     bound("whose", &["mine", "shared"], &["others", "Mine"]),
     bound("reference", &[], &["A b:c"]),
     bound("registry", &[], &["a b"]),
+    bound("mode", &["0644", "7"], &["8", "00644", "rwx"]),
+    bound("upload", &[], &["a", "../../x"]),
+    bound("offset", &[], &["a"]),
+    bound("total", &[], &["a"]),
+    free("path"),
+    free("Range"),
     free("actor"),
     free("owner"),
     free("owner_name"),
@@ -148,6 +154,7 @@ async fn each_parameter_has_a_row_and_takes_its_bounds_and_nothing_beyond() {
     let image = image::import(&olga, archive).await;
     let body = json!({"name": "driven", "image": image, "command": ["a"]});
     olga.post("/api/v1/containers", &body).await.expect_status(201);
+    olga.post("/api/v1/volumes", &json!({"name": "kept"})).await.expect_status(201);
     let mut wrong = Vec::new();
     for (route, place, name) in &known {
         wrong.extend(drive(&olga, &image, route, place, name).await);
@@ -207,6 +214,7 @@ async fn ask(
     let id = match path {
         path if path.contains("/images/") => image,
         path if path.contains("/groups/") => "2",
+        path if path.contains("/volumes/") => "kept",
         _ => "driven",
     };
     let path = path.replace("{id}", id);

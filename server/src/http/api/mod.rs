@@ -6,6 +6,7 @@ pub mod containers;
 pub mod events;
 pub mod execs;
 pub mod factor;
+pub mod files;
 pub mod gc;
 pub mod groups;
 pub mod images;

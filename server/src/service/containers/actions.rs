@@ -388,8 +388,8 @@ pub(crate) async fn launch_wished(
     }
 }
 
-/// A refused start, for the caller: the container is there, whatever else was not found.
-fn start_refused(failure: Failure) -> Error {
+/// A refused start, or another act on what is there, for the caller: the container is there, whatever else was not found.
+pub(crate) fn start_refused(failure: Failure) -> Error {
     match failure.class {
         FailureClass::NotFound => Error::Conflict(Refusal::new(failure.code, failure.message)),
         _ => failure.into(),
