@@ -3,6 +3,7 @@
 
 mod containers;
 mod exec;
+mod files;
 mod manual;
 mod sign;
 mod terminal;

@@ -5,9 +5,9 @@ use std::process::Command;
 use crate::Person;
 
 /// Subcommands that everything generated has to know.
-const VERBS: [&str; 14] = [
+const VERBS: [&str; 16] = [
     "login", "logout", "pull", "images", "run", "ps", "logs", "exec", "stats", "start", "stop",
-    "kill", "rm", "inspect",
+    "kill", "rm", "inspect", "cp", "ls",
 ];
 
 #[tokio::test]

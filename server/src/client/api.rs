@@ -144,6 +144,18 @@ impl Api {
         self.call(request, limit).await
     }
 
+    /// Sends bytes; `limit` is how long that may take.
+    pub async fn put_bytes(
+        &self,
+        parts: &[&str],
+        query: &[(&str, &str)],
+        body: Vec<u8>,
+        limit: Duration,
+    ) -> Result<Value, Failure> {
+        let request = self.http.put(self.url(parts, query)).body(body);
+        self.call(request.header("content-type", "application/octet-stream"), limit).await
+    }
+
     /// All items of a list, page by page.
     pub async fn list(
         &self,

@@ -11,6 +11,7 @@ mod credentials;
 mod error;
 mod events;
 mod exec;
+mod files;
 mod gc;
 mod hands;
 mod harmless;
@@ -76,6 +77,10 @@ pub enum Command {
     Inspect(show::InspectArgs),
     /// Let others see, use or manage containers of yours: list with whom, add and end.
     Share(shares::ShareArgs),
+    /// Copy files and folders to a container or volume, or from it.
+    Cp(files::CpArgs),
+    /// List a folder of a container or volume.
+    Ls(files::LsArgs),
     /// Directories that outlive containers: list, make, show, rename and remove them.
     Volume(volumes::VolumeArgs),
     /// Show what nothing needs any more, and why the rest stays; have it go.
@@ -142,6 +147,8 @@ async fn speak(command: Command) -> Outcome {
         Command::Rm(args) => acts::rm(args).await,
         Command::Inspect(args) => show::inspect(args).await,
         Command::Share(args) => shares::share(args).await,
+        Command::Cp(args) => files::cp(args).await,
+        Command::Ls(args) => files::ls(args).await,
         Command::Volume(args) => volumes::volume(args).await,
         Command::Gc(args) => gc::gc(args).await,
         Command::Completion(_) | Command::Man(_) => Ok(0),
