@@ -137,6 +137,13 @@ pub(crate) fn visits(seen: &Seen) -> BTreeMap<&'static str, Vec<String>> {
         ("/volumes", one("/volumes")),
         ("/volumes/{id}", vec![format!("/volumes/{}", seen.volume)]),
         ("/volumes/{id}/remove", vec![format!("/volumes/{}/remove", seen.volume)]),
+        ("/volumes/{id}/files", vec![format!("/volumes/{}/files", seen.volume)]),
+        (
+            "/volumes/{id}/files/remove",
+            vec![format!("/volumes/{}/files/remove?path=/kept", seen.volume)],
+        ),
+        ("/containers/{id}/files", of("/files")),
+        ("/containers/{id}/files/remove", of("/files/remove?path=/bin")),
         ("/groups", one("/groups")),
         ("/groups/{id}", one("/groups/2")),
         ("/groups/{id}/delete", one("/groups/2/delete")),
@@ -214,6 +221,8 @@ async fn furnish(server: &TestServer) -> Seen {
     let images = olga.get("/api/v1/images").await.expect_status(200).json();
     let volume =
         olga.post("/api/v1/volumes", &json!({"name": LONG})).await.expect_status(201).json();
+    let kept = format!("/api/v1/volumes/{}/files/content?path=/kept", text(&volume, "id"));
+    system_tests::client::send(olga.request("PUT", &kept).body("x")).await.expect_status(200);
     let mounts =
         json!([{"volume": LONG, "target": "/data", "read_only": true, "sub_path": "part"}]);
     let with = json!({"image": BUSYBOX, "name": "with-a-volume", "command": ["true"],

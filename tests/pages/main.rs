@@ -8,6 +8,7 @@ mod browser;
 mod containers;
 mod errors;
 mod every;
+mod files;
 mod hands;
 mod hostile;
 mod image;

@@ -432,6 +432,8 @@ pub enum Tab {
     Processes,
     /// What confines it.
     Posture,
+    /// What is in its file system.
+    Files,
     /// Programs in it, by hand.
     Terminal,
     /// What can be changed.

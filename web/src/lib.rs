@@ -13,6 +13,7 @@ pub mod charts;
 pub mod containers;
 pub mod entry;
 pub mod events;
+pub mod files;
 pub mod format;
 pub mod help;
 pub mod home;

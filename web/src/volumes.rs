@@ -57,6 +57,8 @@ pub struct DetailPage {
     pub title: String,
     /// Whether the viewer may change and remove it.
     pub acts: bool,
+    /// Whether the viewer may look at the files in it.
+    pub reads: bool,
     /// Its name, as typed.
     pub name: Field,
     /// What the form was made from.

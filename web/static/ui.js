@@ -415,7 +415,7 @@ document.addEventListener("submit", (event) => {
   request.upload.addEventListener("progress", (sent) => {
     if (!sent.lengthComputable) return;
     const share = Math.floor((sent.loaded * 100) / sent.total);
-    hint.textContent = share < 100 ? `Uploading: ${share} %` : "Uploaded. Unpacking and checking it…";
+    hint.textContent = share < 100 ? `Uploading: ${share} %` : form.dataset.after || "Uploaded. Unpacking and checking it…";
   });
   request.addEventListener("load", () => {
     button.disabled = false;
@@ -425,12 +425,12 @@ document.addEventListener("submit", (event) => {
     const bad = request.status >= 400 || !notice || notice.matches(".field-error, .bad");
     const said = notice ? notice.textContent.trim() : problemText(page);
     if (bad) toast(said, "bad");
-    else toastThere(said, "good", "/images");
+    else toastThere(said, "good", form.dataset.upload || "/images");
   });
   request.addEventListener("error", () => {
     button.disabled = false;
     hint.textContent = words;
-    toast("The upload was cut off. Nothing was imported.", "bad");
+    toast(form.dataset.cut || "The upload was cut off. Nothing was imported.", "bad");
   });
   request.send(new FormData(form));
 });

@@ -1,5 +1,6 @@
 //! Sample pages.
 
+mod files;
 mod help;
 mod home;
 mod images;
@@ -36,6 +37,7 @@ pub(crate) fn all(hostile: &str) -> Vec<(String, String)> {
     };
     home::all(hostile, long, &mut add);
     help::all(hostile, &mut add);
+    files::all(hostile, long, &mut add);
     volumes::all(hostile, long, &mut add);
     add("containers-empty", list(&[], true).render());
     add("containers-three", list(&rows(3, "train"), false).render());

@@ -53,6 +53,7 @@ fn detail(name: &str, users: usize) -> DetailPage {
         id: ID.into(),
         title: name.to_owned(),
         acts: true,
+        reads: true,
         name: Field { value: name.to_owned(), error: String::new() },
         etag: "x".into(),
         facts: vec![Fact::text("Whose", name), Fact::text("Holds", "1.4 GiB")],

@@ -10,14 +10,13 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::auth::TokenScope;
 use crate::error::{Error, Result};
 use crate::http::extract::{Caller, Items, JsonBody, PageParams, Path, Query, page};
 use crate::http::problem::ProblemBody;
-use crate::http::routes::{Access, Routes};
+use crate::http::routes::{Access, Routes, routes};
 use crate::http::stream;
 use crate::service::files::{self, At, Download, FileView, Holder, Part, Upload, Uploaded};
 

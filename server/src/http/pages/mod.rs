@@ -10,6 +10,7 @@ mod containers;
 mod days;
 mod entry;
 mod events;
+mod files;
 mod filter;
 mod form;
 mod frame;
@@ -83,6 +84,7 @@ pub(super) fn routes(routes: Routes) -> Routes {
     let routes = image::routes(routes);
     let routes = unneeded::routes(routes);
     let routes = volumes::routes(routes);
+    let routes = files::routes(routes);
     images::routes(routes)
 }
 

@@ -170,6 +170,7 @@ async fn show_one(
         error: shown.error,
         title: volume.name.clone(),
         acts: caller.role != Role::Auditor && (whose || oversees(caller)),
+        reads: whose,
         name: shown.name.unwrap_or_else(|| Field::new(volume.name.clone())),
         etag: volumes::version(&volume).as_str().to_owned(),
         facts: facts(&volume),
