@@ -24,7 +24,7 @@ use super::containers::actions::start_refused;
 use super::containers::ensure_known;
 use super::{Listed, Page, maintenance};
 use crate::app::App;
-use crate::auth::Caller;
+use crate::auth::{Caller, Right};
 use crate::auth::keys::random_id;
 use crate::clock::Time;
 use crate::error::{Error, Result};
@@ -235,9 +235,14 @@ struct Ground {
     kind: &'static str,
 }
 
-/// Finds it, and sees to it that the supervisor knows it. Who sees a thing and does not own it reads nothing
-/// of what is in it, names included.
-async fn ground(app: &App, caller: &Caller, at: &At) -> Result<Ground> {
+/// What is needed to look at the files of a container.
+const READS: &[Right] = &[Right::Files];
+/// What is needed to change them: whoever may run programs in it could do so anyway.
+const CHANGES: &[Right] = &[Right::Files, Right::Terminal];
+
+/// Finds it, and sees to it that the supervisor knows it. Who sees a thing, and neither owns it nor has been given
+/// what is needed, reads nothing of what is in it, names included.
+async fn ground(app: &App, caller: &Caller, at: &At, needs: &[Right]) -> Result<Ground> {
     let db = app.inventory.read();
     match at.holder {
         Holder::Volume => {
@@ -251,7 +256,7 @@ async fn ground(app: &App, caller: &Caller, at: &At) -> Result<Ground> {
         }
         Holder::Container => {
             let row = containers::find(db, caller.sees(), caller.principal, &at.key).await?;
-            caller.reads_content(row.owner)?;
+            needs.iter().try_for_each(|right| row.rights(caller).need(*right))?;
             of_container(app, &row).await
         }
     }
@@ -352,7 +357,7 @@ fn unexpected(answer: &Answer) -> Error {
 /// # Errors
 /// The path is no folder, or nothing that the container's root may look into.
 pub async fn list(app: &App, caller: &Caller, at: &At, page: &Page) -> Result<Listed<FileView>> {
-    let ground = ground(app, caller, at).await?;
+    let ground = ground(app, caller, at, READS).await?;
     let most = page.limit as usize;
     let (mut items, mut after): (Vec<FileView>, _) = (Vec::new(), page.after.clone());
     loop {
@@ -377,7 +382,7 @@ pub async fn list(app: &App, caller: &Caller, at: &At, page: &Page) -> Result<Li
 /// # Errors
 /// Nothing is there.
 pub async fn look(app: &App, caller: &Caller, at: &At) -> Result<FileView> {
-    let ground = ground(app, caller, at).await?;
+    let ground = ground(app, caller, at, READS).await?;
     match ground.ask(app, &at.path, FilesAct::Look).await? {
         Answer::File(facts) => Ok(facts.into()),
         other => Err(unexpected(&other)),
@@ -389,7 +394,7 @@ pub async fn look(app: &App, caller: &Caller, at: &At) -> Result<FileView> {
 /// # Errors
 /// It is no ordinary file.
 pub async fn open(app: &App, caller: &Caller, at: &At) -> Result<Download> {
-    let ground = ground(app, caller, at).await?;
+    let ground = ground(app, caller, at, READS).await?;
     let opened = {
         let _hold = ground.hold(app).await?;
         let wanted = ground.wanted(&at.path, FilesAct::Open);
@@ -414,7 +419,7 @@ pub async fn archive(
     caller: &Caller,
     at: &At,
 ) -> Result<(String, impl Stream<Item = Result<Bytes>> + Send + 'static + use<>)> {
-    let ground = ground(app, caller, at).await?;
+    let ground = ground(app, caller, at, READS).await?;
     let (_, pipe) = {
         let _hold = ground.hold(app).await?;
         let wanted = ground.wanted(&at.path, FilesAct::Archive);
@@ -453,7 +458,7 @@ pub async fn archive(
 /// Something of that name is there, or there is no folder for it.
 pub async fn make_folder(app: &App, caller: &Caller, at: &At) -> Result<FileView> {
     maintenance::admit(app, caller)?;
-    let ground = ground(app, caller, at).await?;
+    let ground = ground(app, caller, at, CHANGES).await?;
     ground.audit(app, caller, "file.make-folder", &at.path).await?;
     ground.ask(app, &at.path, FilesAct::MakeFolder).await?;
     match ground.ask(app, &at.path, FilesAct::Look).await? {
@@ -467,7 +472,7 @@ pub async fn make_folder(app: &App, caller: &Caller, at: &At) -> Result<FileView
 /// # Errors
 /// It is not there, or could not be removed.
 pub async fn remove(app: &App, caller: &Caller, at: &At) -> Result<()> {
-    let ground = ground(app, caller, at).await?;
+    let ground = ground(app, caller, at, CHANGES).await?;
     ground.audit(app, caller, "file.remove", &at.path).await?;
     for call in 0..REMOVE_CALLS_MAX {
         match ground.ask(app, &at.path, FilesAct::Remove).await {
@@ -508,7 +513,7 @@ where
     if part.total > UPLOAD_BYTES_MAX {
         return Err(Error::TooLarge { limit_bytes: UPLOAD_BYTES_MAX });
     }
-    let ground = ground(app, caller, at).await?;
+    let ground = ground(app, caller, at, CHANGES).await?;
     let _adding = app.files.begin(ground.owner, &id)?;
     // A part of many can be gone on with; nobody knows the name of the other.
     let kept = whole.then(|| id.clone());
