@@ -47,9 +47,12 @@ async fn tries(client: &Client, id: &str) -> Vec<(&'static str, String)> {
         _ => said(&shown),
     };
     let limits = json!({"limits": {"pids": 60}});
+    let folder = json!({"path": "/bin"});
     vec![
         ("state", said(&shown)),
         ("files", content),
+        ("listed files", said(&client.get(&format!("{path}/files?path=/bin")).await)),
+        ("changed files", said(&client.post(&format!("{path}/files/folder"), &folder).await)),
         ("logs", said(&client.get(&format!("{path}/logs")).await)),
         ("terminal", said(&client.post(&format!("{path}/exec"), &exec).await)),
         ("manage", said(&client.patch(&path, &limits).await)),
@@ -68,6 +71,8 @@ fn expected(rights: &[&str]) -> Vec<(&'static str, String)> {
     let all = [
         "state",
         "files",
+        "listed files",
+        "changed files",
         "logs",
         "terminal",
         "manage",
@@ -83,6 +88,9 @@ fn expected(rights: &[&str]) -> Vec<(&'static str, String)> {
             "state" => "done",
             "files" if has("files") => "shown",
             "files" => "hidden",
+            "listed files" if has("files") => "done",
+            // It is there already.
+            "changed files" if has("files") && has("terminal") => "409 files.exists",
             "logs" | "terminal" | "manage" if has(what) => "done",
             _ => refused,
         };

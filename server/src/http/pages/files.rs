@@ -191,6 +191,10 @@ async fn show(
         ApiCall::get("List this folder", format!("{api}?path={}", encoded(&path))),
         ApiCall::get("Have it as tar", format!("{api}/archive?path={}", encoded(&path))),
     ];
+    let acts = match &head {
+        Some(head) => head.may.files && head.may.terminal,
+        None => caller.role != Role::Auditor,
+    };
     let view = FolderPage {
         shell,
         head,
@@ -200,7 +204,7 @@ async fn show(
         way: way(holder, id, &path),
         here: visible(path.trim_end_matches('/').rsplit('/').next().unwrap_or_default()),
         query: encoded(&path),
-        acts: caller.role != Role::Auditor,
+        acts,
         archive: format!("{api}/archive?path={}", encoded(&path)),
         name: shown.name,
         rows: listed.items.iter().map(|file| row(holder, id, &path, file)).collect(),
