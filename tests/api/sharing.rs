@@ -221,11 +221,10 @@ async fn step(
     }
 }
 
-async fn give(
-    dice: &mut Dice,
-    (people, groups, things): (&[Person], &[(&'static str, String)], &[(usize, String)]),
-    model: &mut Model,
-) {
+/// Who there is, which groups by name and id, and which containers by owner and id.
+type World<'a> = (&'a [Person], &'a [(&'static str, String)], &'a [(usize, String)]);
+
+async fn give(dice: &mut Dice, (people, groups, things): World<'_>, model: &mut Model) {
     let what = dice.below(things.len());
     let (owner, id) = &things[what];
     let with = match dice.below(2) {

@@ -72,19 +72,24 @@ async fn files_of_a_volume_go_up_and_down() {
         assert_eq!(answer.status, status, "{range}");
         assert!(status == 416 || answer.text == expected, "{range}: {}", answer.text);
     }
+    names_and_folders(&server, &anna, &base).await;
+}
+
+/// A name that nobody sees through, folders, pages of one, an archive, what is not there, the audit.
+async fn names_and_folders(server: &TestServer, anna: &Client, base: &str) {
     // A name that nobody sees through is none in a header.
     let hostile = "/a\"; x=\u{1b}[2J<b>é.html";
-    put(&anna, &base, hostile, "", b"<script>").await.expect_status(200);
-    let answer = get(&anna, &base, hostile).await.expect_status(200);
-    let disposition = head(&answer, "content-disposition");
+    put(anna, base, hostile, "", b"<script>").await.expect_status(200);
+    let answer = get(anna, base, hostile).await.expect_status(200);
+    let disposition = answer.header("content-disposition").to_owned();
     assert!(disposition.ends_with("%1B%5B2J%3Cb%3E%C3%A9.html"), "{disposition}");
     assert_eq!(disposition.matches('"').count(), 2, "{disposition}");
     let folder = format!("{base}/files/folder");
     anna.post(&folder, &json!({"path": "/sub"})).await.expect_status(201);
     let again = anna.post(&folder, &json!({"path": "/sub"})).await;
     assert_eq!((again.status, again.code()), (409, "files.exists".to_owned()));
-    put(&anna, &base, "/sub/inner", "", b"inner").await.expect_status(200);
-    assert_eq!(names(&anna, &base, "/").await.len(), 3);
+    put(anna, base, "/sub/inner", "", b"inner").await.expect_status(200);
+    assert_eq!(names(anna, base, "/").await.len(), 3);
     // Page by page.
     let page = anna.get(&format!("{base}/files?limit=2")).await.expect_status(200).json();
     let next = page["next"].as_str().expect("there is more");
@@ -105,21 +110,7 @@ async fn files_of_a_volume_go_up_and_down() {
         .map(|entry| entry.expect("an entry").path().expect("a path").display().to_string())
         .collect();
     assert_eq!(paths, ["sub/", "sub/inner"]);
-    // What is not there, and what is none.
-    for (path, status, code) in [
-        ("/none", 404, "not-found"),
-        ("/sub", 409, "files.not-file"),
-        ("/report.txt/x", 409, "files.not-folder"),
-        ("/a\0b", 422, "files.path"),
-    ] {
-        let answer = get(&anna, &base, path).await;
-        assert_eq!((answer.status, answer.code()), (status, code.to_owned()), "{path:?}");
-    }
-    let remove = |path: &'static str| anna.delete_path(&base, path);
-    remove("/sub").await.expect_status(204);
-    remove("/sub").await.expect_status(404);
-    remove("/").await.expect_status(422);
-    assert_eq!(names(&anna, &base, "/").await.len(), 2);
+    refused_and_removed(anna, base).await;
     // What was done is written down, with its path.
     let olga = server.operator();
     let audit = olga.get("/api/v1/audit?limit=500").await.expect_status(200).json();
@@ -137,6 +128,24 @@ async fn files_of_a_volume_go_up_and_down() {
             .any(|row| text(row, "action") == action && text(row, "subject").contains(path));
         assert!(found, "{action} {path}");
     }
+}
+
+/// What is not there, and what is none; removal.
+async fn refused_and_removed(anna: &Client, base: &str) {
+    for (path, status, code) in [
+        ("/none", 404, "not-found"),
+        ("/sub", 409, "files.not-file"),
+        ("/report.txt/x", 409, "files.not-folder"),
+        ("/a\0b", 422, "files.path"),
+    ] {
+        let answer = get(anna, base, path).await;
+        assert_eq!((answer.status, answer.code()), (status, code.to_owned()), "{path:?}");
+    }
+    let remove = |path: &'static str| anna.delete_path(base, path);
+    remove("/sub").await.expect_status(204);
+    remove("/sub").await.expect_status(404);
+    remove("/").await.expect_status(422);
+    assert_eq!(names(anna, base, "/").await.len(), 2);
 }
 
 /// A removal.

@@ -22,7 +22,7 @@ use utoipa::ToSchema;
 
 use super::containers::actions::start_refused;
 use super::containers::ensure_known;
-use super::{Listed, Page, maintenance};
+use super::{Listed, Page, maintenance, sharing};
 use crate::app::App;
 use crate::auth::keys::random_id;
 use crate::auth::{Caller, Right};
@@ -164,6 +164,8 @@ impl Drop for Adding<'_> {
 pub struct Download {
     /// What it is.
     pub file: FileView,
+    /// By which right of theirs the caller reads it, where it is not the owner's alone.
+    pub right: Option<sharing::At>,
     content: File,
 }
 
@@ -233,6 +235,8 @@ struct Ground {
     /// Which, for the audit.
     id: String,
     kind: &'static str,
+    /// By which right of theirs the caller reads it, where it is not the owner's alone.
+    right: Option<sharing::At>,
 }
 
 /// What is needed to look at the files of a container.
@@ -252,7 +256,7 @@ async fn ground(app: &App, caller: &Caller, at: &At, needs: &[Right]) -> Result<
             app.runtime.volume_make(row.owner, &row.id).await?;
             let id = row.id.to_string();
             let place = FilesPlace::Volume(row.id);
-            Ok(Ground { owner: row.owner, place, id, kind: "volume" })
+            Ok(Ground { owner: row.owner, place, id, kind: "volume", right: None })
         }
         Holder::Container => {
             let row = containers::find(db, caller.sees(), caller.principal, &at.key).await?;
@@ -270,7 +274,8 @@ async fn of_container(app: &App, row: &Container) -> Result<Ground> {
     }
     ensure_known(app, row.owner, row.group).await?;
     let place = FilesPlace::Container { container: row.id.clone(), layers };
-    Ok(Ground { owner: row.owner, place, id: row.id.to_string(), kind: "container" })
+    let right = Some(sharing::At::new(row, Right::Files));
+    Ok(Ground { owner: row.owner, place, id: row.id.to_string(), kind: "container", right })
 }
 
 impl Ground {
@@ -403,11 +408,14 @@ pub async fn open(app: &App, caller: &Caller, at: &At) -> Result<Download> {
     match opened {
         (Answer::File(facts), content) => {
             ground.audit(app, caller, "file.read", &at.path).await?;
-            Ok(Download { file: facts.into(), content: content.into() })
+            Ok(Download { file: facts.into(), right: ground.right, content: content.into() })
         }
         (other, _) => Err(unexpected(&other)),
     }
 }
+
+/// What of an archive there is: its name, by which right it is read, and its bytes.
+type Archived<S> = (String, Option<sharing::At>, S);
 
 /// A folder as a tar archive, and what a browser is to call it. One that could not be written to its end is an
 /// error in the stream.
@@ -418,7 +426,7 @@ pub async fn archive(
     app: &App,
     caller: &Caller,
     at: &At,
-) -> Result<(String, impl Stream<Item = Result<Bytes>> + Send + 'static + use<>)> {
+) -> Result<Archived<impl Stream<Item = Result<Bytes>> + Send + 'static + use<>>> {
     let ground = ground(app, caller, at, READS).await?;
     let (_, pipe) = {
         let _hold = ground.hold(app).await?;
@@ -449,7 +457,7 @@ pub async fn archive(
             Err::<(), Error>(Error::conflict("files.archive-cut", text))?;
         }
     };
-    Ok((name, read))
+    Ok((name, ground.right, read))
 }
 
 /// Makes a folder.

@@ -169,7 +169,8 @@ fn content(
         let value = text.parse().map_err(|source| Error::broken("write a header", source))?;
         answer.headers_mut().insert(CONTENT_RANGE, value);
     }
-    let read = stream::guarded(app, caller, download.read(from, length))?;
+    let right = download.right.clone();
+    let read = stream::guarded(app, caller, right, download.read(from, length))?;
     *answer.body_mut() = Body::from_stream(read);
     Ok(answer)
 }
@@ -213,10 +214,10 @@ fn disposition(name: &str) -> String {
 
 /// Answers with a folder as an archive.
 async fn archived(app: &App, caller: &Caller, at: &At) -> Result<Response> {
-    let (name, read) = files::archive(app, caller, at).await?;
+    let (name, right, read) = files::archive(app, caller, at).await?;
     let headers =
         [(CONTENT_TYPE, "application/x-tar".to_owned()), (CONTENT_DISPOSITION, disposition(&name))];
-    let body = Body::from_stream(stream::guarded(app, caller, read)?);
+    let body = Body::from_stream(stream::guarded(app, caller, right, read)?);
     Ok((headers, body).into_response())
 }
 
