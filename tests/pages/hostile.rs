@@ -277,15 +277,7 @@ async fn furnish(
     let images = olga.get("/api/v1/images").await.expect_status(200).json();
     let volume = olga.post("/api/v1/volumes", &json!({"name": "data"})).await.expect_status(201);
     let volume = volume.json();
-    // Any bytes but two make a name.
-    let names = all.iter().enumerate();
-    let names = names.map(|(number, text)| format!("{number}{}", text.replace(['/', '\0'], "_")));
-    for name in names.chain(["kept".to_owned()]) {
-        let name: String = name.chars().take(60).collect();
-        let path: String = name.bytes().map(|byte| format!("%{byte:02X}")).collect();
-        let path = format!("/api/v1/volumes/{}/files/content?path=/{path}", text(&volume, "id"));
-        send(olga.request("PUT", &path).body("x")).await;
-    }
+    upload(olga, text(&volume, "id"), &all).await;
     Seen {
         container: text(&container, "id").to_owned(),
         ended: text(&ended_one, "id").to_owned(),
@@ -294,6 +286,18 @@ async fn furnish(
         person: kim.expect_status(201).json()["person"]["id"].to_string(),
         operation: text(&pull, "id").to_owned(),
         token: first_id(&tokens),
+    }
+}
+
+/// Files of a volume, each called like one of the texts: any bytes but two make a name.
+async fn upload(olga: &Client, volume: &str, all: &[String]) {
+    let names = all.iter().enumerate();
+    let names = names.map(|(number, text)| format!("{number}{}", text.replace(['/', '\0'], "_")));
+    for name in names.chain(["kept".to_owned()]) {
+        let name: String = name.chars().take(60).collect();
+        let path: String = name.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let path = format!("/api/v1/volumes/{volume}/files/content?path=/{path}");
+        send(olga.request("PUT", &path).body("x")).await;
     }
 }
 
