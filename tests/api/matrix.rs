@@ -23,7 +23,7 @@ use std::pin::Pin;
 use serde_json::{Value, json};
 use system_tests::client::send;
 use system_tests::{
-    Answer, Check, Client, TestServer, containers, image, programs, requires_root, socket,
+    Answer, Check, Client, Options, TestServer, containers, image, programs, requires_root, socket,
 };
 
 pub(crate) type Making<'a> = Pin<Box<dyn Future<Output = String> + 'a>>;
@@ -1114,7 +1114,9 @@ async fn every_route_answers_each_role_as_its_row_says() {
 #[tokio::test]
 async fn a_foreign_object_answers_exactly_as_one_that_never_existed() {
     requires_root!();
-    let server = TestServer::start().await;
+    // A container for each route.
+    let sections = "[containers]\nper_person_max = 1000\n".to_owned();
+    let server = TestServer::with(Options { sections, ..Options::default() }).await;
     let callers = Callers::new(&server).await;
     let mut wrong = Vec::new();
     for row in ROWS {

@@ -98,7 +98,7 @@ async fn containers_are_shared_used_by_others_and_shared_no_more() {
     anna.gets(&["run", "-d", "--name", "a", IMAGE, "sh", "-c", "echo said; sleep 900"]).await;
     let id =
         client.get("/api/v1/containers/a").await.json()["id"].as_str().expect("an id").to_owned();
-    tom.does(&["exec", &id, "true"], "").await.fails(125, "no such container");
+    tom.does(&["exec", &id, "true"], "").await.fails(1, "no such container");
     anna.does(&["share", "add", "a"], "").await.fails(2, "--person");
     anna.does(&["share", "add", "a", "--group", "none"], "").await.fails(1, "no group named none");
     assert_eq!(anna.gets(&["share", "add", "a", "--person", "tom", "--may", "use"]).await, "tom\n");

@@ -22,7 +22,8 @@ async fn files_and_folders_are_copied_both_ways() {
     requires_root!();
     let (_server, person, client) = furnished().await;
     person.gets(&["volume", "create", "data"]).await;
-    run(&client, "box", "echo made > /made; echo said; exec sleep 1000", json!({})).await;
+    run(&client, "box", "mkdir /root; echo made > /made; echo said; exec sleep 1000", json!({}))
+        .await;
     log_with(&client, "box", "said").await;
     let local = |name: &str| person.home.join(name).display().to_string();
     // Larger than one part.

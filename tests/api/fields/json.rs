@@ -537,6 +537,9 @@ fn grants() -> Vec<Body> {
                 json!("Tried"),
                 text(33),
             ]),
+            field("rights")
+                .at([json!(["state"]), json!(["logs", "files"])])
+                .beyond([json!([]), json!("state")]),
             field("rights[]")
                 .at(["state", "logs", "terminal", "files", "manage"].map(|right| json!(right)))
                 .beyond([json!("remove"), json!("share"), json!("State")]),
