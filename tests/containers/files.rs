@@ -205,7 +205,7 @@ async fn files_of_a_container_are_reached_before_during_and_after_its_run() {
     let base = format!("/api/v1/containers/{id}");
     log_with(&anna, &id, "said").await;
     assert_eq!(get(&anna, &base, "/made").await.expect_status(200).text, "ran\n");
-    assert_eq!(get(&anna, &base, "/proc/self/status").await.code(), "files.kernel");
+    assert_eq!(get(&anna, &base, "/proc/1/status").await.code(), "files.kernel");
     put(&anna, &base, "/etc/new", "", b"new").await.expect_status(200);
     act(&anna, &id, "kill").await.expect_status(200);
     in_status(&anna, &id, "exited").await;
