@@ -51,7 +51,7 @@ async fn a_file_is_uploaded_found_and_removed() {
         browser.sees("is removed.").await;
         client.get(&path).await.expect_status(404);
         browser.open("/volumes/data/files?path=/none").await;
-        browser.sees("there").await;
+        browser.sees("There is no such file or folder.").await;
         assert_eq!(browser.complaints().await, Vec::<String>::new());
         browser.close().await;
     }
