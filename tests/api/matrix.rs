@@ -1114,8 +1114,9 @@ async fn every_route_answers_each_role_as_its_row_says() {
 #[tokio::test]
 async fn a_foreign_object_answers_exactly_as_one_that_never_existed() {
     requires_root!();
-    // A container for each route.
-    let sections = "[containers]\nper_person_max = 1000\n".to_owned();
+    // A container or volume for each route.
+    let sections =
+        "[containers]\nper_person_max = 1000\nvolumes_per_person_max = 1000\n".to_owned();
     let server = TestServer::with(Options { sections, ..Options::default() }).await;
     let callers = Callers::new(&server).await;
     let mut wrong = Vec::new();

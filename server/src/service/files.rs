@@ -10,7 +10,9 @@ use std::fs::File;
 use std::io::{Seek as _, SeekFrom};
 use std::sync::{Mutex, PoisonError};
 
-use berth_runtime::contents::{FileFacts, FileKind, FilesAct, FilesPlace, UPLOAD_BYTES_MAX};
+use berth_runtime::contents::{
+    FileFacts, FileKind, FilesAct, FilesPlace, PATH_BYTES_MAX, UPLOAD_BYTES_MAX,
+};
 use berth_runtime::id::{ContainerId, PrincipalId, UploadId};
 use berth_runtime::wire::Answer;
 use bytes::Bytes;
@@ -247,6 +249,10 @@ const CHANGES: &[Right] = &[Right::Files, Right::Terminal];
 /// Finds it, and sees to it that the supervisor knows it. Who sees a thing, and neither owns it nor has been given
 /// what is needed, reads nothing of what is in it, names included.
 async fn ground(app: &App, caller: &Caller, at: &At, needs: &[Right]) -> Result<Ground> {
+    if at.path.len() > PATH_BYTES_MAX {
+        let text = format!("a path has at most {PATH_BYTES_MAX} bytes");
+        return Err(Error::field("/path", text));
+    }
     let db = app.inventory.read();
     match at.holder {
         Holder::Volume => {
