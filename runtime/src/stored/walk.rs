@@ -89,7 +89,7 @@ impl Path {
                 Failure::new(FailureClass::Conflict, "files.in-use", message)
             }
             Errno::EINVAL | Errno::ENAMETOOLONG => {
-                let message = format!("{path}: no file can have that name");
+                let message = format!("the path {path}: no file can have that name");
                 Failure::new(FailureClass::Invalid, "files.path", message)
             }
             Errno::ELOOP | Errno::EXDEV => denied(&path, "a link on the way leads nowhere"),
