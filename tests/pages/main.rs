@@ -74,8 +74,8 @@ async fn two_people_do_not_see_each_other() {
     let operators = signed_in(&driver, &server, "olga", Script::On).await;
     operators.open(&format!("/containers/{id}")).await;
     operators.sees("owned by anna").await;
-    // Overview, Sharing, Posture, Activity, Raw.
-    assert_eq!(operators.count(".tabs a").await, 5, "an operator reads no content");
+    // Overview, Settings, Sharing, Posture, Activity, Raw.
+    assert_eq!(operators.count(".tabs a").await, 6, "an operator reads no content");
     operators.press("Raw").await;
     operators.sees("annas-secret-work").await;
     assert!(!operators.text().await.contains("sleep"), "the command is the owner's alone");
