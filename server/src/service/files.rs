@@ -466,6 +466,14 @@ pub async fn archive(
     Ok((name, ground.right, read))
 }
 
+/// Whether the caller may change files there at all, to be asked before anything is read of what it sends.
+///
+/// # Errors
+/// It may not, or sees no such volume or container.
+pub async fn may_change(app: &App, caller: &Caller, at: &At) -> Result<()> {
+    ground(app, caller, at, CHANGES).await.map(drop)
+}
+
 /// Makes a folder.
 ///
 /// # Errors

@@ -260,11 +260,13 @@ async fn upload(
     (holder, id, path): (Holder, String, String),
     form: Result<Multipart, MultipartRejection>,
 ) -> Result<Response> {
+    let there = address(holder, &id, &path);
+    let at = At { holder, key: id, path };
+    files::may_change(&app, &caller, &at).await?;
     let result = match form {
-        Ok(form) => receive(&app, &caller, (holder, &id, &path), form).await,
+        Ok(form) => receive(&app, &caller, at, form).await,
         Err(error) => Err(Error::invalid("request.malformed", error.body_text())),
     };
-    let there = address(holder, &id, &path);
     match result {
         Ok(name) => frame.done(&there, &format!("{} is there.", visible(&name))),
         Err(error) => frame.refused(&there, error),
@@ -272,12 +274,7 @@ async fn upload(
 }
 
 /// Puts the form's file under its own name into the folder.
-async fn receive(
-    app: &App,
-    caller: &Caller,
-    (holder, id, path): (Holder, &str, &str),
-    mut form: Multipart,
-) -> Result<String> {
+async fn receive(app: &App, caller: &Caller, mut at: At, mut form: Multipart) -> Result<String> {
     let broken = |error: MultipartError| Error::invalid("request.malformed", error.body_text());
     let missing = || Error::field("/file", "choose a file first");
     let field = form.next_field().await.map_err(broken)?.ok_or_else(missing)?;
@@ -291,7 +288,7 @@ async fn receive(
     if name.is_empty() {
         return Err(missing());
     }
-    let at = At { holder, key: id.to_owned(), path: below(path, &name) };
+    at.path = below(&at.path, &name);
     files::upload(app, caller, &at, Upload { bytes: field, mode: None, part: None }).await?;
     Ok(name)
 }
@@ -305,10 +302,11 @@ async fn make_folder(
 ) -> Result<Response> {
     let (path, name) = (posted.exact("path").to_owned(), posted.exact("name"));
     let there = address(holder, &id, &path);
+    let at = At { holder, key: id, path: below(&path, name) };
+    files::may_change(&app, &caller, &at).await?;
     if name.contains('/') {
         return frame.refused(&there, Error::field("/name", "is one name, without a slash"));
     }
-    let at = At { holder, key: id.clone(), path: below(&path, name) };
     match files::make_folder(&app, &caller, &at).await {
         Ok(_) => frame.done(&there, &format!("{} is made.", visible(name))),
         Err(error) => frame.refused(&there, error),
@@ -356,7 +354,8 @@ async fn remove(
 ) -> Result<Response> {
     let path = posted.exact("path").to_owned();
     let there = address(holder, &id, above(&path));
-    let at = At { holder, key: id.clone(), path };
+    let at = At { holder, key: id, path };
+    files::may_change(&app, &caller, &at).await?;
     let name = visible(at.path.trim_end_matches('/').rsplit('/').next().unwrap_or_default());
     let removed = files::remove(&app, &caller, &at).await;
     frame.outcome(removed, &there, &format!("{name} is removed."))
