@@ -407,7 +407,8 @@ fn connect_to(path: &Path) -> Option<OwnedFd> {
 fn try_connect(path: &Path) -> nix::Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
-    let limit = TimeVal::new(60, 0);
+    // A start under a tenth of one processor, on a machine that is itself a program, takes a minute.
+    let limit = TimeVal::new(240, 0);
     setsockopt(&socket, sockopt::ReceiveTimeout, &limit).expect("a socket takes a time limit");
     connect(socket.as_raw_fd(), &UnixAddr::new(path).expect("the path is short"))?;
     Ok(socket)
