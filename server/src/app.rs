@@ -22,6 +22,7 @@ use crate::inventory::{Inventory, audit};
 use crate::runtime_client::RuntimeClient;
 use crate::service::audit::Checks;
 use crate::service::containers::Containers;
+use crate::service::data::Moves;
 use crate::service::days::Days;
 use crate::service::execs::Execs;
 use crate::service::files::Files;
@@ -72,6 +73,8 @@ pub struct Parts {
     pub days: Days,
     /// Processor time at the last look, of people and of the machine.
     pub looks: Looks,
+    /// What people keep on disk, where it is not where it is to be.
+    pub data: Moves,
     /// Held while somebody's allowance is changed, by whoever changes it.
     pub allowances: tokio::sync::Mutex<()>,
     /// Whether the machine is in maintenance.
@@ -138,6 +141,7 @@ impl App {
             days: Days::default(),
             history: History::open(config.db_dir().join("history")),
             looks: Looks::default(),
+            data: Moves::default(),
             allowances: tokio::sync::Mutex::default(),
             maintenance: Maintenance::default(),
             operations: Operations::default(),

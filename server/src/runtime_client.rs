@@ -14,7 +14,7 @@ use berth_runtime::digest::Digest;
 use berth_runtime::id::{ContainerId, ExecId, PrincipalId, UploadId, VolumeId};
 use berth_runtime::record::{ContainerRecord, Failure, FailureClass, LimitState};
 use berth_runtime::wire::{
-    Answer, Compression, DoctorReport, Envelope, ExecEvent, ExecOrder, ExecRequest, Hello,
+    Answer, Compression, DataUse, DoctorReport, Envelope, ExecEvent, ExecOrder, ExecRequest, Hello,
     LayerFacts, Limits, MESSAGE_BYTES_MAX, PROTOCOL_VERSION, PersonRange, PostureLine, ProcessInfo,
     Request, StartRequest, Total, VolumeUse,
 };
@@ -245,6 +245,32 @@ impl RuntimeClient {
     ) -> Result<(), RuntimeError> {
         let request = Request::VolumeMake { person, volume: volume.clone() };
         self.done(&self.quick("volume make"), request).await
+    }
+
+    /// Bounds what a person may keep on disk. Takes as long as copying all of it where they get a first bound,
+    /// less, or none.
+    pub(crate) async fn person_data(
+        &self,
+        person: PrincipalId,
+        bytes: Option<u64>,
+    ) -> Result<DataUse, RuntimeError> {
+        let terms = Terms { name: "person data", limit: UNPACK_LIMIT, slots: &self.unpacks };
+        self.data(&terms, Request::PersonData { person, bytes }).await
+    }
+
+    /// What a person keeps on disk, and may.
+    pub(crate) async fn person_data_use(
+        &self,
+        person: PrincipalId,
+    ) -> Result<DataUse, RuntimeError> {
+        self.data(&self.quick("person data use"), Request::PersonDataUse { person }).await
+    }
+
+    async fn data(&self, terms: &Terms<'_>, request: Request) -> Result<DataUse, RuntimeError> {
+        match self.call(terms, request, None).await?.0 {
+            Answer::PersonData(found) => Ok(found),
+            other => Err(unexpected(terms, &other)),
+        }
     }
 
     /// Removes a volume with all that is in it; success when it is gone already.

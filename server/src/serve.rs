@@ -15,7 +15,7 @@ use crate::notify::notify;
 use crate::risks::{self, Severity};
 use crate::service::images::{self, Images};
 use crate::service::noise::Which;
-use crate::service::{history, housekeeping, maintenance, operations, reconcile, system};
+use crate::service::{data, history, housekeeping, maintenance, operations, reconcile, system};
 use crate::tls::Tls;
 use crate::{hold, http, listen};
 
@@ -77,6 +77,7 @@ async fn serve(config: Config) -> Result<()> {
     let looks = tokio::spawn(history::run(app.clone()));
     tokio::spawn(images::reconcile(app.clone()));
     tokio::spawn(housekeeping::give_back_memory(app.clone()));
+    tokio::spawn(data::run(app.clone()));
     tokio::spawn(housekeeping::audit_refusals(app.clone(), refused));
     reconcile::spawn(&app);
     if let Some(tls) = app.tls.clone() {

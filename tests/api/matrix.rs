@@ -131,6 +131,13 @@ pub(crate) const ROWS: &[Row] = &[
     row("GET /api/v1/allowance", Who::SignedIn, "read"),
     sends("PUT /api/v1/allowance", Who::Operator, "manage", r#"{"cpu_weight":0}"#),
     Row {
+        route: "GET /api/v1/people/{id}/data",
+        who: Who::SignedIn,
+        scope: "read",
+        object: Object::Made(oneself, Reach::Sees),
+        body: "",
+    },
+    Row {
         route: "GET /api/v1/people/{id}/allowance",
         who: Who::SignedIn,
         scope: "read",

@@ -3,6 +3,7 @@
 mod allowances;
 mod attach;
 mod audit;
+mod data;
 mod execs;
 mod files;
 mod groups;

@@ -292,6 +292,8 @@ pub struct AllowanceForm {
     pub images: Field,
     /// A size.
     pub image_bytes: Field,
+    /// A size.
+    pub data: Field,
 }
 
 /// Everybody's allowance.

@@ -44,6 +44,10 @@ pub struct Allowance {
     /// counts once, and in full to each person who holds it.
     #[serde(default)]
     pub images_bytes: Option<u64>,
+    /// Bytes on disk, from 32 MiB: what containers have written, volumes, uploads. They are set aside at once. Only
+    /// people have such a bound, not groups.
+    #[serde(default)]
+    pub data_bytes: Option<u64>,
 }
 
 /// What an allowance bounds, by the name that it has there.
@@ -66,6 +70,8 @@ pub enum Bounded {
     ImagesMax,
     /// Layers of images, stored and unpacked, in bytes.
     ImagesBytes,
+    /// What is kept on disk, in bytes.
+    DataBytes,
 }
 
 /// Whose sum an allowance bounds.
@@ -107,6 +113,7 @@ impl Allowance {
         ports_max: None,
         images_max: None,
         images_bytes: None,
+        data_bytes: None,
     };
 
     /// One of its bounds, in its unit; `None` where there is none.
@@ -120,6 +127,7 @@ impl Allowance {
             Bounded::PortsMax => self.ports_max.map(u64::from),
             Bounded::ImagesMax => self.images_max.map(u64::from),
             Bounded::ImagesBytes => self.images_bytes,
+            Bounded::DataBytes => self.data_bytes,
         }
     }
 
@@ -145,7 +153,7 @@ pub struct Found {
 }
 
 const COLUMNS: &str = "select principal, cpu_millis, cpu_weight, memory_bytes, swap_bytes, pids, \
-     containers_max, ports_max, images_max, images_bytes from allowances ";
+     containers_max, ports_max, images_max, images_bytes, data_bytes from allowances ";
 
 /// What applies to a person; the system itself is not bounded.
 pub async fn of(db: &mut SqliteConnection, person: PrincipalId) -> Result<Found> {
@@ -223,8 +231,8 @@ pub async fn set(
     };
     sqlx::query(
         "insert or replace into allowances (principal, cpu_millis, cpu_weight, memory_bytes, \
-         swap_bytes, pids, containers_max, ports_max, images_max, images_bytes, \
-         changed_at) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         swap_bytes, pids, containers_max, ports_max, images_max, images_bytes, data_bytes, \
+         changed_at) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(i64::from(principal.0))
     .bind(allowance.cpu_millis)
@@ -236,6 +244,7 @@ pub async fn set(
     .bind(allowance.ports_max)
     .bind(allowance.images_max)
     .bind(allowance.images_bytes.map(number).transpose()?)
+    .bind(allowance.data_bytes.map(number).transpose()?)
     .bind(Time::now())
     .execute(db)
     .await?;
@@ -269,6 +278,7 @@ fn read(row: &SqliteRow) -> Result<(PrincipalId, Allowance)> {
         ports_max: row.try_get("ports_max")?,
         images_max: row.try_get("images_max")?,
         images_bytes: bytes("images_bytes")?,
+        data_bytes: bytes("data_bytes")?,
     };
     Ok((super::principal(row, "principal")?, allowance))
 }

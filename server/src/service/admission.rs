@@ -58,6 +58,7 @@ pub(crate) fn words(which: Bounded, value: u64) -> String {
         Bounded::PortsMax => counted("port of the host", "ports of the host"),
         Bounded::ImagesMax => counted("image", "images"),
         Bounded::ImagesBytes => format!("{} of images", bytes(value)),
+        Bounded::DataBytes => format!("{} on disk", bytes(value)),
     }
 }
 
@@ -283,7 +284,9 @@ fn name(sum: &Sum) -> String {
 /// The same without saying of what.
 fn amount(which: Bounded, value: u64) -> String {
     match which {
-        Bounded::MemoryBytes | Bounded::SwapBytes | Bounded::ImagesBytes => bytes(value),
+        Bounded::MemoryBytes | Bounded::SwapBytes | Bounded::ImagesBytes | Bounded::DataBytes => {
+            bytes(value)
+        }
         which => words(which, value),
     }
 }

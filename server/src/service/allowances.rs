@@ -11,6 +11,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::containers::view::{self, HeldLimit};
+use super::data;
 use crate::app::App;
 use crate::auth::Caller;
 use crate::error::{Error, Result};
@@ -93,12 +94,14 @@ pub async fn set(
     check(&allowance)?;
     let _one = app.allowances.lock().await;
     let person = people::find(app.inventory.read(), caller.changes(), id).await?;
-    app.runtime.person_add(id, person.group).await?;
+    let range = app.runtime.person_add(id, person.group).await?;
+    data::grow(app, &range, allowance.data_bytes).await?;
     let held = view::held(&app.runtime.person_total(id, allowance.total()).await?);
     let mut write = app.inventory.change(&caller.actor, "person.allowance").await?;
     write.subject("person", id, id);
     allowances::set(write.db(), id, &allowance).await?;
     write.commit().await?;
+    app.data.wake();
     Ok(AllowanceSet { view: AllowanceView { own: true, allowance }, held })
 }
 
@@ -107,12 +110,14 @@ pub async fn reset(app: &App, caller: &Caller, id: PrincipalId) -> Result<Allowa
     let _one = app.allowances.lock().await;
     let person = people::find(app.inventory.read(), caller.changes(), id).await?;
     let allowance = default(app).await?;
-    app.runtime.person_add(id, person.group).await?;
+    let range = app.runtime.person_add(id, person.group).await?;
+    data::grow(app, &range, allowance.data_bytes).await?;
     let held = view::held(&app.runtime.person_total(id, allowance.total()).await?);
     let mut write = app.inventory.change(&caller.actor, "person.allowance-default").await?;
     write.subject("person", id, id);
     allowances::remove(write.db(), id).await?;
     write.commit().await?;
+    app.data.wake();
     Ok(AllowanceSet { view: AllowanceView { own: false, allowance }, held })
 }
 
@@ -120,13 +125,21 @@ pub async fn reset(app: &App, caller: &Caller, id: PrincipalId) -> Result<Allowa
 pub async fn set_default(app: &App, caller: &Caller, allowance: Allowance) -> Result<DefaultSet> {
     check(&allowance)?;
     let _one = app.allowances.lock().await;
+    let known = app.runtime.people().await?;
+    let own = allowances::all(app.inventory.read()).await?;
+    let moved = known
+        .iter()
+        .filter(|range| range.person != PrincipalId::SYSTEM && !own.contains_key(&range.person));
+    let moved: Vec<_> = moved.map(|range| (range.data_bytes, allowance.data_bytes)).collect();
+    data::check_room(app, &moved)?;
     let mut write = app.inventory.change(&caller.actor, "allowance.default").await?;
     write.subject("allowance", "default", PrincipalId::SYSTEM);
     allowances::set(write.db(), PrincipalId::SYSTEM, &allowance).await?;
     write.commit().await?;
     app.containers.forget_people();
+    app.data.wake();
     let mut over = Vec::new();
-    for range in app.runtime.people().await? {
+    for range in known {
         if let Err(error) = hold(app, &range).await {
             let person = people::find(app.inventory.read(), caller.sees(), range.person).await;
             tracing::warn!(person = %range.person, error = %error, "a total is not held yet");
@@ -171,5 +184,6 @@ pub(super) fn check(allowance: &Allowance) -> Result<()> {
     within("/containers_max", allowance.containers_max.map(u64::from), 0..=100_000)?;
     within("/ports_max", allowance.ports_max.map(u64::from), 0..=65_535)?;
     within("/images_max", allowance.images_max.map(u64::from), 0..=100_000)?;
-    within("/images_bytes", allowance.images_bytes, IMAGES_BYTES_MIN..=BYTES_MAX)
+    within("/images_bytes", allowance.images_bytes, IMAGES_BYTES_MIN..=BYTES_MAX)?;
+    within("/data_bytes", allowance.data_bytes, data::BYTES_MIN..=BYTES_MAX)
 }

@@ -266,6 +266,11 @@ pub async fn set_allowance(
     allowance: Allowance,
 ) -> Result<AllowanceSet> {
     allowances::check(&allowance)?;
+    if allowance.data_bytes.is_some() {
+        let text =
+            "a group has no bound on disk: each of its people has a file system of their own";
+        return Err(Error::field("/data_bytes", text));
+    }
     let _one = app.allowances.lock().await;
     find(app, caller, id).await?;
     let held = view::held(&app.runtime.group_total(id, allowance.total()).await?);

@@ -24,6 +24,8 @@ pub(crate) struct InUse {
     pub(crate) memory_kept_bytes: u64,
     swap_bytes: u64,
     pids: u64,
+    /// On a file system of a person's own; what lies in the store that all share is not counted.
+    data_bytes: u64,
     counts: Counts,
 }
 
@@ -39,6 +41,7 @@ impl InUse {
             Bounded::PortsMax => self.counts.ports,
             Bounded::ImagesMax => self.counts.images,
             Bounded::ImagesBytes => self.counts.image_bytes,
+            Bounded::DataBytes => self.data_bytes,
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod admission;
 pub mod allowances;
 pub mod audit;
 pub mod containers;
+pub mod data;
 pub mod days;
 pub mod edits;
 pub mod events;

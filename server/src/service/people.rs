@@ -103,6 +103,7 @@ pub async fn add(
 /// Tells whether their total is held, which it is not while they use more memory.
 pub async fn place(app: &App, person: PrincipalId, group: PrincipalId) -> Result<bool> {
     let range = app.runtime.person_add(person, group).await?;
+    data::first(app, &range).await?;
     if let Err(error) = allowances::hold(app, &range).await {
         // They use more now; what was before is held.
         tracing::warn!(person = %person, error = %error, "a person's total is not held yet");

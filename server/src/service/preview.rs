@@ -214,6 +214,7 @@ fn above(
         (Bounded::PortsMax, ports),
         (Bounded::ImagesMax, None),
         (Bounded::ImagesBytes, None),
+        (Bounded::DataBytes, None),
     ]
     .into_iter()
     .filter_map(|(limit, configured)| {
@@ -258,6 +259,10 @@ fn over_limit(limit: Bounded, used: u64, proposed: u64, seen: &InUse) -> OverLim
         Bounded::ImagesBytes => {
             (Outcome::NothingNew, "what there is stays, and no layer comes until there is less")
         }
+        Bounded::DataBytes => (
+            Outcome::Kept,
+            "nothing is lost: what they may keep now holds until they keep less and nothing of theirs runs",
+        ),
     };
     let (now, then) = (words(limit, used), words(limit, proposed));
     OverLimit {

@@ -61,6 +61,7 @@ const ROWS: &[(&str, Kind)] = &[
     ("POST /groups/{id}/allowance ports", NUMBER),
     ("images", NUMBER),
     ("image_bytes", SIZE),
+    ("data", SIZE),
     ("look", Way),
     ("ports", Judged(&["a", "0", "70000", "-1", "80:80", "1:2:3", "80/sctp", "\0"])),
     (

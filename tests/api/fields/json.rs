@@ -443,12 +443,12 @@ fn registries() -> Vec<Body> {
 
 /// A person's own first: everybody's is for the others then.
 fn allowances() -> Vec<Body> {
-    let of = |route| Body {
+    let of = |route: &'static str| Body {
         route,
         base: json!({
             "cpu_millis": null, "cpu_weight": 100, "memory_bytes": null, "swap_bytes": null,
             "pids": null, "containers_max": null, "ports_max": null,
-            "images_max": null, "images_bytes": null,
+            "images_max": null, "images_bytes": null, "data_bytes": null,
         }),
         fields: vec![
             field("cpu_millis")
@@ -483,6 +483,11 @@ fn allowances() -> Vec<Body> {
             field("images_bytes")
                 .at([json!(1 << 20), json!(1_u64 << 42)])
                 .beyond([json!((1 << 20) - 1), json!((1_u64 << 42) + 1)])
+                .may_be(&["null"]),
+            // The most is what the disk has; groups have none.
+            field("data_bytes")
+                .at(if route.contains("/groups/") { vec![] } else { vec![json!(32 << 20)] })
+                .beyond([json!((32 << 20) - 1), json!((1_u64 << 42) + 1)])
                 .may_be(&["null"]),
         ],
     };

@@ -227,6 +227,7 @@ fn allowance(refused: bool) -> AllowanceForm {
         ports: Field::new("8"),
         images: Field::new(""),
         image_bytes: Field::new("20 GiB"),
+        data: Field::new("10 GiB"),
     }
 }
 

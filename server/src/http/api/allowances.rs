@@ -12,6 +12,7 @@ use crate::http::problem::ProblemBody;
 use crate::http::routes::{Access, Routes, routes};
 use crate::inventory::allowances::Allowance;
 use crate::service::allowances::{self, AllowanceSet, AllowanceView, DefaultSet};
+use crate::service::data::{self, DataView};
 use crate::service::preview::{self, Preview};
 
 /// Adds the routes.
@@ -20,6 +21,7 @@ pub fn routes(routes: Routes) -> Routes {
         .add(Access::SignedIn(TokenScope::Read), routes!(default))
         .add(Access::Operator(TokenScope::Manage), routes!(set_default))
         .add(Access::SignedIn(TokenScope::Read), routes!(show))
+        .add(Access::SignedIn(TokenScope::Read), routes!(show_data))
         .add(Access::Operator(TokenScope::Manage), routes!(set))
         .add(Access::Operator(TokenScope::Manage), routes!(reset))
         .add(Access::Operator(TokenScope::Manage), routes!(preview))
@@ -54,6 +56,18 @@ async fn show(
     Path(id): Path<u32>,
 ) -> Result<Json<AllowanceView>> {
     Ok(Json(allowances::of_person(&app, &caller, PrincipalId(id)).await?))
+}
+
+/// Shows what a person keeps on disk, and what bounds it: oneself, or for operators and auditors anybody.
+#[utoipa::path(get, path = "/api/v1/people/{id}/data", tag = "allowances",
+    params(("id" = u32, Path, description = "The person")),
+    responses((status = 200, body = DataView), (status = 404, body = ProblemBody)))]
+async fn show_data(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<u32>,
+) -> Result<Json<DataView>> {
+    Ok(Json(data::of_person(&app, &caller, PrincipalId(id)).await?))
 }
 
 /// Gives a person an allowance of their own; the kernel holds it from now on.

@@ -33,6 +33,7 @@ pub(super) const FIELDS: FormFields = FormFields::once(&[
     "ports",
     "images",
     "image_bytes",
+    "data",
     "look",
     "confirmed",
 ]);
@@ -273,6 +274,7 @@ pub(super) fn facts(allowance: &Allowance) -> Vec<Fact> {
         Fact::text("Ports of the host", configured(allowance.ports_max)),
         Fact::text("Images", text(allowance.images_max.map(|most| most.to_string()))),
         Fact::text("Size of images", text(allowance.images_bytes.map(bytes))),
+        Fact::text("Kept on disk", text(allowance.data_bytes.map(bytes))),
     ]
 }
 
@@ -289,6 +291,7 @@ pub(super) fn form(allowance: &Allowance) -> AllowanceForm {
         ports: field(allowance.ports_max.map(|most| most.to_string())),
         images: field(allowance.images_max.map(|most| most.to_string())),
         image_bytes: field(allowance.images_bytes.map(bytes)),
+        data: field(allowance.data_bytes.map(bytes)),
     }
 }
 
@@ -308,6 +311,7 @@ pub(super) fn typed(posted: &Posted, wrong: &mut Wrong) -> AllowanceForm {
         ports: field("ports", "/ports_max"),
         images: field("images", "/images_max"),
         image_bytes: field("image_bytes", "/images_bytes"),
+        data: field("data", "/data_bytes"),
     }
 }
 
@@ -333,6 +337,7 @@ pub(super) fn read(posted: &Posted) -> std::result::Result<Allowance, Wrong> {
         ports_max: wrong.number(posted, "ports", "/ports_max"),
         images_max: wrong.number(posted, "images", "/images_max"),
         images_bytes: wrong.size(posted, "image_bytes", "/images_bytes"),
+        data_bytes: wrong.size(posted, "data", "/data_bytes"),
     };
     if wrong.is_empty() { Ok(allowance) } else { Err(wrong) }
 }

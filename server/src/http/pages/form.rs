@@ -117,7 +117,8 @@ impl Wrong {
                     Bounded::ContainersMax
                     | Bounded::PortsMax
                     | Bounded::ImagesMax
-                    | Bounded::ImagesBytes => return None,
+                    | Bounded::ImagesBytes
+                    | Bounded::DataBytes => return None,
                 };
                 let detail = refusal.detail.clone();
                 Some(Self(vec![FieldError { pointer: pointer.to_owned(), detail }]))

@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::frame::{Frame, leads};
 use super::operations::words;
 use super::shown::{self, Class};
-use super::{containers as list, happened, machine};
+use super::{containers as list, happened, machine, used};
 use crate::app::App;
 use crate::auth::{Caller, Role, TokenScope};
 use crate::clock::Time;
@@ -65,6 +65,11 @@ async fn show(State(app): State<App>, frame: Frame, caller: Caller) -> Result<Re
         needs.extend(ending_invitations(&everybody));
     }
     let needs_more = needs.len().saturating_sub(NEEDS_MAX);
+    let mut gauges = Vec::new();
+    if acts {
+        gauges = readouts(&usage, needs.len());
+        gauges.extend(used::data(&app, &caller, caller.principal).await);
+    }
     let mut shell = frame.shell(title(running), Section::Home);
     shell.mark = match () {
         () if needs.iter().any(|need| need.state.tone == Tone::Bad) => Mark::Attention,
@@ -80,7 +85,7 @@ async fn show(State(app): State<App>, frame: Frame, caller: Caller) -> Result<Re
     });
     frame.page(&HomePage {
         acts,
-        readouts: if acts { readouts(&usage, needs.len() + needs_more) } else { Vec::new() },
+        readouts: gauges,
         needs,
         needs_more,
         rows: live.iter().map(|view| row(&app, view)).collect(),

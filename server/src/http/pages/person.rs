@@ -279,6 +279,8 @@ pub(super) async fn show(
     let now = Time::now().0;
     let own = id == caller.principal;
     let manages = caller.role == Role::Operator;
+    let mut gauges = used::gauges(&usage);
+    gauges.extend(used::data(app, caller, id).await);
     let mut shell = frame.shell(person.name.clone(), Section::People);
     shell.path = format!("/people/{}", id.0);
     shell.live_secs = Some(5);
@@ -302,7 +304,7 @@ pub(super) async fn show(
             let now = || Field::new(person.local_user.clone().unwrap_or_default());
             beside.host_user.unwrap_or_else(now)
         }),
-        gauges: used::gauges(&usage),
+        gauges,
         allowance: beside.allowance.unwrap_or_else(|| allowance::form(&usage.allowance)),
         allowed: allowance::facts(&usage.allowance),
         changes_allowance: manages,

@@ -1,8 +1,12 @@
 //! What is used of what may be, as meters.
 
+use berth_runtime::id::PrincipalId;
 use berth_web::format::{bytes, bytes_of, cores, cores_used, count, percent};
 use berth_web::parts::Meter;
 
+use crate::app::App;
+use crate::auth::Caller;
+use crate::service::data::{self, PendingData};
 use crate::service::usage::Usage;
 
 /// Containers, processor, memory, processes and images of one person.
@@ -39,6 +43,27 @@ pub(super) fn gauges(usage: &Usage) -> Vec<Meter> {
             },
         },
     ]
+}
+
+/// What is kept on disk, where something bounds it or is to bound it; nothing while the supervisor is away.
+pub(super) async fn data(app: &App, caller: &Caller, person: PrincipalId) -> Option<Meter> {
+    let data = data::of_person(app, caller, person).await.ok()?;
+    let meter = match (data.used_bytes, data.limit_bytes) {
+        (Some(used), Some(most)) => (bytes_of(used, most), Some(percent(used, most))),
+        _ => ("not bounded".to_owned(), None),
+    };
+    if data.limit_bytes.is_none() && data.pending.is_none() {
+        return None;
+    }
+    let note = match data.pending {
+        None => "written by containers, volumes, uploads; nobody else can fill it".to_owned(),
+        Some(PendingData { limit_bytes, reason }) => {
+            let then = limit_bytes.map_or_else(|| "no bound".to_owned(), bytes);
+            format!("to be {then}: {reason}")
+        }
+    };
+    let (text, percent) = meter;
+    Some(Meter { key: "data", label: "Kept on disk".to_owned(), text, percent, note })
 }
 
 /// Processor use.
