@@ -121,6 +121,19 @@ pub async fn of_person(app: &App, caller: &Caller, id: PrincipalId) -> Result<Da
     Ok(DataView { way, limit_bytes: seen.limit_bytes, used_bytes: seen.used_bytes, pending })
 }
 
+/// What those keep who may keep more than `most`: nobody else can be over it.
+pub(super) async fn of_more(app: &App, most: u64) -> Result<HashMap<PrincipalId, u64>> {
+    let mut kept = HashMap::new();
+    for range in app.runtime.people().await? {
+        if range.data_bytes > Some(most)
+            && let Some(used) = app.runtime.person_data_use(range.person).await?.used_bytes
+        {
+            kept.insert(range.person, used);
+        }
+    }
+    Ok(kept)
+}
+
 /// Refuses to promise more than the disk has: what each of these people has, and what they are to have.
 ///
 /// # Errors

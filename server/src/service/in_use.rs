@@ -25,7 +25,7 @@ pub(crate) struct InUse {
     swap_bytes: u64,
     pids: u64,
     /// On a file system of a person's own; what lies in the store that all share is not counted.
-    data_bytes: u64,
+    pub(crate) data_bytes: u64,
     counts: Counts,
 }
 

@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 
 use super::admission::{of_one, words};
 use super::allowances::check;
+use super::data;
 use super::in_use::{self, InUse};
 use crate::app::App;
 use crate::auth::{Caller, Visibility};
@@ -163,7 +164,15 @@ pub async fn of_default(app: &App, proposed: Allowance) -> Result<Preview> {
 
 async fn judge(app: &App, looked: Vec<Looked>, proposed: &Allowance) -> Result<Preview> {
     let sums: Vec<_> = looked.iter().map(|one| (one.of, one.id)).collect();
-    let seen = in_use::look(app, &sums).await?;
+    let mut seen = in_use::look(app, &sums).await?;
+    if let Some(most) = proposed.data_bytes {
+        let kept = data::of_more(app, most).await?;
+        for (one, seen) in looked.iter().zip(&mut seen) {
+            if one.of == Whose::Person {
+                seen.data_bytes = kept.get(&one.id).copied().unwrap_or(0);
+            }
+        }
+    }
     let mut theirs: HashMap<PrincipalId, Vec<Limited>> = HashMap::new();
     for container in rows::containers(app.inventory.read(), Visibility::Everyone).await? {
         theirs.entry(container.owner).or_default().push(container);
