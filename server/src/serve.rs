@@ -15,7 +15,9 @@ use crate::notify::notify;
 use crate::risks::{self, Severity};
 use crate::service::images::{self, Images};
 use crate::service::noise::Which;
-use crate::service::{data, history, housekeeping, maintenance, operations, reconcile, system};
+use crate::service::{
+    data, history, housekeeping, looks, maintenance, operations, reconcile, system,
+};
 use crate::tls::Tls;
 use crate::{hold, http, listen};
 
@@ -78,6 +80,7 @@ async fn serve(config: Config) -> Result<()> {
     tokio::spawn(images::reconcile(app.clone()));
     tokio::spawn(housekeeping::give_back_memory(app.clone()));
     tokio::spawn(data::run(app.clone()));
+    tokio::spawn(looks::run(app.clone()));
     tokio::spawn(housekeeping::audit_refusals(app.clone(), refused));
     reconcile::spawn(&app);
     if let Some(tls) = app.tls.clone() {

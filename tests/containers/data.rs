@@ -98,7 +98,7 @@ async fn more_is_given_while_something_runs_and_less_when_nothing_does() {
     olga.put(&anna.allowance, &json!({"data_bytes": 96 * MIB})).await.expect_status(200);
     assert_eq!(anna.client.get(&anna.data).await.json()["limit_bytes"], 96 * MIB);
     // Less than is kept is tried in vain, and what is kept stays.
-    let exec = json!({"command": ["sh", "-c", "busybox dd if=/dev/zero of=/big bs=1M count=60; cat /kept"]});
+    let exec = json!({"program": {"command": ["sh", "-c", "busybox dd if=/dev/zero of=/big bs=1M count=60; cat /kept"]}});
     let path = format!("/api/v1/containers/{id}/exec");
     let answer = anna.client.post(&path, &exec).await.expect_status(200).json();
     assert_eq!(answer["exit_code"], 0, "{answer}");
@@ -120,7 +120,7 @@ async fn more_is_given_while_something_runs_and_less_when_nothing_does() {
     holds(&anna, None).await;
     act(&anna.client, &id, "start").await.expect_status(200);
     in_status(&anna.client, &id, "running").await;
-    let exec = json!({"command": ["sh", "-c", "cat /kept; busybox wc -c < /big"]});
+    let exec = json!({"program": {"command": ["sh", "-c", "cat /kept; busybox wc -c < /big"]}});
     let answer = anna.client.post(&path, &exec).await.expect_status(200).json();
     let text = answer["stdout"].as_str().unwrap_or_default();
     assert!(text.contains("kept") && text.contains(&(60 * MIB).to_string()), "{answer}");

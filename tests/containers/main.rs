@@ -10,6 +10,7 @@ mod groups;
 mod history;
 mod lifecycle;
 mod limits;
+mod looks;
 mod names;
 mod ports;
 mod posture;

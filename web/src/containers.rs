@@ -477,6 +477,29 @@ pub struct SharingPage {
     pub level: String,
     /// Groups that the viewer is in.
     pub groups: Vec<String>,
+    /// Whether the viewer is an operator who may look into it.
+    pub may_look: bool,
+    /// Which operators have, newest first.
+    pub looks: Vec<LookRow>,
+    /// Why the viewer wants to, as typed.
+    pub reason: Field,
+}
+
+/// An operator's look into a container.
+#[derive(Debug, Clone)]
+pub struct LookRow {
+    /// Who.
+    pub operator: String,
+    /// Why.
+    pub reason: String,
+    /// Since when.
+    pub began: Moment,
+    /// Until when.
+    pub until: Moment,
+    /// Whether that is not over.
+    pub goes_on: bool,
+    /// Whether it is the viewer's own and goes on, so that they may end it.
+    pub ends: bool,
 }
 
 /// Somebody, or a group, with whom a container is shared.

@@ -10,7 +10,8 @@
 //!   neither removal nor names nor further sharing: who has an object stays its owner's to say, and whether a name is
 //!   free would tell of the owner's other objects.
 //! - Operators see everybody's state, end and remove everything, and see and take away what was shared; they read no
-//!   content and give nothing of what is not theirs, to themselves neither.
+//!   content and give nothing of what is not theirs, to themselves neither. One who looks into it with a reason, of
+//!   which its owner is told, has for an hour what a share of log and files would give (`service/looks.rs`).
 //! - Auditors look. What was shared with one lets them read; neither that nor owning lets them act.
 
 use berth_runtime::id::PrincipalId;

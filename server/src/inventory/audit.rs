@@ -383,7 +383,8 @@ pub async fn list_of(
     let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
         "select {COLUMNS}, {OWNER_NAME} from audit \
          where subject = ?1 and {seen} and id < ?3 \
-         and action not in ('container.change', 'container.share', 'container.unshare') \
+         and action not in ('container.change', 'container.share', 'container.unshare', \
+         'container.look', 'container.look-end') \
          and via not in ('kernel', 'policy', 'server') \
          order by id desc limit ?4"
     )))

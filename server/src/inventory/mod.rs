@@ -23,6 +23,7 @@ pub mod idempotency;
 pub mod image_shares;
 pub mod images;
 pub mod keys;
+pub mod looks;
 pub mod maintenance;
 mod mark;
 pub mod operations;
@@ -72,7 +73,7 @@ const CACHE_KIB: u32 = 512;
 
 /// What may use the room that is kept for a full disk: it ends or removes something, or lets somebody in
 /// to do that.
-const RELIEVING: [&str; 20] = [
+const RELIEVING: [&str; 21] = [
     "container.stop",
     "container.kill",
     "container.signal",
@@ -93,6 +94,7 @@ const RELIEVING: [&str; 20] = [
     "person.end-access",
     "group.member-remove",
     "container.unshare",
+    "container.look-end",
 ];
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");

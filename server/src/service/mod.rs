@@ -25,6 +25,7 @@ pub mod invitations;
 pub mod keys;
 pub mod lifecycle;
 pub mod logs;
+pub mod looks;
 pub mod machine;
 pub mod maintenance;
 pub mod metrics;

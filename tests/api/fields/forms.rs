@@ -93,6 +93,7 @@ const ROWS: &[(&str, Kind)] = &[
     ("grantee", Judged(&["", "-a", "..", "a b", "<script>", "a\0", "А", "olga"])),
     ("level", Choice),
     ("POST /containers/{id}/sharing kind", Choice),
+    ("reason", Judged(&["", " ", "a\0b", "a\nb"])),
     ("end", Judged(&["", "a", "everybody:a"])),
     ("group", Judged(&["", "a", "-1", "4294967296"])),
     ("note", Judged(&["a\0b", "a\nb"])),
@@ -164,6 +165,7 @@ fn base(route: &str) -> Vec<(&'static str, &'static str)> {
         "POST /containers/{id}/sharing" => {
             vec![("kind", "person"), ("grantee", "tried"), ("level", "view")]
         }
+        "POST /containers/{id}/looks" => vec![("reason", "driven")],
         "POST /containers/{id}/sharing/end" => vec![("end", "person:tried")],
         "POST /volumes" => vec![("name", "driven")],
         "POST /volumes/{id}" => vec![("name", "kept")],
@@ -230,7 +232,10 @@ async fn each_field_of_a_form_takes_what_it_may_and_no_form_takes_another() {
             path if path.starts_with("/images/") && !path.ends_with("/remove") => {
                 path.replace("{id}", &image)
             }
-            path if path.ends_with("/settings") || path.contains("/sharing") => {
+            path if path.ends_with("/settings")
+                || path.contains("/sharing")
+                || path.ends_with("/looks") =>
+            {
                 path.replace("{id}", &container)
             }
             // What is done to a container takes no more than the way back: nothing is done here.

@@ -530,6 +530,19 @@ fn groups() -> Vec<Body> {
     ]
 }
 
+fn looks() -> Body {
+    Body {
+        route: "POST /api/v1/containers/{id}/looks",
+        base: json!({"reason": "to see"}),
+        fields: vec![
+            field("reason")
+                .at([text(1), text(500)])
+                .beyond([text(501), json!(""), json!(" "), json!("a\nb")])
+                .may_be(&["turned text"]),
+        ],
+    }
+}
+
 fn grants() -> Vec<Body> {
     vec![Body {
         route: "PUT /api/v1/containers/{id}/grants",
@@ -597,6 +610,7 @@ pub(super) fn bodies(image: &str) -> Vec<Body> {
     all.extend(groups());
     all.extend(volumes());
     all.extend(grants());
+    all.push(looks());
     all.extend(folders());
     all.push(Body {
         route: "POST /api/v1/gc",

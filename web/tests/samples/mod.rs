@@ -11,7 +11,7 @@ use berth_web::Template;
 use berth_web::charts::{Chart, Charts, FigureRow, Figures, MarkKind, MarkRow, Unit};
 use berth_web::containers::{
     ActivityPage, ActivityRow, BulkPage, BulkRow, COLUMNS, Ceilings, Column, ColumnHead,
-    ConfirmPage, Head, LaunchForm, LaunchPage, LimitRow, ListPage, LogLine, LogsPage, May,
+    ConfirmPage, Head, LaunchForm, LaunchPage, LimitRow, ListPage, LogLine, LogsPage, LookRow, May,
     OverviewPage, Pages, Preview, ProcessRow, ProcessesPage, RawBlock, RawPage, Row, SettingsPage,
     ShareRow, SharingPage, Size, Tab,
 };
@@ -524,6 +524,16 @@ fn sharing(name: &str, shares: bool) -> SharingPage {
         grantee: Field { value: name.into(), error: format!("you are in no group named {name}") },
         level: "use".into(),
         groups: vec![name.into(), "everybody".into()],
+        may_look: !shares,
+        looks: vec![LookRow {
+            operator: name.into(),
+            reason: format!("it sends mail, says {name}"),
+            began: Moment::new(NOW - 60_000, NOW),
+            until: Moment::new(NOW + 3_540_000, NOW),
+            goes_on: true,
+            ends: !shares,
+        }],
+        reason: Field { value: name.into(), error: "say why".into() },
     }
 }
 

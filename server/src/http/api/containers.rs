@@ -35,6 +35,7 @@ use crate::service::containers::spec::{CreateRequest, LimitsRequest, parse_signa
 use crate::service::containers::{self, ContainerView, DetailView, ListFilter, create};
 use crate::service::lifecycle::Status;
 use crate::service::logs::{LogEntry, LogSelection, LogStream};
+use crate::service::looks::{self, LookRequest, LookView};
 use crate::service::restart::RestartPolicy;
 use crate::service::sharing::{self, GrantRequest, GrantView};
 
@@ -67,6 +68,8 @@ pub fn routes(routes: Routes) -> Routes {
         .add(read, routes!(activity))
         .add(read, routes!(list_grants))
         .add(operate, routes!(set_grant, remove_grant))
+        .add(read, routes!(list_looks))
+        .add(Access::Operator(TokenScope::Manage), routes!(begin_look, end_look))
 }
 
 /// Which containers.
@@ -561,6 +564,52 @@ async fn remove_grant(
     Query(query): Query<GrantQuery>,
 ) -> Result<StatusCode> {
     sharing::remove(&app, &caller, &key, (query.kind, &query.name)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Lists which operators have looked into it and why, newest first; for its owner, operators and auditors.
+#[utoipa::path(get, path = "/api/v1/containers/{id}/looks", tag = "containers",
+    operation_id = "list_container_looks",
+    params(("id" = String, Path, description = "Its id or name")),
+    responses(
+        (status = 200, body = Items<LookView>), (status = 403, body = ProblemBody),
+        (status = 404, body = ProblemBody)))]
+async fn list_looks(
+    State(app): State<App>,
+    caller: Caller,
+    Path(key): Path<String>,
+) -> Result<Json<Items<LookView>>> {
+    Ok(Json(Items::whole(looks::list(&app, &caller, &key).await?)))
+}
+
+/// Looks into somebody else's: for an hour the operator reads its log, environment and files. The owner is told, with the
+/// reason.
+#[utoipa::path(post, path = "/api/v1/containers/{id}/looks", tag = "containers",
+    operation_id = "begin_container_look",
+    params(("id" = String, Path, description = "Its id or name")), request_body = LookRequest,
+    responses(
+        (status = 201, body = LookView), (status = 404, body = ProblemBody),
+        (status = 409, body = ProblemBody), (status = 422, body = ProblemBody)))]
+async fn begin_look(
+    State(app): State<App>,
+    caller: Caller,
+    Path(key): Path<String>,
+    JsonBody(body): JsonBody<LookRequest>,
+) -> Result<(StatusCode, Json<LookView>)> {
+    Ok((StatusCode::CREATED, Json(looks::begin(&app, &caller, &key, &body).await?)))
+}
+
+/// Ends the operator's own look before its hour is over.
+#[utoipa::path(delete, path = "/api/v1/containers/{id}/looks", tag = "containers",
+    operation_id = "end_container_look",
+    params(("id" = String, Path, description = "Its id or name")),
+    responses((status = 204), (status = 404, body = ProblemBody)))]
+async fn end_look(
+    State(app): State<App>,
+    caller: Caller,
+    Path(key): Path<String>,
+) -> Result<StatusCode> {
+    looks::end(&app, &caller, &key).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -10,7 +10,14 @@ pub(super) const KNOWN: &[Known] = &[
         "You see the object, because it was shared with you or because you oversee the machine; what you wanted to do \
          with it takes a right that you do not have. Content (logs, environment, terminals) is its owner’s to share, \
          with operators and auditors too; to rename, remove and share it stays the owner’s.",
-        "Ask its owner.",
+        "Ask its owner. An operator who has to see content looks into it with a reason, which the owner is told.",
+    ),
+    known(
+        "look.own",
+        409,
+        "It is yours",
+        "An operator looks into what is somebody else’s; one’s own one reads without that.",
+        "Open its log, environment or files.",
     ),
     known(
         "sharing.ended",

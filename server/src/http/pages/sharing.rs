@@ -3,7 +3,7 @@
 use axum::extract::{Path, State};
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
-use berth_web::containers::{ShareRow, SharingPage, Tab};
+use berth_web::containers::{LookRow, ShareRow, SharingPage, Tab};
 use berth_web::format::Moment;
 use berth_web::parts::Field;
 use berth_web::shell::ApiCall;
@@ -13,11 +13,12 @@ use super::form::Posted;
 use super::frame::Frame;
 use super::shown;
 use crate::app::App;
-use crate::auth::{Caller, Right, TokenScope};
+use crate::auth::{Caller, Right, Role, TokenScope};
 use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::http::routes::{Access, FormFields, Routes};
 use crate::inventory::grants::GranteeKind;
+use crate::service::looks::{self, LookRequest, LookView};
 use crate::service::sharing::{self, GrantRequest, GrantView};
 use crate::service::{Page, containers, groups};
 
@@ -35,11 +36,14 @@ const LEVELS: [(&str, &[Right]); 4] = [
 pub(super) fn routes(routes: Routes) -> Routes {
     let read = Access::SignedIn(TokenScope::Read);
     let act = Access::Member(TokenScope::Operate);
+    let operator = Access::Operator(TokenScope::Manage);
     let fields = FormFields::once(&["kind", "grantee", "level"]);
     routes
         .page(read, Method::GET, "/containers/{id}/sharing", look)
         .form(act, "/containers/{id}/sharing", fields, share)
         .form(act, "/containers/{id}/sharing/end", FormFields::once(&["end"]), end)
+        .form(operator, "/containers/{id}/looks", FormFields::once(&["reason"]), begin_look)
+        .form(operator, "/containers/{id}/looks/end", FormFields::once(&[]), end_look)
 }
 
 async fn look(
@@ -56,6 +60,7 @@ async fn look(
 struct Typed {
     posted: Posted,
     grantee: String,
+    reason: String,
     error: String,
 }
 
@@ -70,14 +75,17 @@ async fn show(
     let all = sharing::list(app, caller, id).await?;
     let path = format!("/api/v1/containers/{}/grants", view.id);
     let body = "{\"kind\": \"person\", \"name\": \"tom\", \"rights\": [\"state\", \"logs\"]}";
+    let looks = looks::list(app, caller, id).await?;
+    let looks_path = format!("/api/v1/containers/{}/looks", view.id);
     let calls = vec![
         ApiCall::get("With whom it is shared", path.clone()),
+        ApiCall::get("Which operators have looked into it", looks_path),
         ApiCall::send("Share it", "PUT", path.clone(), Some(body.to_owned())),
         ApiCall::send("End that", "DELETE", format!("{path}?kind=person&name=tom"), None),
     ];
     let some = Page { limit: GROUPS, after: None };
     let groups = groups::list(app, caller, &some).await?.items;
-    let Typed { posted, grantee, error } = typed;
+    let Typed { posted, grantee, reason, error } = typed;
     let page = SharingPage {
         head: shown::head(caller, &view, Tab::Sharing),
         error,
@@ -88,6 +96,9 @@ async fn show(
         grantee: Field { value: posted.text("grantee").to_owned(), error: grantee },
         level: posted.text("level").to_owned(),
         groups: groups.into_iter().map(|group| group.name).collect(),
+        may_look: caller.role == Role::Operator && !view.rights.contains(&Right::Share),
+        looks: looks.into_iter().map(|look| look_row(look, &caller.name)).collect(),
+        reason: Field { value: posted.text("reason").to_owned(), error: reason },
         shell: shell(frame, &view, calls),
     };
     frame.page_with(status, &page)
@@ -151,7 +162,54 @@ async fn share(
     let (status, mut wrong, error) = frame.refusal(error)?;
     let grantee = wrong.take("/name");
     let error = if error.is_empty() { wrong.rest() } else { error };
-    show(&app, &frame, &caller, (&id, status), Typed { posted, grantee, error }).await
+    let typed = Typed { posted, grantee, error, ..Typed::default() };
+    show(&app, &frame, &caller, (&id, status), typed).await
+}
+
+fn look_row(look: LookView, viewer: &str) -> LookRow {
+    let now = Time::now();
+    let goes_on = look.ends_at > now;
+    LookRow {
+        ends: goes_on && look.operator == viewer,
+        goes_on,
+        operator: look.operator,
+        reason: look.reason,
+        began: Moment::new(look.began_at.0, now.0),
+        until: Moment::new(look.ends_at.0, now.0),
+    }
+}
+
+async fn begin_look(
+    State(app): State<App>,
+    frame: Frame,
+    caller: Caller,
+    Path(id): Path<String>,
+    posted: Posted,
+) -> Result<Response> {
+    let request = LookRequest { reason: posted.text("reason").to_owned() };
+    let error = match looks::begin(&app, &caller, &id, &request).await {
+        Ok(_) => {
+            let text = "For an hour you read its log, environment and files. Its owner is told.";
+            return frame.done(&format!("/containers/{id}/sharing"), text);
+        }
+        Err(error @ Error::NotFound(_)) => return Err(error),
+        Err(error) => error,
+    };
+    let (status, mut wrong, error) = frame.refusal(error)?;
+    let reason = wrong.take("/reason");
+    let error = if error.is_empty() { wrong.rest() } else { error };
+    let typed = Typed { posted, reason, error, ..Typed::default() };
+    show(&app, &frame, &caller, (&id, status), typed).await
+}
+
+async fn end_look(
+    State(app): State<App>,
+    frame: Frame,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Response> {
+    let done = looks::end(&app, &caller, &id).await;
+    frame.outcome(done, &format!("/containers/{id}/sharing"), "You look into it no more.")
 }
 
 fn asked(posted: &Posted) -> Result<GrantRequest> {

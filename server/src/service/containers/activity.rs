@@ -123,6 +123,10 @@ fn happened(event: Event) -> Line {
         "container.oom_killed" => kills_in_words(number("kills")),
         "container.changed" => changes_in_words(&event),
         "container.shared" => format!("shared it: {}", text("text").unwrap_or_default()),
+        "container.look" => {
+            format!("looks into it for an hour: {}", text("text").unwrap_or_default())
+        }
+        "container.look_ended" => "looks into it no more".to_owned(),
         "container.unshared" => format!("shares it no more: {}", text("text").unwrap_or_default()),
         other => other.to_owned(),
     };
