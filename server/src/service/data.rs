@@ -156,19 +156,22 @@ pub(super) fn check_room(app: &App, moves: &[(Option<u64>, Option<u64>)]) -> Res
     Err(Error::exhausted("disk.room", text))
 }
 
-/// Gives somebody more at once, whatever of theirs runs. All else is left to be moved.
+/// Gives somebody more at once, whatever of theirs runs, where the host lets a file system grow while it is mounted.
+/// All else is left to be moved.
 ///
 /// # Errors
 /// The disk cannot set as much aside.
 pub(super) async fn grow(app: &App, range: &PersonRange, wanted: Option<u64>) -> Result<()> {
     check_room(app, &[(range.data_bytes, wanted)])?;
-    if let (Some(now), Some(_)) =
-        (range.data_bytes, wanted.filter(|then| Some(*then) > range.data_bytes))
-    {
-        let grown = app.runtime.person_data(range.person, wanted).await?;
-        tracing::info!(person = %range.person, from = now, to = grown.limit_bytes, "data is grown");
+    let Some(now) = range.data_bytes.filter(|now| wanted > Some(*now)) else { return Ok(()) };
+    match app.runtime.person_data(range.person, wanted).await.map_err(Error::from) {
+        Ok(grown) => {
+            tracing::info!(person = %range.person, from = now, to = grown.limit_bytes, "data is grown");
+            Ok(())
+        }
+        Err(error) if error.code() == "data.busy" => Ok(()),
+        Err(error) => Err(error),
     }
-    Ok(())
 }
 
 /// Gives somebody who has nothing yet their file system before they make something, so that nothing has to be moved

@@ -3,7 +3,7 @@
 use berth_runtime::id::PrincipalId;
 
 use super::edits::{Expected, Version};
-use super::{Listed, Page, allowances, setup};
+use super::{Listed, Page, allowances, data, setup};
 use crate::app::App;
 use crate::auth::{Caller, Role};
 use crate::clock::Time;
