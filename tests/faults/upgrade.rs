@@ -38,7 +38,10 @@ const OLDER: &str = "
     drop trigger containers_grants;
     drop trigger volumes_grants;
     drop trigger groups_grants;
+    drop trigger containers_looks;
+    drop trigger volumes_looks;
     drop view granted;
+    drop table looks;
     drop view memberships;
     drop table grants;
     drop table group_members;
