@@ -5,7 +5,7 @@
 //! Deliberately absent: cgroup limits (set by number, not by configuration), the root (layers, by
 //! descriptor) and the network's addresses.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::{fs, io};
 
@@ -53,25 +53,59 @@ const CAPABILITIES: [Capability; 11] = [
     Capability::SysChroot,
 ];
 
-/// Unreadable: files become the null device, directories an empty one.
-const MASKED: [&str; 12] = [
+/// Unreadable: files become the null device, directories an empty one. What tells of one neighbour or
+/// one moment of the host: who is here, what somebody's disk does, how often a processor was
+/// interrupted. Sums over the whole machine that programs ask for stay (`tests/runtime/readable.golden`).
+const MASKED: [&str; 35] = [
     "/proc/acpi",
     "/proc/asound",
+    // Free memory by size and zone: of use to who wants to place theirs beside somebody else's.
+    "/proc/buddyinfo",
+    // Loop devices are people's disks: how large each is, and what it does now.
+    "/proc/diskstats",
+    "/proc/partitions",
+    "/proc/driver",
+    // By file system and server name what is mounted on the host.
+    "/proc/fs",
+    // What each interrupt is for, how often it came and where: the same in four places.
     "/proc/interrupts",
+    "/proc/irq",
+    "/proc/softirqs",
+    "/sys/kernel/irq",
     "/proc/kcore",
     "/proc/keys",
     "/proc/latency_stats",
     "/proc/sched_debug",
+    "/proc/schedstat",
     "/proc/scsi",
     "/proc/timer_list",
     "/proc/timer_stats",
+    "/proc/zoneinfo",
+    // Names of block devices, and of the files behind loop devices.
+    "/sys/block",
+    "/sys/class/bdi",
+    "/sys/class/block",
+    "/sys/dev/block",
+    "/sys/devices/virtual/bdi",
+    "/sys/devices/virtual/block",
     "/sys/devices/virtual/powercap",
+    "/sys/devices/virtual/thermal",
     "/sys/firmware",
+    // By file system what was written to it.
+    "/sys/fs/bcachefs",
+    "/sys/fs/btrfs",
+    "/sys/fs/ext4",
+    "/sys/fs/f2fs",
+    "/sys/fs/xfs",
+    // Before Linux 5.9 it has the cgroups of others by name.
+    "/sys/kernel/slab",
 ];
 
 /// Readable and no more.
-pub(crate) const READ_ONLY: [&str; 5] =
-    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+pub(crate) const READ_ONLY: [&str; 3] = ["/proc/bus", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// Classes of devices that measure temperature and power, wherever in the tree each one is.
+const SENSORS: [&str; 4] = ["hwmon", "power_supply", "powercap", "thermal"];
 
 /// Every namespace there is.
 const NAMESPACES: [LinuxNamespaceType; 8] = [
@@ -156,6 +190,7 @@ fn linux(host: &ProfileHost) -> Result<Linux, Failure> {
 pub(crate) fn masked_paths() -> Vec<String> {
     let mut paths: Vec<String> = MASKED.map(str::to_owned).into();
     paths.extend(thermal_paths());
+    paths.extend(sensor_paths());
     paths
 }
 
@@ -184,6 +219,19 @@ fn thermal_paths() -> Vec<String> {
         fs::exists(&path).unwrap_or(false).then_some(path)
     });
     paths.collect()
+}
+
+/// Temperature, power and their like by sensor: a side channel as the above, by what their classes link to.
+fn sensor_paths() -> BTreeSet<String> {
+    let links = SENSORS.iter().filter_map(|class| fs::read_dir(format!("/sys/class/{class}")).ok());
+    let links = links.flatten().filter_map(io::Result::ok);
+    let places = links
+        .filter_map(|link| fs::canonicalize(link.path()).ok()?.into_os_string().into_string().ok());
+    let masked = |place: &String| {
+        let below = |top: &&str| place.strip_prefix(*top).is_some_and(|rest| rest.starts_with('/'));
+        MASKED.iter().any(below)
+    };
+    places.filter(|place| place.starts_with("/sys/devices/") && !masked(place)).collect()
 }
 
 fn mounts(request: &StartRequest, host: &ProfileHost) -> Result<Vec<Mount>, Failure> {

@@ -92,6 +92,17 @@ impl Bundle {
         self.directory.join("rootfs").join(path)
     }
 
+    /// The bundle's directory, as the command line takes it.
+    pub fn directory(&self) -> &str {
+        self.path()
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> Value {
+        let text = fs::read(self.directory.join("config.json")).expect("read the configuration");
+        serde_json::from_slice(&text).expect("the configuration is JSON")
+    }
+
     /// Changes the configuration.
     pub fn change(&self, change: impl FnOnce(&mut Value)) {
         let path = self.directory.join("config.json");

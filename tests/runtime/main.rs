@@ -13,5 +13,6 @@ mod powers;
 mod prober;
 mod process;
 mod races;
+mod readable;
 mod sysctls;
 mod users;
