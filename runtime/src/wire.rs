@@ -112,6 +112,10 @@ pub enum Request {
     /// than `bytes_max` bytes together (or than is configured) end it: `layer.above-given`.
     /// Answer: [`Answer::LayerUnpacked`].
     LayerUnpack { blob: Digest, diff_id: Digest, compression: Compression, bytes_max: u64 },
+    /// Unpacks a layer that is there once more, from descriptor 0 as [`Request::LayerUnpack`] does, and compares
+    /// the two; nothing is changed. At the lowest priority, and only when no other layer waits for a worker.
+    /// `not_found` when there is no layer of that name. Answer: [`Answer::LayerVerified`].
+    LayerVerify { blob: Digest, diff_id: Digest, compression: Compression },
     /// A page of unpacked layers by ascending digest. Answer: [`Answer::Layers`].
     LayerList { after: Option<Digest> },
     /// Removes an unpacked layer; refused with `conflict` while a running container uses it; success
@@ -492,6 +496,8 @@ pub enum Answer {
     People { people: Vec<PersonRange>, more: bool },
     /// To [`Request::LayerUnpack`].
     LayerUnpacked(LayerFacts),
+    /// To [`Request::LayerVerify`].
+    LayerVerified(LayerVerified),
     /// To [`Request::LayerList`].
     Layers { layers: Vec<Digest>, more: bool },
     /// To [`Request::ContainerStart`].
@@ -633,6 +639,56 @@ pub struct LayerFacts {
     pub bytes: u64,
     /// Device nodes left out (containers get theirs from the profile).
     pub devices_skipped: u64,
+}
+
+/// What comparing a layer with the bytes that it was unpacked from has found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerVerified {
+    /// The layer's name.
+    pub blob: Digest,
+    /// Files, directories, links and others that were compared.
+    pub entries: u64,
+    /// All differences.
+    pub differences: u64,
+    /// The first 32 of them.
+    pub shown: Vec<LayerDifference>,
+}
+
+/// One thing that is not as it was unpacked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerDifference {
+    /// Its path in the layer, escaped and cut to be shown.
+    pub path: String,
+    /// What is different.
+    pub harm: LayerHarm,
+}
+
+/// In what an entry of a layer differs from how it was unpacked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LayerHarm {
+    /// It is gone.
+    Missing,
+    /// It is there, and should not be.
+    Added,
+    /// It is something else: a link where a file should be.
+    Kind,
+    /// Its permissions.
+    Mode,
+    /// Its owner or group.
+    Owner,
+    /// Its extended attributes.
+    Attributes,
+    /// Its length.
+    Size,
+    /// What is in it.
+    Content,
+    /// The disk gives it out no more.
+    Unreadable,
+    /// Where the link leads.
+    Target,
+    /// The device's numbers.
+    Device,
 }
 
 /// Lines of a posture at most; those for mounts, which come last, are left out beyond it.

@@ -388,6 +388,18 @@ fn other_requests(berth: &Supervisor, running: &str) -> Vec<Attack> {
             json!({"blob": berth.layer(), "diff_id": berth.layer(), "compression": "none"}),
             "wire.",
         ),
+        attack(
+            "layer_verify",
+            "no bytes",
+            json!({"blob": berth.layer(), "diff_id": berth.layer(), "compression": "none"}),
+            "wire.descriptors",
+        ),
+        attack(
+            "layer_verify",
+            "a path as name",
+            json!({"blob": "sha256:../x", "diff_id": berth.layer(), "compression": "none"}),
+            "wire.",
+        ),
         attack("layer_list", "a path", json!({"after": "../.."}), "wire."),
         attack("layer_remove", "a path", json!({"blob": "../../etc"}), "wire."),
         attack("layer_remove", "one in use", json!({"blob": berth.layer()}), "layer.in-use"),

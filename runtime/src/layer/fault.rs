@@ -28,6 +28,16 @@ pub(super) fn broken(message: impl Into<String>) -> Failure {
     Failure::new(FailureClass::Broken, "layer.broken", message)
 }
 
+/// There is no layer of that name.
+pub(super) fn missing(message: impl Into<String>) -> Failure {
+    Failure::new(FailureClass::NotFound, "layer.unknown", message)
+}
+
+/// There is no room to unpack it a second time.
+pub(super) fn no_room(message: impl Into<String>) -> Failure {
+    Failure::new(FailureClass::Exhausted, "disk.full", message)
+}
+
 /// The caller has hung up.
 pub(super) fn cancelled() -> Failure {
     Failure::new(FailureClass::Unavailable, "layer.cancelled", "unpacking was cancelled")

@@ -16,6 +16,7 @@
 //! (the diff_id, the counts) is compared and shown, never trusted as a name.
 
 mod archive;
+mod compare;
 mod confine;
 mod extract;
 mod fault;
@@ -79,6 +80,9 @@ impl Place {
 pub(crate) enum Task {
     /// Unpacks the bytes of its input, `bytes_max` of files at most. Answers [`Answer::LayerUnpacked`].
     Unpack { blob: Digest, diff_id: Digest, compression: Compression, bytes_max: u64 },
+    /// Unpacks the bytes of its input beside layer `blob`, compares the two and removes what it has unpacked.
+    /// Answers [`Answer::LayerVerified`].
+    Verify { blob: Digest, diff_id: Digest, compression: Compression },
     /// Removes a layer; success when it is gone already. Answers [`Answer::Done`] as soon as the name
     /// is gone, and removes the files after that.
     Remove { blob: Digest },
@@ -105,7 +109,7 @@ pub(crate) const COMMAND: &str = "layer";
 /// Bytes of a worker's answer at most.
 pub(crate) const ANSWER_BYTES_MAX: usize = 16 * 1024;
 
-/// Starts a worker; `input` is what [`Task::Unpack`] reads.
+/// Starts a worker; `input` is what [`Task::Unpack`] and [`Task::Verify`] read.
 pub(crate) fn spawn(place: &Place, task: &Task, input: Option<OwnedFd>) -> io::Result<Worker> {
     let job = Job { place: place.clone(), task: task.clone() };
     let (result, theirs) = pipe2(OFlag::O_CLOEXEC)?;

@@ -17,6 +17,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, RenameFlags, open, openat, renameat2};
 use nix::sys::signal::kill;
 use nix::sys::stat::{Mode, fstat, fstatat, mkdirat};
+use nix::sys::statvfs::fstatvfs;
 use nix::unistd::{Gid, Pid, Uid, UnlinkatFlags, fchown, fsync, syncfs, unlinkat};
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +27,7 @@ use crate::sys;
 /// How long a killed worker's child may take to end.
 const CHILD_END_MAX: Duration = Duration::from_secs(5);
 /// Where a layer's facts are kept on its root.
-const FACTS_XATTR: &CStr = c"trusted.berth.layer";
+pub(super) const FACTS_XATTR: &CStr = c"trusted.berth.layer";
 /// Bytes of facts at most.
 const FACTS_BYTES_MAX: usize = 1024;
 /// Staging directories made in turn, when sweeps take them before they are locked.
@@ -80,6 +81,19 @@ impl Store {
             Ok(facts) => Ok(Some(facts)),
             Err(error) => Err(broken(format!("read the facts of layer {blob}: {error}"))),
         }
+    }
+
+    /// The root of layer `blob`, open for reading.
+    pub(super) fn open_layer(&self, blob: &Digest) -> Result<OwnedFd, Failure> {
+        openat(&self.named, blob.hex(), directory_flags(), Mode::empty())
+            .map_err(|errno| os(format!("open layer {blob}"), errno))
+    }
+
+    /// Bytes that are free for what is staged.
+    pub(super) fn free_bytes(&self) -> Result<u64, Failure> {
+        let facts =
+            fstatvfs(&self.staged).map_err(|errno| os("look at the layers' disk", errno))?;
+        Ok(facts.blocks_available().saturating_mul(facts.fragment_size()))
     }
 
     /// A page of stored layers above `after`, ascending, and whether there are more.

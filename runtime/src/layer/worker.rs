@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use berth_runtime::digest::Digest;
 use berth_runtime::record::Failure;
-use berth_runtime::wire::{Answer, Compression, LayerFacts};
+use berth_runtime::wire::{Answer, Compression, LayerFacts, LayerVerified};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -21,21 +21,32 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, fchdir, pipe2, read, write};
 use sha2::{Digest as _, Sha256};
 
+use super::compare::{Found, compare};
 use super::confine::{confine, explain_clone, namespaces};
 use super::extract::{Caps, Extracted, extract};
-use super::fault::{broken, cancelled, invalid, os};
+use super::fault::{broken, cancelled, invalid, missing, no_room, os};
 use super::source::{Meter, Source, Times, inflate};
 use super::store::{Staging, Store, StoredFacts};
 use super::tree::errno_of;
 use super::{ANSWER_BYTES_MAX, Job, Place, Task};
 use crate::sys::clone3::{CloneFlags, Forked, clone3};
 use crate::sys::process::exit_now;
+use crate::sys::sched::{SchedulerAttributes, set_io_priority, set_scheduler};
 use crate::timing;
 
 /// Bytes moved at a time, and asked for as the pipes' capacity.
 const CHUNK_BYTES: usize = 1 << 20;
 /// Bytes of headers and padding that an entry may need beside its content.
 const ENTRY_OVERHEAD_BYTES: u64 = 2_048;
+
+/// Room that is left on the disk when a layer is unpacked a second time.
+const VERIFY_SPARE_BYTES: u64 = 256 << 20;
+/// sched(7): no program that waits for somebody.
+const SCHED_BATCH: u32 = 3;
+/// The least that is still something, so that a busy machine comes to the end of it, too.
+const NICE: i32 = 19;
+/// ioprio_set(2): best effort, level 7.
+const IO_LAST: u32 = (2 << 13) | 7;
 
 /// The command line's `layer <job>`.
 pub(crate) fn main(arguments: &[OsString]) -> ExitCode {
@@ -60,6 +71,10 @@ fn run(job: &Job) -> Result<Answer, Failure> {
             place.given = *bytes_max < place.bytes_max;
             place.bytes_max = place.bytes_max.min(*bytes_max);
             unpack(&store, &place, &wanted).map(Answer::LayerUnpacked)
+        }
+        Task::Verify { blob, diff_id, compression } => {
+            let wanted = Wanted { blob, diff_id, compression: *compression };
+            verify(&store, &job.place, &wanted).map(Answer::LayerVerified)
         }
         Task::Remove { blob } => store.unname(blob).map(|_| Answer::Done {}),
         Task::Sweep => store.sweep().map(|()| Answer::Done {}),
@@ -118,6 +133,57 @@ fn unpack(store: &Store, place: &Place, wanted: &Wanted<'_>) -> Result<LayerFact
             store.discard(&staging)?;
             Err(failure)
         }
+    }
+}
+
+/// Unpacks the layer once more and compares; what was unpacked goes again.
+fn verify(store: &Store, place: &Place, wanted: &Wanted<'_>) -> Result<LayerVerified, Failure> {
+    let blob = wanted.blob;
+    let Some(stored) = store.find(blob)? else {
+        return Err(missing(format!("layer {blob} is not here")));
+    };
+    // It is nothing that anybody waits for.
+    let last = SchedulerAttributes {
+        size: u32::try_from(size_of::<SchedulerAttributes>()).unwrap_or_default(),
+        policy: SCHED_BATCH,
+        nice: NICE,
+        ..SchedulerAttributes::default()
+    };
+    set_scheduler(Pid::this(), &last).map_err(|errno| os("lower the priority", errno))?;
+    set_io_priority(Pid::this(), IO_LAST).map_err(|errno| os("lower the priority", errno))?;
+    let needed = stored.bytes.saturating_add(VERIFY_SPARE_BYTES);
+    if store.free_bytes()? < needed {
+        let message = format!("{needed} bytes must be free to unpack layer {blob} a second time");
+        return Err(no_room(message));
+    }
+    timing::begin(place.timing, "verify", &blob.hex()[..12]);
+    // What was taken once is no larger now, whatever is configured since.
+    let place = Place {
+        bytes_max: place.bytes_max.max(stored.bytes),
+        entries_max: place.entries_max.max(stored.entries),
+        ..place.clone()
+    };
+    let staging = store.stage(blob, place.first_id)?;
+    let found = fill(&staging, &place, wanted).and_then(|_| {
+        timing::done("unpack again");
+        let found = compare(staging.fd(), store.open_layer(blob)?.as_fd(), still_asked)?;
+        timing::done("compare");
+        Ok(found)
+    });
+    let discarded = store.discard(&staging);
+    let Found { entries, differences, shown } = found?;
+    discarded?;
+    Ok(LayerVerified { blob: blob.clone(), entries, differences, shown })
+}
+
+/// Whether somebody still listens.
+fn still_asked() -> Result<(), Failure> {
+    let stdout = io::stdout();
+    let mut fds = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
+    match poll(&mut fds, PollTimeout::ZERO) {
+        Ok(0) | Err(Errno::EINTR) => Ok(()),
+        Ok(_) => Err(cancelled()),
+        Err(errno) => Err(os("wait", errno)),
     }
 }
 

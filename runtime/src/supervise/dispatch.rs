@@ -41,7 +41,8 @@ impl Supervisor {
         request: Request,
         fds: Vec<OwnedFd>,
     ) -> Option<Reply> {
-        if !matches!(request, Request::LayerUnpack { .. }) && !fds.is_empty() {
+        let takes = matches!(request, Request::LayerUnpack { .. } | Request::LayerVerify { .. });
+        if !takes && !fds.is_empty() {
             let message = "no descriptor goes with this request";
             return Some(failure(FailureClass::Invalid, "wire.descriptors", message).into());
         }
@@ -84,6 +85,10 @@ impl Supervisor {
             Request::PersonList { after } => self.person_list(after),
             Request::LayerUnpack { blob, diff_id, compression, bytes_max } => {
                 let task = crate::layer::Task::Unpack { blob, diff_id, compression, bytes_max };
+                return self.layer_unpack(token, fds, task);
+            }
+            Request::LayerVerify { blob, diff_id, compression } => {
+                let task = crate::layer::Task::Verify { blob, diff_id, compression };
                 return self.layer_unpack(token, fds, task);
             }
             Request::LayerList { after } => self.layer_list(after.as_ref()),

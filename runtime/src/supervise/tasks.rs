@@ -360,7 +360,10 @@ impl Supervisor {
     fn next_unpack(&mut self) {
         let most = usize::try_from(self.config.unpackers_max.max(1)).unwrap_or(usize::MAX);
         while self.tasks.values().filter(|running| running.is_layer()).count() < most {
-            let Some(next) = self.unpacks.pop_front() else { return };
+            // A pull goes before what only looks.
+            let looks = |unpack: &super::Unpack| matches!(unpack.task, layer::Task::Verify { .. });
+            let first = self.unpacks.iter().position(|unpack| !looks(unpack)).unwrap_or(0);
+            let Some(next) = self.unpacks.remove(first) else { return };
             let begun = self.begin_layer(&next.task, Some(next.input), next.token);
             if let Err(failure) = begun {
                 self.answer(next.token, failure);
