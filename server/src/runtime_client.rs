@@ -15,8 +15,8 @@ use berth_runtime::id::{ContainerId, ExecId, PrincipalId, UploadId, VolumeId};
 use berth_runtime::record::{ContainerRecord, Failure, FailureClass, LimitState};
 use berth_runtime::wire::{
     Answer, Compression, DataUse, DoctorReport, Envelope, ExecEvent, ExecOrder, ExecRequest, Hello,
-    LayerFacts, Limits, MESSAGE_BYTES_MAX, PROTOCOL_VERSION, PersonRange, PostureLine, ProcessInfo,
-    Request, StartRequest, Total, VolumeUse,
+    LayerFacts, LayerVerified, Limits, MESSAGE_BYTES_MAX, PROTOCOL_VERSION, PersonRange,
+    PostureLine, ProcessInfo, Request, StartRequest, Total, VolumeUse,
 };
 use bytes::Bytes;
 use nix::errno::Errno;
@@ -385,6 +385,23 @@ impl RuntimeClient {
         let request = Request::LayerUnpack { blob, diff_id, compression, bytes_max };
         match self.call(&terms, request, Some(source)).await?.0 {
             Answer::LayerUnpacked(facts) => Ok(facts),
+            other => Err(unexpected(&terms, &other)),
+        }
+    }
+
+    /// Compares a layer with what `source`, the bytes that it came from, unpacks to. Dropping the future cancels it.
+    pub(crate) async fn layer_verify(
+        &self,
+        blob: &Digest,
+        diff_id: &Digest,
+        compression: Compression,
+        source: OwnedFd,
+    ) -> Result<LayerVerified, RuntimeError> {
+        let terms = Terms { name: "layer verify", limit: UNPACK_LIMIT, slots: &self.unpacks };
+        let (blob, diff_id) = (blob.clone(), diff_id.clone());
+        let request = Request::LayerVerify { blob, diff_id, compression };
+        match self.call(&terms, request, Some(source)).await?.0 {
+            Answer::LayerVerified(verified) => Ok(verified),
             other => Err(unexpected(&terms, &other)),
         }
     }

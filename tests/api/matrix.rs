@@ -566,6 +566,8 @@ pub(crate) const ROWS: &[Row] = &[
         body: r#"{"path":"/"}"#,
     },
     row("GET /api/v1/gc", Who::SignedIn, "read"),
+    row("GET /api/v1/layers", Who::Overseer, "read"),
+    row("POST /api/v1/layers/verify", Who::Operator, "operate"),
     sends("POST /api/v1/gc", Who::Member, "operate", r#"{"unneeded_days":3650}"#),
     Row {
         route: "GET /api/v1/images/{id}",

@@ -35,6 +35,7 @@ const OLDER: &str = "
     drop trigger containers_image_needed;
     alter table images drop column last_needed_at;
     drop table port_leases;
+    drop table layer_checks;
     drop trigger containers_grants;
     drop trigger volumes_grants;
     drop trigger groups_grants;

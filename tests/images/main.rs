@@ -24,3 +24,4 @@ mod support;
 mod theft;
 mod unneeded;
 mod unpack;
+mod verify;

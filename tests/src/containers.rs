@@ -128,7 +128,7 @@ pub async fn ready(server: &TestServer) {
 }
 
 /// A `docker save` archive of one layer.
-fn image(reference: &str, command: &str) -> Vec<u8> {
+pub fn image(reference: &str, command: &str) -> Vec<u8> {
     let busybox = std::fs::read("/bin/busybox").expect("busybox-static is installed");
     let mut layer = tar::Builder::new(Vec::new());
     for directory in ["bin/", "etc/", "tmp/"] {

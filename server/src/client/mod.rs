@@ -30,6 +30,7 @@ mod sign;
 mod stats;
 mod terminal;
 mod units;
+mod verify;
 mod volumes;
 
 use std::path::Path;
@@ -85,6 +86,8 @@ pub enum Command {
     Volume(volumes::VolumeArgs),
     /// Show what nothing needs any more, and why the rest stays; have it go.
     Gc(gc::GcArgs),
+    /// Compare every stored layer with the bytes that it came from (operators).
+    Verify(verify::VerifyArgs),
     /// Print completion for a shell.
     Completion(manual::CompletionArgs),
     /// Print the manual page, or write all of them.
@@ -151,6 +154,7 @@ async fn speak(command: Command) -> Outcome {
         Command::Ls(args) => files::ls(args).await,
         Command::Volume(args) => volumes::volume(args).await,
         Command::Gc(args) => gc::gc(args).await,
+        Command::Verify(args) => verify::verify(args).await,
         Command::Completion(_) | Command::Man(_) => Ok(0),
     }
 }

@@ -49,28 +49,50 @@ pub async fn pull(args: PullArgs) -> Outcome {
     Ok(0)
 }
 
-/// The operation once it has succeeded. A signal cancels it.
+/// What an operation is called, and how far it is in words.
+pub type Words = (&'static str, fn(&Value) -> String);
+
+/// The pull once it has succeeded. A signal cancels it.
 ///
 /// # Errors
 /// When it fails, or is cancelled.
 pub async fn finish(api: &Api, id: &str, ends: &mut Ends) -> Result<Value, Failure> {
+    finish_work(api, id, ("pull", progress), ends).await
+}
+
+/// The same of any operation.
+///
+/// # Errors
+/// When it fails, or is cancelled.
+pub async fn finish_work(
+    api: &Api,
+    id: &str,
+    words: Words,
+    ends: &mut Ends,
+) -> Result<Value, Failure> {
     let mut line = Line::default();
+    let name = words.0;
     tokio::select! {
-        ended = followed(api, id, &mut line) => {
+        ended = followed(api, id, words, &mut line) => {
             line.clear();
-            judged(ended?)
+            judged(name, ended?)
         }
         number = ends.next() => {
             line.clear();
             // It may have ended in this moment.
             drop(api.post(&["operations", id, "cancel"], None).await);
-            tell("the pull was cancelled");
+            tell(&format!("the {name} was cancelled"));
             Err(Failure::Signal(number))
         }
     }
 }
 
-async fn followed(api: &Api, id: &str, line: &mut Line) -> Result<Value, Failure> {
+async fn followed(
+    api: &Api,
+    id: &str,
+    (name, shown): Words,
+    line: &mut Line,
+) -> Result<Value, Failure> {
     let mut breaks = 0;
     loop {
         let failure = match api.events(&["operations", id, "events"], &[], "").await {
@@ -83,9 +105,11 @@ async fn followed(api: &Api, id: &str, line: &mut Line) -> Result<Value, Failure
                         if operation["state"] != "running" {
                             return Ok(operation);
                         }
-                        line.show(&progress(&operation["progress"]));
+                        line.show(&shown(&operation["progress"]));
                     }
-                    Ok(None) => break Failure::Unreachable("the pull’s stream has ended".into()),
+                    Ok(None) => {
+                        break Failure::Unreachable(format!("the {name}’s stream has ended"));
+                    }
                     Err(failure) => break failure,
                 }
             },
@@ -93,19 +117,19 @@ async fn followed(api: &Api, id: &str, line: &mut Line) -> Result<Value, Failure
         };
         breaks += 1;
         if !failure.is_passing() || breaks > BREAKS_MAX {
-            return Err(failure.while_doing("the pull goes on at the server, but"));
+            return Err(failure.while_doing(&format!("the {name} goes on at the server, but")));
         }
         sleep(PAUSE).await;
     }
 }
 
-fn judged(operation: Value) -> Result<Value, Failure> {
+fn judged(name: &str, operation: Value) -> Result<Value, Failure> {
     if operation["state"] == "succeeded" {
         return Ok(operation);
     }
     let failure = &operation["failure"];
     let detail = match text(&failure["message"]) {
-        "" => format!("the pull was {}", text(&operation["state"])),
+        "" => format!("the {name} was {}", text(&operation["state"])),
         words => words.to_owned(),
     };
     Err(Failure::Refused(Problem { status: 0, code: text(&failure["code"]).to_owned(), detail }))

@@ -75,6 +75,7 @@ pub fn routes() -> Routes {
     let routes = api::system::routes(routes);
     let routes = api::maintenance::routes(routes);
     let routes = api::gc::routes(routes);
+    let routes = api::layers::routes(routes);
     let routes = api::factor::routes(routes);
     let routes = api::ports::routes(routes);
     let routes = api::volumes::routes(routes);

@@ -23,6 +23,7 @@ pub mod idempotency;
 pub mod image_shares;
 pub mod images;
 pub mod keys;
+pub mod layer_checks;
 pub mod looks;
 pub mod maintenance;
 mod mark;

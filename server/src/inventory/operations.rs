@@ -123,6 +123,12 @@ const COLUMNS: &str = "select id, owner, (select name from people where people.i
     as owner_name, kind, subject_kind, subject, state, progress, result, failure, created_at, \
     ended_at from operations ";
 
+/// Whether one of this kind goes on.
+pub async fn is_running(db: &mut SqliteConnection, kind: &str) -> Result<bool> {
+    let query = "select exists (select 1 from operations where kind = ? and state = 'running')";
+    Ok(sqlx::query_scalar(query).bind(kind).fetch_one(db).await?)
+}
+
 /// Writes down that it begins.
 pub async fn insert(db: &mut SqliteConnection, new: &NewOperation<'_>) -> Result<()> {
     sqlx::query(

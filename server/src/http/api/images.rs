@@ -74,7 +74,8 @@ struct ImageView {
     source: String,
     /// When it came here.
     created_at: Time,
-    /// Whether all its layers are on this machine. If not, as after a backup without images was restored,
+    /// Whether all its layers are on this machine, and none was found to be damaged (`/api/v1/layers`). If not, as
+    /// after a backup without images was restored,
     /// it has to be pulled or imported again before anything starts from it.
     whole: bool,
 }
@@ -98,6 +99,8 @@ struct ImageDetail {
     config: ConfigView,
     /// Its layers, lowest first.
     layers: Vec<LayerView>,
+    /// Which of them was found to be damaged and what to do, in a sentence; null when none was.
+    damage: Option<String>,
     /// How it came to be, oldest step first; empty for those who may not read what is in it.
     history: Vec<HistoryView>,
     /// What holds it, among what its owner has and one sees.
@@ -406,7 +409,7 @@ impl From<Image> for ImageView {
 
 impl From<Inspected> for ImageDetail {
     fn from(inspected: Inspected) -> Self {
-        let Inspected { image, config, layers, containers, images } = inspected;
+        let Inspected { image, config, layers, damage, containers, images } = inspected;
         let run = config.config;
         Self {
             image: image.into(),
@@ -424,6 +427,7 @@ impl From<Inspected> for ImageDetail {
                 volumes: run.volumes.into_keys().collect(),
             },
             layers: layers.into_iter().map(Into::into).collect(),
+            damage,
             history: config
                 .history
                 .into_iter()

@@ -11,6 +11,7 @@ pub mod gc;
 pub mod groups;
 pub mod images;
 pub mod keys;
+pub mod layers;
 pub mod maintenance;
 pub mod operations;
 pub mod people;

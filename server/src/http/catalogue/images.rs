@@ -55,6 +55,20 @@ pub(super) const KNOWN: &[Known] = &[
         "Remove these containers first.",
     ),
     known(
+        "image.damaged",
+        409,
+        "A layer of the image is damaged",
+        "`berth verify` has found that files of the image are not, on this machine’s disk, what they were when the          image came here.",
+        "Pull or import the image again, which replaces the layer; its containers keep what they have written.",
+    ),
+    known(
+        "layers.verifying",
+        409,
+        "The layers are being verified",
+        "One look at all stored layers goes on; a second one would only be in its way.",
+        "Wait until it has ended, or cancel it.",
+    ),
+    known(
         "gc.everyone",
         403,
         "Only operators remove what is not theirs",

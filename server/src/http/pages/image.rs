@@ -161,6 +161,9 @@ fn facts(found: &Inspected) -> Vec<Fact> {
         Some(used) => Fact::text("Last use", used.words).with_exact(used.exact),
         None => Fact::text("Last use", "never"),
     });
+    if let Some(damage) = &found.damage {
+        facts.insert(0, Fact::text("Damaged", sentence(damage)));
+    }
     let made = [("Made", &found.config.created), ("Author", &found.config.author)];
     let made = made.into_iter().filter_map(|(key, text)| Some((key, text.as_ref()?)));
     facts.extend(made.map(|(key, text)| Fact::text(key, text.clone())));

@@ -223,7 +223,9 @@ fn row(caller: &Caller, image: &Image) -> Row {
         id: row.id.clone(),
         name: name_of(image),
         also: match (image.whole, tags.is_empty()) {
-            (false, _) => "its layers are not on this machine: pull or import it again".to_owned(),
+            (false, _) => {
+                "its layers are not on this machine, or damaged: pull or import it again".to_owned()
+            }
             (true, true) => String::new(),
             (true, false) => format!("also {}", tags.join(", ")),
         },

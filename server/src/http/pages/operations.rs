@@ -227,6 +227,7 @@ pub(super) fn words(kind: &str) -> (&str, &str) {
     match kind {
         "image.pull" => ("Pull", "pulling"),
         "image.import" => ("Import", "importing"),
+        "layers.verify" => ("Verify layers", "verifying"),
         other => (other, "under way"),
     }
 }

@@ -22,6 +22,7 @@ use crate::http::problem;
 use crate::http::routes::{Access, Routes};
 use crate::risks::{Risk, Severity};
 use crate::service::containers::view::LimitsView;
+use crate::service::images::{self, LayersView};
 use crate::service::machine::{Pressure, PressureOf};
 use crate::service::network::{self, NetworkState};
 use crate::service::system::{self, Check, Facts, Fresh, Report};
@@ -44,12 +45,17 @@ async fn overview(State(app): State<App>, frame: Frame, caller: Caller) -> Resul
     let usage = usage::system(&app).await?;
     let facts = system::facts(&app).await?;
     let network = network::state(&app);
+    let layers = images::layers_found(&app).await?;
     let mut shell = frame.shell("System", Section::System);
     shell.live_secs = Some(5);
     shell.calls = vec![
         ApiCall::get("What the machine uses", "/api/v1/system/usage"),
         ApiCall::get("How it is set up", "/api/v1/system/facts"),
+        ApiCall::get("Whether stored layers are whole", "/api/v1/layers"),
     ];
+    if caller.role == Role::Operator {
+        shell.calls.push(ApiCall::send("Verify them", "POST", "/api/v1/layers/verify", None));
+    }
     let shown = usage.people.len().min(PEOPLE) as u64;
     let view = OverviewPage {
         shell,
@@ -61,7 +67,7 @@ async fn overview(State(app): State<App>, frame: Frame, caller: Caller) -> Resul
         software: software(&facts, &network),
         risks: network.risks.iter().map(risk_row).collect(),
         host: host(&facts),
-        storage: storage(&facts),
+        storage: storage(&facts, &layers),
         limits: limits(&facts.limits.defaults, &facts.limits.ceilings),
         more_limits: more_limits(&facts),
     };
@@ -238,7 +244,7 @@ fn together(facts: &Facts) -> String {
     }
 }
 
-fn storage(facts: &Facts) -> Vec<Fact> {
+fn storage(facts: &Facts, layers: &LayersView) -> Vec<Fact> {
     let storage = &facts.storage;
     let mut all = vec![
         Fact::code("Data", storage.data_dir.display().to_string()),
@@ -249,11 +255,28 @@ fn storage(facts: &Facts) -> Vec<Fact> {
         all.push(Fact::text("Disk left", left));
         all.push(Fact::text("Files left", disk.files_available.to_string()));
     }
+    all.push(stored_layers(layers));
     all.push(Fact::code(
         "Addresses from",
         format!("{}, a /{} each", facts.network.pool, facts.network.prefix),
     ));
     all
+}
+
+/// How the stored layers were found when somebody last looked (`berth verify`).
+fn stored_layers(found: &LayersView) -> Fact {
+    let LayersView { layers, whole, harmed, .. } = found;
+    let unseen = layers.saturating_sub(whole + harmed);
+    let words = match (harmed, unseen) {
+        (0, 0) => format!("{layers}, all verified whole"),
+        (0, unseen) => format!("{layers}, {unseen} of them never verified"),
+        (harmed, _) => format!("{layers}, {harmed} of them harmed: berth verify --last"),
+    };
+    let fact = Fact::text("Stored layers", words);
+    match found.oldest_checked_at.map(|at| Moment::new(at.0, Time::now().0)) {
+        Some(at) => fact.with_exact(format!("looked at since {}", at.exact)),
+        None => fact,
+    }
 }
 
 fn more_limits(facts: &Facts) -> Vec<Fact> {

@@ -23,7 +23,7 @@ use crate::runtime_client::{NOT_RUNNING, RuntimeError};
 use crate::service::edits::Expected;
 use crate::service::lifecycle::{Action, Status};
 use crate::service::restart::RestartPolicy;
-use crate::service::{admission, maintenance, reconcile, volumes};
+use crate::service::{admission, images, maintenance, reconcile, volumes};
 
 /// What a killed container may take to be gone.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
@@ -411,6 +411,9 @@ pub(crate) async fn launch(
     run: u64,
     layers: Vec<Digest>,
 ) -> Result<ContainerRecord, LaunchError> {
+    if let Some(failure) = images::damage(app, &layers).await.map_err(LaunchError::Unknown)? {
+        return Err(LaunchError::Refused(failure));
+    }
     ensure_person(app, row).await.map_err(LaunchError::Unknown)?;
     let spec = spec(row).map_err(LaunchError::Unknown)?;
     let Some(spec) = spec else {

@@ -13,6 +13,7 @@ use super::layers::{Wanted, unpack_stored};
 use super::progress::{LayerProgress, LayerState, Progress, follow};
 use super::pull::{Made, commit};
 use super::store::Incoming;
+use super::verify;
 use crate::app::App;
 use crate::auth::Caller;
 use crate::auth::keys::random_id;
@@ -164,10 +165,12 @@ async fn bring_image(
         let turn = wanted.pin.turn().await;
         let slot = app.images.unpackers.acquire().await;
         charge.reserve(&found.digest, found.part.bytes).await?;
+        verify::clear(app, &found.digest).await?;
         if !content.has(&found.digest) {
             archive = store_layer(app, archive, found).await?;
         }
         let facts = unpack_stored(app, charge, &wanted).await?;
+        verify::forget(app, &found.digest).await?;
         drop((turn, slot));
         wanted.progress.set(LayerState::Done);
         layers.push(LayerRow {

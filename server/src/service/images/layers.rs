@@ -14,6 +14,7 @@ use tokio::net::unix::pipe;
 use super::charge::{Charge, Grant};
 use super::progress::{LayerProgress, LayerState};
 use super::store::{Incoming, Pinned, disk};
+use super::verify;
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::inventory::images;
@@ -67,9 +68,11 @@ pub async fn bring(app: &App, source: &Source<'_>, wanted: &Wanted) -> Result<La
     let _turn = wanted.pin.turn().await;
     let _slot = app.images.unpackers.acquire().await;
     let digest = &wanted.layer.blob.digest;
+    verify::clear(app, digest).await?;
     let stored = app.images.content.has(digest);
     if stored && may_reuse(app, source, digest).await? {
         let facts = unpack_stored(app, source.charge, wanted).await?;
+        verify::forget(app, digest).await?;
         wanted.progress.set(LayerState::Present);
         return Ok(facts);
     }
@@ -83,6 +86,7 @@ pub async fn bring(app: &App, source: &Source<'_>, wanted: &Wanted) -> Result<La
     } else {
         download_and_unpack(app, source, wanted).await?
     };
+    verify::forget(app, digest).await?;
     let (registry, repository) = (&source.reference.registry, &source.reference.repository);
     let mut write = app.inventory.observe().await?;
     images::insert_origin(write.db(), digest, registry, repository).await?;
@@ -183,7 +187,10 @@ pub async fn unpack_missing(app: &App, unpacked: &[Digest]) -> Result<()> {
             bytes_max: u64::MAX,
         };
         match app.runtime.layer_unpack(unpacking, blob).await {
-            Ok(_) => tracing::info!(layer = %layer.blob, "unpacked from what is stored"),
+            Ok(_) => {
+                verify::forget(app, &layer.blob).await?;
+                tracing::info!(layer = %layer.blob, "unpacked from what is stored");
+            }
             Err(error) => match Error::from(error) {
                 Error::Unavailable(refusal) => return Err(Error::Unavailable(refusal)),
                 error => tracing::warn!(layer = %layer.blob, error = %error, "stays packed"),

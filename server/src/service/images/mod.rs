@@ -13,6 +13,7 @@ mod layers;
 mod progress;
 mod pull;
 mod store;
+mod verify;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,12 +34,14 @@ use crate::error::{Error, Result};
 use crate::inventory::events::NewEvent;
 use crate::inventory::image_shares::{self, Holder, Share};
 use crate::inventory::images::{self, Filter, ImageRow, LayerRow, ReferenceRow, ReferenceValue};
+use crate::inventory::layer_checks;
 use crate::registry::manifest::{ImageConfig, RunConfig};
 use crate::registry::{ImageReference, Registry};
 
 pub use export::open as export;
 pub use import::{Upload, receive as import};
 pub use pull::start as pull;
+pub use verify::{LayersView, damage, found as layers_found, start as verify_layers};
 
 /// Between two tries to reach the supervisor at start.
 const RECONCILE_PAUSE: Duration = Duration::from_secs(5);
@@ -70,7 +73,7 @@ pub struct Image {
     pub references: Vec<ReferenceRow>,
     /// What of it is its alone, and how it is used.
     pub share: Share,
-    /// Whether all its layers are on this machine.
+    /// Whether all its layers are on this machine, and none is known to be damaged.
     pub whole: bool,
 }
 
@@ -90,6 +93,8 @@ pub struct Inspected {
     pub config: ImageConfig,
     /// Its layers, lowest first.
     pub layers: Vec<Layer>,
+    /// Which of them is damaged, in a sentence, if one was found to be.
+    pub damage: Option<String>,
     /// Containers that use it, of those that the caller sees.
     pub containers: Vec<Holder>,
     /// Other images of its owner that have a layer of it.
@@ -191,10 +196,11 @@ async fn with_shares(app: &App, caller: &Caller, rows: Vec<ImageRow>) -> Result<
     let ids: Vec<&str> = rows.iter().map(|row| row.id.as_str()).collect();
     let mut references = image_shares::references_of(db, &ids).await?;
     let mut shares = image_shares::of_images(db, caller.sees(), &ids).await?;
+    let damaged = layer_checks::damaged_images(db, &ids).await?;
     let images = rows.into_iter().map(|row| Image {
         references: references.remove(&row.id).unwrap_or_default(),
         share: shares.remove(&row.id).unwrap_or_default(),
-        whole: app.images.absent.is_whole(&row.id),
+        whole: app.images.absent.is_whole(&row.id) && !damaged.contains(&row.id),
         row,
     });
     Ok(images.collect())
@@ -231,9 +237,11 @@ pub async fn inspect(app: &App, caller: &Caller, id: &str) -> Result<Inspected> 
         let with = sharers.iter().filter(|(blob, _)| *blob == row.blob);
         Layer { shared_with: with.map(|(_, holder)| holder.clone()).collect(), row }
     });
-    let layers = layers.collect();
+    let layers: Vec<Layer> = layers.collect();
+    let blobs: Vec<Digest> = layers.iter().map(|layer| layer.row.blob.clone()).collect();
+    let damage = damage(app, &blobs).await?.map(|failure| failure.message);
     let image = with_share(app, caller, row).await?;
-    Ok(Inspected { image, config, layers, containers, images })
+    Ok(Inspected { image, config, layers, damage, containers, images })
 }
 
 /// Gives an image of the caller's own one more name; a tag moves from the image that bore it.
@@ -427,6 +435,7 @@ async fn collect(app: &App, digest: &Digest) -> Result<bool> {
     app.images.content.remove(digest)?;
     let mut write = app.inventory.observe().await?;
     images::delete_origins(write.db(), digest).await?;
+    layer_checks::delete(write.db(), digest).await?;
     write.commit().await?;
     Ok(true)
 }
