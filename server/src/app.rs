@@ -173,7 +173,7 @@ impl App {
         let key = match via {
             Via::Session(id) => Used::Session(id.clone()),
             Via::Token(id) => Used::Token(id.clone()),
-            Via::RootSocket | Via::LocalUser(_) | Via::Nothing => return,
+            Via::RootSocket | Via::LocalUser(_) | Via::Nothing | Via::Policy => return,
         };
         self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(key, Time::now());
     }

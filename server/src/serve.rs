@@ -81,6 +81,7 @@ async fn serve(config: Config) -> Result<()> {
     tokio::spawn(housekeeping::give_back_memory(app.clone()));
     tokio::spawn(data::run(app.clone()));
     tokio::spawn(looks::run(app.clone()));
+    tokio::spawn(housekeeping::end_accounts(app.clone()));
     tokio::spawn(housekeeping::audit_refusals(app.clone(), refused));
     reconcile::spawn(&app);
     if let Some(tls) = app.tls.clone() {

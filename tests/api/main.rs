@@ -5,6 +5,7 @@
 //! Each security test has its control: the same request without the attack, which must pass, so that
 //! a refusal for another reason is not taken for the guard's.
 
+mod account_life;
 mod audit;
 mod beside;
 mod bodies;

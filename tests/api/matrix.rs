@@ -763,6 +763,7 @@ pub(crate) const ROWS: &[Row] = &[
     row("POST /people/{id}/enable", Who::Operator, "manage"),
     row("GET /people/{id}", Who::Overseer, "read"),
     sends("POST /people/{id}/role", Who::Operator, "manage", "role=user"),
+    sends("POST /people/{id}/expiry", Who::Operator, "manage", "expires=2090-01-01"),
     sends("POST /people/{id}/host-user", Who::Operator, "manage", "host_user=driven"),
     sends("POST /people/{id}/group", Who::Operator, "manage", "group=2"),
     row("GET /volumes", Who::SignedIn, "read"),

@@ -52,6 +52,9 @@ const OLDER: &str = "
     drop table second_factors;
     drop table usage_counters;
     drop table usage_days;
+    drop index people_expires;
+    alter table people drop column expires_at;
+    alter table people drop column ended_at;
     drop index people_local_user;
     alter table people drop column local_user;
     drop index people_group;

@@ -12,6 +12,8 @@ use crate::shell::Shell;
 pub struct AccountPage {
     /// The frame.
     pub shell: Shell,
+    /// When the account ends by itself.
+    pub ends: Option<Moment>,
     /// What is wrong with a new password.
     pub password_error: String,
     /// What is wrong with a new token.

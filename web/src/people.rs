@@ -18,6 +18,8 @@ pub struct ListPage {
     pub name: Field,
     /// The new person's role, as chosen.
     pub role: Field,
+    /// The last day of the new person's account, as typed.
+    pub expires: Field,
     /// A link made just now; it is shown this once.
     pub invitation: Option<Invitation>,
     /// Whether the viewer may change anything here.
@@ -50,7 +52,7 @@ pub struct Row {
     pub own: bool,
     /// The role.
     pub role: String,
-    /// Active, invited or disabled.
+    /// Active, invited, disabled or ended.
     pub state: Badge,
     /// How many of their containers run, `2 of 5`.
     pub containers: String,
@@ -225,7 +227,7 @@ pub struct PersonPage {
     pub name: String,
     /// Whether this is the viewer.
     pub own: bool,
-    /// Active, invited or disabled.
+    /// Active, invited, disabled or ended.
     pub state: Badge,
     /// What can be done.
     pub acts: Vec<Act>,
@@ -239,6 +241,8 @@ pub struct PersonPage {
     pub role: Field,
     /// What the form was made from.
     pub etag: String,
+    /// The last day of their account, as typed.
+    pub expires: Field,
     /// The groups that they can count to, for those who may move them.
     pub groups: Vec<GroupChoice>,
     /// The one that they count to.

@@ -56,6 +56,8 @@ pub enum Via {
     LocalUser(String),
     /// Nothing: the request was for something that needs no proof.
     Nothing,
+    /// Nobody asks: the server does what follows from a rule.
+    Policy,
 }
 
 /// Who is named in the audit row.
@@ -86,6 +88,8 @@ pub struct Caller {
     pub scope: TokenScope,
     /// When what was shown ends; `None` on the sockets of this host.
     pub expires_at: Option<Time>,
+    /// When the caller's account ends by itself.
+    pub account_expires_at: Option<Time>,
     /// Whether they have to set up a second factor before anything else.
     pub factor_due: bool,
     /// For the audit.
@@ -154,6 +158,28 @@ impl Caller {
         owner == self.principal
     }
 
+    /// The server itself, which does what follows from a rule that somebody has made; `policy` in the audit.
+    pub fn policy() -> Self {
+        let name = Role::System.as_str().to_owned();
+        let actor = Actor {
+            principal: None,
+            name: name.clone(),
+            via: Via::Policy,
+            address: None,
+            request_id: String::new(),
+        };
+        Self {
+            principal: PrincipalId::SYSTEM,
+            name,
+            role: Role::System,
+            scope: TokenScope::Manage,
+            expires_at: None,
+            account_expires_at: None,
+            factor_due: false,
+            actor,
+        }
+    }
+
     /// The caller as a person with an account.
     ///
     /// # Errors
@@ -171,7 +197,9 @@ impl Caller {
     pub fn session(&self) -> Option<&str> {
         match &self.actor.via {
             Via::Session(id) => Some(id),
-            Via::Token(_) | Via::RootSocket | Via::LocalUser(_) | Via::Nothing => None,
+            Via::Token(_) | Via::RootSocket | Via::LocalUser(_) | Via::Nothing | Via::Policy => {
+                None
+            }
         }
     }
 }
@@ -185,6 +213,7 @@ impl Via {
             Self::RootSocket => "root_socket",
             Self::LocalUser(_) => "local_user",
             Self::Nothing => "nothing",
+            Self::Policy => "policy",
         }
     }
 }
@@ -230,6 +259,7 @@ mod tests {
             role,
             scope: TokenScope::Manage,
             expires_at: None,
+            account_expires_at: None,
             factor_due: false,
             actor,
         }

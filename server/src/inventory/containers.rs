@@ -470,6 +470,23 @@ pub async fn set_stopped(db: &mut SqliteConnection, id: &ContainerId, stop: Stop
     one(done.rows_affected())
 }
 
+/// Those that are to run though their owner's account has ended, at most `limit`.
+pub async fn of_ended_owners(db: &SqlitePool, limit: u32) -> Result<Vec<ContainerId>> {
+    let rows = sqlx::query(
+        "select c.id from people p join containers c on c.owner = p.id \
+         where p.expires_at <= ? and c.intent = 'running' order by c.id limit ?",
+    )
+    .bind(Time::now())
+    .bind(limit)
+    .fetch_all(db)
+    .await?;
+    let read = |row: &SqliteRow| -> Result<ContainerId> {
+        let id: String = row.try_get("id")?;
+        id.parse().map_err(|source| Error::broken("read a container's id", source))
+    };
+    rows.iter().map(read).collect()
+}
+
 /// Its removal is wanted.
 pub async fn set_removed(
     db: &mut SqliteConnection,
@@ -637,9 +654,10 @@ pub async fn note_boot(db: &mut SqliteConnection, boot_id: &str) -> Result<u64> 
         return Ok(0);
     }
     let woken = sqlx::query(
-        "update containers set intent = 'running', next_attempt_at = ?, restart_attempts = 0, \
+        "update containers set intent = 'running', next_attempt_at = ?1, restart_attempts = 0, \
          stopped_by = null, stop_kind = null \
-         where restart_policy = 'always' and intent = 'stopped' and run > 0",
+         where restart_policy = 'always' and intent = 'stopped' and run > 0 \
+         and not exists (select 1 from people p where p.id = owner and p.expires_at <= ?1)",
     )
     .bind(Time::now())
     .execute(db)

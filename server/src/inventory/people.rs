@@ -36,6 +36,8 @@ pub struct Person {
     pub local_user: Option<String>,
     /// Set while they may not sign in.
     pub disabled_at: Option<Time>,
+    /// When the account ends by itself: from then on they may not sign in, and nothing of theirs runs.
+    pub expires_at: Option<Time>,
     /// When they were added.
     pub created_at: Time,
     /// The end of their unused invitation link.
@@ -51,13 +53,22 @@ pub struct Account {
     pub name: String,
     /// What is stored of their password.
     pub password_hash: Option<String>,
-    /// Whether they may not sign in.
+    /// Whether they may not sign in: disabled, or their account has ended.
     pub disabled: bool,
 }
 
+/// Whether a person `p` may be here at the time `?2`.
+macro_rules! is_open {
+    () => {
+        " p.disabled_at is null and (p.expires_at is null or p.expires_at > ?2) "
+    };
+}
+pub(super) use is_open;
+
 const COLUMNS: &str = "select p.id, p.name, p.role, p.group_id, \
      p.password_hash is not null as has_password, exists (select 1 from second_factors f \
-     where f.person = p.id and f.confirmed_at is not null) as has_second_factor, p.local_user, p.disabled_at, p.created_at, i.expires_at \
+     where f.person = p.id and f.confirmed_at is not null) as has_second_factor, p.local_user, p.disabled_at, p.expires_at, p.created_at, \
+     i.expires_at as invitation_expires_at \
      from people p left join invitations i on i.person = p.id ";
 
 /// Whether the first operator has been made.
@@ -149,10 +160,11 @@ pub async fn list(
 /// What signing in by `name` needs.
 pub async fn account(db: &SqlitePool, name: &str) -> Result<Option<Account>> {
     let row = sqlx::query(
-        "select id, name, password_hash, disabled_at is not null as disabled \
-         from people where name = ?",
+        "select id, name, password_hash, disabled_at is not null \
+         or coalesce(expires_at <= ?2, 0) as disabled from people where name = ?1",
     )
     .bind(name)
+    .bind(Time::now())
     .fetch_optional(db)
     .await?;
     row.as_ref().map(account_of).transpose()
@@ -161,10 +173,11 @@ pub async fn account(db: &SqlitePool, name: &str) -> Result<Option<Account>> {
 /// The same by id, inside a write.
 pub async fn account_by_id(db: &mut SqliteConnection, id: PrincipalId) -> Result<Option<Account>> {
     let row = sqlx::query(
-        "select id, name, password_hash, disabled_at is not null as disabled \
-         from people where id = ?",
+        "select id, name, password_hash, disabled_at is not null \
+         or coalesce(expires_at <= ?2, 0) as disabled from people where id = ?1",
     )
     .bind(i64::from(id.0))
+    .bind(Time::now())
     .fetch_optional(db)
     .await?;
     row.as_ref().map(account_of).transpose()
@@ -217,6 +230,61 @@ pub async fn update_disabled(
         .execute(db)
         .await?;
     Ok(())
+}
+
+/// Says when an account ends by itself, or that it does not. What follows from an end is to be done again.
+pub async fn update_expiry(
+    db: &mut SqliteConnection,
+    id: PrincipalId,
+    at: Option<Time>,
+) -> Result<()> {
+    sqlx::query("update people set expires_at = ?, ended_at = null where id = ?")
+        .bind(at)
+        .bind(i64::from(id.0))
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Whose accounts have ended without what follows from that being done, at most `limit`.
+pub async fn ended(db: &mut SqliteConnection, limit: u32) -> Result<Vec<PrincipalId>> {
+    let rows = sqlx::query(
+        "select id from people where expires_at <= ? and ended_at is null order by expires_at limit ?",
+    )
+    .bind(Time::now())
+    .bind(limit)
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(|row| super::principal(row, "id")).collect()
+}
+
+/// Notes that what follows from an account's end is done, unless it has been given back. Whether it was noted.
+pub async fn set_ended(db: &mut SqliteConnection, id: PrincipalId) -> Result<bool> {
+    let done = sqlx::query(
+        "update people set ended_at = ?1 where id = ?2 and expires_at <= ?1 and ended_at is null",
+    )
+    .bind(Time::now())
+    .bind(i64::from(id.0))
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// When the next account ends.
+pub async fn next_end(db: &SqlitePool) -> Result<Option<Time>> {
+    Ok(sqlx::query_scalar("select min(expires_at) from people where expires_at > ?")
+        .bind(Time::now())
+        .fetch_one(db)
+        .await?)
+}
+
+/// Whether somebody's account has ended.
+pub async fn has_ended(db: &mut SqliteConnection, id: PrincipalId) -> Result<bool> {
+    Ok(sqlx::query_scalar("select exists (select 1 from people where id = ? and expires_at <= ?)")
+        .bind(i64::from(id.0))
+        .bind(Time::now())
+        .fetch_one(db)
+        .await?)
 }
 
 /// Says which user of this host somebody is, or that they are none.
@@ -275,11 +343,11 @@ pub async fn access(db: &SqlitePool, id: PrincipalId) -> Result<Access> {
     })
 }
 
-/// How many operators may sign in.
+/// How many operators may sign in, and go on to.
 pub async fn count_operators(db: &mut SqliteConnection) -> Result<i64> {
     Ok(sqlx::query_scalar(
         "select count(*) from people where role = 'operator' and disabled_at is null \
-         and password_hash is not null",
+         and expires_at is null and password_hash is not null",
     )
     .fetch_one(db)
     .await?)
@@ -349,16 +417,17 @@ pub async fn delete_invitation(db: &mut SqliteConnection, person: PrincipalId) -
     Ok(())
 }
 
-/// Whose invitation this is, while it is good and the person is not disabled.
+/// Whose invitation this is, while it is good and the person may sign in.
 pub async fn find_invitation(
     db: &mut SqliteConnection,
     hash: &SecretHash,
 ) -> Result<Option<(Account, Time)>> {
-    let row = sqlx::query(
+    let row = sqlx::query(concat!(
         "select p.id, p.name, p.password_hash, 0 as disabled, i.expires_at \
          from invitations i join people p on p.id = i.person \
-         where i.secret_hash = ? and i.expires_at > ? and p.disabled_at is null",
-    )
+         where i.secret_hash = ?1 and i.expires_at > ?2 and",
+        is_open!(),
+    ))
     .bind(hash.as_slice())
     .bind(Time::now())
     .fetch_optional(db)
@@ -376,8 +445,9 @@ fn person(row: &sqlx::sqlite::SqliteRow) -> Result<Person> {
         has_second_factor: row.try_get("has_second_factor")?,
         local_user: row.try_get("local_user")?,
         disabled_at: row.try_get("disabled_at")?,
+        expires_at: row.try_get("expires_at")?,
         created_at: row.try_get("created_at")?,
-        invitation_expires_at: row.try_get("expires_at")?,
+        invitation_expires_at: row.try_get("invitation_expires_at")?,
     })
 }
 

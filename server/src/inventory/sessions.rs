@@ -9,6 +9,7 @@ use crate::auth::Role;
 use crate::auth::keys::SecretHash;
 use crate::clock::Time;
 use crate::error::{Error, Result};
+use crate::inventory::people::is_open;
 
 /// A browser that a person has signed in with.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -61,6 +62,8 @@ pub struct Holder {
     pub role: Role,
     /// When it ends.
     pub expires_at: Time,
+    /// When their account ends by itself.
+    pub account_expires_at: Option<Time>,
     /// Whether they have a second factor.
     pub has_factor: bool,
 }
@@ -68,7 +71,7 @@ pub struct Holder {
 /// What [`holder_of`] reads of a person `p`.
 macro_rules! of_person {
     () => {
-        "p.id as person, p.name, p.role, exists (select 1 from second_factors f \
+        "p.id as person, p.name, p.role, p.expires_at as account_expires_at, exists (select 1 from second_factors f \
          where f.person = p.id and f.confirmed_at is not null) as has_factor "
     };
 }
@@ -107,13 +110,14 @@ pub async fn insert(
     Ok(())
 }
 
-/// Who is behind the cookie, if the session is good and the person is not disabled.
+/// Who is behind the cookie, if the session is good and the person may be here.
 pub async fn holder(db: &SqlitePool, jti_hash: &SecretHash) -> Result<Option<Holder>> {
     let row = sqlx::query(concat!(
         "select s.id, s.expires_at, ",
         of_person!(),
         "from sessions s join people p on p.id = s.person \
-             where s.jti_hash = ? and s.expires_at > ? and p.disabled_at is null",
+             where s.jti_hash = ?1 and s.expires_at > ?2 and",
+        is_open!(),
     ))
     .bind(jti_hash.as_slice())
     .bind(Time::now())
@@ -129,19 +133,22 @@ pub(super) fn holder_of(row: &sqlx::sqlite::SqliteRow) -> Result<Holder> {
         name: row.try_get("name")?,
         role: row.try_get("role")?,
         expires_at: row.try_get("expires_at")?,
+        account_expires_at: row.try_get("account_expires_at")?,
         has_factor: row.try_get("has_factor")?,
     })
 }
 
-/// Who a user of this host is, if they are somebody here who is not disabled. It ends when the person's account says
+/// Who a user of this host is, if they are somebody who may be here. It ends when the person's account says
 /// otherwise, at no time of its own.
 pub async fn local_holder(db: &SqlitePool, user: &str) -> Result<Option<Holder>> {
     let row = sqlx::query(concat!(
-        "select p.local_user as id, ?2 as expires_at, ",
+        "select p.local_user as id, ?3 as expires_at, ",
         of_person!(),
-        "from people p where p.local_user = ?1 and p.disabled_at is null",
+        "from people p where p.local_user = ?1 and",
+        is_open!(),
     ))
     .bind(user)
+    .bind(Time::now())
     .bind(Time(i64::MAX))
     .fetch_optional(db)
     .await?;
@@ -229,7 +236,8 @@ pub async fn holder_by_id(db: &SqlitePool, id: &str) -> Result<Option<Holder>> {
         "select s.id, s.expires_at, ",
         of_person!(),
         "from sessions s join people p on p.id = s.person \
-             where s.id = ? and s.expires_at > ? and p.disabled_at is null",
+             where s.id = ?1 and s.expires_at > ?2 and",
+        is_open!(),
     ))
     .bind(id)
     .bind(Time::now())

@@ -5,6 +5,7 @@ use serde::Serialize;
 use sqlx::{Row, SqliteConnection, SqlitePool};
 use utoipa::ToSchema;
 
+use super::people::is_open;
 use super::sessions::{Holder, holder_of, of_person};
 use crate::auth::TokenScope;
 use crate::auth::keys::SecretHash;
@@ -89,7 +90,7 @@ pub async fn insert(db: &mut SqliteConnection, new: &NewToken<'_>, tokens_max: u
     Ok(())
 }
 
-/// Who is behind a token and how much it carries, if it is good and the person is not disabled.
+/// Who is behind a token and how much it carries, if it is good and the person may be here.
 pub async fn holder(
     db: &SqlitePool,
     jti_hash: &SecretHash,
@@ -98,7 +99,8 @@ pub async fn holder(
         "select t.id, t.expires_at, t.scope, ",
         of_person!(),
         "from tokens t join people p on p.id = t.person \
-         where t.jti_hash = ? and t.expires_at > ? and p.disabled_at is null",
+         where t.jti_hash = ?1 and t.expires_at > ?2 and",
+        is_open!(),
     ))
     .bind(jti_hash.as_slice())
     .bind(Time::now())
@@ -164,7 +166,8 @@ pub async fn holder_by_id(db: &SqlitePool, id: &str) -> Result<Option<Holder>> {
         "select t.id, t.expires_at, ",
         of_person!(),
         "from tokens t join people p on p.id = t.person \
-         where t.id = ? and t.expires_at > ? and p.disabled_at is null",
+         where t.id = ?1 and t.expires_at > ?2 and",
+        is_open!(),
     ))
     .bind(id)
     .bind(Time::now())

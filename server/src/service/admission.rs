@@ -17,8 +17,8 @@ use crate::app::App;
 use crate::config::ContainersConfig;
 use crate::error::{Error, LiftedBy, Reached, Result};
 use crate::inventory::allowances::{self, Bounded, Sum, Whose};
-use crate::inventory::images;
 use crate::inventory::usage::{Counts, counts};
+use crate::inventory::{images, people};
 
 /// One container's limit that is more than a whole sum.
 #[derive(Debug)]
@@ -121,9 +121,13 @@ pub(crate) async fn refuse(app: &App, exceeded: Exceeded) -> Error {
     )
 }
 
-/// Refuses a start for which the owner's sums have become too small.
+/// Refuses a start for which the owner's sums have become too small, or after the owner's account has ended.
 pub(crate) async fn check_start(app: &App, owner: PrincipalId, limits: &Limits) -> Result<()> {
     let mut db = app.inventory.read().acquire().await?;
+    if people::has_ended(&mut db, owner).await? {
+        let text = "the account of its owner has ended; an operator can give it a later end";
+        return Err(Error::conflict("person.ended", text));
+    }
     let found = exceeded(&mut db, owner, limits, None).await?;
     drop(db);
     match found {

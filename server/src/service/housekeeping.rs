@@ -53,6 +53,27 @@ pub async fn run(app: App) {
     }
 }
 
+/// Ends accounts when their time has come, to the second, until the server stops.
+pub async fn end_accounts(app: App) {
+    let mut credentials = app.credentials();
+    loop {
+        credentials.mark_unchanged();
+        // By the wall clock, which may be set: never longer than a period.
+        let pause = match people::end_due(&app).await {
+            Ok(next) => next.map_or(PERIOD, |at| at.until().min(PERIOD)),
+            Err(error) => {
+                tracing::warn!(error = %error, "an account was not ended; it will be tried again");
+                PERIOD
+            }
+        };
+        tokio::select! {
+            () = app.stopping.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+            _ = credentials.changed() => {}
+        }
+    }
+}
+
 /// Gives back memory that nothing uses any more, until the server stops.
 pub async fn give_back_memory(app: App) {
     let mut ticks = interval(TRIM_PERIOD);

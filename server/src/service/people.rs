@@ -1,16 +1,27 @@
-//! People: added by an operator with a one-time link, disabled, enabled, given a role.
+//! People: added by an operator with a one-time link, disabled, enabled, given a role, an end of their account.
+//! When an account has ended, its ways in end at once, and nothing of its owner's runs; nothing is removed.
+
+use std::time::Duration;
 
 use berth_runtime::id::PrincipalId;
 
+use super::containers::actions;
 use super::edits::{Expected, Version};
 use super::{Listed, Page, allowances, data, setup};
 use crate::app::App;
 use crate::auth::{Caller, Role};
 use crate::clock::Time;
 use crate::error::{Error, Result};
+use crate::inventory::audit::{By, Row};
 use crate::inventory::events::NewEvent;
 use crate::inventory::people::{self, Access, Person};
-use crate::inventory::{groups, sessions, tokens};
+use crate::inventory::{containers, groups, sessions, tokens};
+
+const DAY: Duration = Duration::from_secs(86_400);
+/// How far ahead an account's end may lie.
+const ENDS_WITHIN_DAYS: u32 = 36_525;
+/// Accounts, and containers, that are ended in one go; the rest follow in the next.
+const ENDS_AT_ONCE_MAX: u32 = 64;
 
 /// A one-time link's secret; shown once.
 #[derive(Debug)]
@@ -19,6 +30,17 @@ pub struct Invitation {
     pub secret: String,
     /// When the link ends.
     pub expires_at: Time,
+}
+
+/// A person to be added.
+#[derive(Debug, Clone)]
+pub struct NewPerson<'a> {
+    /// Their name.
+    pub name: &'a str,
+    /// What they may do.
+    pub role: Role,
+    /// When their account is to end by itself.
+    pub expires_at: Option<Time>,
 }
 
 /// A change to a person; what is `None` stays.
@@ -32,6 +54,8 @@ pub struct Change {
     pub local_user: Option<String>,
     /// Whose resources theirs are to count to.
     pub group: Option<PrincipalId>,
+    /// When the account ends by itself; `Some(None)` for never.
+    pub expires_at: Option<Option<Time>>,
     /// What it was made from.
     pub expected: Expected,
 }
@@ -39,7 +63,8 @@ pub struct Change {
 /// The version of what can be edited of a person.
 pub fn version(person: &Person) -> Version {
     let disabled = person.disabled_at.is_some();
-    Version::of(&(&person.name, person.role, disabled, person.group.0, &person.local_user))
+    let ends = person.expires_at.map(|at| at.0);
+    Version::of(&(&person.name, person.role, disabled, person.group.0, &person.local_user, ends))
 }
 
 /// Names are what people sign in with and what others see: short, plain, without look-alikes.
@@ -75,27 +100,62 @@ fn check_local_user(user: &str) -> Result<()> {
     Err(Error::field("/local_user", rule))
 }
 
+/// When an account is to end, as people write it: a day, through which it is good, or a time; empty for never.
+///
+/// # Errors
+/// Points at `/expires_at` when it is neither, or does not lie ahead, or does too far.
+pub fn end_of_account(text: &str) -> Result<Option<Time>> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let day = format!("{text}T00:00:00Z");
+    let through = if text.len() == 10 { Time::parse(&day).map(|at| at.after(DAY)) } else { None };
+    let Some(at) = through.or_else(|| Time::parse(text)) else {
+        let shown: String = text.chars().take(40).collect();
+        let rule = format!(
+            "{shown:?} is neither a day, as 2030-12-31, nor a time, as 2030-12-31T18:00:00Z"
+        );
+        return Err(Error::field("/expires_at", rule));
+    };
+    let now = Time::now();
+    if at <= now {
+        let rule = format!("{at} is past; name a later one, or disable the person");
+        return Err(Error::field("/expires_at", rule));
+    }
+    if at > now.after(DAY * ENDS_WITHIN_DAYS) {
+        let rule = format!("{at} is more than 100 years ahead; leave it empty for no end");
+        return Err(Error::field("/expires_at", rule));
+    }
+    Ok(Some(at))
+}
+
 /// Adds a person, who sets their password by the link.
-pub async fn add(
-    app: &App,
-    caller: &Caller,
-    name: &str,
-    role: Role,
-) -> Result<(Person, Invitation)> {
-    check_name(name)?;
+pub async fn add(app: &App, caller: &Caller, new: &NewPerson<'_>) -> Result<(Person, Invitation)> {
+    check_name(new.name)?;
     let (secret, hash) = setup::link_secret()?;
-    let expires_at = Time::now().after(app.config.auth.invitation_life());
+    let expires_at = link_ends(app, new.expires_at);
     let mut write = app.inventory.change(&caller.actor, "person.add").await?;
-    let id = people::insert(write.db(), name, role, None).await?;
+    let id = people::insert(write.db(), new.name, new.role, None).await?;
+    if new.expires_at.is_some() {
+        people::update_expiry(write.db(), id, new.expires_at).await?;
+    }
     people::set_invitation(write.db(), id, caller.principal, &hash, expires_at).await?;
     write.subject("person", id, id);
     write.commit().await?;
+    app.credentials_changed();
     let person = people::find(app.inventory.read(), caller.sees(), id).await?;
     if let Err(error) = place(app, id, person.group).await {
         // They get it at the server's next start, or with their first container.
         tracing::warn!(person = %id, error = %error, "a person has no id range yet");
     }
     Ok((person, Invitation { secret, expires_at }))
+}
+
+/// No link outlives the account that it is for.
+fn link_ends(app: &App, account: Option<Time>) -> Time {
+    let link = Time::now().after(app.config.auth.invitation_life());
+    account.map_or(link, |account| account.min(link))
 }
 
 /// Sees to it that the supervisor knows a person and has given them an id range; to be called before
@@ -143,8 +203,14 @@ pub async fn invite(app: &App, caller: &Caller, id: PrincipalId) -> Result<Invit
     if person.disabled_at.is_some() {
         return Err(Error::conflict("person.disabled", "enable this person first"));
     }
+    if person.expires_at.is_some_and(|at| at <= Time::now()) {
+        return Err(Error::conflict(
+            "person.ended",
+            "give this person's account a later end first",
+        ));
+    }
     let (secret, hash) = setup::link_secret()?;
-    let expires_at = Time::now().after(app.config.auth.invitation_life());
+    let expires_at = link_ends(app, person.expires_at);
     let mut write = app.inventory.change(&caller.actor, "person.invite").await?;
     people::set_invitation(write.db(), id, caller.principal, &hash, expires_at).await?;
     write.subject("person", id, id);
@@ -182,7 +248,7 @@ pub async fn list(app: &App, caller: &Caller, page: &Page) -> Result<Listed<Pers
     Ok(page.cut(rows, |person| person.name.clone()))
 }
 
-/// Changes role or host user, or disables or enables. A disabled person's sessions, tokens and open streams end
+/// Changes role, host user, group or the account's end, or disables or enables. A disabled person's sessions, tokens and open streams end
 /// at once; their containers are the operator's to stop.
 ///
 /// # Errors
@@ -193,6 +259,7 @@ pub async fn change(app: &App, caller: &Caller, id: PrincipalId, change: Change)
         (Some(false), _, _) => "person.enable",
         (None, Some(_), _) if change.role.is_none() => "person.local-user",
         (None, _, Some(_)) if change.role.is_none() => "person.group",
+        (None, _, _) if change.role.is_none() && change.expires_at.is_some() => "person.expiry",
         (None, _, _) => "person.role",
     };
     if let Some(user) = &change.local_user {
@@ -220,12 +287,13 @@ pub async fn change(app: &App, caller: &Caller, id: PrincipalId, change: Change)
         };
         write.event(event).await?;
     }
+    if let Some(at) = change.expires_at {
+        people::update_expiry(write.db(), id, at).await?;
+    }
     match change.disabled {
         Some(true) => {
             people::update_disabled(write.db(), id, Some(Time::now())).await?;
-            sessions::delete_all(write.db(), id, None).await?;
-            tokens::delete_all(write.db(), id).await?;
-            people::delete_invitation(write.db(), id).await?;
+            end_ways_in(write.db(), id).await?;
         }
         Some(false) => people::update_disabled(write.db(), id, None).await?,
         None => {}
@@ -233,7 +301,7 @@ pub async fn change(app: &App, caller: &Caller, id: PrincipalId, change: Change)
     if person.role == Role::Operator && people::count_operators(write.db()).await? == 0 {
         return Err(Error::conflict(
             "person.last-operator",
-            "somebody must be left who can operate this appliance",
+            "somebody must be left who can operate this appliance, and whose account does not end",
         ));
     }
     if let Some(group) = change.group.filter(|group| *group != person.group) {
@@ -242,6 +310,43 @@ pub async fn change(app: &App, caller: &Caller, id: PrincipalId, change: Change)
     write.commit().await?;
     app.credentials_changed();
     people::find(app.inventory.read(), caller.sees(), id).await
+}
+
+/// Ends sessions, tokens and link of somebody who may not be here any more.
+async fn end_ways_in(db: &mut sqlx::SqliteConnection, id: PrincipalId) -> Result<()> {
+    sessions::delete_all(&mut *db, id, None).await?;
+    tokens::delete_all(&mut *db, id).await?;
+    people::delete_invitation(db, id).await
+}
+
+/// Does what follows from the end of accounts: their ways in end as those of somebody who is disabled, open streams
+/// too, and what runs of theirs is asked to end. Answers when the next account ends.
+pub async fn end_due(app: &App) -> Result<Option<Time>> {
+    let mut db = app.inventory.read().acquire().await?;
+    let due = people::ended(&mut db, ENDS_AT_ONCE_MAX).await?;
+    drop(db);
+    for id in due {
+        let mut write = app.inventory.record().await?;
+        if people::set_ended(write.db(), id).await? {
+            end_ways_in(write.db(), id).await?;
+            let subject = id.to_string();
+            let object = ("person", subject.as_str(), id);
+            write.note(Row::unasked(By::Policy, "person.expire", object));
+            write.commit().await?;
+            app.credentials_changed();
+        }
+    }
+    for id in containers::of_ended_owners(app.inventory.read(), ENDS_AT_ONCE_MAX).await? {
+        let app = app.clone();
+        tokio::spawn(async move {
+            let stopped = actions::stop(&app, &Caller::policy(), id.as_str(), None).await;
+            // What is being stopped already, or has gone, needs nothing; all else is tried again.
+            if let Err(error) = stopped {
+                tracing::debug!(container = %id, error = %error, "not stopped at its owner's end");
+            }
+        });
+    }
+    people::next_end(app.inventory.read()).await
 }
 
 /// Lets a person's resources count to another group, whose total is theirs from the next start on. Last

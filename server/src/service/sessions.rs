@@ -194,6 +194,7 @@ pub fn system(visitor: &Visitor) -> Caller {
         role: Role::System,
         scope: TokenScope::Manage,
         expires_at: None,
+        account_expires_at: None,
         factor_due: false,
         actor,
     }
@@ -204,7 +205,7 @@ pub async fn still_good(app: &App, caller: &Caller) -> Result<bool> {
     let db = app.inventory.read();
     let holder = match &caller.actor.via {
         Via::RootSocket => return Ok(true),
-        Via::Nothing => return Ok(false),
+        Via::Nothing | Via::Policy => return Ok(false),
         Via::LocalUser(user) => {
             let holder = sessions::local_holder(db, user).await?;
             holder.filter(|now| now.person == caller.principal)
@@ -274,7 +275,7 @@ pub async fn sign_out(app: &App, caller: &Caller) -> Result<()> {
         Via::Session(id) => end(app, caller, id).await,
         // Of whatever scope: who holds a token may always give it up.
         Via::Token(id) => super::tokens::end(app, caller, id).await,
-        Via::RootSocket | Via::LocalUser(_) | Via::Nothing => {
+        Via::RootSocket | Via::LocalUser(_) | Via::Nothing | Via::Policy => {
             Err(Error::conflict("session.none", "you are signed in with neither session nor token"))
         }
     }
@@ -385,6 +386,7 @@ fn caller(
         role: holder.role,
         scope,
         expires_at: Some(holder.expires_at),
+        account_expires_at: holder.account_expires_at,
         factor_due: !holder.has_factor && app.config.auth.second_factor.is_required_of(holder.role),
         actor,
     }

@@ -63,6 +63,7 @@ const ROWS: &[(&str, Kind)] = &[
     ("image_bytes", SIZE),
     ("data", SIZE),
     ("look", Way),
+    ("expires", Judged(&["a", "-1", "0", "2020-01-01", "2090-13-01", "9999-01-01", "\0"])),
     ("ports", Judged(&["a", "0", "70000", "-1", "80:80", "1:2:3", "80/sctp", "\0"])),
     (
         "volumes",
@@ -153,8 +154,9 @@ fn base(route: &str) -> Vec<(&'static str, &'static str)> {
             vec![("image", "lab/app:v1"), ("command", "a"), ("name", "driven"), ("start", "no")]
         }
         "POST /containers/{id}/settings" => vec![("name", "seen")],
-        "POST /people" => vec![("name", "driven"), ("role", "user")],
+        "POST /people" => vec![("name", "driven"), ("role", "user"), ("expires", "")],
         "POST /system/maintenance" => vec![("message", "driven")],
+        "POST /people/{id}/expiry" => vec![("expires", "2090-01-01")],
         "POST /people/{id}/role" => vec![("role", "user")],
         "POST /people/{id}/group" => vec![("group", "2")],
         "POST /groups" => vec![("name", "driven"), ("note", "")],

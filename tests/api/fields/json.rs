@@ -288,12 +288,19 @@ fn people() -> Vec<Body> {
             json!("root"),
         ])
     };
+    let expires = || {
+        field("expires_at")
+            .at([json!("2090-12-31"), json!("2090-12-31T18:00:00+01:00"), json!("")])
+            .beyond([json!("2020-01-01"), json!("2090-13-01"), json!("a"), json!("9999-12-31")])
+            .may_be(&["null", "empty"])
+    };
     let password = || field("password").beyond([text(9), json!("aaaaaaaaaaaa"), text(513)]);
     vec![
         Body {
             route: "POST /api/v1/people",
-            base: json!({"name": "driven", "role": "user"}),
+            base: json!({"name": "driven", "role": "user", "expires_at": "2090-01-01"}),
             fields: vec![
+                expires(),
                 field("name").beyond([
                     json!("0a"),
                     text(33),
@@ -306,8 +313,10 @@ fn people() -> Vec<Body> {
         },
         Body {
             route: "PATCH /api/v1/people/{id}",
-            base: json!({"role": "user", "disabled": false, "local_user": "driven", "group": 2}),
+            base: json!({"role": "user", "disabled": false, "local_user": "driven", "group": 2,
+                         "expires_at": "2090-01-01"}),
             fields: vec![
+                expires(),
                 role().may_be(&["null"]),
                 field("disabled").at([json!(false)]).may_be(&["null", "true"]),
                 field("group").at([json!(2)]).beyond([json!(3), json!(0)]).may_be(&["null"]),

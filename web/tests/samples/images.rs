@@ -280,6 +280,7 @@ fn account(text: &str, full: bool) -> AccountPage {
         replaces: false,
     };
     AccountPage {
+        ends: full.then(|| at(-864_000)),
         factor: match text.is_empty() {
             true => FactorPart {
                 required: true,

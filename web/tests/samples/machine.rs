@@ -164,6 +164,7 @@ pub(crate) fn person(name: &str, refused: bool) -> PersonPage {
         manages: true,
         role: Field { value: "user".into(), error: said.into() },
         etag: "abc".into(),
+        expires: Field { value: "2030-12-31".into(), error: said.into() },
         groups: vec![GroupChoice { id: "2".into(), name: name.into() }],
         group: "2".into(),
         host_user: Some(Field { value: name.into(), error: said.into() }),

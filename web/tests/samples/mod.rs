@@ -594,6 +594,7 @@ fn people_page(name: &str, fresh: Option<&str>) -> people::ListPage {
         error: String::new(),
         name: Field::default(),
         role: Field::new("user"),
+        expires: Field::default(),
         invitation: fresh.map(|name| Invitation {
             name: name.into(),
             link: "http://127.0.0.1:7777/invitation#kX3v9".into(),

@@ -19,7 +19,7 @@ use crate::http::problem::ProblemBody;
 use crate::http::routes::{Access, Routes, routes};
 use crate::inventory::people::{Access as PersonAccess, Person};
 use crate::service::invitations;
-use crate::service::people::{self, Invitation};
+use crate::service::people::{self, Invitation, NewPerson};
 
 /// Adds the routes.
 pub fn routes(routes: Routes) -> Routes {
@@ -43,6 +43,10 @@ struct PersonRequest {
     name: String,
     /// What they may do.
     role: Role,
+    /// When the account ends by itself: a day, through which it is good (in UTC), or a time; left out or empty for
+    /// never.
+    #[serde(default)]
+    expires_at: Option<String>,
 }
 
 /// A change; what is left out stays.
@@ -57,6 +61,8 @@ struct PersonChange {
     local_user: Option<String>,
     /// The group that their resources are to count to; refused while something of theirs runs.
     group: Option<u32>,
+    /// When the account ends by itself: a day, through which it is good (in UTC), or a time; empty for never.
+    expires_at: Option<String>,
 }
 
 /// A one-time link.
@@ -141,7 +147,9 @@ async fn add(
     caller: Caller,
     JsonBody(body): JsonBody<PersonRequest>,
 ) -> Result<(StatusCode, Json<PersonAdded>)> {
-    let (person, invitation) = people::add(&app, &caller, &body.name, body.role).await?;
+    let expires_at = people::end_of_account(body.expires_at.as_deref().unwrap_or_default())?;
+    let new = NewPerson { name: &body.name, role: body.role, expires_at };
+    let (person, invitation) = people::add(&app, &caller, &new).await?;
     Ok((StatusCode::CREATED, Json(PersonAdded { person, invitation: invitation.into() })))
 }
 
@@ -159,7 +167,8 @@ async fn show(
     Ok(tagged(people::find(&app, &caller, PrincipalId(id)).await?))
 }
 
-/// Changes a person's role, group or host user, or disables or enables them.
+/// Changes a person's role, group, host user or the end of their account, or disables or enables them. When an account
+/// has ended, its sessions, tokens and streams end, and its containers are stopped; a later end gives it back.
 #[utoipa::path(patch, path = "/api/v1/people/{id}", tag = "people",
     params(
         ("id" = u32, Path, description = "The person"),
@@ -176,9 +185,10 @@ async fn change(
     Precondition(expected): Precondition,
     JsonBody(body): JsonBody<PersonChange>,
 ) -> Result<Tagged<Person>> {
-    let PersonChange { role, disabled, local_user, group } = body;
+    let PersonChange { role, disabled, local_user, group, expires_at } = body;
+    let expires_at = expires_at.as_deref().map(people::end_of_account).transpose()?;
     let group = group.map(PrincipalId);
-    let change = people::Change { role, disabled, local_user, group, expected };
+    let change = people::Change { role, disabled, local_user, group, expires_at, expected };
     Ok(tagged(people::change(&app, &caller, PrincipalId(id), change).await?))
 }
 

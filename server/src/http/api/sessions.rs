@@ -83,6 +83,8 @@ struct Me {
     via: &'static str,
     /// When that ends.
     expires_at: Option<Time>,
+    /// When their account ends by itself.
+    account_expires_at: Option<Time>,
 }
 
 /// Signs in: answers with a session cookie.
@@ -134,6 +136,7 @@ async fn me(caller: Caller) -> Json<Me> {
         scope: caller.scope,
         via: caller.actor.via.as_str(),
         expires_at: caller.expires_at,
+        account_expires_at: caller.account_expires_at,
         name: caller.name,
     })
 }

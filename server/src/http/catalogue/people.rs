@@ -7,7 +7,7 @@ pub(super) const KNOWN: &[Known] = &[
         "unauthenticated",
         401,
         "Sign in first",
-        "No session or token came, or it has ended, was revoked, or its person was disabled.",
+        "No session or token came, or it has ended, was revoked, or its person was disabled or their account has ended.",
         "Sign in again, or make a new token under Account.",
     ),
     known(
@@ -142,6 +142,13 @@ pub(super) const KNOWN: &[Known] = &[
         "The person is disabled",
         "A disabled person cannot be sent a link.",
         "Enable the person first.",
+    ),
+    known(
+        "person.ended",
+        409,
+        "The account has ended",
+        "A person whose account has ended cannot be sent a link, and nothing of theirs is started, whoever asks.",
+        "An operator can give the account a later end on the person's page, or as `expires_at`.",
     ),
     known(
         "person.last-operator",

@@ -384,6 +384,7 @@ async fn page(
         factor: FactorPart { since, codes_left, required, ..shown.factor },
         tokens: tokens.collect(),
         sessions: sessions.collect(),
+        ends: caller.account_expires_at.map(|at| Moment::new(at.0, now)),
         shell,
         password_error: shown.password_error,
         token_error: shown.token_error,

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use axum::extract::FromRequestParts;
 use axum::http::StatusCode;
@@ -15,13 +16,14 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use berth_web::Template;
-use berth_web::format::bytes;
+use berth_web::format::{Moment, bytes};
 use berth_web::shell::{ENTRIES, Entry, Flash, Section, Shell, Strip, Theme, Tone, Viewer};
 
 use super::entry::refusal;
 use super::form::Wrong;
 use crate::app::App;
 use crate::auth::{Caller, Role};
+use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::http::guard::{Seen, cookie};
 use crate::http::reached::Reached;
@@ -35,6 +37,8 @@ const FLASH_SECS: u32 = 30;
 const KEPT_SECS: u32 = 400 * 86_400;
 /// Below this share of the disk everyone is told.
 const DISK_LOW_PERCENT: u64 = 5;
+/// Whose account ends within so many days is told on each page.
+const ACCOUNT_ENDS_DAYS: u64 = 14;
 /// Sent by a page that looks again by itself. The notice is for whoever opens a page: a look that happens
 /// to be under way when somebody is led to another page must not take it from there.
 const LOOK: &str = "berth-look";
@@ -276,7 +280,23 @@ pub(super) fn encoded(text: &str) -> String {
 /// What everyone must know, whoever looks.
 fn strips(app: &App, caller: Option<&Caller>, disk: Option<&Disk>) -> Vec<Strip> {
     let maintenance = app.maintenance.notice().map(|notice| maintenance_strip(&notice, caller));
-    maintenance.into_iter().chain(disk.and_then(disk_strip)).collect()
+    let account = caller.and_then(|caller| account_strip(caller, Time::now()));
+    maintenance.into_iter().chain(account).chain(disk.and_then(disk_strip)).collect()
+}
+
+/// Says to whoever looks that their account ends soon.
+fn account_strip(caller: &Caller, now: Time) -> Option<Strip> {
+    let at = caller.account_expires_at?;
+    let soon = at <= now.after(Duration::from_secs(ACCOUNT_ENDS_DAYS * 86_400));
+    let Moment { words, exact, .. } = Moment::new(at.0, now.0);
+    soon.then(|| Strip {
+        tone: Tone::Attention,
+        text: format!(
+            "Your account ends {words} ({exact}): then you cannot sign in, and what runs of yours is stopped. \
+             Nothing is removed. An operator can give it a later end."
+        ),
+        link: None,
+    })
 }
 
 /// Says that the machine is in maintenance, in the operator's words.

@@ -12,7 +12,7 @@ use berth_web::people::{Invitation, ListPage, Row};
 use berth_web::shell::{ApiCall, Section, Tone};
 
 use super::form::{Posted, Wrong};
-use super::frame::{Frame, encoded};
+use super::frame::{Frame, encoded, sentence};
 use super::person;
 use crate::app::App;
 use crate::auth::{Caller, Role, TokenScope};
@@ -22,7 +22,7 @@ use crate::http::extract::{Items, PageQuery};
 use crate::http::routes::{Access, FormFields, Routes};
 use crate::inventory::people::Person;
 use crate::service::Page;
-use crate::service::people::{self, Change};
+use crate::service::people::{self, Change, NewPerson};
 use crate::service::usage::{self, Usage};
 
 /// Adds the routes.
@@ -30,7 +30,7 @@ pub(super) fn routes(routes: Routes) -> Routes {
     let manage = Access::Operator(TokenScope::Manage);
     routes
         .page(Access::Overseer(TokenScope::Read), Method::GET, "/people", list)
-        .form(manage, "/people", FormFields::once(&["name", "role"]), add)
+        .form(manage, "/people", FormFields::once(&["name", "role", "expires"]), add)
         .form(manage, "/people/{id}/invite", FormFields::once(&[]), invite)
         .form(manage, "/people/{id}/disable", FormFields::once(&[]), disable)
         .form(manage, "/people/{id}/enable", FormFields::once(&[]), enable)
@@ -71,7 +71,13 @@ async fn add(
             return show(&app, &frame, &caller, status, &first_page(), shown).await;
         }
     };
-    let added = people::add(&app, &caller, posted.text("name"), role).await;
+    let added = match people::end_of_account(posted.text("expires")) {
+        Ok(expires_at) => {
+            let new = NewPerson { name: posted.text("name"), role, expires_at };
+            people::add(&app, &caller, &new).await
+        }
+        Err(error) => Err(error),
+    };
     let (status, shown) = match added {
         Ok((person, made)) => {
             let invitation = Some(fresh(&frame, &person.name, &made));
@@ -158,6 +164,10 @@ async fn show(
         shell,
         name: Field { value: shown.posted.text("name").into(), error: shown.wrong.take("/name") },
         role: Field { value: role, error: shown.wrong.take("/role") },
+        expires: Field {
+            value: shown.posted.text("expires").into(),
+            error: sentence(&shown.wrong.take("/expires_at")),
+        },
         error: if shown.error.is_empty() { shown.wrong.rest() } else { shown.error },
         invitation: shown.invitation,
         manages,
@@ -171,11 +181,13 @@ async fn show(
     frame.page_with(status, &view)
 }
 
-/// Active, invited or disabled.
+/// Active, invited, disabled or ended.
 pub(super) fn state(person: &Person) -> Badge {
     let now = Time::now().0;
     let (tone, icon, word) = if person.disabled_at.is_some() {
         (Tone::Neutral, "off", "disabled")
+    } else if person.expires_at.is_some_and(|at| at.0 <= now) {
+        (Tone::Neutral, "off", "ended")
     } else if person.has_password {
         (Tone::Good, "check", "active")
     } else {
@@ -184,7 +196,11 @@ pub(super) fn state(person: &Person) -> Badge {
     let reason = match person.invitation_expires_at {
         Some(until) if until.0 > now => format!("link ends {}", Moment::new(until.0, now).words),
         Some(_) => "link has ended".to_owned(),
-        None => String::new(),
+        None => match person.expires_at {
+            Some(at) if at.0 > now => format!("ends {}", Moment::new(at.0, now).words),
+            Some(at) => Moment::new(at.0, now).words,
+            None => String::new(),
+        },
     };
     Badge { tone, icon, word: word.to_owned(), reason }
 }
@@ -220,8 +236,10 @@ pub(super) fn acts(person: &Person) -> Vec<Act> {
         asks: false,
         danger,
     };
+    let ended = person.expires_at.is_some_and(|at| at <= Time::now());
     match person.disabled_at {
         Some(_) => vec![act("Enable", "check", "enable", false)],
+        None if ended => vec![act("Disable", "off", "disable", true)],
         None => {
             vec![act("New link", "link", "invite", false), act("Disable", "off", "disable", true)]
         }

@@ -14,7 +14,7 @@ use berth_web::people::{
 use berth_web::shell::{ApiCall, Section};
 
 use super::form::Posted;
-use super::frame::{Frame, encoded};
+use super::frame::{Frame, encoded, sentence};
 use super::people::{acts, fresh, state};
 use super::{allowance, events, shown, used};
 use crate::app::App;
@@ -48,6 +48,7 @@ pub(super) fn routes(routes: Routes) -> Routes {
             FormFields::once(&["host_user", "etag"]),
             say_host_user,
         )
+        .form(manage, "/people/{id}/expiry", FormFields::once(&["expires", "etag"]), say_expiry)
         .page(manage, Method::GET, "/people/{id}/end-access", ask_end_access)
         .form(manage, "/people/{id}/end-access", FormFields::once(&[]), end_access)
         .page(manage, Method::GET, "/people/{id}/second-factor", ask_reset_factor)
@@ -63,6 +64,8 @@ pub(super) struct Beside {
     pub error: String,
     /// The role that was chosen, and what is to be said about it.
     pub role: Option<Field>,
+    /// The account's last day as typed, and what is to be said about it.
+    pub expires: Option<Field>,
     /// The user of this host as typed, and what is to be said about it.
     pub host_user: Option<Field>,
     /// The allowance as it was typed, and what is to be said about it.
@@ -161,6 +164,55 @@ async fn say_host_user(
     let host_user = Some(Field { value: user, error: said });
     let beside = Beside { host_user, ..Beside::default() };
     show(&app, &frame, &caller, (id, status), beside).await
+}
+
+async fn say_expiry(
+    State(app): State<App>,
+    frame: Frame,
+    caller: Caller,
+    Path(id): Path<u32>,
+    posted: Posted,
+) -> Result<Response> {
+    let typed = posted.text("expires").trim().to_owned();
+    let id = PrincipalId(id);
+    let expected = Expected::of(posted.text("etag"));
+    let changed = match people::end_of_account(&typed) {
+        Ok(at) => {
+            let change = Change { expires_at: Some(at), expected, ..Change::default() };
+            people::change(&app, &caller, id, change).await
+        }
+        Err(error) => Err(error),
+    };
+    let error = match changed {
+        Ok(person) => {
+            let text = match person.expires_at {
+                Some(at) => format!("{} is here through {}.", person.name, last_day(at)),
+                None => format!("The account of {} does not end by itself.", person.name),
+            };
+            return frame.done(&format!("/people/{}", id.0), &text);
+        }
+        Err(error) => error,
+    };
+    frame.note(&error);
+    let (status, said) = match error {
+        Error::Stale { .. } => {
+            let said = "Somebody has changed this person since you opened the page; saving again puts \
+                        your choice over it.";
+            (StatusCode::PRECONDITION_FAILED, said.to_owned())
+        }
+        error => {
+            let (status, mut wrong, text) = frame.refusal(error)?;
+            let said = wrong.take("/expires_at");
+            (status, sentence(if said.is_empty() { &text } else { &said }))
+        }
+    };
+    let expires = Some(Field { value: typed, error: said });
+    show(&app, &frame, &caller, (id, status), Beside { expires, ..Beside::default() }).await
+}
+
+/// The last day, in UTC, of an account that ends then.
+pub(super) fn last_day(at: Time) -> String {
+    Time(at.0 - 1).to_string().chars().take(10).collect()
 }
 
 fn with_article(role: Role) -> &'static str {
@@ -298,6 +350,9 @@ pub(super) async fn show(
         manages: manages && !own,
         role: beside.role.unwrap_or_else(|| Field::new(person.role.as_str())),
         etag: people::version(&person).as_str().to_owned(),
+        expires: beside
+            .expires
+            .unwrap_or_else(|| Field::new(person.expires_at.map(last_day).unwrap_or_default())),
         groups: if manages { choices } else { Vec::new() },
         group: person.group.to_string(),
         host_user: manages.then(|| {
@@ -397,6 +452,9 @@ fn facts(person: &Person, group: &str, ways: &WaysIn, now: i64) -> Vec<Fact> {
     }
     if let Some(until) = person.invitation_expires_at {
         facts.push(moment("Link ends", Some(until)));
+    }
+    if let Some(at) = person.expires_at {
+        facts.push(moment(if at.0 > now { "Account ends" } else { "Account ended" }, Some(at)));
     }
     if let Some(at) = person.disabled_at {
         facts.push(moment("Disabled", Some(at)));

@@ -13,11 +13,11 @@ use serde_json::json;
 use super::view::{DetailView, spec, version};
 use super::{allow, detail, ensure_person, find, find_for, find_to_change, look};
 use crate::app::App;
-use crate::auth::{Caller, Right};
+use crate::auth::{Caller, Right, Via};
 use crate::clock::Time;
 use crate::error::{Error, Refusal, Result};
 use crate::inventory::Write;
-use crate::inventory::containers::{self, Container, Stop, StopKind};
+use crate::inventory::containers::{self, Container, Intent, Stop, StopKind};
 use crate::inventory::events::NewEvent;
 use crate::runtime_client::{NOT_RUNNING, RuntimeError};
 use crate::service::edits::Expected;
@@ -494,6 +494,10 @@ async fn stop_as(
 ) -> Result<()> {
     let lock = app.containers.lock(id).await;
     let row = find_to_change(app, caller, id.as_str()).await?;
+    if caller.actor.via == Via::Policy && row.intent != Intent::Running {
+        // It was asked to end meanwhile; a rule does so once.
+        return Ok(());
+    }
     let action = if kind == StopKind::Kill { Action::Signal } else { Action::Stop };
     allow(app, &row, action)?;
     let stop = spec(&row)?.map(|spec| spec.stop);

@@ -20,6 +20,7 @@ use crate::inventory::containers::{self, Container, ImagePart, Intent, NewContai
 use crate::inventory::events::NewEvent;
 use crate::inventory::idempotency::{self, IdempotencyKey};
 use crate::inventory::operations::OperationState;
+use crate::inventory::people;
 use crate::registry::manifest::RunConfig;
 use crate::service::images::{self, ImageForStart};
 use crate::service::{admission, maintenance, operations, ports, volumes};
@@ -242,7 +243,8 @@ async fn complete(app: &App, row: &Container) -> Result<()> {
     let image = ImagePart { id: &found.id, layers: &found.layers, spec };
     let mut write = app.inventory.record().await?;
     containers::set_image(write.db(), &row.id, &image).await?;
-    let run = match row.start_when_pulled {
+    let ended = people::has_ended(write.db(), row.owner).await?;
+    let run = match row.start_when_pulled && !ended {
         true => Some(containers::set_running(write.db(), &row.id, row.run, 0).await?),
         false => None,
     };
@@ -338,6 +340,7 @@ fn owner(row: &Container) -> Caller {
         role,
         scope: TokenScope::Operate,
         expires_at: None,
+        account_expires_at: None,
         factor_due: false,
         actor,
     }
