@@ -12,6 +12,7 @@ mod bodies;
 mod configuration;
 mod credentials;
 mod edits;
+mod enrol;
 mod everywhere;
 mod fields;
 mod idempotency;

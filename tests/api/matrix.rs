@@ -103,6 +103,12 @@ pub(crate) const ROWS: &[Row] = &[
     ),
     row("GET /api/v1/people", Who::Overseer, "read"),
     sends("POST /api/v1/people", Who::Operator, "manage", r#"{"name":"olga","role":"user"}"#),
+    sends(
+        "POST /api/v1/people/import",
+        Who::Operator,
+        "manage",
+        r#"{"csv":"name\nNo Name","dry_run":true}"#,
+    ),
     Row {
         route: "GET /api/v1/people/{id}",
         who: Who::SignedIn,
@@ -758,6 +764,8 @@ pub(crate) const ROWS: &[Row] = &[
     },
     row("GET /people", Who::Overseer, "read"),
     sends("POST /people", Who::Operator, "manage", "name=olga&role=user"),
+    row("GET /people/import", Who::Operator, "manage"),
+    sends("POST /people/import", Who::Operator, "manage", "csv=name%0ANo+Name"),
     row("POST /people/{id}/invite", Who::Operator, "manage"),
     row("POST /people/{id}/disable", Who::Operator, "manage"),
     row("POST /people/{id}/enable", Who::Operator, "manage"),

@@ -134,6 +134,7 @@ pub(crate) fn visits(seen: &Seen) -> BTreeMap<&'static str, Vec<String>> {
         ("/problems/{code}", one("/problems/not-found")),
         ("/people", one("/people")),
         ("/people/allowance", one("/people/allowance")),
+        ("/people/import", one("/people/import")),
         ("/volumes", one("/volumes")),
         ("/volumes/{id}", vec![format!("/volumes/{}", seen.volume)]),
         ("/volumes/{id}/remove", vec![format!("/volumes/{}/remove", seen.volume)]),

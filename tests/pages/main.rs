@@ -3,6 +3,7 @@
 //!
 //! After every story the browser's own log must be empty: no refused content, no script error.
 
+mod accounts;
 mod axe;
 mod browser;
 mod containers;

@@ -30,6 +30,39 @@ pub struct ListPage {
     pub next: Option<String>,
 }
 
+/// People from a table.
+#[derive(Debug, Clone, Default, Template)]
+#[template(path = "people/import.html")]
+pub struct ImportPage {
+    /// The frame.
+    pub shell: Shell,
+    /// What is wrong beyond the table; may be empty.
+    pub error: String,
+    /// The table, as typed, and what is wrong with it.
+    pub csv: Field,
+    /// What would become of each line.
+    pub lines: Vec<ImportLine>,
+    /// How many people would be added; 0 when not every line is somebody new.
+    pub ready: usize,
+    /// The links of those who were added, as a file's address; they are shown this once.
+    pub file: Option<String>,
+    /// The same to be read.
+    pub links: Vec<Invitation>,
+}
+
+/// A line of a table of people.
+#[derive(Debug, Clone, Default)]
+pub struct ImportLine {
+    /// Where it begins.
+    pub number: u32,
+    /// The name.
+    pub name: String,
+    /// What becomes of it.
+    pub verdict: Badge,
+    /// Role, group and end, in words.
+    pub what: String,
+}
+
 /// A one-time link, shown once.
 #[derive(Debug, Clone)]
 pub struct Invitation {

@@ -26,6 +26,13 @@ if (waiting) {
   toast(...JSON.parse(waiting));
 }
 
+/** What is in a file goes into the field that it is for, to be looked at before it is sent. */
+document.addEventListener("change", async (event) => {
+  const field = document.getElementById(event.target.dataset?.into ?? "");
+  const file = event.target.files?.[0];
+  if (field && file) field.value = await file.text();
+});
+
 function reveal() {
   for (const part of document.querySelectorAll("[data-copy][hidden], [data-script][hidden]")) part.hidden = false;
 }

@@ -81,7 +81,8 @@ fn write<T: Cells + Serialize>(rows: &[T], format: Format) -> Result<Bytes> {
     Ok(out.into())
 }
 
-fn line(cells: impl Iterator<Item = String>) -> String {
+/// A line of a CSV file.
+pub fn line(cells: impl Iterator<Item = String>) -> String {
     let mut out = cells.map(|cell| quoted(&cell)).collect::<Vec<_>>().join(",");
     out.push_str("\r\n");
     out

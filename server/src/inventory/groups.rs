@@ -129,6 +129,15 @@ pub async fn find_named(
     found.map(super::principal_from).transpose()
 }
 
+/// A group by name, for whoever sees all of them.
+pub async fn named(db: &mut SqliteConnection, name: &str) -> Result<Option<PrincipalId>> {
+    let found: Option<i64> = sqlx::query_scalar("select id from groups where name = ?")
+        .bind(name)
+        .fetch_optional(db)
+        .await?;
+    found.map(super::principal_from).transpose()
+}
+
 /// Groups by name, after `after`.
 pub async fn list(
     db: &SqlitePool,

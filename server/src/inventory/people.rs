@@ -76,6 +76,14 @@ pub async fn any(db: &mut SqliteConnection) -> Result<bool> {
     Ok(sqlx::query_scalar("select exists (select 1 from people)").fetch_one(db).await?)
 }
 
+/// Whether there is a person of this name.
+pub async fn is_named(db: &mut SqliteConnection, name: &str) -> Result<bool> {
+    Ok(sqlx::query_scalar("select exists (select 1 from people where name = ?)")
+        .bind(name)
+        .fetch_one(db)
+        .await?)
+}
+
 /// Writes a new person; the name must be free.
 pub async fn insert(
     db: &mut SqliteConnection,

@@ -133,14 +133,8 @@ pub fn end_of_account(text: &str) -> Result<Option<Time>> {
 /// Adds a person, who sets their password by the link.
 pub async fn add(app: &App, caller: &Caller, new: &NewPerson<'_>) -> Result<(Person, Invitation)> {
     check_name(new.name)?;
-    let (secret, hash) = setup::link_secret()?;
-    let expires_at = link_ends(app, new.expires_at);
     let mut write = app.inventory.change(&caller.actor, "person.add").await?;
-    let id = people::insert(write.db(), new.name, new.role, None).await?;
-    if new.expires_at.is_some() {
-        people::update_expiry(write.db(), id, new.expires_at).await?;
-    }
-    people::set_invitation(write.db(), id, caller.principal, &hash, expires_at).await?;
+    let (id, invitation) = insert(app, caller, write.db(), new).await?;
     write.subject("person", id, id);
     write.commit().await?;
     app.credentials_changed();
@@ -149,7 +143,24 @@ pub async fn add(app: &App, caller: &Caller, new: &NewPerson<'_>) -> Result<(Per
         // They get it at the server's next start, or with their first container.
         tracing::warn!(person = %id, error = %error, "a person has no id range yet");
     }
-    Ok((person, Invitation { secret, expires_at }))
+    Ok((person, invitation))
+}
+
+/// Writes somebody down whose name is good, with a link.
+pub(super) async fn insert(
+    app: &App,
+    caller: &Caller,
+    db: &mut sqlx::SqliteConnection,
+    new: &NewPerson<'_>,
+) -> Result<(PrincipalId, Invitation)> {
+    let (secret, hash) = setup::link_secret()?;
+    let expires_at = link_ends(app, new.expires_at);
+    let id = people::insert(&mut *db, new.name, new.role, None).await?;
+    if new.expires_at.is_some() {
+        people::update_expiry(&mut *db, id, new.expires_at).await?;
+    }
+    people::set_invitation(db, id, caller.principal, &hash, expires_at).await?;
+    Ok((id, Invitation { secret, expires_at }))
 }
 
 /// No link outlives the account that it is for.

@@ -312,6 +312,25 @@ fn people() -> Vec<Body> {
             ],
         },
         Body {
+            route: "POST /api/v1/people/import",
+            base: json!({"csv": "name,role\ndriven,user\n", "dry_run": true}),
+            fields: vec![
+                field("csv")
+                    .at([
+                        json!("name\ndriven"),
+                        json!("name\r\n\"driven\"\r\n"),
+                        json!("name\nNo Name"),
+                    ])
+                    .beyond([
+                        json!("name"),
+                        json!("name,name\na,b"),
+                        json!("name\n\"a"),
+                        json!("nme\na"),
+                    ]),
+                field("dry_run").at([json!(true)]).may_be(&["false"]),
+            ],
+        },
+        Body {
             route: "PATCH /api/v1/people/{id}",
             base: json!({"role": "user", "disabled": false, "local_user": "driven", "group": 2,
                          "expires_at": "2090-01-01"}),

@@ -3,7 +3,7 @@
 use berth_web::events::{AuditPage, AuditRow, Chain, EventRow, EventsPage, Exports, Object};
 use berth_web::people::{
     ActivityRow, AllowanceForm, AllowancePage, ContainerRow, GroupChoice, GroupPage, GroupRow,
-    GroupsPage, ImageRow, Member, Members, PersonPage, UsagePage, UsageRow,
+    GroupsPage, ImageRow, ImportLine, ImportPage, Member, Members, PersonPage, UsagePage, UsageRow,
 };
 use berth_web::system::{
     CheckRow, DoctorPage, LimitRow, MaintenancePage, OverviewPage, PersonRow, PressureRow,
@@ -17,6 +17,9 @@ pub(super) fn all(hostile: &str, long: &str, add: &mut impl FnMut(&str, super::R
     add("person", person("tom", false).render());
     add("person-stale", person(long, true).render());
     add("hostile-person", person(hostile, false).render());
+    add("people-import", enrol("kim", true).render());
+    add("people-import-wrong", enrol(long, false).render());
+    add("hostile-people-import", enrol(hostile, true).render());
     add("allowance", everybody(&[]).render());
     add("allowance-over", everybody(&["anna", long, hostile]).render());
     add("groups", groups("course", "").render());
@@ -147,6 +150,32 @@ fn usage(name: &str, rows: usize) -> UsagePage {
         of_days: false,
         rows: vec![row; rows],
         csv: "/api/v1/usage/days?format=csv".into(),
+    }
+}
+
+/// A table of people: with their links, or with what is wrong with it.
+fn enrol(name: &str, added: bool) -> ImportPage {
+    let shell = shell("People from a table", Section::People);
+    if added {
+        let link = "http://127.0.0.1:7777/invitation/kX3v9".to_owned();
+        let link = people::Invitation { name: name.into(), link, until: at(-90_000) };
+        let file = Some("data:text/csv;charset=utf-8;base64,bmFtZQ==".to_owned());
+        return ImportPage { shell, links: vec![link], file, ..ImportPage::default() };
+    }
+    let line = |number, verdict| ImportLine {
+        number,
+        name: name.into(),
+        verdict,
+        what: "user, through 2030-12-31".into(),
+    };
+    let twice = badge(Tone::Bad, "failed", "twice", "kim is there twice");
+    ImportPage {
+        shell,
+        error: String::new(),
+        csv: Field { value: format!("name\n{name}\n"), error: "Line 3: a quote.".into() },
+        lines: vec![line(2, badge(Tone::Good, "check", "new", "")), line(3, twice)],
+        ready: 0,
+        ..ImportPage::default()
     }
 }
 

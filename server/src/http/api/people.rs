@@ -18,6 +18,7 @@ use crate::http::precondition::{Precondition, Tagged};
 use crate::http::problem::ProblemBody;
 use crate::http::routes::{Access, Routes, routes};
 use crate::inventory::people::{Access as PersonAccess, Person};
+use crate::service::enrol::{self, Added, Line, Verdict};
 use crate::service::invitations;
 use crate::service::people::{self, Invitation, NewPerson};
 
@@ -26,6 +27,7 @@ pub fn routes(routes: Routes) -> Routes {
     routes
         .add(Access::Overseer(TokenScope::Read), routes!(list))
         .add(Access::Operator(TokenScope::Manage), routes!(add))
+        .add(Access::Operator(TokenScope::Manage), routes!(import))
         .add(Access::SignedIn(TokenScope::Read), routes!(show))
         .add(Access::Operator(TokenScope::Manage), routes!(change))
         .add(Access::Operator(TokenScope::Manage), routes!(invite))
@@ -63,6 +65,43 @@ struct PersonChange {
     group: Option<u32>,
     /// When the account ends by itself: a day, through which it is good (in UTC), or a time; empty for never.
     expires_at: Option<String>,
+}
+
+/// People to be added from a table.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = PeopleImport)]
+#[serde(deny_unknown_fields)]
+struct ImportRequest {
+    /// The table as CSV (RFC 4180): at most 1000 lines below the first one, which names the columns: `name`, and
+    /// of `role` (`user` where it is empty), `group` and `expires` those that are needed.
+    csv: String,
+    /// Whether only to say what would become of each line. Nothing is changed then.
+    dry_run: bool,
+}
+
+/// What became of a table, or would.
+#[derive(Debug, Serialize, ToSchema)]
+struct Imported {
+    /// Whether nothing was changed.
+    dry_run: bool,
+    /// How many people were added, or would be if no line were wrong.
+    people: u32,
+    /// Of a dry run, each line with what would become of it.
+    lines: Vec<Line>,
+    /// Of those who were added, each with their link, which is shown once.
+    added: Vec<ImportedPerson>,
+}
+
+/// Somebody who was added from a table.
+#[derive(Debug, Serialize, ToSchema)]
+struct ImportedPerson {
+    /// Who.
+    #[schema(value_type = u32)]
+    id: PrincipalId,
+    /// Their name.
+    name: String,
+    /// How they set their password.
+    invitation: InvitationBody,
 }
 
 /// A one-time link.
@@ -151,6 +190,33 @@ async fn add(
     let new = NewPerson { name: &body.name, role: body.role, expires_at };
     let (person, invitation) = people::add(&app, &caller, &new).await?;
     Ok((StatusCode::CREATED, Json(PersonAdded { person, invitation: invitation.into() })))
+}
+
+/// Adds everybody in a table, each with a one-time link, or nobody: a line that is not somebody new refuses all of it.
+/// A dry run says line by line what would happen.
+#[utoipa::path(post, path = "/api/v1/people/import", tag = "people", operation_id = "import_people",
+    request_body = ImportRequest,
+    responses(
+        (status = 200, body = Imported, description = "A dry run"),
+        (status = 201, body = Imported), (status = 422, body = ProblemBody)))]
+async fn import(
+    State(app): State<App>,
+    caller: Caller,
+    JsonBody(body): JsonBody<ImportRequest>,
+) -> Result<(StatusCode, Json<Imported>)> {
+    let (status, lines, added) = match body.dry_run {
+        true => (StatusCode::OK, enrol::look(&app, &body.csv).await?, Vec::new()),
+        false => (StatusCode::CREATED, Vec::new(), enrol::add(&app, &caller, &body.csv).await?),
+    };
+    let new = lines.iter().filter(|line| line.verdict == Verdict::New).count() + added.len();
+    let added = added.into_iter().map(|Added { id, name, invitation }| ImportedPerson {
+        id,
+        name,
+        invitation: invitation.into(),
+    });
+    let people = u32::try_from(new).unwrap_or(u32::MAX);
+    let added = added.collect();
+    Ok((status, Json(Imported { dry_run: body.dry_run, people, lines, added })))
 }
 
 /// Shows a person: oneself, or for operators and auditors anybody.

@@ -8,6 +8,7 @@ mod bulk;
 mod container;
 mod containers;
 mod days;
+mod enrol;
 mod entry;
 mod events;
 mod files;
@@ -65,6 +66,7 @@ pub(super) fn routes(routes: Routes) -> Routes {
     let routes = posture::routes(routes);
     let routes = days::routes(routes);
     let routes = people::routes(routes);
+    let routes = enrol::routes(routes);
     let routes = groups::routes(routes);
     let routes = allowance::routes(routes);
     let routes = person::routes(routes);

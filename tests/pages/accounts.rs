@@ -1,0 +1,59 @@
+//! The life of an account as pages: people from a table, and an account's last day.
+
+use system_tests::{TestServer, requires_root};
+
+use crate::browser::{Driver, Script};
+use crate::signed_in;
+
+#[tokio::test]
+async fn an_operator_adds_people_from_a_table_and_says_when_an_account_ends() {
+    requires_root!();
+    let server = TestServer::start().await;
+    let driver = Driver::start().await;
+    let tom = server.person("tom", "user").await;
+    let tom = tom.get("/api/v1/me").await.json()["id"].to_string();
+    server.person("omar", "operator").await;
+    for (who, name, script) in [("omar", "kim", Script::Off), ("olga", "lea", Script::On)] {
+        let olga = signed_in(&driver, &server, who, script).await;
+        olga.open("/people").await;
+        olga.press("From a table").await;
+        olga.fill("csv", &format!("name,role\n{name},user\ntom,user")).await;
+        olga.press("Say what would happen").await;
+        olga.sees("exists already").await;
+        olga.sees("Nobody is added while a line is not somebody new").await;
+        olga.fill("csv", &format!("name,role\n{name},user")).await;
+        olga.press("Say what would happen").await;
+        olga.sees("Every line is somebody new").await;
+        olga.press("Add 1 and make their links").await;
+        olga.sees("Download the links (CSV)").await;
+        olga.counts("#links tbody tr", 1).await;
+        assert_eq!(olga.complaints().await, Vec::<String>::new());
+        olga.close().await;
+    }
+    server.person("ola", "operator").await;
+    let olga = signed_in(&driver, &server, "ola", Script::Off).await;
+    let toms = signed_in(&driver, &server, "tom", Script::Off).await;
+    olga.open(&format!("/people/{tom}")).await;
+    olga.fill("expires", "2090-01-31").await;
+    olga.press("Save the end").await;
+    olga.sees("tom is here through 2090-01-31.").await;
+    toms.open("/account").await;
+    toms.sees("Your account ends on 2090-02-01 00:00:00 UTC").await;
+    toms.open("/containers").await;
+    toms.counts("#strips .strip", 0).await;
+    olga.fill("expires", &soon()).await;
+    olga.press("Save the end").await;
+    olga.sees("tom is here through").await;
+    toms.open("/containers").await;
+    toms.sees("Your account ends in").await;
+    for browser in [olga, toms] {
+        assert_eq!(browser.complaints().await, Vec::<String>::new());
+        browser.close().await;
+    }
+}
+
+/// A day within the two weeks in which everybody is told.
+fn soon() -> String {
+    let date = std::process::Command::new("date").args(["-u", "-d", "+3 days", "+%F"]).output();
+    String::from_utf8(date.expect("run date").stdout).expect("a date").trim().to_owned()
+}
