@@ -16,7 +16,7 @@ use crate::risks::{self, Severity};
 use crate::service::images::{self, Images};
 use crate::service::noise::Which;
 use crate::service::{
-    data, history, housekeeping, looks, maintenance, operations, reconcile, system,
+    data, history, housekeeping, looks, maintenance, offboard, operations, reconcile, system,
 };
 use crate::tls::Tls;
 use crate::{hold, http, listen};
@@ -84,6 +84,7 @@ async fn serve(config: Config) -> Result<()> {
     tokio::spawn(housekeeping::end_accounts(app.clone()));
     tokio::spawn(housekeeping::audit_refusals(app.clone(), refused));
     reconcile::spawn(&app);
+    offboard::resume_all(&app).await?;
     if let Some(tls) = app.tls.clone() {
         let facts = tls.facts();
         tracing::info!(fingerprint = facts.fingerprint, until = %facts.not_after, "TLS certificate");

@@ -21,6 +21,7 @@ mod local_users;
 mod maintenance;
 mod matrix;
 mod members;
+mod offboarding;
 mod oversight;
 mod problems;
 mod proxies;

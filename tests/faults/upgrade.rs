@@ -52,6 +52,8 @@ const OLDER: &str = "
     drop table second_factors;
     drop table usage_counters;
     drop table usage_days;
+    drop table offboarding_steps;
+    drop table offboardings;
     drop index people_expires;
     alter table people drop column expires_at;
     alter table people drop column ended_at;

@@ -3,7 +3,7 @@
 use system_tests::{TestServer, requires_root};
 
 use crate::browser::{Driver, Script};
-use crate::signed_in;
+use crate::{launched, signed_in};
 
 #[tokio::test]
 async fn an_operator_adds_people_from_a_table_and_says_when_an_account_ends() {
@@ -56,4 +56,35 @@ async fn an_operator_adds_people_from_a_table_and_says_when_an_account_ends() {
 fn soon() -> String {
     let date = std::process::Command::new("date").args(["-u", "-d", "+3 days", "+%F"]).output();
     String::from_utf8(date.expect("run date").stdout).expect("a date").trim().to_owned()
+}
+
+#[tokio::test]
+async fn an_operator_sees_what_would_happen_and_takes_somebody_off_the_machine() {
+    requires_root!();
+    let server = TestServer::start().await;
+    let driver = Driver::start().await;
+    let tom = server.person("tom", "user").await;
+    let id = tom.get("/api/v1/me").await.json()["id"].to_string();
+    launched(&tom, "train", &["sleep", "900"]).await;
+    let olga = signed_in(&driver, &server, "olga", Script::Off).await;
+    let page = format!("/people/{id}/offboarding");
+    olga.open(&format!("/people/{id}")).await;
+    olga.press("Take off the machine…").await;
+    olga.sees("Stopped: 1 container.").await;
+    olga.sees("Removed with all that is in it: 1 container, 1 image.").await;
+    olga.press("Stop and keep").await;
+    olga.sees_after_reloading("stopped and disabled").await;
+    olga.counts("#steps tbody tr", 1).await;
+    olga.sees("Nothing of tom runs.").await;
+    olga.fill("typed", "tim").await;
+    olga.press("Delete all of it").await;
+    olga.sees("Type tom to delete all of it.").await;
+    olga.fill("typed", "tom").await;
+    olga.press("Delete all of it").await;
+    olga.sees_after_reloading("deleted").await;
+    olga.open(&page).await;
+    olga.sees("Asked for by olga").await;
+    olga.counts("form[action$='/offboarding']", 0).await;
+    assert_eq!(olga.complaints().await, Vec::<String>::new());
+    olga.close().await;
 }

@@ -151,6 +151,7 @@ pub(crate) fn visits(seen: &Seen) -> BTreeMap<&'static str, Vec<String>> {
         ("/usage", vec!["/usage".into(), "/usage?days=365".into()]),
         ("/system/maintenance", one("/system/maintenance")),
         ("/people/{id}", vec![format!("/people/{}", seen.person)]),
+        ("/people/{id}/offboarding", vec![format!("/people/{}/offboarding", seen.person)]),
         ("/people/{id}/second-factor", vec![format!("/people/{}/second-factor", seen.person)]),
         ("/people/{id}/end-access", vec![format!("/people/{}/end-access", seen.person)]),
         ("/events", one("/events")),

@@ -63,6 +63,64 @@ pub struct ImportLine {
     pub what: String,
 }
 
+/// Taking somebody off the machine.
+#[derive(Debug, Clone, Default, Template)]
+#[template(path = "people/offboarding.html")]
+pub struct OffboardingPage {
+    /// The frame.
+    pub shell: Shell,
+    /// The person's id.
+    pub id: u32,
+    /// Their name.
+    pub name: String,
+    /// Their page, while there is an account.
+    pub person: Option<String>,
+    /// Whether it can be begun.
+    pub may_begin: bool,
+    /// What would be stopped.
+    pub keep: Vec<OffboardingRow>,
+    /// The same in numbers.
+    pub keep_says: String,
+    /// What would be removed.
+    pub delete: Vec<OffboardingRow>,
+    /// The same in numbers.
+    pub delete_says: String,
+    /// The name, as typed to confirm.
+    pub typed: Field,
+    /// How it stands, once it was asked for.
+    pub report: Option<OffboardingReport>,
+}
+
+/// How somebody's leaving stands.
+#[derive(Debug, Clone, Default)]
+pub struct OffboardingReport {
+    /// In a word.
+    pub state: Badge,
+    /// Who asked for it.
+    pub by: String,
+    /// When.
+    pub begun: Option<Moment>,
+    /// When all of it was done.
+    pub ended: Option<Moment>,
+    /// The steps.
+    pub rows: Vec<OffboardingRow>,
+}
+
+/// A step of it.
+#[derive(Debug, Clone, Default)]
+pub struct OffboardingRow {
+    /// `stop` or `remove`.
+    pub act: &'static str,
+    /// What kind of thing.
+    pub kind: &'static str,
+    /// Its name.
+    pub name: String,
+    /// When it was done.
+    pub done: Option<Moment>,
+    /// What stood in the way; may be empty.
+    pub said: String,
+}
+
 /// A one-time link, shown once.
 #[derive(Debug, Clone)]
 pub struct Invitation {

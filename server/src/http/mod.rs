@@ -60,6 +60,7 @@ pub fn routes() -> Routes {
     let routes = api::setup::routes(routes);
     let routes = api::sessions::routes(routes);
     let routes = api::people::routes(routes);
+    let routes = api::offboarding::routes(routes);
     let routes = api::allowances::routes(routes);
     let routes = api::groups::routes(routes);
     let routes = api::tokens::routes(routes);

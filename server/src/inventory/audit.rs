@@ -320,12 +320,14 @@ pub struct Filter {
 const COLUMNS: &str = "id, at, actor, actor_name, via, action, subject_kind, subject, owner, outcome, \
      address, request_id, times, prev, hash";
 /// The owner's name of today.
-const OWNER_NAME: &str = "(select name from people where people.id = owner) as owner_name";
+const OWNER_NAME: &str = "coalesce((select name from people where people.id = owner), \
+     (select name from offboardings o where o.person = owner)) as owner_name";
 
 /// What every list is narrowed by; the numbers are those of [`bind_filter`].
 const FILTERED: &str = "(?1 is null or actor_name = ?1 or cast(actor as text) = ?1) \
      and (?2 is null or cast(owner as text) = ?2 \
-     or owner = (select id from people where people.name = ?2)) \
+     or owner in (select id from people where people.name = ?2 \
+     union all select person from offboardings where offboardings.name = ?2)) \
      and (?3 is null or action = ?3 or (substr(?3, -1) = '*' \
      and substr(action, 1, length(?3) - 1) = substr(?3, 1, length(?3) - 1))) \
      and (?4 is null or subject = ?4) \

@@ -27,6 +27,7 @@ pub mod layer_checks;
 pub mod looks;
 pub mod maintenance;
 mod mark;
+pub mod offboardings;
 pub mod operations;
 pub mod people;
 pub mod ports;

@@ -32,6 +32,7 @@ pub mod maintenance;
 pub mod metrics;
 pub mod network;
 pub mod noise;
+pub mod offboard;
 pub mod operations;
 pub mod people;
 pub mod ports;

@@ -104,6 +104,11 @@ impl Operations {
         tracing::warn!("some long work did not end in time; it is marked at the next start");
     }
 
+    /// Whether an operation's work goes on.
+    pub fn is_running(&self, id: &str) -> bool {
+        self.lock().contains_key(id)
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Live>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }

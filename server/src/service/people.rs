@@ -7,7 +7,7 @@ use berth_runtime::id::PrincipalId;
 
 use super::containers::actions;
 use super::edits::{Expected, Version};
-use super::{Listed, Page, allowances, data, setup};
+use super::{Listed, Page, allowances, data, offboard, setup};
 use crate::app::App;
 use crate::auth::{Caller, Role};
 use crate::clock::Time;
@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::inventory::audit::{By, Row};
 use crate::inventory::events::NewEvent;
 use crate::inventory::people::{self, Access, Person};
-use crate::inventory::{containers, groups, sessions, tokens};
+use crate::inventory::{containers, groups, offboardings, sessions, tokens};
 
 const DAY: Duration = Duration::from_secs(86_400);
 /// How far ahead an account's end may lie.
@@ -282,6 +282,9 @@ pub async fn change(app: &App, caller: &Caller, id: PrincipalId, change: Change)
     // Read again now that nobody else writes.
     let person = people::find(app.inventory.read(), caller.changes(), id).await?;
     change.expected.check(&version(&person))?;
+    if offboardings::is_open(write.db(), id).await? {
+        return Err(offboard::leaving());
+    }
     if let Some(role) = change.role {
         people::update_role(write.db(), id, role).await?;
     }

@@ -65,6 +65,7 @@ const ROWS: &[(&str, Kind)] = &[
     ("look", Way),
     ("csv", Judged(&["", "a", "name", "name\n\"", "name,name\na,b", "name\rdriven", "\0"])),
     ("add", Way),
+    ("things", Choice),
     ("expires", Judged(&["a", "-1", "0", "2020-01-01", "2090-13-01", "9999-01-01", "\0"])),
     ("ports", Judged(&["a", "0", "70000", "-1", "80:80", "1:2:3", "80/sctp", "\0"])),
     (
@@ -159,6 +160,7 @@ fn base(route: &str) -> Vec<(&'static str, &'static str)> {
         "POST /people" => vec![("name", "driven"), ("role", "user"), ("expires", "")],
         "POST /system/maintenance" => vec![("message", "driven")],
         "POST /people/import" => vec![("csv", "name\ndriven")],
+        "POST /people/{id}/offboarding" => vec![("things", "keep")],
         "POST /people/{id}/expiry" => vec![("expires", "2090-01-01")],
         "POST /people/{id}/role" => vec![("role", "user")],
         "POST /people/{id}/group" => vec![("group", "2")],

@@ -312,6 +312,16 @@ fn people() -> Vec<Body> {
             ],
         },
         Body {
+            route: "POST /api/v1/people/{id}/offboarding",
+            base: json!({"things": "keep"}),
+            fields: vec![field("things").at([json!("keep")]).beyond([json!("Keep"), json!("all")])],
+        },
+        Body {
+            route: "POST /api/v1/people/{id}/offboarding/preview",
+            base: json!({"things": "delete"}),
+            fields: vec![field("things").at([json!("keep")]).beyond([json!("Keep"), json!("all")])],
+        },
+        Body {
             route: "POST /api/v1/people/import",
             base: json!({"csv": "name,role\ndriven,user\n", "dry_run": true}),
             fields: vec![

@@ -3,7 +3,8 @@
 use berth_web::events::{AuditPage, AuditRow, Chain, EventRow, EventsPage, Exports, Object};
 use berth_web::people::{
     ActivityRow, AllowanceForm, AllowancePage, ContainerRow, GroupChoice, GroupPage, GroupRow,
-    GroupsPage, ImageRow, ImportLine, ImportPage, Member, Members, PersonPage, UsagePage, UsageRow,
+    GroupsPage, ImageRow, ImportLine, ImportPage, Member, Members, OffboardingPage,
+    OffboardingReport, OffboardingRow, PersonPage, UsagePage, UsageRow,
 };
 use berth_web::system::{
     CheckRow, DoctorPage, LimitRow, MaintenancePage, OverviewPage, PersonRow, PressureRow,
@@ -20,6 +21,10 @@ pub(super) fn all(hostile: &str, long: &str, add: &mut impl FnMut(&str, super::R
     add("people-import", enrol("kim", true).render());
     add("people-import-wrong", enrol(long, false).render());
     add("hostile-people-import", enrol(hostile, true).render());
+    add("offboarding", offboarding("kim", false).render());
+    add("offboarding-under-way", offboarding(long, true).render());
+    add("hostile-offboarding", offboarding(hostile, true).render());
+    add("hostile-offboarding-begin", offboarding(hostile, false).render());
     add("allowance", everybody(&[]).render());
     add("allowance-over", everybody(&["anna", long, hostile]).render());
     add("groups", groups("course", "").render());
@@ -176,6 +181,36 @@ fn enrol(name: &str, added: bool) -> ImportPage {
         lines: vec![line(2, badge(Tone::Good, "check", "new", "")), line(3, twice)],
         ready: 0,
         ..ImportPage::default()
+    }
+}
+
+/// Somebody who is to be taken off the machine, or is.
+fn offboarding(name: &str, begun: bool) -> OffboardingPage {
+    let row = |done| OffboardingRow {
+        act: "remove",
+        kind: "volume",
+        name: name.into(),
+        done,
+        said: format!("the volume {name} is in use"),
+    };
+    OffboardingPage {
+        shell: shell("Take off the machine", Section::People),
+        id: 1001,
+        name: name.into(),
+        person: Some("/people/1001".into()),
+        may_begin: !begun,
+        keep: vec![row(None)],
+        keep_says: "1 container".into(),
+        delete: vec![row(None), row(None)],
+        delete_says: "1 container, 1 volume".into(),
+        typed: Field { value: name.into(), error: format!("Type {name} to delete all of it.") },
+        report: begun.then(|| OffboardingReport {
+            state: badge(Tone::Busy, "busy", "under way", "1 of 2"),
+            by: name.into(),
+            begun: Some(at(60)),
+            ended: None,
+            rows: vec![row(Some(at(30))), row(None)],
+        }),
     }
 }
 

@@ -13,6 +13,7 @@ pub mod images;
 pub mod keys;
 pub mod layers;
 pub mod maintenance;
+pub mod offboarding;
 pub mod operations;
 pub mod people;
 pub mod ports;

@@ -151,6 +151,20 @@ pub(super) const KNOWN: &[Known] = &[
         "An operator can give the account a later end on the person's page, or as `expires_at`.",
     ),
     known(
+        "person.self",
+        409,
+        "Nobody takes themselves off the machine",
+        "You have asked for your own account to be stopped or deleted with all that is yours.",
+        "Have another operator do it.",
+    ),
+    known(
+        "person.leaving",
+        409,
+        "The person is being taken off the machine",
+        "All that is theirs is being stopped or removed; nothing else is done to the account until that has ended.",
+        "Wait for the end: `GET /api/v1/people/{id}/offboarding` says how far it is.",
+    ),
+    known(
         "person.last-operator",
         409,
         "The last operator",

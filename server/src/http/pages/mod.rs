@@ -26,6 +26,7 @@ mod launch;
 mod log;
 mod machine;
 mod maintenance;
+mod offboarding;
 mod operations;
 mod people;
 mod person;
@@ -70,6 +71,7 @@ pub(super) fn routes(routes: Routes) -> Routes {
     let routes = groups::routes(routes);
     let routes = allowance::routes(routes);
     let routes = person::routes(routes);
+    let routes = offboarding::routes(routes);
     let routes = events::routes(routes);
     let routes = registries::routes(routes);
     let routes = system::routes(routes);

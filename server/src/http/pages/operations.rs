@@ -228,6 +228,7 @@ pub(super) fn words(kind: &str) -> (&str, &str) {
         "image.pull" => ("Pull", "pulling"),
         "image.import" => ("Import", "importing"),
         "layers.verify" => ("Verify layers", "verifying"),
+        "person.offboard" => ("Take off the machine", "under way"),
         other => (other, "under way"),
     }
 }

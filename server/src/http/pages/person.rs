@@ -417,6 +417,13 @@ fn calls(id: PrincipalId) -> Vec<ApiCall> {
 fn all_acts(person: &Person) -> Vec<Act> {
     let mut all = acts(person);
     all.push(Act {
+        label: "Take off the machine…",
+        icon: "off",
+        path: format!("/people/{}/offboarding", person.id.0),
+        asks: true,
+        danger: true,
+    });
+    all.push(Act {
         label: "End all sessions…",
         icon: "leave",
         path: format!("/people/{}/end-access", person.id.0),
