@@ -3,7 +3,9 @@ create table looks (
     id integer primary key,
     object_kind text not null check (object_kind in ('container', 'volume')),
     object text not null,
-    operator integer not null references people (id),
+    operator integer not null references principals (id),
+    -- Their name; the account may be gone.
+    operator_name text not null,
     reason text not null,
     began_at integer not null,
     ends_at integer not null

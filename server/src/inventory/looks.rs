@@ -23,9 +23,8 @@ pub struct Look {
 /// The newest of an object, newest first.
 pub async fn list(db: &SqlitePool, object: Object<'_>, limit: u32) -> Result<Vec<Look>> {
     let rows = sqlx::query(
-        "select p.name as operator, l.reason, l.began_at, l.ends_at from looks l \
-         join people p on p.id = l.operator where l.object_kind = ? and l.object = ? \
-         order by l.id desc limit ?",
+        "select operator_name, reason, began_at, ends_at from looks \
+         where object_kind = ? and object = ? order by id desc limit ?",
     )
     .bind(object.kind)
     .bind(object.id)
@@ -34,7 +33,7 @@ pub async fn list(db: &SqlitePool, object: Object<'_>, limit: u32) -> Result<Vec
     .await?;
     let look = |row: &sqlx::sqlite::SqliteRow| -> Result<Look> {
         Ok(Look {
-            operator: row.try_get("operator")?,
+            operator: row.try_get("operator_name")?,
             reason: row.try_get("reason")?,
             began_at: row.try_get("began_at")?,
             ends_at: row.try_get("ends_at")?,
@@ -53,12 +52,13 @@ pub async fn begin(
 ) -> Result<()> {
     end(&mut *db, object, operator, look.began_at).await?;
     sqlx::query(
-        "insert into looks (object_kind, object, operator, reason, began_at, ends_at) \
-         values (?, ?, ?, ?, ?, ?)",
+        "insert into looks (object_kind, object, operator, operator_name, reason, began_at, ends_at) \
+         values (?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(object.kind)
     .bind(object.id)
     .bind(i64::from(operator.0))
+    .bind(&look.operator)
     .bind(&look.reason)
     .bind(look.began_at)
     .bind(look.ends_at)

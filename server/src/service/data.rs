@@ -212,8 +212,13 @@ pub async fn run(app: App) {
 
 /// One after the other: each is a copy of much.
 async fn settle(app: &App) -> Result<()> {
+    let there = people::all_ids(app.inventory.read()).await?;
     for range in app.runtime.people().await? {
-        let wanted = allowances::found(app, range.person).await?.allowance.data_bytes;
+        let mut wanted = None;
+        // Who is gone keeps nothing, and nothing is set aside for them.
+        if there.iter().any(|(person, _)| *person == range.person) {
+            wanted = allowances::found(app, range.person).await?.allowance.data_bytes;
+        }
         if range.data_bytes == wanted {
             app.data.failed().remove(&range.person);
             continue;
