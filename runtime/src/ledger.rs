@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use berth_runtime::digest::Digest;
 use berth_runtime::id::{ExecId, PrincipalId, VolumeId};
 use berth_runtime::record::{ExitCause, ExitRecord, Live};
-use berth_runtime::wire::{Limits, PortLease, StopOptions, Ulimit};
+use berth_runtime::wire::{Limits, PortLease, StopOptions, Ulimit, VolumeMount};
 
 use crate::files::{self, Durability, FileError};
 use crate::network::{Attachment, Subnet};
@@ -49,6 +49,9 @@ pub(crate) struct StartRecord {
     /// Whose content it has.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) volumes: Vec<VolumeId>,
+    /// The same of other people's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) foreign_volumes: Vec<ForeignVolume>,
     /// The limits as asked for last.
     pub(crate) limits: Limits,
     /// How it stops at host shutdown.
@@ -59,6 +62,15 @@ pub(crate) struct StartRecord {
     /// What confines later programs as it does the first; absent from an older build's record.
     #[serde(default)]
     pub(crate) confinement: Option<Confinement>,
+}
+
+/// A volume of somebody else's than the container is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ForeignVolume {
+    /// Whose.
+    pub(crate) owner: PrincipalId,
+    /// Which.
+    pub(crate) volume: VolumeId,
 }
 
 /// What a start asked for that later programs of the run have to be held to.
@@ -133,6 +145,29 @@ pub(crate) struct LiveRecord {
 pub(crate) const VERSION: u32 = 1;
 
 impl StartRecord {
+    /// Keeps in mind whose volumes the run has.
+    pub(crate) fn note_volumes(&mut self, mounts: &[VolumeMount]) {
+        for one in mounts {
+            let (owner, volume) = (one.owner_in(self.person), one.volume.clone());
+            match owner == self.person {
+                true => self.volumes.push(volume),
+                false => self.foreign_volumes.push(ForeignVolume { owner, volume }),
+            }
+        }
+    }
+
+    /// Whether the run has this volume of `owner`'s.
+    pub(crate) fn has_volume(&self, owner: PrincipalId, volume: &VolumeId) -> bool {
+        let foreign = |one: &ForeignVolume| one.owner == owner && one.volume == *volume;
+        (self.person == owner && self.volumes.contains(volume))
+            || self.foreign_volumes.iter().any(foreign)
+    }
+
+    /// Whether the run is on `owner`'s disk: its own tree is there, or a volume that it has.
+    pub(crate) fn is_on_disk_of(&self, owner: PrincipalId) -> bool {
+        self.person == owner || self.foreign_volumes.iter().any(|one| one.owner == owner)
+    }
+
     /// Reads it; `None` when it is absent, or was cut off by a power loss.
     pub(crate) fn read(record: impl AsFd) -> Result<Option<Self>, FileError> {
         read(record, START)

@@ -192,17 +192,49 @@ impl Open {
         }
     }
 
-    /// Ends a first use: what was brought is on disk, and has its name. Where the image had nothing at the
-    /// place the content belongs to whoever the program of `process` is.
-    pub(crate) fn settle(&self, person: &Person, process: Pid) -> Result<(), Failure> {
-        if self.is_fresh { self.name(person, process).map_err(failed) } else { Ok(()) }
+    /// Opens one that has to have been used: for whoever may not write to it, and so does not fill it.
+    pub(crate) fn used(
+        places: &Places,
+        owner: &Person,
+        volume: &VolumeId,
+    ) -> Result<Self, Failure> {
+        let volumes = places.volumes(owner).map_err(failed)?.ok_or_else(|| unknown(volume))?;
+        if !files::is_directory(&volumes, volume.as_str()) {
+            return Err(unknown(volume));
+        }
+        let holder = files::open_in(&volumes, volume.as_str()).map_err(failed)?;
+        if !files::is_directory(&holder, DATA) {
+            let message = format!(
+                "volume {} was never used, and whoever may only read it cannot be the first: a container \
+                 of its owner's has to start with it, or a file be put in it",
+                volume.short()
+            );
+            return Err(Failure::new(FailureClass::Conflict, "volume.unused", message));
+        }
+        let content = files::open_in(&holder, DATA).map_err(failed)?;
+        Ok(Self { content, holder, is_fresh: false })
     }
 
-    fn name(&self, person: &Person, process: Pid) -> Result<(), FileError> {
+    /// Ends a first use of a volume of `owner`'s: what was brought is on disk, and has its name. Where the image
+    /// had nothing at the place the content belongs to whoever the program of `process`, a container's of
+    /// `person`, is in that container.
+    pub(crate) fn settle(
+        &self,
+        owner: &Person,
+        (person, process): (&Person, Pid),
+    ) -> Result<(), Failure> {
+        if !self.is_fresh {
+            return Ok(());
+        }
+        self.name(owner, (person, process)).map_err(failed)
+    }
+
+    fn name(&self, owner: &Person, (person, process): (&Person, Pid)) -> Result<(), FileError> {
         let Self { content, .. } = self;
         let stat = files::status(content, NEW)?;
         if stat.st_mode & 0o7777 == UNTOUCHED.bits() {
             let (user, group) = ids_of(process, person)?;
+            let (user, group) = (owner.first_id + user, owner.first_id + group);
             fchown(content, Some(Uid::from_raw(user)), Some(Gid::from_raw(group)))
                 .map_err(FileError::os("change owner of", NEW))?;
             fchmod(content, Mode::from_bits_truncate(0o755))
@@ -263,7 +295,8 @@ fn begin(holder: &OwnedFd, person: &Person) -> Result<OwnedFd, FileError> {
     files::make_directory(holder, NEW, Place { uid: person.first_id, gid: person.first_id, mode })
 }
 
-/// Who a container's first process is, if that is one of the person's ids; else its root.
+/// Who a container's first process is, as the container numbers them, if that is one of the person's ids; else
+/// its root.
 fn ids_of(process: Pid, person: &Person) -> Result<(u32, u32), FileError> {
     let path = format!("/proc/{process}/status");
     let status = std::fs::read_to_string(&path).map_err(FileError::io("read", path))?;
@@ -271,7 +304,7 @@ fn ids_of(process: Pid, person: &Person) -> Result<(u32, u32), FileError> {
         let words = status.lines().find_map(|line| line.strip_prefix(name));
         let effective = words.and_then(|words| words.split_whitespace().nth(1)?.parse().ok());
         let own = person.first_id..person.first_id + RANGE_IDS;
-        effective.filter(|id| own.contains(id)).unwrap_or(person.first_id)
+        effective.filter(|id| own.contains(id)).unwrap_or(person.first_id) - person.first_id
     };
     Ok((id("Uid:"), id("Gid:")))
 }

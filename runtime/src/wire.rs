@@ -196,7 +196,7 @@ pub struct StartRequest {
     pub read_only_root: bool,
     /// File systems in memory, counted to the container's memory.
     pub tmpfs: Vec<Tmpfs>,
-    /// Volumes of the same person's, [`VOLUMES_MAX`] at most.
+    /// Volumes, [`VOLUMES_MAX`] at most.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<VolumeMount>,
     /// Size of `/dev/shm`, in bytes.
@@ -339,6 +339,10 @@ pub const VOLUMES_MAX: usize = 32;
 pub struct VolumeMount {
     /// The volume.
     pub volume: VolumeId,
+    /// Whose it is, where that is not whose container it is: then the owner's ids are shown as the container's, and
+    /// what is written is the owner's. That it was shared is the server's to know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<PrincipalId>,
     /// Absolute path inside; as [`Tmpfs::target`], and no other mount's.
     pub target: String,
     /// Nothing can be written to it there.
@@ -346,8 +350,16 @@ pub struct VolumeMount {
     /// A directory or file in the volume that is mounted instead of the whole; has to be there. Links on the
     /// way are followed inside the volume only.
     pub sub_path: Option<String>,
-    /// A volume that was never used begins with what the image has at the place.
+    /// A volume that was never used begins with what the image has at the place. One of somebody else's that is
+    /// mounted read-only alone has to have been used before.
     pub copy_up: bool,
+}
+
+impl VolumeMount {
+    /// Whose the volume is, in a container of `person`'s.
+    pub fn owner_in(&self, person: PrincipalId) -> PrincipalId {
+        self.owner.unwrap_or(person)
+    }
 }
 
 /// A container's network.

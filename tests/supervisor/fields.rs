@@ -85,6 +85,16 @@ fn fields(layer: &str) -> Vec<Field> {
             [],
             [json!("../../etc"), json!("A".repeat(32)), json!("0".repeat(32)), json!("data")],
         ),
+        may(
+            field(
+                "VolumeMount.owner",
+                "/volumes/0/owner",
+                [json!(null), json!(PERSON)],
+                // Somebody else, whose volume it is not; nobody; no number.
+                [json!(PERSON + 1), json!(0), json!(4_242), json!("somebody")],
+            ),
+            &["null"],
+        ),
         field(
             "VolumeMount.target",
             "/volumes/0/target",
@@ -280,6 +290,8 @@ fn in_the_source(types: &[&str]) -> BTreeSet<String> {
 
 /// A volume with something in it to be mounted, and something not to be.
 fn furnish(berth: &Supervisor) {
+    let added = berth.call(&json!({"op": "person_add", "person": PERSON + 1, "group": 2}));
+    assert_eq!(added["answer"], "person", "{added}");
     let made = berth.call(&json!({"op": "volume_make", "person": PERSON, "volume": id("fields")}));
     assert_eq!(made["answer"], "done", "{made}");
     let script = "cd /v && mkdir sub && ln -s / link && ln -s /../../.. away && mknod pipe p";
@@ -304,8 +316,8 @@ fn each_field_of_a_start_has_a_row_and_takes_its_bounds_and_nothing_beyond() {
         request["process"]["ulimits"] = json!({"nofile": {"soft": 64, "hard": 64}});
         request["ports"] = json!([]);
         request["volumes"] = match field.pointer.starts_with("/volumes/") {
-            true => json!([{"volume": id("fields"), "target": "/v", "read_only": false,
-                "sub_path": null, "copy_up": false}]),
+            true => json!([{"volume": id("fields"), "owner": null, "target": "/v",
+                "read_only": false, "sub_path": null, "copy_up": false}]),
             false => json!([]),
         };
         if field.pointer.starts_with("/ports/") {

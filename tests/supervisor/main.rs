@@ -21,5 +21,6 @@ mod paths;
 mod posture;
 mod reach;
 mod shared;
+mod shared_volumes;
 mod users;
 mod volumes;

@@ -14,26 +14,26 @@ use system_tests::{Check, requires_root, sample, times};
 
 use crate::hostile::{Host, Layer, Outcome, TOKEN, attacker_layer, attempt, plain, request};
 
-const MIB: u64 = 1 << 20;
+pub(crate) const MIB: u64 = 1 << 20;
 
 /// One mount of a start request, with the whole volume to be read and written.
-fn mount(volume: &str, target: &str) -> Value {
+pub(crate) fn mount(volume: &str, target: &str) -> Value {
     json!({"volume": id(volume), "target": target, "read_only": false, "sub_path": null,
         "copy_up": true})
 }
 
-fn with(mount: Value, field: &str, value: Value) -> Value {
+pub(crate) fn with(mount: Value, field: &str, value: Value) -> Value {
     let mut mount = mount;
     mount[field] = value;
     mount
 }
 
-fn make(berth: &Supervisor, volume: &str) {
+pub(crate) fn make(berth: &Supervisor, volume: &str) {
     let answer = berth.call(&json!({"op": "volume_make", "person": PERSON, "volume": id(volume)}));
     assert_eq!(answer["answer"], "done", "{answer}\n{}", berth.log());
 }
 
-fn remove_volume(berth: &Supervisor, volume: &str) -> Value {
+pub(crate) fn remove_volume(berth: &Supervisor, volume: &str) -> Value {
     berth.call(&json!({"op": "volume_remove", "person": PERSON, "volume": id(volume)}))
 }
 
@@ -42,7 +42,12 @@ fn measured(berth: &Supervisor, volume: &str) -> Value {
 }
 
 /// A start of a new container of these layers that runs a script with these volumes.
-fn scripted(berth: &Supervisor, layers: &[&str], script: &str, mounts: &[Value]) -> Value {
+pub(crate) fn scripted(
+    berth: &Supervisor,
+    layers: &[&str],
+    script: &str,
+    mounts: &[Value],
+) -> Value {
     let mut request = request(berth, layers, &["sh", "-c", script]);
     request["volumes"] = json!(mounts);
     request
@@ -50,7 +55,7 @@ fn scripted(berth: &Supervisor, layers: &[&str], script: &str, mounts: &[Value])
 
 /// What a script with these volumes prints.
 #[track_caller]
-fn script(berth: &Supervisor, script: &str, mounts: &[Value]) -> String {
+pub(crate) fn script(berth: &Supervisor, script: &str, mounts: &[Value]) -> String {
     attempt(berth, &scripted(berth, &[], script, mounts)).output()
 }
 
@@ -79,13 +84,13 @@ fn content(berth: &Supervisor, volume: &str) -> PathBuf {
     volumes(berth).join(id(volume)).join("data")
 }
 
-fn names(directory: &Path) -> BTreeSet<String> {
+pub(crate) fn names(directory: &Path) -> BTreeSet<String> {
     let listed = fs::read_dir(directory).into_iter().flatten().flatten();
     listed.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
 
 #[track_caller]
-fn wait_until(berth: &Supervisor, what: &str, done: impl Fn() -> bool) {
+pub(crate) fn wait_until(berth: &Supervisor, what: &str, done: impl Fn() -> bool) {
     let deadline = Instant::now() + LIMIT;
     while !done() {
         assert!(Instant::now() < deadline, "{what}: not in time; {}", berth.log());
@@ -159,7 +164,7 @@ fn a_new_volume_belongs_to_who_the_program_is() {
 }
 
 /// A layer with one of everything in `/data`.
-fn furnished(berth: &Supervisor) -> String {
+pub(crate) fn furnished(berth: &Supervisor) -> String {
     let layer = Layer::new()
         .directory("data/", 0o2750)
         .file_with("data/file", 0o4711, b"of the image", ("user.mark", b"m\0k"))
@@ -170,7 +175,7 @@ fn furnished(berth: &Supervisor) -> String {
     berth.unpack(&layer.bytes())
 }
 
-const LISTING: &str = "cd /data; for f in . file deep deep/er link pipe; do \
+pub(crate) const LISTING: &str = "cd /data; for f in . file deep deep/er link pipe; do \
     stat -c '%n %a %u %g %F %Y %s' $f; done";
 
 #[test]
@@ -357,7 +362,7 @@ fn a_removed_volume_is_gone_at_once_and_for_good() {
 }
 
 /// Ends what runs.
-fn end(berth: &Supervisor, container: &str) {
+pub(crate) fn end(berth: &Supervisor, container: &str) {
     let answer = berth.call(&json!({"op": "container_kill", "container": container}));
     assert_eq!(answer["answer"], "done", "{answer}");
     berth.wait_state(container, "the end", |state| state["exit"].is_object());

@@ -69,7 +69,7 @@ pub(super) fn build(job: &Job, places: &Places) -> Result<Parts, Failure> {
         .map_err(in_run)?;
     let volumes = Volumes::open(job, places)?;
     let (mut created, ours) = create(job, places, (tree, &volumes), &cgroup)?;
-    volumes.settle(&job.person, created.pid)?;
+    volumes.settle(created.pid)?;
     drop(volumes);
     match &job.place {
         Some(place) => Network::new(&job.config)?

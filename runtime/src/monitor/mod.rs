@@ -16,10 +16,12 @@ mod privilege;
 mod volumes;
 mod watch;
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
 use berth_runtime::config::RuntimeConfig;
+use berth_runtime::id::PrincipalId;
 use berth_runtime::record::{ExitCause, ExitRecord, Failure, FailureClass, Live};
 use berth_runtime::send_message;
 use berth_runtime::wire::StartRequest;
@@ -47,6 +49,8 @@ pub(crate) struct Job {
     pub(crate) boot_id: String,
     /// The container's owner.
     pub(crate) person: Person,
+    /// Whose volumes it has, the container's owner among them.
+    pub(crate) volume_owners: BTreeMap<PrincipalId, Person>,
     /// First id of the range that layers lie in.
     pub(crate) layer_first: u32,
     /// The scope's path from the cgroup hierarchies' roots.

@@ -190,34 +190,28 @@ impl Supervisor {
                 return Err(failure(FailureClass::NotFound, "layer.unknown", message));
             }
         }
-        self.check_volumes(&person, &request)?;
+        let volume_owners = self.check_volumes(&request)?;
         let cgroup_v2 = self.scope_is_v2();
         // Only to refuse what is wrong before a process is made for it.
         let host = ProfileHost { first_id: person.first_id, cgroup_v2, apparmor: false };
         profile::spec(&request, &host)?;
-        let start = StartRecord {
-            version: ledger::VERSION,
-            boot_id: self.boot_id.clone(),
-            person: person.person,
-            group: person.group,
-            run: request.run,
-            layers: request.layers.clone(),
-            volumes: request.volumes.iter().map(|one| one.volume.clone()).collect(),
-            limits: request.limits,
-            stop: request.stop,
-            place: self.choose_place(&person, &request)?,
-            confinement: Some(Confinement {
-                hostname: request.hostname.clone(),
-                capabilities_dropped: request.process.capabilities_dropped.clone(),
-                ulimits: request.process.ulimits.clone(),
-            }),
-        };
+        let start = self.start_record(&person, &request)?;
         timing::done("check the request");
         let container = request.container.clone();
         let lock = self
             .begin_run(&person, &container, &start)
             .inspect_err(|failure| self.abandon(&container, failure))?;
-        let spawned = self.spawn_monitor(token, &person, request, &start, lock);
+        let job = Job {
+            config: self.config.clone(),
+            boot_id: self.boot_id.clone(),
+            person,
+            volume_owners,
+            layer_first: self.people.layer_first(),
+            scope: self.scope_path.clone(),
+            place: start.place.clone(),
+            start: request,
+        };
+        let spawned = self.spawn_monitor(token, &job, &lock);
         let fresh = || Entry::new(person.person, None);
         let entry = self.containers.entry(container.clone()).or_insert_with(fresh);
         entry.start = Some(start);
@@ -235,6 +229,34 @@ impl Supervisor {
             }
         }
         Ok(())
+    }
+
+    /// What is to be written down of a start.
+    fn start_record(
+        &mut self,
+        person: &Person,
+        request: &StartRequest,
+    ) -> Result<StartRecord, Failure> {
+        let mut start = StartRecord {
+            version: ledger::VERSION,
+            boot_id: self.boot_id.clone(),
+            person: person.person,
+            group: person.group,
+            run: request.run,
+            layers: request.layers.clone(),
+            volumes: Vec::new(),
+            foreign_volumes: Vec::new(),
+            limits: request.limits,
+            stop: request.stop,
+            place: self.choose_place(person, request)?,
+            confinement: Some(Confinement {
+                hostname: request.hostname.clone(),
+                capabilities_dropped: request.process.capabilities_dropped.clone(),
+                ulimits: request.process.ulimits.clone(),
+            }),
+        };
+        start.note_volumes(&request.volumes);
+        Ok(start)
     }
 
     /// Makes the run's directory and takes its lock, and writes down that it begins.
@@ -334,25 +356,15 @@ impl Supervisor {
     fn spawn_monitor(
         &mut self,
         token: Token,
-        person: &Person,
-        request: StartRequest,
-        start: &StartRecord,
-        lock: OwnedFd,
+        job: &Job,
+        lock: &OwnedFd,
     ) -> Result<Monitor, Failure> {
         let file = |error: FileError| broken(&error);
+        let person = &job.person;
         let monitors = self.scope.monitors(person.group, person.person)?;
         monitors.create()?;
         self.hold_totals(person)?;
         let cgroup = monitors.entry()?;
-        let job = Job {
-            config: self.config.clone(),
-            boot_id: self.boot_id.clone(),
-            person: *person,
-            layer_first: self.people.layer_first(),
-            scope: self.scope_path.clone(),
-            place: start.place.clone(),
-            start: request,
-        };
         let (ours, theirs) = socket::pair()
             .map_err(FileError::os("make a channel for", "the monitor"))
             .map_err(file)?;
@@ -361,7 +373,7 @@ impl Supervisor {
             .map_err(FileError::os("start", "the monitor"))
             .map_err(file)?;
         timing::done("start the monitor");
-        let handed = super::tasks::hand_over(&ours, &job, &[lock.as_fd()]).map_err(file);
+        let handed = super::tasks::hand_over(&ours, job, &[lock.as_fd()]).map_err(file);
         timing::done("give it its job");
         // The lock is the open file's, which the monitor has open from here on. Without a job it ends
         // as soon as our end of the channel is closed.

@@ -12,6 +12,7 @@ use super::containers::{Entry, failure};
 use super::tasks::{Purpose, Task};
 use super::{Supervisor, say, validate};
 use crate::disk::{self, Image};
+use crate::ledger::StartRecord;
 use crate::people::Person;
 
 /// Requests that wait for one person's data at most.
@@ -56,7 +57,12 @@ impl Supervisor {
     /// Whose data a request needs while it is being worked on.
     pub(super) fn waits_for_data(&self, request: &Request) -> Option<PrincipalId> {
         let person = match request {
-            Request::ContainerStart(start) => start.person,
+            Request::ContainerStart(start) => {
+                // What it writes to a volume lies with whoever has that.
+                let owners = start.volumes.iter().map(|one| one.owner_in(start.person));
+                let mut all = std::iter::once(start.person).chain(owners);
+                return all.find(|person| self.disks.busy.contains(person));
+            }
             Request::ContainerRemove { container } => self.containers.get(container)?.person,
             Request::PersonData { person, .. }
             | Request::PersonDataUse { person }
@@ -144,13 +150,17 @@ impl Supervisor {
     /// A copy is of what nobody changes meanwhile.
     fn refuse_busy(&self, person: PrincipalId) -> Result<(), Failure> {
         let busy = |entry: &Entry| entry.is_active() || entry.task.is_some();
+        // Containers of others, too, that have a volume of theirs.
+        let theirs = |entry: &Entry| {
+            let on_it = |start: &StartRecord| start.is_on_disk_of(person);
+            entry.person == person || entry.start.as_ref().is_some_and(on_it)
+        };
         let written = self.tasks.values().any(|task| task.changes_files_of(person));
-        if !written && !self.containers.values().any(|entry| entry.person == person && busy(entry))
-        {
+        if !written && !self.containers.values().any(|entry| theirs(entry) && busy(entry)) {
             return Ok(());
         }
         let message = "less data than before, or a first bound or none, can be had only while \
-             nothing of the person's runs: stop their containers first";
+             nothing of the person's runs, and nothing that has their volumes: stop those containers first";
         Err(failure(FailureClass::Conflict, "data.busy", message))
     }
 

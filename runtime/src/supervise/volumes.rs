@@ -1,5 +1,8 @@
 //! People's volumes, as the supervisor has them made and removed. What is removed loses its name at once; its
-//! files go in a task, one a person at a time.
+//! files go in a task, one a person at a time. A volume may be in containers of other people than its owner: who
+//! has one is asked of all that runs.
+
+use std::collections::BTreeMap;
 
 use berth_runtime::id::{PrincipalId, VolumeId};
 use berth_runtime::record::{Failure, FailureClass};
@@ -27,8 +30,7 @@ impl Supervisor {
         let known = self.known_person(person)?;
         self.data_fault(person)?;
         let has = |entry: &Entry| {
-            let volumes = entry.start.as_ref().map(|start| &start.volumes);
-            entry.person == person && volumes.is_some_and(|volumes| volumes.contains(volume))
+            entry.start.as_ref().is_some_and(|start| start.has_volume(person, volume))
         };
         if self.containers.values().any(|entry| entry.is_active() && has(entry)) {
             let message = format!("volume {} is in use by a running container", volume.short());
@@ -53,18 +55,21 @@ impl Supervisor {
         }
     }
 
-    /// Whether all that a start wants is there.
+    /// Whether all that a start wants is there; whose it is.
     pub(super) fn check_volumes(
         &self,
-        person: &Person,
         request: &StartRequest,
-    ) -> Result<(), Failure> {
+    ) -> Result<BTreeMap<PrincipalId, Person>, Failure> {
+        let mut owners = BTreeMap::new();
         for one in &request.volumes {
-            if !volume::is_there(&self.places, person, &one.volume)? {
+            let owner = self.known_person(one.owner_in(request.person))?;
+            self.data_fault(owner.person)?;
+            if !volume::is_there(&self.places, &owner, &one.volume)? {
                 return Err(volume::unknown(&one.volume));
             }
+            owners.insert(owner.person, owner);
         }
-        Ok(())
+        Ok(owners)
     }
 
     /// Begins to remove what earlier supervisors have left; of people with a file system of their own when

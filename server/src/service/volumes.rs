@@ -392,6 +392,7 @@ pub(crate) async fn for_start(
         app.runtime.volume_make(owner, &mount.volume).await?;
         wanted.push(wire::VolumeMount {
             volume: mount.volume.clone(),
+            owner: None,
             target: mount.target.clone(),
             read_only: mount.read_only,
             sub_path: mount.sub_path.clone(),

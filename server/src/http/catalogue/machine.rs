@@ -24,7 +24,7 @@ pub(super) const KNOWN: &[Known] = &[
         "Something of the person’s runs",
         "Less disk than before, or a first bound or none, is had by copying what the person keeps, which nobody may \
          change meanwhile.",
-        "Stop their containers first.",
+        "Stop their containers first, and those of others that have their volumes.",
     ),
     known(
         "data.over",

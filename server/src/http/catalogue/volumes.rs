@@ -18,6 +18,14 @@ pub(super) const KNOWN: &[Known] = &[
         "Stop and remove the containers that it names, then remove the volume.",
     ),
     known(
+        "volume.unused",
+        409,
+        "Nothing is in the volume yet",
+        "A volume of somebody else’s was never used, and whoever may only read it cannot be the first: a first use \
+         fills it from the image.",
+        "Ask its owner to start a container with it, or to put a file in it.",
+    ),
+    known(
         "volume.name-taken",
         409,
         "You have a volume of this name",
