@@ -15,6 +15,7 @@ mod names;
 mod ports;
 mod posture;
 mod recovery;
+mod shared_volumes;
 mod sharing;
 mod usage;
 mod volumes;

@@ -48,8 +48,8 @@ async fn a_volume_is_kept_over_containers_and_shared_by_them() {
     let shown = show(&anna, &reader).await;
     let id = &made["id"];
     let expected = json!([
-        {"volume": "data", "volume_id": id, "target": "/x/y", "read_only": true, "sub_path": null},
-        {"volume": "data", "volume_id": id, "target": "/part", "read_only": false, "sub_path": "file"},
+        {"volume": "data", "volume_id": id, "owner": null, "target": "/x/y", "read_only": true, "sub_path": null},
+        {"volume": "data", "volume_id": id, "owner": null, "target": "/part", "read_only": false, "sub_path": "file"},
     ]);
     assert_eq!(shown["mounts"], expected);
     let seen = anna.get("/api/v1/volumes/data").await.expect_status(200).json();

@@ -137,6 +137,7 @@ pub(crate) fn visits(seen: &Seen) -> BTreeMap<&'static str, Vec<String>> {
         ("/people/import", one("/people/import")),
         ("/volumes", one("/volumes")),
         ("/volumes/{id}", vec![format!("/volumes/{}", seen.volume)]),
+        ("/volumes/{id}/sharing", vec![format!("/volumes/{}/sharing", seen.volume)]),
         ("/volumes/{id}/remove", vec![format!("/volumes/{}/remove", seen.volume)]),
         ("/volumes/{id}/files", vec![format!("/volumes/{}/files", seen.volume)]),
         (

@@ -1,6 +1,7 @@
 //! Sharing as pages: an owner lets somebody use a container, who finds it among theirs and can do what was said; a
 //! group has members.
 
+use serde_json::json;
 use system_tests::{TestServer, requires_root};
 
 use crate::browser::{Driver, Script};
@@ -40,6 +41,46 @@ async fn a_container_is_shared_used_by_another_and_shared_no_more() {
     toms.counts("header form.acts button", 0).await;
     toms.open(&format!("{page}/logs")).await;
     toms.sees("said").await;
+    annas.press("End").await;
+    annas.sees("It is shared with them no more.").await;
+    toms.open(&page).await;
+    toms.sees("There is no such thing").await;
+    for browser in [annas, toms] {
+        browser.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_volume_is_shared_to_be_read_found_by_another_and_shared_no_more() {
+    requires_root!();
+    let server = TestServer::start().await;
+    let driver = Driver::start().await;
+    let anna = server.person("anna", "user").await;
+    server.person("tom", "user").await;
+    let made = anna.post("/api/v1/volumes", &json!({"name": "data"})).await.expect_status(201);
+    let page = format!("/volumes/{}", made.json()["id"].as_str().expect("an id"));
+    let annas = signed_in(&driver, &server, "anna", Script::Off).await;
+    let toms = signed_in(&driver, &server, "tom", Script::Off).await;
+    toms.open(&page).await;
+    toms.sees("There is no such thing").await;
+    annas.open("/volumes").await;
+    annas.press("data").await;
+    annas.press("Sharing").await;
+    annas.sees("It is yours alone").await;
+    annas.fill("grantee", "tom").await;
+    annas.choose("level", "read").await;
+    annas.press("Share it").await;
+    annas.sees("Shared with tom, if that is somebody’s name here.").await;
+    annas.counts("#shares tbody tr", 1).await;
+    toms.open("/volumes").await;
+    toms.counts("#rows .tag", 1).await;
+    toms.press("data").await;
+    toms.sees("You may read it.").await;
+    toms.sees("anna/data:/data:ro").await;
+    // Only what was shared is offered.
+    toms.counts(".page-head .acts a", 1).await;
+    toms.press("Files").await;
+    toms.counts(".import-form, .add-form", 0).await;
     annas.press("End").await;
     annas.sees("It is shared with them no more.").await;
     toms.open(&page).await;

@@ -2,6 +2,7 @@
 
 use askama::Template;
 
+use crate::containers::ShareRow;
 use crate::format::Moment;
 use crate::parts::{Fact, FactKind, Field};
 use crate::shell::Shell;
@@ -35,6 +36,8 @@ pub struct Row {
     pub name: String,
     /// The owner's name, to those who see other people's.
     pub owner: String,
+    /// Whether it is somebody else's that was shared with the viewer.
+    pub shared: bool,
     /// How many containers have it, in words; empty for none.
     pub used_by: String,
     /// What it held, in words; empty when nobody has looked.
@@ -59,6 +62,12 @@ pub struct DetailPage {
     pub acts: bool,
     /// Whether the viewer may look at the files in it.
     pub reads: bool,
+    /// Whether they see with whom it is shared.
+    pub sees_shares: bool,
+    /// What it is called in a container's request of the viewer's.
+    pub mount: String,
+    /// What the viewer may do with it, in words, where it was shared with them; else empty.
+    pub shared: &'static str,
     /// Its name, as typed.
     pub name: Field,
     /// What the form was made from.
@@ -69,6 +78,36 @@ pub struct DetailPage {
     pub users: Vec<UserRow>,
     /// Whether there are more than are shown.
     pub more: bool,
+    /// Who else has it in containers of theirs, in words.
+    pub others: Vec<String>,
+}
+
+/// With whom a volume is shared.
+#[derive(Debug, Clone, Template)]
+#[template(path = "volumes/sharing.html")]
+pub struct SharingPage {
+    /// The frame.
+    pub shell: Shell,
+    /// The id.
+    pub id: String,
+    /// What it is called.
+    pub title: String,
+    /// Why it was not shared; may be empty.
+    pub error: String,
+    /// With whom it is.
+    pub rows: Vec<ShareRow>,
+    /// Whether the viewer may share it.
+    pub shares: bool,
+    /// Whether they may end what was shared.
+    pub ends: bool,
+    /// `person` or `group`, as chosen.
+    pub kind: String,
+    /// With whom, as typed.
+    pub grantee: Field,
+    /// How much, as chosen.
+    pub level: String,
+    /// Groups that the viewer is in.
+    pub groups: Vec<String>,
 }
 
 /// A container that has a volume.

@@ -11,4 +11,4 @@ pub mod sealed;
 pub mod throttle;
 
 pub use caller::{Actor, Caller, Role, TokenScope, Via, Visibility};
-pub use policy::{Granted, Right, Rights};
+pub use policy::{Granted, Kind, Right, Rights};

@@ -5,10 +5,11 @@
 //! oversee), with what was shared in the row; services ask for one right of it by [`Rights::need`]. So what one
 //! may not see is not there, and what one sees and may not do is refused.
 //!
-//! - An owner may do everything.
-//! - What is shared gives the state, and of the log, terminals, files and management as much as was said. It gives
+//! - An owner may do everything that there is for an object of its kind ([`Kind`]).
+//! - What is shared of a container gives the state, and of the log, terminals, files and management as much as was said. It gives
 //!   neither removal nor names nor further sharing: who has an object stays its owner's to say, and whether a name is
-//!   free would tell of the owner's other objects.
+//!   free would tell of the owner's other objects. What is shared of a volume gives its files to be read, and to be
+//!   written to as well where that was said.
 //! - Operators see everybody's state, end and remove everything, and see and take away what was shared; they read no
 //!   content and give nothing of what is not theirs, to themselves neither. One who looks into it with a reason, of
 //!   which its owner is told, has for an hour what a share of log and files would give (`service/looks.rs`).
@@ -31,8 +32,10 @@ pub enum Right {
     Logs,
     /// Run programs in it, and be with its own.
     Terminal,
-    /// See its environment, its command and the command lines in it.
+    /// See its environment, its command and the command lines in it; of a volume, read the files in it.
     Files,
+    /// Change the files of a volume.
+    Write,
     /// Start and stop it, change limits and restart policy.
     Manage,
     /// Rename and remove it.
@@ -46,11 +49,12 @@ pub enum Right {
 }
 
 /// All of them, in the order in which they are told.
-const ALL: [Right; 9] = [
+const ALL: [Right; 10] = [
     Right::State,
     Right::Logs,
     Right::Terminal,
     Right::Files,
+    Right::Write,
     Right::Manage,
     Right::Remove,
     Right::SeeShares,
@@ -58,8 +62,18 @@ const ALL: [Right; 9] = [
     Right::Unshare,
 ];
 
+/// What rights are about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A container.
+    Container,
+    /// A volume.
+    Volume,
+}
+
 /// What was shared of an object with somebody, all that they have of it together. Its state always is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
 pub struct Granted {
     /// [`Right::Logs`].
     pub logs: bool,
@@ -69,6 +83,8 @@ pub struct Granted {
     pub files: bool,
     /// [`Right::Manage`].
     pub manage: bool,
+    /// [`Right::Write`].
+    pub write: bool,
 }
 
 /// A set of rights.
@@ -78,7 +94,7 @@ pub struct Rights(u16);
 /// What somebody may do with an object of `owner`, of which `granted` was shared with them.
 pub fn rights(
     (who, role): (PrincipalId, Role),
-    owner: PrincipalId,
+    (kind, owner): (Kind, PrincipalId),
     granted: Option<Granted>,
 ) -> Rights {
     let by_role: &[Right] = match role {
@@ -90,7 +106,7 @@ pub fn rights(
     };
     let by_owning = if who == owner { &ALL[..] } else { &[] };
     let by_grant = granted.map(Rights::from).unwrap_or_default();
-    let all = Rights::of(by_role).and(Rights::of(by_owning)).and(by_grant);
+    let all = Rights::of(by_role).and(Rights::of(by_owning)).and(by_grant).only(kind.rights());
     match role {
         // Routes that change things refuse auditors outright; this is the second lock.
         Role::Auditor => all.only(&[Right::State, Right::Logs, Right::Files, Right::SeeShares]),
@@ -100,8 +116,46 @@ pub fn rights(
 
 impl Caller {
     /// What the caller may do with an object of `owner`, of which `granted` was shared with them.
-    pub fn rights(&self, owner: PrincipalId, granted: Option<Granted>) -> Rights {
-        rights((self.principal, self.role), owner, granted)
+    pub fn rights(&self, object: (Kind, PrincipalId), granted: Option<Granted>) -> Rights {
+        rights((self.principal, self.role), object, granted)
+    }
+}
+
+impl Kind {
+    /// The word in grants, events and the audit.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Container => "container",
+            Self::Volume => "volume",
+        }
+    }
+
+    /// What there is to be allowed.
+    fn rights(self) -> &'static [Right] {
+        const OF_CONTAINERS: [Right; 9] = [
+            Right::State,
+            Right::Logs,
+            Right::Terminal,
+            Right::Files,
+            Right::Manage,
+            Right::Remove,
+            Right::SeeShares,
+            Right::Share,
+            Right::Unshare,
+        ];
+        const OF_VOLUMES: [Right; 7] = [
+            Right::State,
+            Right::Files,
+            Right::Write,
+            Right::Remove,
+            Right::SeeShares,
+            Right::Share,
+            Right::Unshare,
+        ];
+        match self {
+            Self::Container => &OF_CONTAINERS,
+            Self::Volume => &OF_VOLUMES,
+        }
     }
 }
 
@@ -141,6 +195,7 @@ impl Rights {
             Right::Logs => "read its log",
             Right::Terminal => "run programs in it",
             Right::Files => "see its environment, command and files",
+            Right::Write => "change what is in it",
             Right::Manage => "start, stop or change it",
             Right::Remove => "rename or remove it",
             Right::SeeShares => "see with whom it is shared",
@@ -153,13 +208,14 @@ impl Rights {
 
 impl From<Granted> for Rights {
     fn from(granted: Granted) -> Self {
-        let Granted { logs, terminal, files, manage } = granted;
+        let Granted { logs, terminal, files, manage, write } = granted;
         let given = [
             (true, Right::State),
             (logs, Right::Logs),
             (terminal, Right::Terminal),
             (files, Right::Files),
             (manage, Right::Manage),
+            (write, Right::Write),
         ];
         let given: Vec<_> = given.iter().filter(|(given, _)| *given).map(|(_, r)| *r).collect();
         Self::of(&given)
@@ -174,6 +230,7 @@ impl Right {
             Self::Logs => "logs",
             Self::Terminal => "terminal",
             Self::Files => "files",
+            Self::Write => "write",
             Self::Manage => "manage",
             Self::Remove => "remove",
             Self::SeeShares => "see_shares",
@@ -188,6 +245,7 @@ mod tests {
     use super::*;
 
     const ROLES: [Role; 4] = [Role::Operator, Role::System, Role::Auditor, Role::User];
+    const KINDS: [Kind; 2] = [Kind::Container, Kind::Volume];
 
     fn every_grant() -> Vec<Option<Granted>> {
         let bit = |number: u8, at: u8| number >> at & 1 == 1;
@@ -196,18 +254,20 @@ mod tests {
             terminal: bit(number, 1),
             files: bit(number, 2),
             manage: bit(number, 3),
+            write: bit(number, 4),
         };
-        (0..16).map(grant).map(Some).chain([None]).collect()
+        (0..32).map(grant).map(Some).chain([None]).collect()
     }
 
     /// Every case there is, against sentences that each say one thing.
     #[test]
     fn each_right_is_given_by_what_the_head_of_this_file_says_and_by_nothing_else() {
         let (me, other) = (PrincipalId(5000), PrincipalId(6000));
-        for role in ROLES {
+        for (role, kind) in ROLES.into_iter().flat_map(|role| KINDS.map(|kind| (role, kind))) {
             for owner in [me, other] {
                 for granted in every_grant() {
-                    let rights = rights((me, role), owner, granted);
+                    let rights = rights((me, role), (kind, owner), granted);
+                    let runs = kind == Kind::Container;
                     let own = owner == me;
                     let oversees = role != Role::User;
                     let operates = matches!(role, Role::Operator | Role::System);
@@ -215,17 +275,18 @@ mod tests {
                     let given = granted.unwrap_or_default();
                     let expected = [
                         (Right::State, own || oversees || granted.is_some()),
-                        (Right::Logs, own || given.logs),
+                        (Right::Logs, runs && (own || given.logs)),
                         (Right::Files, own || given.files),
-                        (Right::Terminal, acts && (own || given.terminal)),
-                        (Right::Manage, acts && (own || operates || given.manage)),
+                        (Right::Write, !runs && acts && (own || given.write)),
+                        (Right::Terminal, runs && acts && (own || given.terminal)),
+                        (Right::Manage, runs && acts && (own || operates || given.manage)),
                         (Right::Remove, acts && (own || operates)),
                         (Right::SeeShares, own || oversees),
                         (Right::Share, acts && own),
                         (Right::Unshare, acts && (own || operates)),
                     ];
                     for (right, has) in expected {
-                        let case = format!("{role:?} {own} {granted:?} {right:?}");
+                        let case = format!("{role:?} {kind:?} {own} {granted:?} {right:?}");
                         assert_eq!(rights.has(right), has, "{case}");
                         assert_eq!(rights.need(right).is_ok(), has, "{case}");
                         assert_eq!(rights.list().contains(&right), has, "{case}");
@@ -237,11 +298,13 @@ mod tests {
 
     #[test]
     fn nothing_else_than_state_comes_by_itself() {
-        let nobody = rights((PrincipalId(5000), Role::User), PrincipalId(6000), None);
-        assert_eq!(nobody, Rights::default());
-        let seen =
-            rights((PrincipalId(5000), Role::User), PrincipalId(6000), Some(Granted::default()));
-        assert_eq!(seen.list(), [Right::State]);
+        for kind in KINDS {
+            let theirs = (kind, PrincipalId(6000));
+            let nobody = rights((PrincipalId(5000), Role::User), theirs, None);
+            assert_eq!(nobody, Rights::default());
+            let seen = rights((PrincipalId(5000), Role::User), theirs, Some(Granted::default()));
+            assert_eq!(seen.list(), [Right::State]);
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::routes::BODY_BYTES_MAX;
 use crate::app::App;
 use crate::error::{Error, FieldError, Refusal, Result};
+use crate::inventory::grants::GranteeKind;
 use crate::inventory::idempotency::IdempotencyKey;
 use crate::service::{Listed, Page};
 
@@ -58,6 +59,25 @@ pub struct PageParams {
     pub limit: Option<u32>,
     /// The `next` of the page before.
     pub after: Option<String>,
+}
+
+/// Which share of an object.
+#[derive(Debug, serde::Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct GrantQuery {
+    /// With a person or a group.
+    #[param(inline)]
+    kind: GranteeKind,
+    /// Their name.
+    name: String,
+}
+
+impl GrantQuery {
+    /// With whom.
+    pub fn whom(&self) -> (GranteeKind, &str) {
+        (self.kind, &self.name)
+    }
 }
 
 /// A page of a list.

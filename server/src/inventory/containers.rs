@@ -12,7 +12,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection, SqlitePool};
 
 use super::volumes::Mount;
-use crate::auth::{Caller, Granted, Rights, Visibility};
+use crate::auth::{Caller, Granted, Kind, Rights, Visibility};
 use crate::clock::Time;
 use crate::error::{Error, Result};
 
@@ -152,13 +152,20 @@ macro_rules! ports {
     };
 }
 
-/// Volumes as the type's own JSON.
+/// Volumes as the type's own JSON. One of somebody else's has its owner's name before its own, as long as it is
+/// shared with the container's owner; after that, or when it is gone, it has its id alone.
 macro_rules! mounts {
     () => {
-        "(select json_group_array(json_object('volume', m.volume, 'name', v.name, \
+        "(select json_group_array(json_object('volume', m.volume, \
+         'name', coalesce(iif(v.owner = c.owner, v.name, w.name || '/' || v.name), m.volume), \
+         'owner', w.name, \
          'target', m.target, 'read_only', json(iif(m.read_only, 'true', 'false')), \
          'sub_path', m.sub_path)) from (select * from container_volumes \
-         where container = c.id order by position) m join volumes v on v.id = m.volume) as mounts, "
+         where container = c.id order by position) m \
+         left join volumes v on v.id = m.volume and v.removed = 0 \
+         left join people w on w.id = v.owner and w.id <> c.owner and exists \
+         (select 1 from granted where object_kind = 'volume' and object = v.id \
+         and person = c.owner)) as mounts, "
     };
 }
 
@@ -209,7 +216,7 @@ const COLUMNS: &str = concat!(
 impl Container {
     /// What `caller` may do with it, for whom the row was read.
     pub fn rights(&self, caller: &Caller) -> Rights {
-        caller.rights(self.owner, self.granted)
+        caller.rights((Kind::Container, self.owner), self.granted)
     }
 }
 

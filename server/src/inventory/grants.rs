@@ -60,7 +60,7 @@ pub(super) fn seen(n: u32) -> String {
 }
 
 const COLUMNS: &str = "select r.grantee_kind, coalesce(g.name, r.grantee_name) as name, r.grantee, \
-     r.logs, r.terminal, r.files, r.manage, r.given_at from grants r \
+     r.logs, r.terminal, r.files, r.manage, r.write, r.given_at from grants r \
      left join groups g on r.grantee_kind = 'group' and g.id = r.grantee \
      where r.object_kind = ?1 and r.object = ?2 ";
 
@@ -89,14 +89,15 @@ pub async fn set(
     by: PrincipalId,
 ) -> Result<()> {
     remove(&mut *db, object, grant.kind, &grant.name).await?;
-    let Granted { logs, terminal, files, manage } = grant.granted;
+    let Granted { logs, terminal, files, manage, write } = grant.granted;
     let name = match (grant.kind, grant.grantee) {
         (GranteeKind::Group, Some(id)) => id.to_string(),
         _ => grant.name.clone(),
     };
     sqlx::query(
         "insert into grants (object_kind, object, grantee_kind, grantee_name, grantee, logs, \
-         terminal, files, manage, given_by, given_at) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         terminal, files, manage, write, given_by, given_at) \
+         values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(object.kind)
     .bind(object.id)
@@ -107,6 +108,7 @@ pub async fn set(
     .bind(terminal)
     .bind(files)
     .bind(manage)
+    .bind(write)
     .bind(i64::from(by.0))
     .bind(grant.given_at)
     .execute(db)
@@ -159,6 +161,7 @@ fn grant(row: &SqliteRow) -> Result<Grant> {
             terminal: row.try_get("terminal")?,
             files: row.try_get("files")?,
             manage: row.try_get("manage")?,
+            write: row.try_get("write")?,
         },
         given_at: row.try_get("given_at")?,
     })

@@ -75,7 +75,7 @@ const CACHE_KIB: u32 = 512;
 
 /// What may use the room that is kept for a full disk: it ends or removes something, or lets somebody in
 /// to do that.
-const RELIEVING: [&str; 21] = [
+const RELIEVING: [&str; 22] = [
     "container.stop",
     "container.kill",
     "container.signal",
@@ -97,6 +97,7 @@ const RELIEVING: [&str; 21] = [
     "group.member-remove",
     "container.unshare",
     "container.look-end",
+    "volume.unshare",
 ];
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");

@@ -3,9 +3,9 @@
 use berth_runtime::id::{ContainerId, PrincipalId, VolumeId};
 use serde::Deserialize;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{Row, SqliteConnection, SqlitePool};
+use sqlx::{Row, SqliteConnection, SqliteExecutor, SqlitePool};
 
-use crate::auth::Visibility;
+use crate::auth::{Caller, Granted, Kind, Rights, Visibility};
 use crate::clock::Time;
 use crate::error::{Error, Result};
 
@@ -20,12 +20,21 @@ pub struct Volume {
     pub owner_name: String,
     /// Whose resources its owner's count to.
     pub group: PrincipalId,
+    /// What was shared of it with whoever the row was read for.
+    pub granted: Option<Granted>,
     /// Unique among its owner's.
     pub name: String,
-    /// How many containers have it, running or not.
+    /// How many containers have it, running or not, of those that the row is for.
     pub containers: u32,
     /// When it was made.
     pub created_at: Time,
+}
+
+impl Volume {
+    /// What `caller` may do with it, for whom the row was read.
+    pub fn rights(&self, caller: &Caller) -> Rights {
+        caller.rights((Kind::Volume, self.owner), self.granted)
+    }
 }
 
 /// A volume at a place in a container.
@@ -33,9 +42,13 @@ pub struct Volume {
 pub struct Mount {
     /// The volume.
     pub volume: VolumeId,
-    /// What it is called now.
+    /// What it is called now: of somebody else's, their name and a slash first; its id when it is not there for the
+    /// container's owner any more.
     #[serde(default)]
     pub name: String,
+    /// Whose it is, where that is somebody else than the container's owner.
+    #[serde(default)]
+    pub owner: Option<String>,
     /// Absolute path inside.
     pub target: String,
     /// Whether nothing can be written to it there.
@@ -51,53 +64,79 @@ pub struct User {
     pub container: ContainerId,
     /// Its name.
     pub container_name: String,
+    /// Whose it is.
+    pub owner: PrincipalId,
+    /// Their name.
+    pub owner_name: String,
     /// Where it has it.
     pub mount: Mount,
 }
 
+/// For the caller ?3, who sees what is of ?2: everybody's containers are counted for whoever oversees and for the
+/// owner, who may not remove what others use; for the others their own.
+const FOR_CALLER: &str = "with mine as materialized (select object, max(files) as files, \
+    max(write) as write from granted where object_kind = 'volume' and person = ?3 group by object) \
+    select v.id, v.owner, v.name, v.created_at, \
+    coalesce(p.name, 'system') as owner_name, coalesce(p.group_id, 2) as group_id, \
+    mine.object is not null as is_granted, mine.files, mine.write, \
+    (select count(distinct m.container) from container_volumes m join containers c \
+     on c.id = m.container where m.volume = v.id \
+     and (?2 is null or v.owner = ?3 or c.owner = ?3)) as containers \
+    from volumes v left join people p on p.id = v.owner left join mine on mine.object = v.id \
+    where v.removed = 0 and (?2 is null or v.owner = ?2 or mine.object is not null) ";
+
+/// The same of every volume, for the server's own work.
 const COLUMNS: &str = "select v.id, v.owner, v.name, v.created_at, \
     coalesce(p.name, 'system') as owner_name, coalesce(p.group_id, 2) as group_id, \
-    (select count(distinct m.container) from container_volumes m where m.volume = v.id) \
-    as containers from volumes v left join people p on p.id = v.owner ";
+    0 as is_granted, 0 as files, 0 as write, 0 as containers \
+    from volumes v left join people p on p.id = v.owner ";
 
-/// One volume by id, or by name among `named_for`'s own.
+/// One volume that `caller` sees, by id, by name among their own, or by its owner's name, a slash and its name.
 pub async fn find(
-    db: &SqlitePool,
+    db: impl SqliteExecutor<'_>,
     visible: Visibility,
-    named_for: PrincipalId,
+    caller: PrincipalId,
     key: &str,
 ) -> Result<Volume> {
     let row = sqlx::query(sqlx::AssertSqlSafe(format!(
-        "{COLUMNS} where (v.id = ?1 or (v.name = ?1 and v.owner = ?3)) and v.removed = 0 \
-         and (?2 is null or v.owner = ?2)"
+        "{FOR_CALLER} and (v.id = ?1 or (v.name = ?1 and v.owner = ?3) \
+         or p.name || '/' || v.name = ?1)"
     )))
     .bind(key)
     .bind(visible.owner())
-    .bind(i64::from(named_for.0))
+    .bind(i64::from(caller.0))
     .fetch_optional(db)
     .await?;
     volume(&row.ok_or(Error::NotFound("volume"))?)
 }
 
-/// Volumes by name, after a name and an id.
+/// Volumes that `caller` sees by name, after a name and an id.
 pub async fn list(
     db: &SqlitePool,
-    visible: Visibility,
+    (visible, caller): (Visibility, PrincipalId),
     after: Option<(&str, &str)>,
     limit: u32,
 ) -> Result<Vec<Volume>> {
     let (name, id) = after.unzip();
     let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
-        "{COLUMNS} where v.removed = 0 and (?1 is null or v.owner = ?1) \
-         and (?2 is null or (v.name, v.id) > (?2, ?3)) order by v.name, v.id limit ?4"
+        "{FOR_CALLER} and (?1 is null or (v.name, v.id) > (?1, ?4)) \
+         order by v.name, v.id limit ?5"
     )))
-    .bind(visible.owner())
     .bind(name)
+    .bind(visible.owner())
+    .bind(i64::from(caller.0))
     .bind(id)
     .bind(limit)
     .fetch_all(db)
     .await?;
     rows.iter().map(volume).collect()
+}
+
+/// Whether there is such a volume, for the server's own work.
+pub async fn is_there(db: &SqlitePool, id: &VolumeId) -> Result<bool> {
+    let query =
+        sqlx::query_scalar("select exists (select 1 from volumes where id = ? and removed = 0)");
+    Ok(query.bind(id.as_str()).fetch_one(db).await?)
 }
 
 /// Volumes that are to be gone and are not yet, for the server's own work.
@@ -143,11 +182,13 @@ pub async fn rename(db: &mut SqliteConnection, id: &VolumeId, name: &str) -> Res
     Ok(())
 }
 
-/// Its removal is wanted; nobody sees it from now on. Whether it was so.
+/// Its removal is wanted; nobody sees it from now on, and it is shared with nobody. Whether no container of its
+/// owner's has it, and so it was.
 pub async fn set_removed(db: &mut SqliteConnection, id: &VolumeId) -> Result<bool> {
     let done = sqlx::query(
         "update volumes set removed = 1 where id = ?1 and removed = 0 \
-         and not exists (select 1 from container_volumes where volume = ?1)",
+         and not exists (select 1 from container_volumes m join containers c on c.id = m.container \
+         where m.volume = ?1 and c.owner = volumes.owner)",
     )
     .bind(id.as_str())
     .execute(db)
@@ -165,10 +206,13 @@ pub async fn delete(db: &mut SqliteConnection, id: &VolumeId) -> Result<()> {
 }
 
 /// The containers that have it, by name; at most `limit` places.
-pub async fn users(db: &SqlitePool, id: &VolumeId, limit: u32) -> Result<Vec<User>> {
+pub async fn users(db: impl SqliteExecutor<'_>, id: &VolumeId, limit: u32) -> Result<Vec<User>> {
     let rows = sqlx::query(
-        "select m.container, c.name as container_name, m.volume, m.target, m.read_only, m.sub_path \
-         from container_volumes m join containers c on c.id = m.container where m.volume = ? \
+        "select m.container, c.name as container_name, c.owner, \
+         coalesce(p.name, 'system') as owner_name, \
+         m.volume, m.target, m.read_only, m.sub_path \
+         from container_volumes m join containers c on c.id = m.container \
+         left join people p on p.id = c.owner where m.volume = ? \
          order by c.name, m.position limit ?",
     )
     .bind(id.as_str())
@@ -182,9 +226,12 @@ pub async fn users(db: &SqlitePool, id: &VolumeId, limit: u32) -> Result<Vec<Use
         Ok(User {
             container: container.parse().map_err(bad)?,
             container_name: row.try_get("container_name")?,
+            owner: super::principal(row, "owner")?,
+            owner_name: row.try_get("owner_name")?,
             mount: Mount {
                 volume: volume.parse().map_err(bad)?,
                 name: String::new(),
+                owner: None,
                 target: row.try_get("target")?,
                 read_only: row.try_get("read_only")?,
                 sub_path: row.try_get("sub_path")?,
@@ -192,24 +239,6 @@ pub async fn users(db: &SqlitePool, id: &VolumeId, limit: u32) -> Result<Vec<Use
         })
     };
     rows.iter().map(user).collect()
-}
-
-/// The volume that `owner` means by a name or an id.
-pub async fn resolve(
-    db: &mut SqliteConnection,
-    owner: PrincipalId,
-    key: &str,
-) -> Result<Option<VolumeId>> {
-    let id: Option<String> = sqlx::query_scalar(
-        "select id from volumes where owner = ?1 and removed = 0 and (name = ?2 or id = ?2)",
-    )
-    .bind(i64::from(owner.0))
-    .bind(key)
-    .fetch_optional(db)
-    .await?;
-    let parse =
-        |id: String| id.parse().map_err(|source| Error::broken("read a volume's id", source));
-    id.map(parse).transpose()
 }
 
 /// Gives a new container a volume.
@@ -251,6 +280,14 @@ fn volume(row: &SqliteRow) -> Result<Volume> {
         owner: super::principal(row, "owner")?,
         owner_name: row.try_get("owner_name")?,
         group: super::principal(row, "group_id")?,
+        granted: match row.try_get("is_granted")? {
+            true => Some(Granted {
+                files: row.try_get("files")?,
+                write: row.try_get("write")?,
+                ..Granted::default()
+            }),
+            false => None,
+        },
         name: row.try_get("name")?,
         containers: row.try_get("containers")?,
         created_at: row.try_get("created_at")?,

@@ -1,4 +1,5 @@
-//! Files in volumes and containers: looked at, downloaded, uploaded, removed by their owner.
+//! Files in volumes and containers: looked at, downloaded, uploaded, removed by their owner and by whoever they are
+//! shared with.
 //!
 //! Nothing of them is read or written here but through a descriptor that the supervisor has opened; what is
 //! uploaded goes to a file of the owner's own, counts to what they may keep, and gets its name when all of it
@@ -241,14 +242,34 @@ struct Ground {
     right: Option<sharing::At>,
 }
 
-/// What is needed to look at the files of a container.
-const READS: &[Right] = &[Right::Files];
-/// What is needed to change them: whoever may run programs in it could do so anyway.
-const CHANGES: &[Right] = &[Right::Files, Right::Terminal];
+/// What is done with files.
+#[derive(Debug, Clone, Copy)]
+enum Act {
+    Read,
+    Change,
+}
+
+impl Act {
+    /// What it takes of a container: whoever may run programs in it could change its files anyway.
+    fn of_container(self) -> &'static [Right] {
+        match self {
+            Self::Read => &[Right::Files],
+            Self::Change => &[Right::Files, Right::Terminal],
+        }
+    }
+
+    /// What it takes of a volume.
+    fn of_volume(self) -> &'static [Right] {
+        match self {
+            Self::Read => &[Right::Files],
+            Self::Change => &[Right::Files, Right::Write],
+        }
+    }
+}
 
 /// Finds it, and sees to it that the supervisor knows it. Who sees a thing, and neither owns it nor has been given
 /// what is needed, reads nothing of what is in it, names included.
-async fn ground(app: &App, caller: &Caller, at: &At, needs: &[Right]) -> Result<Ground> {
+async fn ground(app: &App, caller: &Caller, at: &At, needs: Act) -> Result<Ground> {
     if at.path.len() > PATH_BYTES_MAX {
         let text = format!("a path has at most {PATH_BYTES_MAX} bytes");
         return Err(Error::field("/path", text));
@@ -257,16 +278,17 @@ async fn ground(app: &App, caller: &Caller, at: &At, needs: &[Right]) -> Result<
     match at.holder {
         Holder::Volume => {
             let row = volumes::find(db, caller.sees(), caller.principal, &at.key).await?;
-            caller.reads_content(row.owner)?;
+            needs.of_volume().iter().try_for_each(|right| row.rights(caller).need(*right))?;
             ensure_known(app, row.owner, row.group).await?;
             app.runtime.volume_make(row.owner, &row.id).await?;
             let id = row.id.to_string();
+            let right = Some(sharing::At::volume(row.id.clone(), Right::Files));
             let place = FilesPlace::Volume(row.id);
-            Ok(Ground { owner: row.owner, place, id, kind: "volume", right: None })
+            Ok(Ground { owner: row.owner, place, id, kind: "volume", right })
         }
         Holder::Container => {
             let row = containers::find(db, caller.sees(), caller.principal, &at.key).await?;
-            needs.iter().try_for_each(|right| row.rights(caller).need(*right))?;
+            needs.of_container().iter().try_for_each(|right| row.rights(caller).need(*right))?;
             of_container(app, &row).await
         }
     }
@@ -306,13 +328,11 @@ impl Ground {
     /// A volume that was removed meanwhile is not to come back by what was done here.
     async fn settle(&self, app: &App) -> Result<()> {
         let FilesPlace::Volume(volume) = &self.place else { return Ok(()) };
-        let everybody = crate::auth::Visibility::Everyone;
-        match volumes::find(app.inventory.read(), everybody, self.owner, volume.as_str()).await {
-            Err(Error::NotFound(_)) => match app.runtime.volume_remove(self.owner, volume).await {
-                Ok(()) | Err(_) => Err(Error::NotFound("volume")),
-            },
-            Err(error) => Err(error),
-            Ok(_) => Ok(()),
+        if volumes::is_there(app.inventory.read(), volume).await? {
+            return Ok(());
+        }
+        match app.runtime.volume_remove(self.owner, volume).await {
+            Ok(()) | Err(_) => Err(Error::NotFound("volume")),
         }
     }
 
@@ -368,7 +388,7 @@ fn unexpected(answer: &Answer) -> Error {
 /// # Errors
 /// The path is no folder, or nothing that the container's root may look into.
 pub async fn list(app: &App, caller: &Caller, at: &At, page: &Page) -> Result<Listed<FileView>> {
-    let ground = ground(app, caller, at, READS).await?;
+    let ground = ground(app, caller, at, Act::Read).await?;
     let most = page.limit as usize;
     let (mut items, mut after): (Vec<FileView>, _) = (Vec::new(), page.after.clone());
     loop {
@@ -393,7 +413,7 @@ pub async fn list(app: &App, caller: &Caller, at: &At, page: &Page) -> Result<Li
 /// # Errors
 /// Nothing is there.
 pub async fn look(app: &App, caller: &Caller, at: &At) -> Result<FileView> {
-    let ground = ground(app, caller, at, READS).await?;
+    let ground = ground(app, caller, at, Act::Read).await?;
     match ground.ask(app, &at.path, FilesAct::Look).await? {
         Answer::File(facts) => Ok(facts.into()),
         other => Err(unexpected(&other)),
@@ -405,7 +425,7 @@ pub async fn look(app: &App, caller: &Caller, at: &At) -> Result<FileView> {
 /// # Errors
 /// It is no ordinary file.
 pub async fn open(app: &App, caller: &Caller, at: &At) -> Result<Download> {
-    let ground = ground(app, caller, at, READS).await?;
+    let ground = ground(app, caller, at, Act::Read).await?;
     let opened = {
         let _hold = ground.hold(app).await?;
         let wanted = ground.wanted(&at.path, FilesAct::Open);
@@ -433,7 +453,7 @@ pub async fn archive(
     caller: &Caller,
     at: &At,
 ) -> Result<Archived<impl Stream<Item = Result<Bytes>> + Send + 'static + use<>>> {
-    let ground = ground(app, caller, at, READS).await?;
+    let ground = ground(app, caller, at, Act::Read).await?;
     let (_, pipe) = {
         let _hold = ground.hold(app).await?;
         let wanted = ground.wanted(&at.path, FilesAct::Archive);
@@ -471,7 +491,7 @@ pub async fn archive(
 /// # Errors
 /// It may not, or sees no such volume or container.
 pub async fn may_change(app: &App, caller: &Caller, at: &At) -> Result<()> {
-    ground(app, caller, at, CHANGES).await.map(drop)
+    ground(app, caller, at, Act::Change).await.map(drop)
 }
 
 /// Makes a folder.
@@ -480,7 +500,7 @@ pub async fn may_change(app: &App, caller: &Caller, at: &At) -> Result<()> {
 /// Something of that name is there, or there is no folder for it.
 pub async fn make_folder(app: &App, caller: &Caller, at: &At) -> Result<FileView> {
     maintenance::admit(app, caller)?;
-    let ground = ground(app, caller, at, CHANGES).await?;
+    let ground = ground(app, caller, at, Act::Change).await?;
     ground.audit(app, caller, "file.make-folder", &at.path).await?;
     ground.ask(app, &at.path, FilesAct::MakeFolder).await?;
     match ground.ask(app, &at.path, FilesAct::Look).await? {
@@ -494,7 +514,7 @@ pub async fn make_folder(app: &App, caller: &Caller, at: &At) -> Result<FileView
 /// # Errors
 /// It is not there, or could not be removed.
 pub async fn remove(app: &App, caller: &Caller, at: &At) -> Result<()> {
-    let ground = ground(app, caller, at, CHANGES).await?;
+    let ground = ground(app, caller, at, Act::Change).await?;
     ground.audit(app, caller, "file.remove", &at.path).await?;
     for call in 0..REMOVE_CALLS_MAX {
         match ground.ask(app, &at.path, FilesAct::Remove).await {
@@ -535,7 +555,7 @@ where
     if part.total > UPLOAD_BYTES_MAX {
         return Err(Error::TooLarge { limit_bytes: UPLOAD_BYTES_MAX });
     }
-    let ground = ground(app, caller, at, CHANGES).await?;
+    let ground = ground(app, caller, at, Act::Change).await?;
     let _adding = app.files.begin(ground.owner, &id)?;
     // A part of many can be gone on with; nobody knows the name of the other.
     let kept = whole.then(|| id.clone());

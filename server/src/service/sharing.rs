@@ -1,42 +1,50 @@
-//! Sharing a container with people and groups: who has what of it, given and taken away by its owner.
+//! Sharing a container or a volume with people and groups: who has what of it, given and taken away by its owner.
 //!
 //! - A person is addressed by the exact name that they sign in with. For whoever may not see all people the answer
 //!   is the same whether there is one of this name or not, so that nobody finds out who is here: a name that nobody
 //!   has is kept like another and leads nowhere. Only where the caller manages a group that the person is in, which
 //!   tells them that already, the answer says that they are known.
 //! - A group is addressed by its name, by those who are in it; another answers as one that does not exist.
-//! - What was shared ends at once, for streams and terminals that are open too ([`At`]).
+//! - What was shared ends at once, for streams and terminals that are open too ([`At`]). A container that runs keeps
+//!   a volume that it has until it ends, and does not start with it again.
 
-use berth_runtime::id::{ContainerId, PrincipalId};
+use berth_runtime::id::{ContainerId, PrincipalId, VolumeId};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
 
-use super::containers::{find, find_for};
+use super::{containers as services, volumes as kept};
 use crate::app::App;
-use crate::auth::{Caller, Granted, Right, Rights, Visibility};
+use crate::auth::{Caller, Granted, Kind, Right, Rights, Visibility};
 use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::inventory::containers::{self, Container};
 use crate::inventory::events::NewEvent;
 use crate::inventory::grants::{self, Grant, GranteeKind, Object};
-use crate::inventory::{Write, groups, people};
+use crate::inventory::{Write, groups, people, volumes};
 
 /// Grants of one object.
 const GRANTS_MAX: u32 = 50;
 /// No name of people or groups is longer.
 const NAME_BYTES_MAX: usize = 32;
 
-/// Something that somebody is at for a while by one of their rights to a container, such as a log that they follow.
+/// Something that somebody is at for a while by one of their rights to a container or volume, such as a log that they
+/// follow.
 #[derive(Debug, Clone)]
 pub struct At {
-    container: ContainerId,
+    what: What,
     right: Right,
 }
 
-/// With whom a container is shared.
+#[derive(Debug, Clone)]
+enum What {
+    Container(ContainerId),
+    Volume(VolumeId),
+}
+
+/// With whom something is shared.
 #[derive(Debug, Clone, Serialize, ToSchema)]
-#[schema(as = ContainerGrant)]
+#[schema(as = Grant)]
 pub struct GrantView {
     /// With a person or a group.
     pub kind: GranteeKind,
@@ -51,10 +59,10 @@ pub struct GrantView {
     pub given_at: Time,
 }
 
-/// A container to be shared.
+/// Something to be shared.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(as = ContainerGrantRequest, example = json!({
+#[schema(as = GrantRequest, example = json!({
     "kind": "person", "name": "tom", "rights": ["state", "logs", "terminal"],
 }))]
 pub struct GrantRequest {
@@ -62,7 +70,8 @@ pub struct GrantRequest {
     pub kind: GranteeKind,
     /// The name that the person signs in with, or that of a group that one is in.
     pub name: String,
-    /// What they may do with it: `state` (always with the others), `logs`, `terminal`, `files`, `manage`.
+    /// What they may do with it. With a container: `state` (always with the others), `logs`, `terminal`, `files`,
+    /// `manage`. With a volume: `files` to read it, and `write` to write to it as well.
     pub rights: Vec<Right>,
 }
 
@@ -74,29 +83,89 @@ impl At {
 
     /// The same by its id.
     pub(super) fn of(container: ContainerId, right: Right) -> Self {
-        Self { container, right }
+        Self { what: What::Container(container), right }
     }
 
-    /// Whether the caller still has the right. Of a container that is gone everything ends by itself.
+    /// For a volume that the caller has the right to now.
+    pub(super) fn volume(volume: VolumeId, right: Right) -> Self {
+        Self { what: What::Volume(volume), right }
+    }
+
+    /// Whether the caller still has the right. Of what is gone everything ends by itself.
     pub(super) async fn is_allowed(&self, app: &App, caller: &Caller) -> Result<bool> {
-        match find(app, caller, self.container.as_str()).await {
-            Ok(row) => Ok(row.rights(caller).has(self.right)),
-            Err(Error::NotFound(_)) => {
-                let gone = containers::find_any(app.inventory.read(), &self.container).await?;
-                Ok(gone.is_none())
+        let db = app.inventory.read();
+        let (found, is_gone) = match &self.what {
+            What::Container(id) => {
+                let found = find(app, caller, (Kind::Container, id.as_str())).await;
+                (found, containers::find_any(db, id).await?.is_none())
             }
+            What::Volume(id) => {
+                let found = find(app, caller, (Kind::Volume, id.as_str())).await;
+                (found, !volumes::is_there(db, id).await?)
+            }
+        };
+        match found {
+            Ok(shared) => Ok(shared.rights.has(self.right)),
+            Err(Error::NotFound(_)) => Ok(is_gone),
             Err(error) => Err(error),
         }
     }
 }
 
-/// With whom a container is shared: groups first, by name.
+/// What can be shared, as its row says.
+struct Shared {
+    kind: Kind,
+    id: String,
+    owner: PrincipalId,
+    name: String,
+    /// The caller's.
+    rights: Rights,
+}
+
+impl Shared {
+    fn object(&self) -> Object<'_> {
+        Object { kind: self.kind.as_str(), id: &self.id }
+    }
+
+    /// The action or event of this name.
+    fn named(&self, containers: &'static str, volumes: &'static str) -> &'static str {
+        match self.kind {
+            Kind::Container => containers,
+            Kind::Volume => volumes,
+        }
+    }
+}
+
+/// A container or volume that the caller sees.
+async fn find(app: &App, caller: &Caller, (kind, key): (Kind, &str)) -> Result<Shared> {
+    Ok(match kind {
+        Kind::Container => {
+            let row = services::find(app, caller, key).await?;
+            let (rights, id) = (row.rights(caller), row.id.to_string());
+            Shared { kind, id, owner: row.owner, name: row.name, rights }
+        }
+        Kind::Volume => {
+            let row = kept::find(app, caller, key).await?;
+            let (rights, id) = (row.rights(caller), row.id.to_string());
+            Shared { kind, id, owner: row.owner, name: row.name, rights }
+        }
+    })
+}
+
+/// The same where the caller has `right` to it.
+async fn find_for(app: &App, caller: &Caller, what: (Kind, &str), right: Right) -> Result<Shared> {
+    let found = find(app, caller, what).await?;
+    found.rights.need(right)?;
+    Ok(found)
+}
+
+/// With whom something is shared: groups first, by name.
 ///
 /// # Errors
-/// The caller sees the container and not that.
-pub async fn list(app: &App, caller: &Caller, key: &str) -> Result<Vec<GrantView>> {
-    let row = find_for(app, caller, key, Right::SeeShares).await?;
-    let rows = grants::list(app.inventory.read(), object(&row)).await?;
+/// The caller sees it and not that.
+pub async fn list(app: &App, caller: &Caller, what: (Kind, &str)) -> Result<Vec<GrantView>> {
+    let shared = find_for(app, caller, what, Right::SeeShares).await?;
+    let rows = grants::list(app.inventory.read(), shared.object()).await?;
     let mut all = Vec::with_capacity(rows.len());
     for grant in rows {
         all.push(view(app, caller, grant).await?);
@@ -104,7 +173,7 @@ pub async fn list(app: &App, caller: &Caller, key: &str) -> Result<Vec<GrantView
     Ok(all)
 }
 
-/// Shares a container, in place of what was shared with the same person or group before.
+/// Shares it, in place of what was shared with the same person or group before.
 ///
 /// # Errors
 /// The caller is not its owner, there is nobody whom they could share it with by this name, or it is shared with as
@@ -112,25 +181,26 @@ pub async fn list(app: &App, caller: &Caller, key: &str) -> Result<Vec<GrantView
 pub async fn set(
     app: &App,
     caller: &Caller,
-    key: &str,
+    what: (Kind, &str),
     request: &GrantRequest,
 ) -> Result<GrantView> {
-    let id = find_for(app, caller, key, Right::Share).await?.id;
-    let granted = read_rights(&request.rights)?;
+    let found = find_for(app, caller, what, Right::Share).await?;
+    let granted = read_rights(found.kind, &request.rights)?;
     let (kind, name) = (request.kind, request.name.as_str());
     check_name(caller, kind, name)?;
-    let mut write = app.inventory.change(&caller.actor, "container.share").await?;
+    let action = found.named("container.share", "volume.share");
+    let mut write = app.inventory.change(&caller.actor, action).await?;
     // Again, now that nobody else writes.
-    let row = find_for(app, caller, id.as_str(), Right::Share).await?;
-    write.subject("container", &row.id, row.owner);
+    let row = find_for(app, caller, (found.kind, &found.id), Right::Share).await?;
+    write.subject(row.kind.as_str(), &row.id, row.owner);
     let grantee = match kind {
         GranteeKind::Group => Some(group(app, caller, name).await?),
         GranteeKind::Person => person(app, caller, name).await?,
     };
     let given_at = Time::now();
     let grant = Grant { kind, name: name.to_owned(), grantee, granted, given_at };
-    grants::set(write.db(), object(&row), &grant, caller.principal).await?;
-    if grants::count(write.db(), object(&row)).await? > GRANTS_MAX {
+    grants::set(write.db(), row.object(), &grant, caller.principal).await?;
+    if grants::count(write.db(), row.object()).await? > GRANTS_MAX {
         let text = format!(
             "it is shared with {GRANTS_MAX} people and groups already, and cannot be with more; share it with a group"
         );
@@ -138,30 +208,33 @@ pub async fn set(
     }
     let what = words(&Rights::from(granted).list());
     let text = format!("{what} with {}", whom(kind, name));
-    event(&mut write, caller, &row, ("container.shared", text)).await?;
+    let kind = row.named("container.shared", "volume.shared");
+    event(&mut write, caller, &row, (kind, text)).await?;
     write.commit().await?;
     // It may be less than before.
     app.credentials_changed();
     view(app, caller, grant).await
 }
 
-/// Shares a container with somebody no more, if it was: what they are at in it ends at once.
+/// Shares it with somebody no more, if it was: what they are at in it ends at once.
 ///
 /// # Errors
 /// The caller may not.
 pub async fn remove(
     app: &App,
     caller: &Caller,
-    key: &str,
+    what: (Kind, &str),
     (kind, name): (GranteeKind, &str),
 ) -> Result<()> {
-    let id = find_for(app, caller, key, Right::Unshare).await?.id;
-    let mut write = app.inventory.change(&caller.actor, "container.unshare").await?;
-    let row = find_for(app, caller, id.as_str(), Right::Unshare).await?;
-    write.subject("container", &row.id, row.owner);
-    if grants::remove(write.db(), object(&row), kind, name).await? {
+    let found = find_for(app, caller, what, Right::Unshare).await?;
+    let action = found.named("container.unshare", "volume.unshare");
+    let mut write = app.inventory.change(&caller.actor, action).await?;
+    let row = find_for(app, caller, (found.kind, &found.id), Right::Unshare).await?;
+    write.subject(row.kind.as_str(), &row.id, row.owner);
+    if grants::remove(write.db(), row.object(), kind, name).await? {
         let text = format!("with {}", whom(kind, name));
-        event(&mut write, caller, &row, ("container.unshared", text)).await?;
+        let kind = row.named("container.unshared", "volume.unshared");
+        event(&mut write, caller, &row, (kind, text)).await?;
     }
     write.commit().await?;
     app.credentials_changed();
@@ -169,29 +242,48 @@ pub async fn remove(
 }
 
 /// What was asked for, as it is kept.
-fn read_rights(asked: &[Right]) -> Result<Granted> {
-    let mut granted = Granted::default();
-    if asked.is_empty() {
-        let text = "name at least one of state, logs, terminal, files, manage";
-        return Err(Error::field("/rights", text));
-    }
+fn read_rights(kind: Kind, asked: &[Right]) -> Result<Granted> {
+    let (can, rest): (&[Right], _) = match kind {
+        Kind::Container => (
+            &[Right::State, Right::Logs, Right::Terminal, Right::Files, Right::Manage],
+            "state, logs, terminal, files and manage can be shared",
+        ),
+        Kind::Volume => (
+            &[Right::State, Right::Files, Right::Write],
+            "files (to read it) and write can be shared",
+        ),
+    };
     for (number, right) in asked.iter().enumerate() {
-        match right {
-            Right::State => {}
-            Right::Logs => granted.logs = true,
-            Right::Terminal => granted.terminal = true,
-            Right::Files => granted.files = true,
-            Right::Manage => granted.manage = true,
-            Right::Remove | Right::SeeShares | Right::Share | Right::Unshare => {
-                let text = format!(
-                    "{} stays its owner’s; state, logs, terminal, files and manage can be shared",
-                    right.as_str()
-                );
-                return Err(Error::field(format!("/rights/{number}"), text));
-            }
+        if !can.contains(right) {
+            let of = match right {
+                Right::Remove | Right::SeeShares | Right::Share | Right::Unshare => {
+                    "stays its owner’s"
+                }
+                _ => "is nothing of it",
+            };
+            let text = format!("{} {of}; {rest}", right.as_str());
+            return Err(Error::field(format!("/rights/{number}"), text));
         }
     }
-    Ok(granted)
+    let has = |right| asked.contains(&right);
+    match kind {
+        Kind::Container if asked.is_empty() => {
+            let text = "name at least one of state, logs, terminal, files, manage";
+            Err(Error::field("/rights", text))
+        }
+        Kind::Container => Ok(Granted {
+            logs: has(Right::Logs),
+            terminal: has(Right::Terminal),
+            files: has(Right::Files),
+            manage: has(Right::Manage),
+            write: false,
+        }),
+        Kind::Volume if !has(Right::Files) && !has(Right::Write) => {
+            let text = "name files, to have it read, or write, to have it written to as well";
+            Err(Error::field("/rights", text))
+        }
+        Kind::Volume => Ok(Granted { files: true, write: has(Right::Write), ..Granted::default() }),
+    }
 }
 
 /// What can be said of a name without looking anybody up.
@@ -242,10 +334,6 @@ async fn view(app: &App, caller: &Caller, grant: Grant) -> Result<GrantView> {
     })
 }
 
-fn object(row: &Container) -> Object<'_> {
-    Object { kind: "container", id: row.id.as_str() }
-}
-
 fn whom(kind: GranteeKind, name: &str) -> String {
     match kind {
         GranteeKind::Person => name.to_owned(),
@@ -258,12 +346,12 @@ fn words(rights: &[Right]) -> String {
     words.join(", ")
 }
 
-/// For the owner and those who oversee: with whom somebody's container is shared is nothing for the others that it is
-/// shared with, so this is no event of the container's own.
+/// For the owner and those who oversee: with whom something of somebody's is shared is nothing for the others that it is
+/// shared with, so this is no event of its own.
 async fn event(
     write: &mut Write,
     caller: &Caller,
-    row: &Container,
+    row: &Shared,
     (kind, text): (&'static str, String),
 ) -> Result<()> {
     let (owner, subject) = (row.owner, row.id.as_str());

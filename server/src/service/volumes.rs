@@ -1,10 +1,16 @@
 //! Volumes: directories of a person's that outlive their containers.
 //!
+//! One can be shared with others ([`super::sharing`]), to be read or written to in their containers as well; what
+//! is in it stays its owner's. That it is shared is looked at when such a container is made and at each of its
+//! starts; what runs keeps it until it ends. Others' containers keep a volume only while they run.
+//!
 //! Making one commits a row; the supervisor makes the directory before a container that has it starts, each
 //! time, so that nothing of a create can be left half done. Removing one commits that nobody sees it any
 //! more, and has the supervisor remove it; what is cut short in between is finished by [`finish_removals`].
 
-use std::collections::HashMap;
+mod mounts;
+
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,28 +18,29 @@ use berth_runtime::id::{ContainerId, PrincipalId, VolumeId};
 use berth_runtime::wire;
 use serde::Serialize;
 use serde_json::json;
-use sqlx::SqliteConnection;
 use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 
+pub(crate) use self::mounts::{attach, for_start};
 use super::containers::actions::in_background;
-use super::containers::spec::{MountRequest, check_name};
+use super::containers::spec::check_name;
 use super::containers::view::OwnerView;
 use super::edits::{Expected, Version};
 use super::{Listed, Page, maintenance};
 use crate::app::App;
 use crate::auth::keys::random_id;
-use crate::auth::{Caller, Visibility};
+use crate::auth::{Caller, Right, Visibility};
 use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::inventory::Write;
 use crate::inventory::events::NewEvent;
 use crate::inventory::idempotency::{self, IdempotencyKey};
 use crate::inventory::volumes::{self, Mount, User, Volume};
-use crate::runtime_client::RuntimeError;
 
 /// Places in containers that one volume's view tells of.
-const USERS_SHOWN: u32 = 100;
+const USERS_SHOWN: usize = 100;
+/// Places that are looked through for who has a volume.
+const USERS_MAX: u32 = 10_000;
 /// Containers that a refusal names.
 const USERS_NAMED: usize = 5;
 /// Volumes that are looked through at once.
@@ -56,7 +63,9 @@ pub struct VolumeView {
     pub owner: OwnerView,
     /// When it was made.
     pub created_at: Time,
-    /// How many containers have it, running or not.
+    /// What the caller may do with it: `files` is to read it, in containers too, and `write` to write to it.
+    pub rights: Vec<Right>,
+    /// How many containers have it, running or not: everybody's for its owner and those who oversee, else one's own.
     pub containers: u32,
     /// What it held when that was last looked at; absent when it was not since the server's start.
     pub used: Option<VolumeUseView>,
@@ -83,8 +92,23 @@ pub struct VolumeDetail {
     /// The volume.
     #[serde(flatten)]
     pub volume: VolumeView,
-    /// The containers that have it, by name: the first hundred places.
+    /// The containers that have it, by name: the first hundred places, of containers that the caller sees by owning
+    /// them or by overseeing.
     pub used_by: Vec<VolumeUser>,
+    /// For its owner: who else has it in containers of theirs.
+    pub used_by_others: Vec<OtherUser>,
+}
+
+/// Somebody else than its owner who has a volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = VolumeOtherUser)]
+pub struct OtherUser {
+    /// Who.
+    pub person: String,
+    /// In how many containers of theirs.
+    pub containers: u32,
+    /// How many of those run, and so keep the volume from being removed.
+    pub running: u32,
 }
 
 /// A container that has a volume.
@@ -141,7 +165,7 @@ impl Volumes {
 
 impl From<User> for VolumeUser {
     fn from(user: User) -> Self {
-        let User { container, container_name, mount } = user;
+        let User { container, container_name, mount, .. } = user;
         let Mount { target, read_only, sub_path, .. } = mount;
         Self { container, container_name, target, read_only, sub_path }
     }
@@ -152,7 +176,7 @@ pub fn version(volume: &VolumeView) -> Version {
     Version::of(&volume.name)
 }
 
-/// Volumes by name: one's own; everybody's for operators and auditors.
+/// Volumes by name: one's own and those that are shared with one; everybody's for operators and auditors.
 ///
 /// # Errors
 /// When the page is none.
@@ -162,35 +186,86 @@ pub async fn list(app: &App, caller: &Caller, page: &Page) -> Result<Listed<Volu
         Some(None) => return Err(Error::field("?after", "no such page")),
         other => other.flatten(),
     };
-    let rows = volumes::list(app.inventory.read(), caller.sees(), after, page.rows()).await?;
+    let who = (caller.sees(), caller.principal);
+    let rows = volumes::list(app.inventory.read(), who, after, page.rows()).await?;
     let listed = page.cut(rows, |row| format!("{} {}", row.name, row.id));
-    let view = |row: Volume| view(app, row);
+    let view = |row: Volume| view(app, caller, row);
     Ok(Listed { items: listed.items.into_iter().map(view).collect(), next: listed.next })
 }
 
-/// Names of the caller's own volumes.
+/// What the caller can mount, as a container's request names it.
 pub async fn names(app: &App, caller: &Caller, limit: u32) -> Result<Vec<String>> {
-    let own = Visibility::Only(caller.principal);
+    let own = (Visibility::Only(caller.principal), caller.principal);
     let rows = volumes::list(app.inventory.read(), own, None, limit).await?;
-    Ok(rows.into_iter().map(|row| row.name).collect())
+    let name = |row: Volume| match row.owner == caller.principal {
+        true => row.name,
+        false => full_name(&row),
+    };
+    Ok(rows.into_iter().map(name).collect())
+}
+
+/// What somebody else's volume is called.
+fn full_name(row: &Volume) -> String {
+    format!("{}/{}", row.owner_name, row.name)
 }
 
 /// One volume, with who has it and what it holds.
 pub async fn inspect(app: &App, caller: &Caller, key: &str) -> Result<VolumeDetail> {
-    let row = volumes::find(app.inventory.read(), caller.sees(), caller.principal, key).await?;
+    let row = find(app, caller, key).await?;
     measure(app, &row).await;
-    detail(app, row).await
+    detail(app, caller, row).await
 }
 
-async fn detail(app: &App, row: Volume) -> Result<VolumeDetail> {
-    let users = volumes::users(app.inventory.read(), &row.id, USERS_SHOWN).await?;
-    let used_by = users.into_iter().map(Into::into).collect();
-    Ok(VolumeDetail { volume: view(app, row), used_by })
+/// A volume that the caller sees.
+pub(super) async fn find(app: &App, caller: &Caller, key: &str) -> Result<Volume> {
+    volumes::find(app.inventory.read(), caller.sees(), caller.principal, key).await
 }
 
-fn view(app: &App, row: Volume) -> VolumeView {
+/// Whether the caller has `right` to a volume.
+///
+/// # Errors
+/// It is not there for them, or they may not.
+pub async fn check(app: &App, caller: &Caller, key: &str, right: Right) -> Result<()> {
+    find_for(app, caller, key, right).await.map(drop)
+}
+
+async fn detail(app: &App, caller: &Caller, row: Volume) -> Result<VolumeDetail> {
+    let users = volumes::users(app.inventory.read(), &row.id, USERS_MAX).await?;
+    let used_by_others = match row.owner == caller.principal {
+        true => others(app, row.owner, &users),
+        false => Vec::new(),
+    };
+    let oversees = caller.sees().owner().is_none();
+    let seen = |user: &User| oversees || user.owner == caller.principal;
+    let used_by = users.into_iter().filter(seen).take(USERS_SHOWN).map(Into::into).collect();
+    Ok(VolumeDetail { volume: view(app, caller, row), used_by, used_by_others })
+}
+
+/// Who else than `owner` has it, by name.
+fn others(app: &App, owner: PrincipalId, users: &[User]) -> Vec<OtherUser> {
+    let mut found: BTreeMap<&str, BTreeMap<&ContainerId, bool>> = BTreeMap::new();
+    for user in users.iter().filter(|user| user.owner != owner) {
+        let runs = runs(app, &user.container);
+        found.entry(&user.owner_name).or_default().insert(&user.container, runs);
+    }
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    let other = |(person, containers): (&str, BTreeMap<_, bool>)| OtherUser {
+        person: person.to_owned(),
+        containers: count(containers.len()),
+        running: count(containers.values().filter(|runs| **runs).count()),
+    };
+    found.into_iter().map(other).collect()
+}
+
+/// Whether the supervisor has a run of a container, as far as is known.
+fn runs(app: &App, container: &ContainerId) -> bool {
+    app.containers.observed(container).is_some_and(|record| record.live.is_some())
+}
+
+fn view(app: &App, caller: &Caller, row: Volume) -> VolumeView {
     VolumeView {
         used: app.volumes.used(&row.id),
+        rights: row.rights(caller).list(),
         id: row.id,
         name: row.name,
         owner: OwnerView { id: row.owner.0, name: row.owner_name },
@@ -247,8 +322,8 @@ pub async fn create(
     let mut write = app.inventory.change(&caller.actor, "volume.create").await?;
     if let Some(known) = idempotency::recall(&mut write, caller, key.as_ref()).await? {
         drop(write);
-        let row = volumes::find(app.inventory.read(), caller.sees(), owner, &known).await?;
-        return detail(app, row).await;
+        let row = find(app, caller, &known).await?;
+        return detail(app, caller, row).await;
     }
     let (now, most) =
         (volumes::count(write.db(), owner).await?, app.config.containers.volumes_per_person_max);
@@ -263,8 +338,8 @@ pub async fn create(
     write.subject("volume", &id, owner);
     event(&mut write, (&id, owner), "volume.created", json!({"name": name})).await?;
     write.commit().await?;
-    let row = volumes::find(app.inventory.read(), caller.sees(), owner, id.as_str()).await?;
-    detail(app, row).await
+    let row = find(app, caller, id.as_str()).await?;
+    detail(app, caller, row).await
 }
 
 /// Gives a volume another name. Containers that have it keep it.
@@ -286,22 +361,27 @@ pub async fn change(app: &App, caller: &Caller, key: &str, change: Change) -> Re
         event(&mut write, (&id, row.owner), "volume.changed", data).await?;
     }
     write.commit().await?;
-    detail(app, find_to_change(app, caller, id.as_str()).await?).await
+    let row = find_to_change(app, caller, id.as_str()).await?;
+    detail(app, caller, row).await
 }
 
-/// Removes a volume that no container has, with all that is in it. Answers whether it is gone already; else
-/// the supervisor is away, and it goes when that is back.
+/// Removes a volume that no container of its owner's has and no other runs with, with all that is in it. Answers
+/// whether it is gone already; else the supervisor is away, and it goes when that is back.
 ///
 /// # Errors
-/// Containers have it: the refusal names them.
+/// Containers have it: the refusal names them, those of others by whose they are.
 pub async fn remove(app: &App, caller: &Caller, key: &str, expected: Expected) -> Result<bool> {
     find_to_change(app, caller, key).await?;
     let mut write = app.inventory.change(&caller.actor, "volume.remove").await?;
     let row = find_to_change(app, caller, key).await?;
     write.subject("volume", &row.id, row.owner);
     expected.check(&Version::of(&row.name))?;
-    if !volumes::set_removed(write.db(), &row.id).await? {
-        return Err(in_use(app, &row).await?);
+    let users = volumes::users(write.db(), &row.id, USERS_MAX).await?;
+    let others = others(app, row.owner, &users);
+    let runs = others.iter().any(|other| other.running > 0);
+    // What begins to run from here on finds it gone, or keeps it until that has ended.
+    if runs || !volumes::set_removed(write.db(), &row.id).await? {
+        return Err(in_use(&row, &users, &others));
     }
     let data = json!({"by": caller.name, "name": row.name});
     event(&mut write, (&row.id, row.owner), "volume.removed", data).await?;
@@ -320,19 +400,27 @@ pub async fn remove(app: &App, caller: &Caller, key: &str, expected: Expected) -
     }
 }
 
-/// Whoever may remove a volume sees the containers that have it: they are its owner's.
-async fn in_use(app: &App, row: &Volume) -> Result<Error> {
-    let users = volumes::users(app.inventory.read(), &row.id, USERS_SHOWN).await?;
-    let mut names: Vec<String> = users.into_iter().map(|user| user.container_name).collect();
+/// Whoever may remove a volume sees its owner's containers that have it, and how many of whom else run with it.
+fn in_use(row: &Volume, users: &[User], others: &[OtherUser]) -> Error {
+    let own = users.iter().filter(|user| user.owner == row.owner);
+    let mut names: Vec<String> = own.map(|user| user.container_name.clone()).collect();
     names.dedup();
+    let own = !names.is_empty();
+    for OtherUser { person, running, .. } in others.iter().filter(|other| other.running > 0) {
+        let containers = if *running == 1 { "container" } else { "containers" };
+        names.push(format!("{running} running {containers} of {person}"));
+    }
     let more = names.len().saturating_sub(USERS_NAMED);
     names.truncate(USERS_NAMED);
     let mut text = format!("the volume {} is in use by {}", row.name, names.join(", "));
     if more > 0 {
         text.push_str(&format!(" and {more} more"));
     }
-    text.push_str("; remove what has it first");
-    Ok(Error::conflict("volume.in-use", text))
+    text.push_str(match own {
+        true => "; remove what has it first",
+        false => "; share it no more, and have them stop what runs",
+    });
+    Error::conflict("volume.in-use", text)
 }
 
 /// Has the supervisor remove a volume that is to be gone, and forgets it.
@@ -362,48 +450,20 @@ pub(crate) async fn finish_removals(app: &App) -> Result<()> {
     Ok(())
 }
 
-/// Gives a new container what it asks for of its owner's volumes.
-///
-/// # Errors
-/// When one is none of theirs.
-pub(crate) async fn attach(
-    db: &mut SqliteConnection,
-    (id, owner): (&ContainerId, PrincipalId),
-    wanted: &[MountRequest],
-) -> Result<()> {
-    for (position, one) in (0..).zip(wanted) {
-        let Some(volume) = volumes::resolve(&mut *db, owner, &one.volume).await? else {
-            let text = format!("you have no volume {:?}; make it first", one.volume);
-            return Err(Error::field(format!("/mounts/{position}/volume"), text));
-        };
-        volumes::attach(&mut *db, id, position, &one.of(volume)).await?;
-    }
-    Ok(())
-}
-
-/// Sees to it that the supervisor has a container's volumes, and says how they are mounted.
-pub(crate) async fn for_start(
+/// A volume that the caller sees and has `right` to.
+pub(super) async fn find_for(
     app: &App,
-    owner: PrincipalId,
-    mounts: &[Mount],
-) -> Result<Vec<wire::VolumeMount>, RuntimeError> {
-    let mut wanted = Vec::new();
-    for mount in mounts {
-        app.runtime.volume_make(owner, &mount.volume).await?;
-        wanted.push(wire::VolumeMount {
-            volume: mount.volume.clone(),
-            owner: None,
-            target: mount.target.clone(),
-            read_only: mount.read_only,
-            sub_path: mount.sub_path.clone(),
-            copy_up: true,
-        });
-    }
-    Ok(wanted)
+    caller: &Caller,
+    key: &str,
+    right: Right,
+) -> Result<Volume> {
+    let row = find(app, caller, key).await?;
+    row.rights(caller).need(right)?;
+    Ok(row)
 }
 
 async fn find_to_change(app: &App, caller: &Caller, key: &str) -> Result<Volume> {
-    volumes::find(app.inventory.read(), caller.changes(), caller.principal, key).await
+    find_for(app, caller, key, Right::Remove).await
 }
 
 async fn event(

@@ -98,6 +98,7 @@ const ROWS: &[(&str, Kind)] = &[
     ("level", Choice),
     ("POST /containers/{id}/sharing kind", Choice),
     ("reason", Judged(&["", " ", "a\0b", "a\nb"])),
+    ("POST /volumes/{id}/sharing kind", Choice),
     ("end", Judged(&["", "a", "everybody:a"])),
     ("group", Judged(&["", "a", "-1", "4294967296"])),
     ("note", Judged(&["a\0b", "a\nb"])),
@@ -173,7 +174,12 @@ fn base(route: &str) -> Vec<(&'static str, &'static str)> {
             vec![("kind", "person"), ("grantee", "tried"), ("level", "view")]
         }
         "POST /containers/{id}/looks" => vec![("reason", "driven")],
-        "POST /containers/{id}/sharing/end" => vec![("end", "person:tried")],
+        "POST /volumes/{id}/sharing" => {
+            vec![("kind", "person"), ("grantee", "tried"), ("level", "read")]
+        }
+        "POST /containers/{id}/sharing/end" | "POST /volumes/{id}/sharing/end" => {
+            vec![("end", "person:tried")]
+        }
         "POST /volumes" => vec![("name", "driven")],
         "POST /volumes/{id}" => vec![("name", "kept")],
         "POST /people/{id}/host-user" => vec![("host_user", "driven")],
@@ -235,7 +241,9 @@ async fn each_field_of_a_form_takes_what_it_may_and_no_form_takes_another() {
         let path = match path {
             path if path.starts_with("/people/") => path.replace("{id}", &person),
             path if path.starts_with("/groups/") => path.replace("{id}", "2"),
-            "/volumes/{id}" => path.replace("{id}", &volume),
+            "/volumes/{id}" | "/volumes/{id}/sharing" | "/volumes/{id}/sharing/end" => {
+                path.replace("{id}", &volume)
+            }
             path if path.starts_with("/images/") && !path.ends_with("/remove") => {
                 path.replace("{id}", &image)
             }

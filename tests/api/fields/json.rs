@@ -583,25 +583,46 @@ fn looks() -> Body {
 }
 
 fn grants() -> Vec<Body> {
-    vec![Body {
-        route: "PUT /api/v1/containers/{id}/grants",
-        base: json!({"kind": "person", "name": "tried", "rights": ["state"]}),
-        fields: vec![
-            field("kind").at([json!("person")]).beyond([json!("group"), json!("everybody")]),
-            field("name").at([json!("tried")]).beyond([
-                json!("olga"),
-                json!("nobody"),
-                json!("Tried"),
-                text(33),
-            ]),
-            field("rights")
-                .at([json!(["state"]), json!(["logs", "files"])])
-                .beyond([json!([]), json!("state")]),
-            field("rights[]")
-                .at(["state", "logs", "terminal", "files", "manage"].map(|right| json!(right)))
-                .beyond([json!("remove"), json!("share"), json!("State")]),
-        ],
-    }]
+    let kind = || field("kind").at([json!("person")]).beyond([json!("Person"), json!("everybody")]);
+    let name = || {
+        let beyond = [json!("olga"), json!("nobody"), json!("Tried"), text(33)];
+        field("name").at([json!("tried")]).beyond(beyond)
+    };
+    vec![
+        Body {
+            route: "PUT /api/v1/containers/{id}/grants",
+            base: json!({"kind": "person", "name": "tried", "rights": ["state"]}),
+            fields: vec![
+                kind(),
+                name(),
+                field("rights")
+                    .at([json!(["state"]), json!(["logs", "files"])])
+                    .beyond([json!([]), json!("state")]),
+                field("rights[]")
+                    .at(["state", "logs", "terminal", "files", "manage"].map(|right| json!(right)))
+                    .beyond([json!("remove"), json!("share"), json!("State"), json!("write")]),
+            ],
+        },
+        Body {
+            route: "PUT /api/v1/volumes/{id}/grants",
+            base: json!({"kind": "person", "name": "tried", "rights": ["files"]}),
+            fields: vec![
+                kind(),
+                name(),
+                field("rights").at([json!(["files"]), json!(["state", "write"])]).beyond([
+                    json!([]),
+                    json!(["state"]),
+                    json!("files"),
+                ]),
+                field("rights[]").at(["files", "write"].map(|right| json!(right))).beyond([
+                    json!("state"),
+                    json!("logs"),
+                    json!("remove"),
+                    json!("Write"),
+                ]),
+            ],
+        },
+    ]
 }
 
 fn volumes() -> Vec<Body> {

@@ -1,6 +1,6 @@
 //! Sample pages of volumes.
 
-use berth_web::volumes::{DetailPage, ListPage, Row, UserRow};
+use berth_web::volumes::{DetailPage, ListPage, Row, SharingPage as VolumeSharing, UserRow};
 
 use super::*;
 
@@ -14,6 +14,38 @@ pub(super) fn all(hostile: &str, long: &str, add: &mut impl FnMut(&str, super::R
     add("volume", detail("results", 3).render());
     add("volume-unused", detail(long, 0).render());
     add("hostile-volume", detail(hostile, 3).render());
+    let shared =
+        DetailPage { acts: false, sees_shares: false, shared: "read it", ..detail(long, 0) };
+    add("volume-shared", shared.render());
+    add("volume-sharing", sharing("tom", true).render());
+    add(
+        "volume-sharing-empty",
+        VolumeSharing { rows: Vec::new(), ..sharing("tom", true) }.render(),
+    );
+    add("hostile-volume-sharing", sharing(hostile, true).render());
+}
+
+fn sharing(name: &str, shares: bool) -> VolumeSharing {
+    let row = |is_group, may: &str| ShareRow {
+        name: name.into(),
+        is_group,
+        may: may.into(),
+        since: Moment::new(NOW - 86_400_000, NOW),
+        value: format!("person:{name}"),
+    };
+    VolumeSharing {
+        shell: shell(name, Section::Volumes),
+        id: ID.into(),
+        title: name.into(),
+        error: String::new(),
+        rows: vec![row(true, "read it"), row(false, "read it and write to it")],
+        shares,
+        ends: shares,
+        kind: "person".into(),
+        grantee: Field { value: name.into(), error: format!("there is no {name}") },
+        level: "read".into(),
+        groups: vec![name.into()],
+    }
 }
 
 fn list(count: usize, name: &str, oversees: bool) -> ListPage {
@@ -21,6 +53,7 @@ fn list(count: usize, name: &str, oversees: bool) -> ListPage {
         id: ID.into(),
         name: name.to_owned(),
         owner: name.to_owned(),
+        shared: place % 4 == 1,
         used_by: if place.is_multiple_of(2) { "2 containers".into() } else { String::new() },
         size: if place.is_multiple_of(3) { String::new() } else { "more than 1.4 GiB".into() },
         made: Moment::new(NOW - 86_400_000, NOW),
@@ -54,10 +87,14 @@ fn detail(name: &str, users: usize) -> DetailPage {
         title: name.to_owned(),
         acts: true,
         reads: true,
+        sees_shares: true,
+        mount: name.to_owned(),
+        shared: "",
         name: Field { value: name.to_owned(), error: String::new() },
         etag: "x".into(),
         facts: vec![Fact::text("Whose", name), Fact::text("Holds", "1.4 GiB")],
         users: (0..users).map(user).collect(),
         more: users > 2,
+        others: (0..users / 2).map(|_| format!("1 container of {name}, of which 1 run")).collect(),
     }
 }

@@ -15,17 +15,16 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::app::App;
-use crate::auth::TokenScope;
+use crate::auth::{Kind, TokenScope};
 use crate::error::{Error, Result};
 use crate::http::extract::{
-    Caller, Create, Items, JsonBody, PageParams, PageQuery, Path, Query, page,
+    Caller, Create, GrantQuery, Items, JsonBody, PageParams, PageQuery, Path, Query, page,
 };
 use crate::http::precondition::{Precondition, Tagged};
 use crate::http::problem::ProblemBody;
 use crate::http::routes::{Access, Routes, routes};
 use crate::http::stream;
 use crate::inventory::containers::{Filter, Whose};
-use crate::inventory::grants::GranteeKind;
 use crate::service::containers::actions::{self, Change, Force};
 use crate::service::containers::activity::{self, ActivityView};
 use crate::service::containers::history::{self, HistoryView};
@@ -140,18 +139,6 @@ struct RemoveQuery {
     /// Also when it runs.
     #[serde(default)]
     force: bool,
-}
-
-/// Which share.
-#[derive(Debug, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields)]
-struct GrantQuery {
-    /// With a person or a group.
-    #[param(inline)]
-    kind: GranteeKind,
-    /// Their name.
-    name: String,
 }
 
 /// How long.
@@ -529,7 +516,7 @@ async fn list_grants(
     caller: Caller,
     Path(key): Path<String>,
 ) -> Result<Json<Items<GrantView>>> {
-    Ok(Json(Items::whole(sharing::list(&app, &caller, &key).await?)))
+    Ok(Json(Items::whole(sharing::list(&app, &caller, (Kind::Container, &key)).await?)))
 }
 
 /// Shares it with a person or a group, in place of what was shared with them before; only its owner may. Whether there
@@ -547,7 +534,7 @@ async fn set_grant(
     Path(key): Path<String>,
     JsonBody(body): JsonBody<GrantRequest>,
 ) -> Result<Json<GrantView>> {
-    Ok(Json(sharing::set(&app, &caller, &key, &body).await?))
+    Ok(Json(sharing::set(&app, &caller, (Kind::Container, &key), &body).await?))
 }
 
 /// Shares it with a person or a group no more; its owner and operators may. Logs that they follow, their terminals and
@@ -563,7 +550,7 @@ async fn remove_grant(
     Path(key): Path<String>,
     Query(query): Query<GrantQuery>,
 ) -> Result<StatusCode> {
-    sharing::remove(&app, &caller, &key, (query.kind, &query.name)).await?;
+    sharing::remove(&app, &caller, (Kind::Container, &key), query.whom()).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

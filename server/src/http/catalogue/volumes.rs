@@ -14,8 +14,25 @@ pub(super) const KNOWN: &[Known] = &[
         "volume.in-use",
         409,
         "The volume is in use",
-        "Containers have it, or a run that uses it has not ended.",
-        "Stop and remove the containers that it names, then remove the volume.",
+        "Containers of its owner’s have it, others that it is shared with run with it, or a run that uses it has not \
+         ended.",
+        "Stop and remove the containers that it names, then remove the volume. What others run ends when they end it; \
+         share the volume no more, so that it does not start again.",
+    ),
+    known(
+        "volume.not-shared",
+        409,
+        "A volume is not there for the container any more",
+        "The container has a volume of somebody else’s, who has removed it or shares it with the container’s owner no \
+         more.",
+        "Ask its owner, or make the container anew without the volume.",
+    ),
+    known(
+        "volume.read-only",
+        409,
+        "A volume is shared to be read",
+        "The container was made to write to a volume of somebody else’s, and now that is shared to be read alone.",
+        "Ask its owner, or make the container anew with the volume read-only.",
     ),
     known(
         "volume.unused",

@@ -16,7 +16,7 @@ use super::frame::{Frame, encoded, sentence};
 use super::log::visible;
 use super::shown;
 use crate::app::App;
-use crate::auth::{Caller, Role, TokenScope};
+use crate::auth::{Caller, Right, TokenScope};
 use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::http::extract::{Items, Query};
@@ -162,15 +162,17 @@ async fn show(
     let path = if place.path.is_empty() { "/".to_owned() } else { place.path };
     let at = At { holder, key: id.to_owned(), path: path.clone() };
     let after = place.after.as_deref().and_then(|after| app.keys.unseal(after));
-    let (title, head, section) = match holder {
+    let (title, head, section, writes) = match holder {
         Holder::Volume => {
             let found = volumes::inspect(app, caller, id).await?;
-            (found.volume.name, None, Section::Volumes)
+            let writes = found.volume.rights.contains(&Right::Write);
+            (found.volume.name, None, Section::Volumes, writes)
         }
         Holder::Container => {
             let found = containers::inspect(app, caller, id).await?;
             let head = shown::head(caller, &found.container, Tab::Files);
-            (found.container.name, Some(head), Section::Containers)
+            let writes = head.may.files && head.may.terminal;
+            (found.container.name, Some(head), Section::Containers, writes)
         }
     };
     let mut error = shown.error;
@@ -191,10 +193,6 @@ async fn show(
         ApiCall::get("List this folder", format!("{api}?path={}", encoded(&path))),
         ApiCall::get("Have it as tar", format!("{api}/archive?path={}", encoded(&path))),
     ];
-    let acts = match &head {
-        Some(head) => head.may.files && head.may.terminal,
-        None => caller.role != Role::Auditor,
-    };
     let view = FolderPage {
         shell,
         head,
@@ -204,7 +202,7 @@ async fn show(
         way: way(holder, id, &path),
         here: visible(path.trim_end_matches('/').rsplit('/').next().unwrap_or_default()),
         query: encoded(&path),
-        acts,
+        acts: writes,
         archive: format!("{api}/archive?path={}", encoded(&path)),
         name: shown.name,
         rows: listed.items.iter().map(|file| row(holder, id, &path, file)).collect(),

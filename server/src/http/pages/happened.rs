@@ -85,6 +85,7 @@ fn badge(event: &Event) -> Badge {
         "volume.created" => (Tone::Neutral, "volume", "made"),
         "volume.changed" => (Tone::Neutral, "settings", "renamed"),
         "volume.removed" => (Tone::Neutral, "remove", "removed"),
+        "volume.unshared" => (Tone::Neutral, "event", "shared no more"),
         other => (Tone::Neutral, "event", other.rsplit('.').next().unwrap_or(other)),
     };
     Badge { tone, icon, word: word.replace('_', " "), reason: String::new() }

@@ -1,4 +1,4 @@
-//! With whom a container is shared, and sharing it.
+//! With whom a container or a volume is shared, and sharing it.
 
 use axum::extract::{Path, State};
 use axum::http::{Method, StatusCode};
@@ -6,21 +6,22 @@ use axum::response::Response;
 use berth_web::containers::{LookRow, ShareRow, SharingPage, Tab};
 use berth_web::format::Moment;
 use berth_web::parts::Field;
-use berth_web::shell::ApiCall;
+use berth_web::shell::{ApiCall, Section};
+use berth_web::volumes::SharingPage as VolumePage;
 
 use super::container::shell;
 use super::form::Posted;
 use super::frame::Frame;
 use super::shown;
 use crate::app::App;
-use crate::auth::{Caller, Right, Role, TokenScope};
+use crate::auth::{Caller, Kind, Right, Role, TokenScope};
 use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::http::routes::{Access, FormFields, Routes};
 use crate::inventory::grants::GranteeKind;
 use crate::service::looks::{self, LookRequest, LookView};
 use crate::service::sharing::{self, GrantRequest, GrantView};
-use crate::service::{Page, containers, groups};
+use crate::service::{Page, containers, groups, volumes};
 
 /// Groups that are offered.
 const GROUPS: u32 = 100;
@@ -32,18 +33,27 @@ const LEVELS: [(&str, &[Right]); 4] = [
     ("manage", &[Right::State, Right::Logs, Right::Terminal, Right::Files, Right::Manage]),
 ];
 
+/// The same of volumes.
+const VOLUME_LEVELS: [(&str, &[Right]); 2] = [
+    ("read", &[Right::State, Right::Files]),
+    ("write", &[Right::State, Right::Files, Right::Write]),
+];
+
 /// Adds the routes.
 pub(super) fn routes(routes: Routes) -> Routes {
     let read = Access::SignedIn(TokenScope::Read);
     let act = Access::Member(TokenScope::Operate);
     let operator = Access::Operator(TokenScope::Manage);
-    let fields = FormFields::once(&["kind", "grantee", "level"]);
+    let fields = || FormFields::once(&["kind", "grantee", "level"]);
     routes
         .page(read, Method::GET, "/containers/{id}/sharing", look)
-        .form(act, "/containers/{id}/sharing", fields, share)
+        .form(act, "/containers/{id}/sharing", fields(), share)
         .form(act, "/containers/{id}/sharing/end", FormFields::once(&["end"]), end)
         .form(operator, "/containers/{id}/looks", FormFields::once(&["reason"]), begin_look)
         .form(operator, "/containers/{id}/looks/end", FormFields::once(&[]), end_look)
+        .page(read, Method::GET, "/volumes/{id}/sharing", look_volume)
+        .form(act, "/volumes/{id}/sharing", fields(), share_volume)
+        .form(act, "/volumes/{id}/sharing/end", FormFields::once(&["end"]), end_volume)
 }
 
 async fn look(
@@ -52,7 +62,18 @@ async fn look(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Response> {
-    show(&app, &frame, &caller, (&id, StatusCode::OK), Typed::default()).await
+    let what = (Kind::Container, id.as_str());
+    show(&app, &frame, &caller, (what, StatusCode::OK), Typed::default()).await
+}
+
+async fn look_volume(
+    State(app): State<App>,
+    frame: Frame,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Response> {
+    let what = (Kind::Volume, id.as_str());
+    show(&app, &frame, &caller, (what, StatusCode::OK), Typed::default()).await
 }
 
 /// What was typed into the form, and what is wrong with it.
@@ -68,23 +89,29 @@ async fn show(
     app: &App,
     frame: &Frame,
     caller: &Caller,
+    ((kind, id), status): ((Kind, &str), StatusCode),
+    typed: Typed,
+) -> Result<Response> {
+    match kind {
+        Kind::Container => show_container(app, frame, caller, (id, status), typed).await,
+        Kind::Volume => show_volume(app, frame, caller, (id, status), typed).await,
+    }
+}
+
+async fn show_container(
+    app: &App,
+    frame: &Frame,
+    caller: &Caller,
     (id, status): (&str, StatusCode),
     typed: Typed,
 ) -> Result<Response> {
     let view = containers::inspect(app, caller, id).await?.container;
-    let all = sharing::list(app, caller, id).await?;
-    let path = format!("/api/v1/containers/{}/grants", view.id);
-    let body = "{\"kind\": \"person\", \"name\": \"tom\", \"rights\": [\"state\", \"logs\"]}";
+    let all = sharing::list(app, caller, (Kind::Container, id)).await?;
     let looks = looks::list(app, caller, id).await?;
-    let looks_path = format!("/api/v1/containers/{}/looks", view.id);
-    let calls = vec![
-        ApiCall::get("With whom it is shared", path.clone()),
-        ApiCall::get("Which operators have looked into it", looks_path),
-        ApiCall::send("Share it", "PUT", path.clone(), Some(body.to_owned())),
-        ApiCall::send("End that", "DELETE", format!("{path}?kind=person&name=tom"), None),
-    ];
-    let some = Page { limit: GROUPS, after: None };
-    let groups = groups::list(app, caller, &some).await?.items;
+    let path = format!("/api/v1/containers/{}", view.id);
+    let mut calls = calls(&format!("{path}/grants"), "[\"state\", \"logs\"]");
+    calls.push(ApiCall::get("Which operators have looked into it", format!("{path}/looks")));
+    let groups = offered(app, caller).await?;
     let Typed { posted, grantee, reason, error } = typed;
     let page = SharingPage {
         head: shown::head(caller, &view, Tab::Sharing),
@@ -95,13 +122,67 @@ async fn show(
         kind: posted.text("kind").to_owned(),
         grantee: Field { value: posted.text("grantee").to_owned(), error: grantee },
         level: posted.text("level").to_owned(),
-        groups: groups.into_iter().map(|group| group.name).collect(),
+        groups,
         may_look: caller.role == Role::Operator && !view.rights.contains(&Right::Share),
         looks: looks.into_iter().map(|look| look_row(look, &caller.name)).collect(),
         reason: Field { value: posted.text("reason").to_owned(), error: reason },
         shell: shell(frame, &view, calls),
     };
     frame.page_with(status, &page)
+}
+
+async fn show_volume(
+    app: &App,
+    frame: &Frame,
+    caller: &Caller,
+    (id, status): (&str, StatusCode),
+    typed: Typed,
+) -> Result<Response> {
+    let view = volumes::inspect(app, caller, id).await?.volume;
+    let all = sharing::list(app, caller, (Kind::Volume, id)).await?;
+    let mut shell = frame.shell(view.name.clone(), Section::Volumes);
+    shell.path = format!("/volumes/{}/sharing", view.id);
+    shell.calls = calls(&format!("/api/v1/volumes/{}/grants", view.id), "[\"files\"]");
+    let groups = offered(app, caller).await?;
+    let in_words = |rights: &[Right]| match rights.contains(&Right::Write) {
+        true => "read it and write to it",
+        false => "read it",
+    };
+    let row = |grant: GrantView| {
+        let may = in_words(&grant.rights).to_owned();
+        ShareRow { may, ..row(grant) }
+    };
+    let Typed { posted, grantee, error, .. } = typed;
+    let page = VolumePage {
+        shell,
+        id: view.id.to_string(),
+        title: view.name,
+        error,
+        rows: all.into_iter().map(row).collect(),
+        shares: view.rights.contains(&Right::Share),
+        ends: view.rights.contains(&Right::Unshare),
+        kind: posted.text("kind").to_owned(),
+        grantee: Field { value: posted.text("grantee").to_owned(), error: grantee },
+        level: posted.text("level").to_owned(),
+        groups,
+    };
+    frame.page_with(status, &page)
+}
+
+fn calls(path: &str, rights: &str) -> Vec<ApiCall> {
+    let body = format!("{{\"kind\": \"person\", \"name\": \"tom\", \"rights\": {rights}}}");
+    vec![
+        ApiCall::get("With whom it is shared", path.to_owned()),
+        ApiCall::send("Share it", "PUT", path.to_owned(), Some(body)),
+        ApiCall::send("End that", "DELETE", format!("{path}?kind=person&name=tom"), None),
+    ]
+}
+
+/// Groups that something can be shared with.
+async fn offered(app: &App, caller: &Caller) -> Result<Vec<String>> {
+    let some = Page { limit: GROUPS, after: None };
+    let groups = groups::list(app, caller, &some).await?.items;
+    Ok(groups.into_iter().map(|group| group.name).collect())
 }
 
 fn row(grant: GrantView) -> ShareRow {
@@ -121,6 +202,7 @@ fn in_words(rights: &[Right]) -> String {
         Right::Logs => "read its log",
         Right::Terminal => "use terminals",
         Right::Files => "see environment and processes",
+        Right::Write => "write to it",
         Right::Manage => "start, stop and limit it",
         Right::Remove => "remove it",
         Right::SeeShares => "see its shares",
@@ -137,8 +219,28 @@ async fn share(
     Path(id): Path<String>,
     posted: Posted,
 ) -> Result<Response> {
-    let error = match asked(&posted) {
-        Ok(request) => match sharing::set(&app, &caller, &id, &request).await {
+    shared(&app, &frame, &caller, (Kind::Container, &id), posted).await
+}
+
+async fn share_volume(
+    State(app): State<App>,
+    frame: Frame,
+    caller: Caller,
+    Path(id): Path<String>,
+    posted: Posted,
+) -> Result<Response> {
+    shared(&app, &frame, &caller, (Kind::Volume, &id), posted).await
+}
+
+async fn shared(
+    app: &App,
+    frame: &Frame,
+    caller: &Caller,
+    what: (Kind, &str),
+    posted: Posted,
+) -> Result<Response> {
+    let error = match asked(what.0, &posted) {
+        Ok(request) => match sharing::set(app, caller, what, &request).await {
             Ok(grant) => {
                 let name = match grant.kind {
                     GranteeKind::Person => grant.name,
@@ -148,14 +250,17 @@ async fn share(
                     true => format!("Shared with {name}."),
                     false => format!("Shared with {name}, if that is somebody’s name here."),
                 };
-                return frame.done(&format!("/containers/{id}/sharing"), &text);
+                return frame.done(&address(what), &text);
             }
             Err(error @ Error::NotFound(_)) => return Err(error),
             Err(error) => error,
         },
         Err(error) => {
             // Whoever does not see it is told so, whatever was typed.
-            containers::check(&app, &caller, &id, Right::State).await?;
+            match what {
+                (Kind::Container, id) => containers::check(app, caller, id, Right::State).await?,
+                (Kind::Volume, id) => volumes::check(app, caller, id, Right::State).await?,
+            }
             error
         }
     };
@@ -163,7 +268,7 @@ async fn share(
     let grantee = wrong.take("/name");
     let error = if error.is_empty() { wrong.rest() } else { error };
     let typed = Typed { posted, grantee, error, ..Typed::default() };
-    show(&app, &frame, &caller, (&id, status), typed).await
+    show(app, frame, caller, (what, status), typed).await
 }
 
 fn look_row(look: LookView, viewer: &str) -> LookRow {
@@ -199,7 +304,7 @@ async fn begin_look(
     let reason = wrong.take("/reason");
     let error = if error.is_empty() { wrong.rest() } else { error };
     let typed = Typed { posted, reason, error, ..Typed::default() };
-    show(&app, &frame, &caller, (&id, status), typed).await
+    show(&app, &frame, &caller, ((Kind::Container, &id), status), typed).await
 }
 
 async fn end_look(
@@ -212,13 +317,24 @@ async fn end_look(
     frame.outcome(done, &format!("/containers/{id}/sharing"), "You look into it no more.")
 }
 
-fn asked(posted: &Posted) -> Result<GrantRequest> {
+/// The page of this file that is about an object.
+fn address((kind, id): (Kind, &str)) -> String {
+    match kind {
+        Kind::Container => format!("/containers/{id}/sharing"),
+        Kind::Volume => format!("/volumes/{id}/sharing"),
+    }
+}
+
+fn asked(of: Kind, posted: &Posted) -> Result<GrantRequest> {
     let kind = kind(posted.text("kind"), "/kind")?;
     let level = posted.text("level");
-    let rights = LEVELS.iter().find(|(name, _)| *name == level).map(|(_, rights)| rights.to_vec());
-    let rights = rights.ok_or_else(|| {
-        Error::field("/level", format!("{level:?} is none of view, logs, use and manage"))
-    })?;
+    let (levels, words): (&[(&str, &[Right])], _) = match of {
+        Kind::Container => (&LEVELS, "view, logs, use and manage"),
+        Kind::Volume => (&VOLUME_LEVELS, "read and write"),
+    };
+    let rights = levels.iter().find(|(name, _)| *name == level).map(|(_, rights)| rights.to_vec());
+    let rights =
+        rights.ok_or_else(|| Error::field("/level", format!("{level:?} is none of {words}")))?;
     Ok(GrantRequest { kind, name: posted.text("grantee").to_owned(), rights })
 }
 
@@ -237,12 +353,31 @@ async fn end(
     Path(id): Path<String>,
     posted: Posted,
 ) -> Result<Response> {
-    let back = format!("/containers/{id}/sharing");
+    ended(&app, &frame, &caller, (Kind::Container, &id), &posted).await
+}
+
+async fn end_volume(
+    State(app): State<App>,
+    frame: Frame,
+    caller: Caller,
+    Path(id): Path<String>,
+    posted: Posted,
+) -> Result<Response> {
+    ended(&app, &frame, &caller, (Kind::Volume, &id), &posted).await
+}
+
+async fn ended(
+    app: &App,
+    frame: &Frame,
+    caller: &Caller,
+    what: (Kind, &str),
+    posted: &Posted,
+) -> Result<Response> {
     let which = posted.text("end").split_once(':');
     let which = which.ok_or_else(|| Error::field("/end", "is not person:NAME or group:NAME"));
     let done = match which.and_then(|(word, name)| Ok((kind(word, "/end")?, name))) {
-        Ok(whom) => sharing::remove(&app, &caller, &id, whom).await,
+        Ok(whom) => sharing::remove(app, caller, what, whom).await,
         Err(error) => Err(error),
     };
-    frame.outcome(done, &back, "It is shared with them no more.")
+    frame.outcome(done, &address(what), "It is shared with them no more.")
 }

@@ -12,14 +12,16 @@ use berth_web::volumes::{DetailPage, ListPage, Row, UserRow};
 use super::form::{Posted, Wrong};
 use super::frame::{Frame, encoded};
 use crate::app::App;
-use crate::auth::{Caller, Role, TokenScope};
+use crate::auth::{Caller, Right, Role, TokenScope};
 use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::http::extract::{Items, PageQuery};
 use crate::http::routes::{Access, FormFields, Routes};
 use crate::service::Page;
 use crate::service::edits::Expected;
-use crate::service::volumes::{self, Change, VolumeDetail, VolumeUseView, VolumeUser, VolumeView};
+use crate::service::volumes::{
+    self, Change, OtherUser, VolumeDetail, VolumeUseView, VolumeUser, VolumeView,
+};
 
 const PATH: &str = "/volumes";
 /// Volumes on a page when one of its forms was refused.
@@ -106,6 +108,7 @@ async fn show_list(
         id: volume.id.to_string(),
         name: volume.name.clone(),
         owner: volume.owner.name.clone(),
+        shared: volume.owner.id != caller.principal.0 && volume.rights.contains(&Right::Files),
         used_by: count(volume.containers),
         size: volume.used.map(|used| size(&used)).unwrap_or_default(),
         made: Moment::new(volume.created_at.0, now),
@@ -115,7 +118,8 @@ async fn show_list(
         error: shown.error,
         name: shown.name.unwrap_or_default(),
         acts: caller.role != Role::Auditor,
-        oversees: oversees(caller),
+        oversees: oversees(caller)
+            || listed.items.iter().any(|volume| volume.owner.id != caller.principal.0),
         rows: listed.items.iter().map(row).collect(),
         next: listed.next.map(|next| format!("{PATH}?after={}", encoded(&next))),
     };
@@ -155,7 +159,8 @@ async fn show_one(
     (id, status): (&str, StatusCode),
     shown: Shown,
 ) -> Result<Response> {
-    let VolumeDetail { volume, used_by } = volumes::inspect(app, caller, id).await?;
+    let VolumeDetail { volume, used_by, used_by_others } =
+        volumes::inspect(app, caller, id).await?;
     let mut shell = frame.shell(volume.name.clone(), Section::Volumes);
     shell.path = format!("{PATH}/{}", volume.id);
     let api = format!("/api/v1/volumes/{}", volume.id);
@@ -163,22 +168,46 @@ async fn show_one(
         ApiCall::get("Show the volume", api.clone()),
         ApiCall::send("Rename it", "PATCH", api, Some("{\"name\": \"results\"}".to_owned())),
     ];
-    let whose = volume.owner.id == caller.principal.0;
+    let may = |right| volume.rights.contains(&right);
+    let is_own = volume.owner.id == caller.principal.0;
+    let others: u32 = used_by_others.iter().map(|other| other.containers).sum();
     let places = used_by.iter().map(|user| &user.container);
     let view = DetailPage {
         shell,
         error: shown.error,
         title: volume.name.clone(),
-        acts: caller.role != Role::Auditor && (whose || oversees(caller)),
-        reads: whose,
+        acts: may(Right::Remove),
+        reads: may(Right::Files),
+        sees_shares: may(Right::SeeShares),
+        mount: if is_own {
+            volume.name.clone()
+        } else {
+            format!("{}/{}", volume.owner.name, volume.name)
+        },
+        shared: match (is_own, may(Right::Files), may(Right::Write)) {
+            (true, _, _) | (_, false, _) => "",
+            (_, _, true) => "read it and write to it",
+            (_, _, false) => "read it",
+        },
         name: shown.name.unwrap_or_else(|| Field::new(volume.name.clone())),
         etag: volumes::version(&volume).as_str().to_owned(),
         facts: facts(&volume),
-        more: distinct(places) < volume.containers as usize,
+        more: distinct(places) < volume.containers.saturating_sub(others) as usize,
+        others: used_by_others.iter().map(other).collect(),
         users: used_by.into_iter().map(user).collect(),
         id: volume.id.to_string(),
     };
     frame.page_with(status, &view)
+}
+
+/// Who else has it, in words.
+fn other(other: &OtherUser) -> String {
+    let OtherUser { person, containers, running } = other;
+    let noun = if *containers == 1 { "container" } else { "containers" };
+    match running {
+        0 => format!("{containers} {noun} of {person}, none of which runs"),
+        running => format!("{containers} {noun} of {person}, of which {running} run"),
+    }
 }
 
 fn distinct<T: PartialEq>(all: impl Iterator<Item = T>) -> usize {
@@ -264,7 +293,7 @@ async fn ask_remove(
 }
 
 fn question(frame: &Frame, caller: &Caller, found: &VolumeDetail) -> ConfirmPage {
-    let VolumeDetail { volume, used_by } = found;
+    let VolumeDetail { volume, used_by, used_by_others } = found;
     let mut losses = Vec::new();
     if !used_by.is_empty() {
         let mut names: Vec<&str> =
@@ -272,6 +301,13 @@ fn question(frame: &Frame, caller: &Caller, found: &VolumeDetail) -> ConfirmPage
         names.dedup();
         let names = names.join(", ");
         losses.push(format!("It cannot go while containers have it: {names}. Remove those first."));
+    }
+    let others: Vec<String> = used_by_others.iter().map(other).collect();
+    if !others.is_empty() {
+        let others = others.join("; ");
+        losses.push(format!(
+            "Others have it: {others}. It cannot go while one of these runs; none starts with it afterwards."
+        ));
     }
     let holds = volume.used.map(|used| format!(": {}", size(&used))).unwrap_or_default();
     losses.push(format!("All that is in it is lost{holds}. Nothing brings it back."));

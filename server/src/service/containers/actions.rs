@@ -419,11 +419,7 @@ pub(crate) async fn launch(
     let Some(spec) = spec else {
         return Err(LaunchError::Unknown(Error::defect("start a container without an image")));
     };
-    let volumes = volumes::for_start(app, row.owner, &row.mounts).await;
-    let volumes = volumes.map_err(|error| match error {
-        RuntimeError::Refused(failure) => LaunchError::Refused(failure),
-        error => LaunchError::Unknown(error.into()),
-    })?;
+    let volumes = volumes::for_start(app, row.owner, &row.mounts).await?;
     let config = &app.config.containers;
     let request = StartRequest {
         container: row.id.clone(),

@@ -29,6 +29,8 @@ const LABEL_BYTES_MAX: usize = 1024;
 const TMPFS_MAX: usize = 16;
 /// An object's name.
 const NAME_BYTES_MAX: usize = 63;
+/// A person's name, a slash and a volume's.
+const VOLUME_BYTES_MAX: usize = 32 + 1 + NAME_BYTES_MAX;
 const GRACE_SECS_MAX: u32 = 600;
 const MEMORY_BYTES_MIN: u64 = 6 << 20;
 const CPU_MILLIS_MIN: u32 = 10;
@@ -147,7 +149,7 @@ pub struct CreateRequest {
     pub read_only_root: bool,
     /// File systems in memory, counted to its memory.
     pub tmpfs: Vec<TmpfsMount>,
-    /// Volumes of one's own, at most 32.
+    /// Volumes of one's own or shared with one, at most 32.
     pub mounts: Vec<MountRequest>,
     /// Size of `/dev/shm`.
     pub shm_bytes: Option<u64>,
@@ -183,7 +185,7 @@ pub struct TmpfsMount {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MountRequest {
-    /// Its name, or its id.
+    /// Its name, or its id; of one that is shared with one, its owner's name, a slash and its name, or its id.
     pub volume: String,
     /// Absolute path inside.
     pub target: String,
@@ -604,6 +606,7 @@ impl MountRequest {
         Mount {
             volume,
             name: String::new(),
+            owner: None,
             target: one_spelling(&self.target),
             read_only: self.read_only,
             sub_path: sub_path.map(|path| path.trim_start_matches('/').to_owned()),
@@ -752,8 +755,9 @@ impl Faults {
         let memory = tmpfs.iter().map(|mount| one_spelling(&mount.target));
         let mut seen: BTreeSet<String> = memory.collect();
         for (index, mount) in mounts.iter().enumerate() {
-            if mount.volume.is_empty() || mount.volume.len() > NAME_BYTES_MAX {
-                self.add(&format!("/mounts/{index}/volume"), "name one of your volumes");
+            if mount.volume.is_empty() || mount.volume.len() > VOLUME_BYTES_MAX {
+                let text = "name one of your volumes, or one that is shared with you as owner/name";
+                self.add(&format!("/mounts/{index}/volume"), text);
             }
             let pointer = format!("/mounts/{index}/target");
             self.path(&pointer, &mount.target);

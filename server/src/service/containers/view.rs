@@ -97,11 +97,14 @@ pub struct DetailView {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = ContainerMount)]
 pub struct MountView {
-    /// The volume's name.
+    /// The volume's name; of somebody else's, their name and a slash first. Its id when it was removed, or is shared
+    /// with the container's owner no more: then the container does not start.
     pub volume: String,
     /// Its id.
     #[schema(value_type = String)]
     pub volume_id: VolumeId,
+    /// Whose it is, where it is somebody else's than the container.
+    pub owner: Option<String>,
     /// Where.
     pub target: String,
     /// Whether nothing can be written to it there.
@@ -112,8 +115,8 @@ pub struct MountView {
 
 impl From<&Mount> for MountView {
     fn from(mount: &Mount) -> Self {
-        let Mount { volume, name, target, read_only, sub_path } = mount.clone();
-        Self { volume: name, volume_id: volume, target, read_only, sub_path }
+        let Mount { volume, name, owner, target, read_only, sub_path } = mount.clone();
+        Self { volume: name, volume_id: volume, owner, target, read_only, sub_path }
     }
 }
 
