@@ -111,6 +111,20 @@ async fn containers_are_shared_used_by_others_and_shared_no_more() {
     assert_eq!(anna.gets(&["share", "rm", "a", "--person", "tom"]).await, "tom\n");
     tom.does(&["logs", &id], "").await.fails(1, "no such container");
     assert_eq!(anna.gets_json(&["share", "ls", "a"]).await, json!([]));
+    // A volume the same way.
+    anna.gets(&["volume", "create", "data"]).await;
+    let share = ["share", "add", "data", "--volume", "--person", "tom"];
+    assert_eq!(anna.gets(&share).await, "tom\n");
+    let listed = tom.gets(&["volume", "ls"]).await;
+    assert!(listed.contains("data") && listed.contains("anna"), "{listed}");
+    assert!(tom.gets(&["volume", "inspect", "anna/data"]).await.contains("anna"), "by its name");
+    anna.does(&["share", "add", "data", "--volume", "--person", "tom", "--may", "logs"], "")
+        .await
+        .fails(1, "files (to read it) and write can be shared");
+    let listed = anna.gets(&["share", "ls", "data", "--volume"]).await;
+    assert!(listed.contains("tom") && listed.contains("state, files"), "{listed}");
+    anna.gets(&["share", "rm", "data", "--volume", "--person", "tom"]).await;
+    assert!(!tom.gets(&["volume", "ls"]).await.contains("data"), "it is gone");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! `berth share`: what others may do with a container of one's own.
+//! `berth share`: what others may do with a container or a volume of one's own.
 
 use clap::{Args, Subcommand, ValueEnum};
 use reqwest::Method;
@@ -20,11 +20,11 @@ pub struct ShareArgs {
 /// What is done with shares.
 #[derive(Subcommand)]
 enum Act {
-    /// List with whom a container is shared.
+    /// List with whom a container or volume is shared.
     Ls(ListArgs),
-    /// Share a container, in place of what was shared with them before.
+    /// Share a container or volume, in place of what was shared with them before.
     Add(AddArgs),
-    /// Share it with them no more: what they are at in it ends at once.
+    /// Share it with them no more: what they are at in it ends at once; a volume stays in what runs until that ends.
     Rm(RemoveArgs),
 }
 
@@ -40,13 +40,30 @@ struct Whom {
     group: Option<String>,
 }
 
+/// What is shared.
+#[derive(Args)]
+struct What {
+    /// Its name or id.
+    name: Name,
+    /// It is a volume, not a container.
+    #[arg(long)]
+    volume: bool,
+}
+
+impl What {
+    /// Where the API has its shares.
+    fn parts(&self) -> [&str; 3] {
+        [if self.volume { "volumes" } else { "containers" }, self.name.as_str(), "grants"]
+    }
+}
+
 /// What `share ls` takes.
 #[derive(Args)]
 struct ListArgs {
     #[command(flatten)]
     server: Server,
-    /// The container.
-    container: Name,
+    #[command(flatten)]
+    what: What,
     /// As JSON, with all that the server says.
     #[arg(long)]
     json: bool,
@@ -57,13 +74,14 @@ struct ListArgs {
 struct AddArgs {
     #[command(flatten)]
     server: Server,
-    /// The container.
-    container: Name,
+    #[command(flatten)]
+    what: What,
     #[command(flatten)]
     whom: Whom,
-    /// What they may do with it.
-    #[arg(long, value_enum, default_value_t = Level::View)]
-    may: Level,
+    /// What they may do with it: view, logs, use or manage a container; read or write a volume. The least when left
+    /// out.
+    #[arg(long, value_enum)]
+    may: Option<Level>,
 }
 
 /// What `share rm` takes.
@@ -71,8 +89,8 @@ struct AddArgs {
 struct RemoveArgs {
     #[command(flatten)]
     server: Server,
-    /// The container.
-    container: Name,
+    #[command(flatten)]
+    what: What,
     #[command(flatten)]
     whom: Whom,
 }
@@ -88,6 +106,10 @@ enum Level {
     Use,
     /// Start, stop and limit it, too.
     Manage,
+    /// Read a volume, in their containers too.
+    Read,
+    /// Write to a volume, too.
+    Write,
 }
 
 impl Level {
@@ -98,6 +120,8 @@ impl Level {
             Self::Logs => &["state", "logs"],
             Self::Use => &["state", "logs", "terminal", "files"],
             Self::Manage => &["state", "logs", "terminal", "files", "manage"],
+            Self::Read => &["state", "files"],
+            Self::Write => &["state", "files", "write"],
         }
     }
 }
@@ -126,7 +150,7 @@ pub async fn share(args: ShareArgs) -> Outcome {
 }
 
 async fn list(args: ListArgs) -> Outcome {
-    let parts = ["containers", args.container.as_str(), "grants"];
+    let parts = args.what.parts();
     let mut found = args.server.api()?.get(&parts, &[]).await?;
     let items = match found["items"].take() {
         Value::Array(items) => items,
@@ -152,8 +176,10 @@ async fn list(args: ListArgs) -> Outcome {
 
 async fn add(args: AddArgs) -> Outcome {
     let (kind, name) = args.whom.parts();
-    let parts = ["containers", args.container.as_str(), "grants"];
-    let body = json!({"kind": kind, "name": name, "rights": args.may.rights()});
+    let parts = args.what.parts();
+    let least = if args.what.volume { Level::Read } else { Level::View };
+    let may = args.may.unwrap_or(least);
+    let body = json!({"kind": kind, "name": name, "rights": may.rights()});
     args.server.api()?.act(Method::PUT, &parts, &[], Some(&body), CALL_TIMEOUT).await?;
     say(&harmless::line(name))?;
     Ok(0)
@@ -161,7 +187,7 @@ async fn add(args: AddArgs) -> Outcome {
 
 async fn remove(args: RemoveArgs) -> Outcome {
     let (kind, name) = args.whom.parts();
-    let parts = ["containers", args.container.as_str(), "grants"];
+    let parts = args.what.parts();
     let query = [("kind", kind), ("name", name)];
     args.server.api()?.act(Method::DELETE, &parts, &query, None, CALL_TIMEOUT).await?;
     say(&harmless::line(name))?;

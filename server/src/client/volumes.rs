@@ -234,6 +234,7 @@ mod tests {
         assert_eq!(mount("data:/d"), Ok(expected.clone()));
         assert_eq!(mount("data:/d:rw"), Ok(expected));
         assert_eq!(mount("data:/d:ro").expect("good")["read_only"], true);
+        assert_eq!(mount("anna/data:/d").expect("good")["volume"], "anna/data");
         for bad in ["", "data", ":/d", "data:d", "data:/d:x", "data:/d:ro:x"] {
             assert!(mount(bad).is_err(), "{bad}");
         }
