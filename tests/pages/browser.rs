@@ -89,6 +89,8 @@ impl Driver {
         let content = if script == Script::Off { 2 } else { 1 };
         let preferences = json!({"profile.managed_default_content_settings.javascript": content});
         let capabilities = json!({
+            // A look at a whole page takes long where other browsers run.
+            "timeouts": {"script": 120_000},
             "goog:loggingPrefs": {"browser": "ALL"},
             "goog:chromeOptions": {"args": arguments, "prefs": preferences},
         });

@@ -127,9 +127,10 @@ pub async fn set_default(app: &App, caller: &Caller, allowance: Allowance) -> Re
     let _one = app.allowances.lock().await;
     let known = app.runtime.people().await?;
     let own = allowances::all(app.inventory.read()).await?;
-    let moved = known
-        .iter()
-        .filter(|range| range.person != PrincipalId::SYSTEM && !own.contains_key(&range.person));
+    let there = people::all_ids(app.inventory.read()).await?;
+    let is_there = |id| there.iter().any(|(person, _)| *person == id);
+    let moved =
+        known.iter().filter(|range| is_there(range.person) && !own.contains_key(&range.person));
     let moved: Vec<_> = moved.map(|range| (range.data_bytes, allowance.data_bytes)).collect();
     data::check_room(app, &moved)?;
     let mut write = app.inventory.change(&caller.actor, "allowance.default").await?;
