@@ -88,7 +88,8 @@ pub enum CgroupVersion {
 /// One limit, and whether the kernel holds it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LimitState {
-    /// `cpu`, `cpu_weight`, `memory`, `swap` or `pids`.
+    /// `cpu`, `cpu_weight`, `memory`, `swap` or `pids`; of a total also `io_weight`, `io_read`,
+    /// `io_write` and `net`.
     pub name: String,
     /// Whether the kernel holds it.
     pub held: bool,

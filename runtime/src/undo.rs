@@ -13,7 +13,7 @@ use berth_runtime::wire::{Limits, Total};
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup::{self, Cgroup, Hierarchy, Scope, Settings};
+use crate::cgroup::{self, Cgroup, Disk, Hierarchy, Scope, Settings};
 use crate::files::{self, FileError};
 use crate::layer;
 use crate::ledger::{self, NetworkPlace};
@@ -53,6 +53,8 @@ pub(crate) struct Held {
     pub(crate) sum: Sum,
     /// What all of it may use together.
     pub(crate) total: Total,
+    /// The disk that it is on.
+    pub(crate) disk: Disk,
     /// A group's people who have something running.
     pub(crate) people: Vec<(PrincipalId, Total)>,
     /// What runs.
@@ -80,7 +82,7 @@ impl Held {
         for (person, container, limits) in &self.containers {
             inner.push((scope.container(group, *person, container)?, Settings::from(limits)));
         }
-        self.sum.cgroup(scope)?.bound(&Settings::from(&self.total), &inner)
+        self.sum.cgroup(scope)?.bound(&Settings::of_total(&self.total, &self.disk), &inner)
     }
 }
 

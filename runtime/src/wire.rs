@@ -439,7 +439,28 @@ pub struct Total {
     pub swap_bytes: Option<u64>,
     /// Processes and threads, from 8.
     pub pids: Option<u32>,
+    /// Share of the disk under contention with other people's, 1 to 10000, 100 as the neutral value. It takes a disk
+    /// whose scheduler looks at it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub io_weight: Option<u32>,
+    /// Bytes per second that are read from the disk, [`RATE_BYTES_MIN`] to [`RATE_BYTES_MAX`]. cgroup v1 cannot hold it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub io_read_bytes_per_sec: Option<u64>,
+    /// Bytes per second that are written to the disk, bounded alike. cgroup v1 cannot hold it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub io_write_bytes_per_sec: Option<u64>,
+    /// Bytes per second that their containers send to others than one another, and as many that they receive:
+    /// [`NET_BYTES_MIN`] to [`RATE_BYTES_MAX`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub net_bytes_per_sec: Option<u64>,
 }
+
+/// The least rate of a disk, in bytes per second: a container's end waits for what is being written.
+pub const RATE_BYTES_MIN: u64 = 1 << 20;
+/// The least rate of the network, in bytes per second.
+pub const NET_BYTES_MIN: u64 = 16 << 10;
+/// The largest rate of either, in bytes per second.
+pub const RATE_BYTES_MAX: u64 = 10_000_000_000;
 
 impl Total {
     /// No bound.
@@ -449,6 +470,10 @@ impl Total {
         memory_bytes: None,
         swap_bytes: None,
         pids: None,
+        io_weight: None,
+        io_read_bytes_per_sec: None,
+        io_write_bytes_per_sec: None,
+        net_bytes_per_sec: None,
     };
 }
 

@@ -76,6 +76,7 @@ fn a_groups_total_is_in_the_kernels_files_above_its_peoples() {
         memory_bytes: Some(96 * MIB),
         swap_bytes: Some(8 * MIB),
         pids: Some(30),
+        ..Total::FREE
     };
     let states = bound(&supervised, GROUP, total);
     assert!(states.len() == 5 && states.iter().all(|state| state.held), "{states:?}");

@@ -1,6 +1,7 @@
 //! Every limit of a container: as the kernel's own file shows it, and as a program in the container
 //! feels it. The same tests run on cgroup v2 and on v1; the file names are all that differs.
 
+mod disk;
 mod groups;
 mod reserve;
 mod totals;

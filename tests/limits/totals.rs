@@ -58,6 +58,7 @@ fn a_total_is_in_the_kernels_files_and_changes_while_running() {
         memory_bytes: Some(64 * MIB),
         swap_bytes: Some(8 * MIB),
         pids: Some(20),
+        ..Total::FREE
     };
     let states = ask(&supervised, total);
     assert!(states.len() == 5 && states.iter().all(|state| state.held), "{states:?}");

@@ -1,13 +1,13 @@
 //! A host in a network namespace, the internet in another, and containers in theirs.
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use berth_runtime::id::ContainerId;
 use nix::sched::{CloneFlags, setns, unshare};
@@ -71,6 +71,15 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.over.store(true, Ordering::Relaxed);
     }
+}
+
+/// Which way a transfer goes, from a container.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Way {
+    /// To the internet.
+    Out,
+    /// From it.
+    In,
 }
 
 /// A UDP receiver on the internet.
@@ -164,6 +173,32 @@ impl Host {
         Server::new(inside(&self.internet, move || {
             TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).expect("a free port")
         }))
+    }
+
+    /// Bytes per second that a transfer between a container and the internet's machine makes, after the first `skipped`,
+    /// over the `counted` that follow.
+    pub(crate) fn pace(
+        &self,
+        container: &Container,
+        way: Way,
+        (skipped, counted): (u64, u64),
+    ) -> f64 {
+        let (near, far) = connection(&container.namespace, &self.internet, INTERNET);
+        match way {
+            Way::Out => transfer(near, far, skipped, counted),
+            Way::In => transfer(far, near, skipped, counted),
+        }
+    }
+
+    /// The same from one container to another.
+    pub(crate) fn pace_to(
+        &self,
+        from: &Container,
+        to: &Container,
+        (skipped, counted): (u64, u64),
+    ) -> f64 {
+        let (near, far) = connection(&from.namespace, &to.namespace, to.address);
+        transfer(near, far, skipped, counted)
     }
 
     /// A receiver of datagrams on the internet's machine.
@@ -347,6 +382,36 @@ fn wire(internet: &File) {
         run("ip", &["link", "set", "far", "up"]);
         run("ip", &["route", "add", "10.0.0.0/8", "via", "203.0.113.1"]);
     });
+}
+
+/// A connection from one namespace to an address in another; its two ends.
+fn connection(from: &File, to: &File, address: Ipv4Addr) -> (TcpStream, TcpStream) {
+    let listener = inside(to, move || TcpListener::bind((address, 0)).expect("a free port"));
+    let port = listener.local_addr().expect("an address").port();
+    let near = inside(from, move || TcpStream::connect((address, port)).expect("a connection"));
+    let (far, _) = listener.accept().expect("it has come");
+    (near, far)
+}
+
+fn transfer(mut from: TcpStream, mut to: TcpStream, skipped: u64, counted: u64) -> f64 {
+    to.set_read_timeout(Some(PATIENCE)).expect("a limit");
+    let sender = std::thread::spawn(move || {
+        // Until the other end is closed.
+        while from.write_all(&[0; 65_536]).is_ok() {}
+    });
+    let mut buffer = vec![0; 65_536];
+    let mut receive = |bytes: u64| {
+        let (begun, mut come) = (Instant::now(), 0);
+        while come < bytes {
+            come += to.read(&mut buffer).expect("something comes") as u64;
+        }
+        come as f64 / begun.elapsed().as_secs_f64()
+    };
+    receive(skipped);
+    let pace = receive(counted);
+    drop(to);
+    sender.join().expect("the sender ends");
+    pace
 }
 
 fn connects(address: Ipv4Addr, port: u16) -> bool {

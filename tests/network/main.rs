@@ -5,6 +5,7 @@
 
 mod host;
 mod ports;
+mod rates;
 
 use std::net::Ipv4Addr;
 

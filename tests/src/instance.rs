@@ -499,7 +499,7 @@ fn kill_all(group: &Path) {
 
 /// Removes the instance's nftables tables.
 pub(crate) fn remove_tables(instance: &str) {
-    for table in [instance.to_owned(), format!("{instance}_ports")] {
+    for table in [instance.to_owned(), format!("{instance}_ports"), format!("{instance}_rates")] {
         run("nft", &["delete", "table", "inet", &table]);
     }
 }

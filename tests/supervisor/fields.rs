@@ -371,6 +371,13 @@ fn total_fields() -> Vec<Field> {
         beyond.extend(least.checked_sub(1).map(|less| json!(less)));
         may(field(name, pointer, [json!(least), json!(1_u64 << 42)], beyond), &["null"])
     };
+    let rate = |name, pointer| {
+        let (at, beyond) = ([1_u64 << 20, 10_000_000_000], [(1_u64 << 20) - 1, 10_000_000_001]);
+        may(
+            field(name, pointer, at.map(|rate| json!(rate)), beyond.map(|rate| json!(rate))),
+            &["null"],
+        )
+    };
     vec![
         may(
             field(
@@ -390,6 +397,26 @@ fn total_fields() -> Vec<Field> {
         bytes("Total.memory_bytes", "/total/memory_bytes", 16 << 20),
         bytes("Total.swap_bytes", "/total/swap_bytes", 0),
         may(field("Total.pids", "/total/pids", [json!(8), json!(u32::MAX)], [json!(7)]), &["null"]),
+        may(
+            field(
+                "Total.io_weight",
+                "/total/io_weight",
+                [json!(1), json!(10_000)],
+                [json!(0), json!(10_001)],
+            ),
+            &["null"],
+        ),
+        rate("Total.io_read_bytes_per_sec", "/total/io_read_bytes_per_sec"),
+        rate("Total.io_write_bytes_per_sec", "/total/io_write_bytes_per_sec"),
+        may(
+            field(
+                "Total.net_bytes_per_sec",
+                "/total/net_bytes_per_sec",
+                [json!(16 << 10), json!(10_000_000_000_u64)],
+                [json!((16 << 10) - 1), json!(10_000_000_001_u64)],
+            ),
+            &["null"],
+        ),
     ]
 }
 
@@ -401,7 +428,8 @@ fn each_field_of_a_total_has_a_row_and_takes_its_bounds_and_nothing_beyond() {
     let rows: BTreeSet<String> = fields.iter().map(|field| field.name.to_owned()).collect();
     assert_eq!(rows, in_the_source(&TOTALS), "every field has a row in tests/supervisor/fields.rs");
     let total = json!({"cpu_millis": null, "cpu_weight": 100, "memory_bytes": null,
-        "swap_bytes": null, "pids": null});
+        "swap_bytes": null, "pids": null, "io_weight": null, "io_read_bytes_per_sec": null,
+        "io_write_bytes_per_sec": null, "net_bytes_per_sec": null});
     let with = |op: &str, field: &Field, value: &Value| {
         let mut request = match op {
             "person_total" => json!({"op": op, "person": PERSON, "total": total}),

@@ -389,6 +389,14 @@ pub struct AllowanceForm {
     pub image_bytes: Field,
     /// A size.
     pub data: Field,
+    /// The share of the disk under contention.
+    pub io_weight: Field,
+    /// A size, each second.
+    pub io_read: Field,
+    /// A size, each second.
+    pub io_write: Field,
+    /// A size, each second and way.
+    pub net: Field,
 }
 
 /// Everybody's allowance.

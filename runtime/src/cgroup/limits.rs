@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use berth_runtime::record::LimitState;
 use berth_runtime::wire::{Limits, Total};
 
-use super::{Cgroup, Controller, Error, Hierarchy, files};
+use super::{Cgroup, Controller, Disk, Error, Hierarchy, files};
 
 /// The period that quotas are given in: 100 ms, the kernel's default.
 const CPU_PERIOD_US: u64 = 100_000;
@@ -47,6 +47,21 @@ pub struct Settings {
     pub swap_bytes: Option<Bound>,
     /// Processes and threads.
     pub pids: Option<Bound>,
+    /// Block I/O.
+    pub io: Option<Io>,
+}
+
+/// What to set of block I/O. What has no value is given back to the kernel's, where it is another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Io {
+    /// The disk.
+    pub disk: Disk,
+    /// Share under contention, 1 to 10000, 100 as the neutral value.
+    pub weight: Option<u64>,
+    /// Bytes per second that are read.
+    pub read: Option<u64>,
+    /// Bytes per second that are written.
+    pub write: Option<u64>,
 }
 
 impl From<&Limits> for Settings {
@@ -57,6 +72,7 @@ impl From<&Limits> for Settings {
             memory_bytes: Some(Bound::At(limits.memory_bytes)),
             swap_bytes: Some(Bound::At(limits.swap_bytes)),
             pids: Some(Bound::At(u64::from(limits.pids))),
+            io: None,
         }
     }
 }
@@ -70,11 +86,23 @@ impl From<&Total> for Settings {
             memory_bytes: Some(bound(total.memory_bytes)),
             swap_bytes: Some(bound(total.swap_bytes)),
             pids: Some(bound(total.pids.map(u64::from))),
+            io: None,
         }
     }
 }
 
 impl Settings {
+    /// All of a total, with what it says of the disk.
+    pub fn of_total(total: &Total, disk: &Disk) -> Self {
+        let io = Io {
+            disk: disk.clone(),
+            weight: total.io_weight.map(u64::from),
+            read: total.io_read_bytes_per_sec,
+            write: total.io_write_bytes_per_sec,
+        };
+        Self { io: Some(io), ..Self::from(total) }
+    }
+
     /// A processor quota alone, in thousandths of a core; `None` takes it away.
     pub fn of_cpu_millis(millis: Option<u32>) -> Self {
         let cpu = millis.map_or(Bound::Unbounded, |millis| Bound::At(quota_us(millis)));
@@ -105,14 +133,58 @@ fn quota_us(millis: u32) -> u64 {
 }
 
 /// One file to be written for one limit.
-struct Entry {
-    name: &'static str,
-    file: PathBuf,
-    value: String,
-    absent: &'static str,
+pub(super) struct Entry {
+    pub(super) name: &'static str,
+    pub(super) file: PathBuf,
+    pub(super) value: String,
+    /// Why it is not held when there is no such file.
+    pub(super) absent: String,
+    pub(super) form: Form,
+}
+
+/// What of a file's text is one limit's.
+pub(super) enum Form {
+    /// All of it.
+    Whole,
+    /// The first line, of which the kernel says that it is the default for all disks. Where `idle` says something, it
+    /// is why the value is there and nothing comes of it.
+    Weight { idle: String },
+    /// The part of one disk's line that begins with this and `=`.
+    Rate { device: String, key: &'static str },
 }
 
 impl Entry {
+    fn whole(name: &'static str, file: PathBuf, value: String, absent: &str) -> Self {
+        Self { name, file, value, absent: absent.to_owned(), form: Form::Whole }
+    }
+
+    /// The limit, as it could be written, in the text of its file.
+    pub(super) fn of_text(&self, text: &str) -> String {
+        match &self.form {
+            Form::Whole => text.to_owned(),
+            Form::Weight { .. } => {
+                let first = text.lines().next().unwrap_or_default();
+                first.strip_prefix("default ").unwrap_or(first).to_owned()
+            }
+            Form::Rate { device, key } => {
+                let mut lines = text.lines().map(|line| line.split(' '));
+                let own = lines.find_map(|mut words| (words.next()? == device).then_some(words));
+                let value = own.and_then(|mut words| {
+                    words.find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
+                });
+                format!("{device} {key}={}", value.unwrap_or("max"))
+            }
+        }
+    }
+
+    /// Why it is not held though the file says what was asked for.
+    fn idle(&self) -> String {
+        match &self.form {
+            Form::Weight { idle } => idle.clone(),
+            _ => String::new(),
+        }
+    }
+
     /// Whether no bound was asked for, and `value` is what v1's memory files then say: the largest
     /// number of pages.
     fn is_unbounded(&self, value: &str) -> bool {
@@ -127,7 +199,7 @@ impl Cgroup {
             self.entries(settings)?.into_iter().partition(|entry| entry.file.exists());
         let mut before = Vec::new();
         for entry in &there {
-            before.push(files::read(&entry.file)?);
+            before.push(entry.of_text(&files::read(&entry.file)?));
         }
         if let Some(Bound::At(bytes)) = settings.memory_bytes {
             self.make_room(bytes)?;
@@ -140,24 +212,26 @@ impl Cgroup {
         }
         let mut states = Vec::new();
         for entry in &there {
-            let value = files::read(&entry.file)?;
+            let value = entry.of_text(&files::read(&entry.file)?);
             let held = value == entry.value || entry.is_unbounded(&value);
-            let reason =
-                if held { String::new() } else { format!("{} was asked for", entry.value) };
+            let reason = if held { entry.idle() } else { format!("{} was asked for", entry.value) };
             states.push(state(entry, value, reason));
         }
-        states.extend(
-            missing.iter().map(|entry| state(entry, String::new(), entry.absent.to_owned())),
-        );
+        states
+            .extend(missing.iter().map(|entry| state(entry, String::new(), entry.absent.clone())));
         Ok(states)
     }
 
     /// The files to write, in an order that the kernel accepts.
     fn entries(&self, settings: &Settings) -> Result<Vec<Entry>, Error> {
-        match &self.hierarchy {
-            Hierarchy::V2 { root } => Ok(entries_v2(&self.below(root), settings)),
-            Hierarchy::V1 { .. } => self.entries_v1(settings),
+        let mut entries = match &self.hierarchy {
+            Hierarchy::V2 { root } => entries_v2(&self.below(root), settings),
+            Hierarchy::V1 { .. } => self.entries_v1(settings)?,
+        };
+        if let Some(io) = &settings.io {
+            entries.extend(self.entries_io(io)?);
         }
+        Ok(entries)
     }
 
     fn entries_v1(&self, settings: &Settings) -> Result<Vec<Entry>, Error> {
@@ -167,7 +241,7 @@ impl Cgroup {
         };
         let mut entries = Vec::new();
         let mut add = |name, file, value: Bound, absent| {
-            entries.push(Entry { name, file, value: value.text("-1"), absent });
+            entries.push(Entry::whole(name, file, value.text("-1"), absent));
         };
         if let Some(cpu) = settings.cpu {
             let absent = "the kernel has no processor quota (cpu.cfs_quota_us)";
@@ -220,7 +294,7 @@ impl Cgroup {
         if let Some(pids) = settings.pids {
             let absent = "the pids controller is not mounted";
             let file = file(Controller::Pids, "pids.max");
-            entries.push(Entry { name: "pids", file, value: pids.text("max"), absent });
+            entries.push(Entry::whole("pids", file, pids.text("max"), absent));
         }
         Ok(entries)
     }
@@ -350,7 +424,7 @@ fn lower_below(own: &Path, most: u64) -> Result<(), Error> {
 fn entries_v2(directory: &Path, settings: &Settings) -> Vec<Entry> {
     let mut entries = Vec::new();
     let mut add = |name, file: &str, value: String, absent| {
-        entries.push(Entry { name, file: directory.join(file), value, absent });
+        entries.push(Entry::whole(name, directory.join(file), value, absent));
     };
     let no_cpu = "the cpu controller is not available to this cgroup";
     if let Some(cpu) = settings.cpu {

@@ -10,6 +10,7 @@
 //! policy on how large a limit may be.
 
 mod devices;
+mod disk;
 mod files;
 mod hierarchy;
 mod limits;
@@ -25,6 +26,7 @@ use berth_runtime::record::{CgroupPaths, CgroupVersion, Failure, FailureClass};
 use crate::launch::CgroupEntry;
 
 pub use devices::{CONTAINER_DEVICES, DeviceAccess, DeviceKind, DeviceRule, Fence};
+pub use disk::Disk;
 pub use hierarchy::{Controller, Hierarchy};
 pub use limits::{Bound, Settings};
 #[cfg(any(test, fuzzing))]

@@ -8,7 +8,8 @@
 //! - `<instance>-<slot>`: a person's bridge;
 //! - `<instance>_<lower 24 bits of the address>`: the host's end of a container's pair;
 //! - `<instance>`: the nftables table (see `table`), whose elements follow from those interfaces;
-//! - `<instance>_ports`: that of the host's ports which lead to containers (see `ports`).
+//! - `<instance>_ports`: that of the host's ports which lead to containers (see `ports`);
+//! - `<instance>_rates`: that of how fast containers may send and receive (see `rates`).
 //!
 //! Invariants: the guard (table element, locked port) is in force before an interface is up; IPv6 is
 //! off on bridges, ports and in containers; every change is made under the instance's lock, so that
@@ -20,6 +21,7 @@ mod link;
 pub mod moving;
 mod netlink;
 mod ports;
+pub mod rates;
 mod resolver;
 mod table;
 

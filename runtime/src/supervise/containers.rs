@@ -364,6 +364,9 @@ impl Supervisor {
         let monitors = self.scope.monitors(person.group, person.person)?;
         monitors.create()?;
         self.hold_totals(person)?;
+        if job.place.is_some() {
+            self.hold_rates_for(person)?;
+        }
         let cgroup = monitors.entry()?;
         let (ours, theirs) = socket::pair()
             .map_err(FileError::os("make a channel for", "the monitor"))

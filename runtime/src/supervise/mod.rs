@@ -19,6 +19,7 @@ mod containers;
 mod disks;
 mod dispatch;
 mod execs;
+mod rates;
 mod recover;
 mod setup;
 mod stop_all;
@@ -53,6 +54,7 @@ pub(crate) use self::tasks::{main as task_main, receive_job};
 use crate::cgroup::{Hierarchy, Scope};
 use crate::layer;
 use crate::network::Changes;
+use crate::network::rates::Rates;
 use crate::people::People;
 use crate::places::{self, Places};
 use crate::process;
@@ -90,6 +92,8 @@ pub(crate) struct Supervisor {
     next_number: u64,
     /// Tells of changed firewall rules; none where the kernel has no nftables.
     rules: Option<Changes>,
+    /// Rates of the network as the kernel has them.
+    rates: Rates,
     /// What the kernel holds all containers together to.
     together: Vec<LimitState>,
     /// Held as long as this process lives.
@@ -198,6 +202,7 @@ impl Supervisor {
             last_addresses: BTreeMap::new(),
             next_number: 1,
             rules: Changes::listen().ok(),
+            rates: Rates::default(),
             together: Vec::new(),
             _lock: lock,
         };

@@ -52,6 +52,7 @@ impl Supervisor {
             }
         }
         self.recover_totals();
+        self.recover_rates();
         self.recover_disks();
         self.recover_volumes();
         let sweep = self.sweep_network();
@@ -82,6 +83,7 @@ impl Supervisor {
         if let Some(rules) = &self.rules {
             rules.drain();
         }
+        self.restore_rates();
         let running = self.containers.values().filter(|entry| entry.running().is_some());
         let mut places =
             running.filter_map(|entry| entry.start.as_ref()?.place.as_ref()).peekable();

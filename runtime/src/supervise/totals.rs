@@ -14,7 +14,7 @@ use super::connection::{Reply, Token};
 use super::containers::{Entry, failure};
 use super::tasks::{Purpose, Task};
 use super::{Supervisor, say, validate};
-use crate::cgroup::{Bound, Settings};
+use crate::cgroup::{Bound, Disk, Settings};
 use crate::people::Person;
 use crate::scope::chain;
 use crate::undo::{Held, Sum};
@@ -81,11 +81,12 @@ impl Supervisor {
     /// The kernel has taken a total, or refused it.
     pub(super) fn total_held(&mut self, sum: Sum, total: Total, answer: Answer) -> Reply {
         self.totals.remove(&sum);
-        let kept = match &answer {
-            Answer::Failed(_) => Ok(()),
-            _ => self.keep_total(sum, total),
-        };
-        kept.map_or_else(Reply::from, |()| Reply::from(answer))
+        let Answer::Limits { mut limits } = answer else { return answer.into() };
+        let kept = self.hold_rate(sum, &total).and_then(|held| {
+            limits.extend(held);
+            self.keep_total(sum, total)
+        });
+        kept.map_or_else(Reply::from, |()| Answer::Limits { limits }.into())
     }
 
     fn keep_total(&mut self, sum: Sum, total: Total) -> Result<(), Failure> {
@@ -110,7 +111,8 @@ impl Supervisor {
                 people.insert(entry.person, total.unwrap_or_default());
             }
         }
-        Held { sum, total, people: people.into_iter().collect(), containers }
+        let disk = Disk::below(&self.config.data_dir);
+        Held { sum, total, disk, people: people.into_iter().collect(), containers }
     }
 
     /// Sees to it that the cgroups above what is about to be started hold what is written down.
@@ -200,6 +202,7 @@ impl Supervisor {
         if let Err(error) = self.scope.prune(group, person) {
             say(&format!("remove the cgroup of person {person}: {}", chain(&error)));
         }
+        self.drop_rates();
         let scope = &self.scope;
         // What of it is missing somewhere is made again without a bound.
         let whole = |sum: &Sum| sum.cgroup(scope).is_ok_and(|cgroup| cgroup.is_whole());

@@ -6,8 +6,9 @@ use berth_runtime::config::RuntimeConfig;
 use berth_runtime::digest::Digest;
 use berth_runtime::record::{Failure, FailureClass};
 use berth_runtime::wire::{
-    ExecRequest, LAYERS_MAX, Limits, LogOptions, NetworkMode, PORTS_MAX, PortLease, ProcessSpec,
-    StartRequest, StopOptions, TERMINAL_CELLS_MAX, TerminalSize, Total, VOLUMES_MAX,
+    ExecRequest, LAYERS_MAX, Limits, LogOptions, NET_BYTES_MIN, NetworkMode, PORTS_MAX, PortLease,
+    ProcessSpec, RATE_BYTES_MAX, RATE_BYTES_MIN, StartRequest, StopOptions, TERMINAL_CELLS_MAX,
+    TerminalSize, Total, VOLUMES_MAX,
 };
 
 use crate::monitor::is_possible;
@@ -226,7 +227,12 @@ pub(super) fn total(total: &Total, ceilings: &Limits) -> Checked {
     bounded(Some(total.cpu_weight.into()), 1, 10_000, "cpu_weight")?;
     bounded(total.memory_bytes, TOTAL_MEMORY_BYTES_MIN, ceilings.memory_bytes, "memory_bytes")?;
     bounded(total.swap_bytes, 0, ceilings.swap_bytes, "swap_bytes")?;
-    bounded(total.pids.map(u64::from), TOTAL_PIDS_MIN, u64::from(u32::MAX), "pids")
+    bounded(total.pids.map(u64::from), TOTAL_PIDS_MIN, u64::from(u32::MAX), "pids")?;
+    bounded(total.io_weight.map(u64::from), 1, 10_000, "io_weight")?;
+    let rate = |value, field| bounded(value, RATE_BYTES_MIN, RATE_BYTES_MAX, field);
+    rate(total.io_read_bytes_per_sec, "io_read_bytes_per_sec")?;
+    rate(total.io_write_bytes_per_sec, "io_write_bytes_per_sec")?;
+    bounded(total.net_bytes_per_sec, NET_BYTES_MIN, RATE_BYTES_MAX, "net_bytes_per_sec")
 }
 
 fn log(options: &LogOptions) -> Checked {

@@ -48,6 +48,20 @@ pub struct Allowance {
     /// people have such a bound, not groups.
     #[serde(default)]
     pub data_bytes: Option<u64>,
+    /// Share of the disk when several people want it, 1 to 10000; 100 is the neutral value, null leaves it as it is.
+    /// It takes a disk whose scheduler looks at it.
+    #[serde(default)]
+    pub io_weight: Option<u32>,
+    /// Bytes per second that are read from the disk, from 1 MiB. cgroup v1 cannot hold it.
+    #[serde(default)]
+    pub io_read_bytes_per_sec: Option<u64>,
+    /// Bytes per second that are written to the disk, from 1 MiB. cgroup v1 cannot hold it.
+    #[serde(default)]
+    pub io_write_bytes_per_sec: Option<u64>,
+    /// Bytes per second that containers send to others than the same person's, and as many that they receive, from
+    /// 16 KiB. What is above that is dropped; who was quiet may catch up for a second.
+    #[serde(default)]
+    pub net_bytes_per_sec: Option<u64>,
 }
 
 /// What an allowance bounds, by the name that it has there.
@@ -114,6 +128,10 @@ impl Allowance {
         images_max: None,
         images_bytes: None,
         data_bytes: None,
+        io_weight: None,
+        io_read_bytes_per_sec: None,
+        io_write_bytes_per_sec: None,
+        net_bytes_per_sec: None,
     };
 
     /// One of its bounds, in its unit; `None` where there is none.
@@ -139,6 +157,10 @@ impl Allowance {
             memory_bytes: self.memory_bytes,
             swap_bytes: self.swap_bytes,
             pids: self.pids,
+            io_weight: self.io_weight,
+            io_read_bytes_per_sec: self.io_read_bytes_per_sec,
+            io_write_bytes_per_sec: self.io_write_bytes_per_sec,
+            net_bytes_per_sec: self.net_bytes_per_sec,
         }
     }
 }
@@ -153,7 +175,8 @@ pub struct Found {
 }
 
 const COLUMNS: &str = "select principal, cpu_millis, cpu_weight, memory_bytes, swap_bytes, pids, \
-     containers_max, ports_max, images_max, images_bytes, data_bytes from allowances ";
+     containers_max, ports_max, images_max, images_bytes, data_bytes, io_weight, \
+     io_read_bytes_per_sec, io_write_bytes_per_sec, net_bytes_per_sec from allowances ";
 
 /// What applies to a person; the system itself is not bounded.
 pub async fn of(db: &mut SqliteConnection, person: PrincipalId) -> Result<Found> {
@@ -231,8 +254,9 @@ pub async fn set(
     };
     sqlx::query(
         "insert or replace into allowances (principal, cpu_millis, cpu_weight, memory_bytes, \
-         swap_bytes, pids, containers_max, ports_max, images_max, images_bytes, data_bytes, \
-         changed_at) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         swap_bytes, pids, containers_max, ports_max, images_max, images_bytes, data_bytes, io_weight, \
+         io_read_bytes_per_sec, io_write_bytes_per_sec, net_bytes_per_sec, changed_at) \
+         values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(i64::from(principal.0))
     .bind(allowance.cpu_millis)
@@ -245,6 +269,10 @@ pub async fn set(
     .bind(allowance.images_max)
     .bind(allowance.images_bytes.map(number).transpose()?)
     .bind(allowance.data_bytes.map(number).transpose()?)
+    .bind(allowance.io_weight)
+    .bind(allowance.io_read_bytes_per_sec.map(number).transpose()?)
+    .bind(allowance.io_write_bytes_per_sec.map(number).transpose()?)
+    .bind(allowance.net_bytes_per_sec.map(number).transpose()?)
     .bind(Time::now())
     .execute(db)
     .await?;
@@ -279,6 +307,10 @@ fn read(row: &SqliteRow) -> Result<(PrincipalId, Allowance)> {
         images_max: row.try_get("images_max")?,
         images_bytes: bytes("images_bytes")?,
         data_bytes: bytes("data_bytes")?,
+        io_weight: row.try_get("io_weight")?,
+        io_read_bytes_per_sec: bytes("io_read_bytes_per_sec")?,
+        io_write_bytes_per_sec: bytes("io_write_bytes_per_sec")?,
+        net_bytes_per_sec: bytes("net_bytes_per_sec")?,
     };
     Ok((super::principal(row, "principal")?, allowance))
 }

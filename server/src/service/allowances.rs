@@ -6,7 +6,7 @@
 //! kernel agree with it the next time that it looks.
 
 use berth_runtime::id::PrincipalId;
-use berth_runtime::wire::PersonRange;
+use berth_runtime::wire::{NET_BYTES_MIN, PersonRange, RATE_BYTES_MAX, RATE_BYTES_MIN};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -186,5 +186,10 @@ pub(super) fn check(allowance: &Allowance) -> Result<()> {
     within("/ports_max", allowance.ports_max.map(u64::from), 0..=65_535)?;
     within("/images_max", allowance.images_max.map(u64::from), 0..=100_000)?;
     within("/images_bytes", allowance.images_bytes, IMAGES_BYTES_MIN..=BYTES_MAX)?;
-    within("/data_bytes", allowance.data_bytes, data::BYTES_MIN..=BYTES_MAX)
+    within("/data_bytes", allowance.data_bytes, data::BYTES_MIN..=BYTES_MAX)?;
+    within("/io_weight", allowance.io_weight.map(u64::from), 1..=10_000)?;
+    let rates = RATE_BYTES_MIN..=RATE_BYTES_MAX;
+    within("/io_read_bytes_per_sec", allowance.io_read_bytes_per_sec, rates.clone())?;
+    within("/io_write_bytes_per_sec", allowance.io_write_bytes_per_sec, rates)?;
+    within("/net_bytes_per_sec", allowance.net_bytes_per_sec, NET_BYTES_MIN..=RATE_BYTES_MAX)
 }

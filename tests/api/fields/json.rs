@@ -479,54 +479,44 @@ fn registries() -> Vec<Body> {
     ]
 }
 
+/// What may be bounded or not: from the least to the most, and what lies beyond both.
+fn bound(name: &'static str, least: u64, most: u64) -> Field {
+    let below = least.checked_sub(1).into_iter().map(|below| json!(below));
+    let beyond: Vec<Value> = below.chain([json!(most + 1)]).collect();
+    field(name).at([json!(least), json!(most)]).beyond(beyond).may_be(&["null"])
+}
+
 /// A person's own first: everybody's is for the others then.
 fn allowances() -> Vec<Body> {
+    let rate = |name, least| bound(name, least, 10_000_000_000);
     let of = |route: &'static str| Body {
         route,
         base: json!({
             "cpu_millis": null, "cpu_weight": 100, "memory_bytes": null, "swap_bytes": null,
             "pids": null, "containers_max": null, "ports_max": null,
-            "images_max": null, "images_bytes": null, "data_bytes": null,
+            "images_max": null, "images_bytes": null, "data_bytes": null, "io_weight": null,
+            "io_read_bytes_per_sec": null, "io_write_bytes_per_sec": null,
+            "net_bytes_per_sec": null,
         }),
         fields: vec![
-            field("cpu_millis")
-                .at([json!(10), json!(1_024_000)])
-                .beyond([json!(9), json!(1_024_001)])
-                .may_be(&["null"]),
+            bound("cpu_millis", 10, 1_024_000),
             field("cpu_weight").at([json!(1), json!(10_000)]).beyond([json!(0), json!(10_001)]),
-            field("memory_bytes")
-                .at([json!(16 << 20), json!(1_u64 << 42)])
-                .beyond([json!((16 << 20) - 1), json!((1_u64 << 42) + 1)])
-                .may_be(&["null"]),
-            field("swap_bytes")
-                .at([json!(0), json!(1_u64 << 42)])
-                .beyond([json!((1_u64 << 42) + 1)])
-                .may_be(&["null"]),
-            field("pids")
-                .at([json!(8), json!(4_194_304)])
-                .beyond([json!(7), json!(4_194_305)])
-                .may_be(&["null"]),
-            field("containers_max")
-                .at([json!(0), json!(100_000)])
-                .beyond([json!(100_001)])
-                .may_be(&["null"]),
-            field("ports_max")
-                .at([json!(0), json!(65_535)])
-                .beyond([json!(65_536)])
-                .may_be(&["null"]),
-            field("images_max")
-                .at([json!(0), json!(100_000)])
-                .beyond([json!(100_001)])
-                .may_be(&["null"]),
-            field("images_bytes")
-                .at([json!(1 << 20), json!(1_u64 << 42)])
-                .beyond([json!((1 << 20) - 1), json!((1_u64 << 42) + 1)])
-                .may_be(&["null"]),
+            bound("memory_bytes", 16 << 20, 1 << 42),
+            bound("swap_bytes", 0, 1 << 42),
+            bound("pids", 8, 4_194_304),
+            bound("containers_max", 0, 100_000),
+            bound("ports_max", 0, 65_535),
+            bound("images_max", 0, 100_000),
+            bound("images_bytes", 1 << 20, 1 << 42),
             // The most is what the disk has; groups have none.
             field("data_bytes")
                 .at(if route.contains("/groups/") { vec![] } else { vec![json!(32 << 20)] })
                 .beyond([json!((32 << 20) - 1), json!((1_u64 << 42) + 1)])
                 .may_be(&["null"]),
+            bound("io_weight", 1, 10_000),
+            rate("io_read_bytes_per_sec", 1 << 20),
+            rate("io_write_bytes_per_sec", 1 << 20),
+            rate("net_bytes_per_sec", 16 << 10),
         ],
     };
     vec![

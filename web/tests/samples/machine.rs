@@ -293,6 +293,10 @@ fn allowance(refused: bool) -> AllowanceForm {
         images: Field::new(""),
         image_bytes: Field::new("20 GiB"),
         data: Field::new("10 GiB"),
+        io_weight: Field::new(""),
+        io_read: Field::new("200 MiB"),
+        io_write: Field::new("50 MiB"),
+        net: Field::new("10 MiB"),
     }
 }
 

@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::http::routes::{Access, FormFields, Routes};
 use crate::inventory::allowances::{Allowance, Whose};
 use crate::service::admission::words;
+use crate::service::allowances::AllowanceSet;
 use crate::service::preview::{self, Preview};
 use crate::service::{allowances, people};
 
@@ -34,6 +35,10 @@ pub(super) const FIELDS: FormFields = FormFields::once(&[
     "images",
     "image_bytes",
     "data",
+    "io_weight",
+    "io_read",
+    "io_write",
+    "net",
     "look",
     "confirmed",
 ]);
@@ -114,7 +119,7 @@ async fn set(
         Err(wrong) => Err(wrong.into_error()),
     };
     match done {
-        Ok(_) => frame.done(&format!("/people/{id}"), "The allowance is saved, and held."),
+        Ok(set) => frame.done(&format!("/people/{id}"), &saved(&set)),
         Err(error @ (Error::NotFound(_) | Error::Broken { .. })) => Err(error),
         Err(error) => {
             let (status, mut wrong, error) = frame.refusal(error)?;
@@ -123,6 +128,16 @@ async fn set(
             let beside = Beside { error, allowance, ..Beside::default() };
             person::show(&app, &frame, &caller, (PrincipalId(id), status), beside).await
         }
+    }
+}
+
+/// What the kernel said to it, in a sentence.
+pub(super) fn saved(set: &AllowanceSet) -> String {
+    let lacks = set.held.iter().filter(|limit| !limit.held);
+    let lacks: Vec<_> = lacks.map(|limit| format!("{} ({})", limit.name, limit.reason)).collect();
+    match lacks.is_empty() {
+        true => "The allowance is saved, and held.".to_owned(),
+        false => format!("The allowance is saved. Not held here: {}.", lacks.join("; ")),
     }
 }
 
@@ -275,7 +290,18 @@ pub(super) fn facts(allowance: &Allowance) -> Vec<Fact> {
         Fact::text("Images", text(allowance.images_max.map(|most| most.to_string()))),
         Fact::text("Size of images", text(allowance.images_bytes.map(bytes))),
         Fact::text("Kept on disk", text(allowance.data_bytes.map(bytes))),
+        Fact::text(
+            "Share of the disk",
+            allowance.io_weight.map_or_else(|| "as usual".to_owned(), |weight| weight.to_string()),
+        ),
+        Fact::text("Read from disk", text(allowance.io_read_bytes_per_sec.map(pace))),
+        Fact::text("Written to disk", text(allowance.io_write_bytes_per_sec.map(pace))),
+        Fact::text("Network, each way", text(allowance.net_bytes_per_sec.map(pace))),
     ]
+}
+
+fn pace(bytes_per_sec: u64) -> String {
+    format!("{} a second", bytes(bytes_per_sec))
 }
 
 /// An allowance as a form.
@@ -292,6 +318,10 @@ pub(super) fn form(allowance: &Allowance) -> AllowanceForm {
         images: field(allowance.images_max.map(|most| most.to_string())),
         image_bytes: field(allowance.images_bytes.map(bytes)),
         data: field(allowance.data_bytes.map(bytes)),
+        io_weight: field(allowance.io_weight.map(|weight| weight.to_string())),
+        io_read: field(allowance.io_read_bytes_per_sec.map(bytes)),
+        io_write: field(allowance.io_write_bytes_per_sec.map(bytes)),
+        net: field(allowance.net_bytes_per_sec.map(bytes)),
     }
 }
 
@@ -312,6 +342,10 @@ pub(super) fn typed(posted: &Posted, wrong: &mut Wrong) -> AllowanceForm {
         images: field("images", "/images_max"),
         image_bytes: field("image_bytes", "/images_bytes"),
         data: field("data", "/data_bytes"),
+        io_weight: field("io_weight", "/io_weight"),
+        io_read: field("io_read", "/io_read_bytes_per_sec"),
+        io_write: field("io_write", "/io_write_bytes_per_sec"),
+        net: field("net", "/net_bytes_per_sec"),
     }
 }
 
@@ -338,6 +372,10 @@ pub(super) fn read(posted: &Posted) -> std::result::Result<Allowance, Wrong> {
         images_max: wrong.number(posted, "images", "/images_max"),
         images_bytes: wrong.size(posted, "image_bytes", "/images_bytes"),
         data_bytes: wrong.size(posted, "data", "/data_bytes"),
+        io_weight: wrong.number(posted, "io_weight", "/io_weight"),
+        io_read_bytes_per_sec: wrong.size(posted, "io_read", "/io_read_bytes_per_sec"),
+        io_write_bytes_per_sec: wrong.size(posted, "io_write", "/io_write_bytes_per_sec"),
+        net_bytes_per_sec: wrong.size(posted, "net", "/net_bytes_per_sec"),
     };
     if wrong.is_empty() { Ok(allowance) } else { Err(wrong) }
 }

@@ -213,9 +213,7 @@ async fn set_allowance(
         Err(wrong) => Err(wrong.into_error()),
     };
     match done {
-        Ok(_) => {
-            frame.done(&format!("{PATH}/{}", id.0), "The group’s allowance is saved, and held.")
-        }
+        Ok(set) => frame.done(&format!("{PATH}/{}", id.0), &allowance::saved(&set)),
         Err(error @ (Error::NotFound(_) | Error::Broken { .. })) => Err(error),
         Err(error) => {
             let (status, mut wrong, error) = frame.refusal(error)?;
