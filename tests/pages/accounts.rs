@@ -34,7 +34,8 @@ async fn an_operator_adds_people_from_a_table_and_says_when_an_account_ends() {
     let olga = signed_in(&driver, &server, "ola", Script::Off).await;
     let toms = signed_in(&driver, &server, "tom", Script::Off).await;
     olga.open(&format!("/people/{tom}")).await;
-    olga.fill("expires", "2090-01-31").await;
+    // A date is typed as the browser shows dates: month, day, year.
+    olga.fill("expires", "01312090").await;
     olga.press("Save the end").await;
     olga.sees("tom is here through 2090-01-31.").await;
     toms.open("/account").await;
@@ -52,9 +53,9 @@ async fn an_operator_adds_people_from_a_table_and_says_when_an_account_ends() {
     }
 }
 
-/// A day within the two weeks in which everybody is told.
+/// A day within the two weeks in which everybody is told, as it is typed.
 fn soon() -> String {
-    let date = std::process::Command::new("date").args(["-u", "-d", "+3 days", "+%F"]).output();
+    let date = std::process::Command::new("date").args(["-u", "-d", "+3 days", "+%m%d%Y"]).output();
     String::from_utf8(date.expect("run date").stdout).expect("a date").trim().to_owned()
 }
 

@@ -300,7 +300,8 @@ fn people() -> Vec<Body> {
             route: "POST /api/v1/people",
             base: json!({"name": "driven", "role": "user", "expires_at": "2090-01-01"}),
             fields: vec![
-                expires(),
+                // What is taken makes somebody, and of each name there is one.
+                expires().at(Vec::new()),
                 field("name").beyond([
                     json!("0a"),
                     text(33),
