@@ -74,7 +74,7 @@ async fn a_bound_on_disk_is_felt_by_its_person_alone() {
 fn waits_at(seen: &Value, mib: u64) -> bool {
     let reason = seen["pending"]["reason"].as_str().unwrap_or_default();
     let before = seen["limit_bytes"].as_u64().unwrap_or(0);
-    before == mib * MIB && reason.contains("stop their containers first")
+    before == mib * MIB && reason.contains("can be had only while nothing")
 }
 
 #[tokio::test]

@@ -456,8 +456,8 @@ fn names_that_another_swaps_in_a_volume_lead_no_mount_out_of_it() {
     script(&berth, &furnish, &[mount("raced", "/v")]);
     // What a runtime that joins strings does: the host's root follows the link.
     let naive = format!(
-        "mkdir /tmp/m && mount -t tmpfs none /tmp/m && mkdir /tmp/m/t && \
-         mount --bind {}/absolute /tmp/m/t && cat /tmp/m/t/token; umount -R /tmp/m; rmdir /tmp/m",
+        "m=$(mktemp -d) && mount -t tmpfs none $m && mkdir $m/t && \
+         mount --bind {}/absolute $m/t && cat $m/t/token; umount -R $m; rmdir $m",
         content(&berth, "raced").display()
     );
     let control = unguarded(&naive);
