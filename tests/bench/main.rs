@@ -9,6 +9,7 @@ mod image;
 mod lifecycle;
 mod many;
 mod memory;
+mod neighbours;
 mod pages;
 mod peers;
 mod pull;
@@ -22,8 +23,8 @@ use system_tests::programs;
 use table::Table;
 
 /// What is measured, in the order of the table.
-const PARTS: [&str; 8] =
-    ["lifecycle", "runtime", "pull", "memory", "many", "pages", "streams", "trace"];
+const PARTS: [&str; 9] =
+    ["lifecycle", "runtime", "pull", "memory", "many", "pages", "streams", "neighbours", "trace"];
 
 /// What the command line says.
 pub(crate) struct Options {
@@ -95,6 +96,9 @@ async fn main() -> std::process::ExitCode {
     }
     if options.wants("streams") {
         streams::measure(&options, &mut table).await;
+    }
+    if options.wants("neighbours") {
+        neighbours::measure(&options, &mut table).await;
     }
     let mut report = table.to_string();
     if options.wants("trace") {

@@ -143,8 +143,18 @@ impl Docker {
     pub(crate) async fn run(&self, name: &str, network: &str) {
         let body = json!({"Image": IMAGE, "Cmd": PROGRAM, "StopSignal": "SIGKILL",
             "HostConfig": {"NetworkMode": network}});
+        self.run_as(name, &body).await;
+    }
+
+    /// Makes and starts a container of another image.
+    pub(crate) async fn run_of(&self, image: &str, name: &str, command: &[&str]) {
+        let body = json!({"Image": image, "Cmd": command, "StopSignal": "SIGKILL"});
+        self.run_as(name, &body).await;
+    }
+
+    async fn run_as(&self, name: &str, body: &Value) {
         let path = format!("/containers/create?name={name}");
-        self.client.post(&path, &body).await.expect_status(201);
+        self.client.post(&path, body).await.expect_status(201);
         let path = format!("/containers/{name}/start");
         self.client.post(&path, &Value::Null).await.expect_status(204);
     }
