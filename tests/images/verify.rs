@@ -107,7 +107,7 @@ async fn nothing_starts_from_a_damaged_layer_until_the_image_is_brought_again() 
     let body = refused.json();
     assert_eq!(refused.status, 409, "{body}");
     Check { id: "R21", variant: "a start", control: "it ran before" }
-        .sees("image.damaged", body["code"].as_str().unwrap_or_default());
+        .sees("image.damaged", refused.code());
     let digest = format!("sha256:{}", layer.file_name().expect("a name").to_string_lossy());
     let detail = body["detail"].as_str().expect("a detail");
     assert!(detail.contains(&digest) && detail.contains("again"), "{detail}");

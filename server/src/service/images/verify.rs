@@ -10,6 +10,7 @@
 use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::pin::pin;
+use std::time::{Duration, Instant};
 
 use berth_runtime::digest::Digest;
 use berth_runtime::id::PrincipalId;
@@ -38,6 +39,10 @@ const ITEMS_MAX: u32 = 200;
 /// Layers whose check failed that a result names.
 const SKIPPED_MAX: usize = 20;
 const CHUNK_BYTES: usize = 1 << 20;
+/// How long a layer that is in use may be so because of a container that has just ended.
+const UNDONE_LIMIT: Duration = Duration::from_secs(3);
+/// Between two looks at that.
+const UNDONE_PAUSE: Duration = Duration::from_millis(50);
 
 /// How the stored layers were found when they were last looked at.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -290,7 +295,7 @@ pub(super) async fn clear(app: &App, blob: &Digest) -> Result<()> {
     match check.state {
         LayerState::Whole => {}
         LayerState::ArchiveDamaged => app.images.content.remove(blob)?,
-        LayerState::Damaged => match app.runtime.layer_remove(blob.clone()).await {
+        LayerState::Damaged => match remove_unused(app, blob).await {
             Err(RuntimeError::Refused(failure)) if failure.code == "layer.in-use" => {
                 let detail = format!(
                     "layer {blob} is damaged and can be replaced when no running container has it: \
@@ -302,6 +307,21 @@ pub(super) async fn clear(app: &App, blob: &Digest) -> Result<()> {
         },
     }
     Ok(())
+}
+
+/// A container that has ended keeps its layers until its mounts are undone, which takes a moment.
+async fn remove_unused(app: &App, blob: &Digest) -> Result<(), RuntimeError> {
+    let deadline = Instant::now() + UNDONE_LIMIT;
+    loop {
+        match app.runtime.layer_remove(blob.clone()).await {
+            Err(RuntimeError::Refused(failure))
+                if failure.code == "layer.in-use" && Instant::now() < deadline =>
+            {
+                tokio::time::sleep(UNDONE_PAUSE).await;
+            }
+            done => return done,
+        }
+    }
 }
 
 /// Forgets what was found of a layer that has come anew.
