@@ -382,6 +382,8 @@ async fn hostile_text_adds_nothing_to_any_page() {
     let control = control(&harmless.browser).await;
     for side in [&hostile, &harmless] {
         wait_for_charts(side).await;
+        // The audit's page tells of a check of its chain, once there was one.
+        side.server.operator().get("/api/v1/audit/verify").await.expect_status(200);
     }
     // One that shows a text for certain, and of all others a few.
     let (mut chosen, others): (Vec<_>, Vec<_>) =

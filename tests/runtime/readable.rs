@@ -34,12 +34,14 @@ impl Walk {
         assert!(text.ends_with("end\n"), "it came to its end: {}", text.len());
         let mut walk = Self { readable: BTreeSet::new(), marked: Vec::new() };
         for line in text.lines() {
-            let mut words = line.split(' ');
-            let (Some(letter), Some(path)) = (words.next(), words.next()) else { continue };
+            // Drivers have names of several words.
+            let Some((letter, rest)) = line.split_once(' ') else { continue };
+            let marked = rest.strip_suffix(" marked");
+            let path = marked.unwrap_or(rest);
             if letter == "f" {
                 walk.readable.insert(path.to_owned());
             }
-            if words.next().is_some() {
+            if marked.is_some() {
                 walk.marked.push(path.to_owned());
             }
         }
