@@ -14,6 +14,7 @@ mod attributes;
 mod capability;
 mod cgroup;
 mod commands;
+mod confined;
 mod dbus;
 mod disk;
 mod doctor;

@@ -22,13 +22,14 @@ use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, fchdir, pipe2, read
 use sha2::{Digest as _, Sha256};
 
 use super::compare::{Found, compare};
-use super::confine::{confine, explain_clone, namespaces};
+use super::confine::{confine, explain_clone};
 use super::extract::{Caps, Extracted, extract};
 use super::fault::{broken, cancelled, invalid, missing, no_room, os};
 use super::source::{Meter, Source, Times, inflate};
 use super::store::{Staging, Store, StoredFacts};
 use super::tree::errno_of;
 use super::{ANSWER_BYTES_MAX, Job, Place, Task};
+use crate::confined::namespaces;
 use crate::sys::clone3::{CloneFlags, Forked, clone3};
 use crate::sys::process::exit_now;
 use crate::sys::sched::{SchedulerAttributes, set_io_priority, set_scheduler};
@@ -329,7 +330,7 @@ impl Child {
             Err(errno) => return Err(failed(errno)),
         }
         fcntl(&input, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(failed)?;
-        let namespaces = u64::from(namespaces().bits().cast_unsigned());
+        let namespaces = namespaces();
         let flags = CloneFlags { namespaces, ..CloneFlags::default() };
         match clone3(&flags).map_err(explain_clone)? {
             Forked::Child => {

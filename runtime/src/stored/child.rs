@@ -15,9 +15,10 @@ use berth_runtime::wire::Answer;
 use berth_runtime::{receive_message, send_message};
 
 use super::act::{self, Archive, Done};
-use super::confine::{become_root, confine, namespaces};
+use super::confine::{broken, confine};
 use super::uploads::Upload;
 use super::{Act, Order, refused};
+use crate::confined::{become_root, namespaces};
 use crate::namespace::{IdMap, write_id_maps};
 use crate::rootfs::build::mount_overlay;
 use crate::sys::clone3::{CloneFlags, Forked, clone3};
@@ -42,7 +43,7 @@ pub(super) fn run(order: &Order, place: Place) -> Result<(Answer, Vec<OwnedFd>),
     let null = File::options().read(true).write(true).open("/dev/null").map_err(|error| {
         Failure::new(FailureClass::Broken, "files.ground", format!("open /dev/null: {error}"))
     })?;
-    let flags = u64::from(namespaces().bits().cast_unsigned());
+    let flags = namespaces();
     let flags = CloneFlags { namespaces: flags, ..CloneFlags::default() };
     let (child, pidfd) = match clone3(&flags).map_err(refused("make the namespaces"))? {
         Forked::Child => {
@@ -147,7 +148,7 @@ fn begin(ends: &Ends, place: &Place) -> Result<OwnedFd, Failure> {
     }
     kept.sort_by_key(|fd| fd.as_raw_fd());
     close_all_but(3, &kept).map_err(failed())?;
-    become_root()?;
+    become_root().map_err(broken)?;
     match (&place.directory, &place.options) {
         (Some(directory), _) => directory.try_clone().map_err(|_| failed()(Errno::EMFILE)),
         (None, Some(options)) => mount_overlay(options).map_err(refused("mount the layers")),
