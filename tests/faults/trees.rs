@@ -49,10 +49,10 @@ impl Tree {
         let deaf = "trap '' TERM INT HUP";
         match self {
             Self::Bomb => {
-                // A shell that cannot fork ends, so that none of them is the first process.
+                // A shell that cannot fork ends: the first process forks once, before there is a bomb.
                 format!(
-                    "{deaf}; f() {{ f & f & wait; }}; for i in 1 2 3 4; do (while :; do f; done) & done; \
-                     exec sleep 100000"
+                    "{deaf}; f() {{ f & f & wait; }}; \
+                     (for i in 1 2 3 4; do (while :; do f; done) & done; wait) & exec sleep 100000"
                 )
             }
             // Whoever they are children of by then waits for nobody.
