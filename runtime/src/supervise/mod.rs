@@ -143,7 +143,8 @@ pub(crate) fn main(arguments: &[OsString]) -> ExitCode {
 
 /// A line for the journal. That nobody listens is no reason to stop.
 pub(crate) fn say(line: &str) {
-    match writeln!(std::io::stderr(), "{line}") {
+    // At once: lines of several processes come to one journal.
+    match std::io::stderr().write_all(format!("{line}\n").as_bytes()) {
         Ok(()) | Err(_) => {}
     }
 }
