@@ -32,7 +32,7 @@ fn berth(server: &TestServer, arguments: &[&str]) -> Output {
     command.stdin(Stdio::null()).output().expect("run berth")
 }
 
-fn good(output: &Output) -> String {
+pub(crate) fn good(output: &Output) -> String {
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{error}");
     String::from_utf8_lossy(&output.stdout).into_owned()
@@ -44,7 +44,7 @@ fn refused(output: &Output) -> String {
 }
 
 /// A backup in a file of the instance's directory.
-fn back_up(server: &TestServer, name: &str, more: &[&str]) -> PathBuf {
+pub(crate) fn back_up(server: &TestServer, name: &str, more: &[&str]) -> PathBuf {
     let file = server.dir.join(name);
     let to = file.to_str().expect("a path");
     let said = good(&berth(server, &[&["backup", "--to", to], more].concat()));
@@ -52,7 +52,7 @@ fn back_up(server: &TestServer, name: &str, more: &[&str]) -> PathBuf {
     file
 }
 
-fn restore(server: &TestServer, file: &Path, more: &[&str]) -> Output {
+pub(crate) fn restore(server: &TestServer, file: &Path, more: &[&str]) -> Output {
     let file = file.to_str().expect("a path");
     berth(server, &[&["restore", file], more].concat())
 }

@@ -8,12 +8,14 @@
 //! as `damage` does it.
 //! `reset`: the machine has begun anew (F03). `memory`: it is short (F09). `trees`: of processes (F10).
 //! `descriptors`: none is left (F11). `flood`: of output (F13).
-//! `contention`: many at once (F14). `upgrade`: stops and versions, `backup`: backups and restores (F16).
-//! `soak`: thousands of lives (F15); `footprint` counts what they leave.
+//! `class`: a whole course, from its people to a restored inventory. `contention`: many at once (F14). `upgrade`: stops and versions, `backup`: backups and restores (F16).
+//! `soak`: thousands of lives (F15); `crowd`: of twenty people at once; `footprint` counts what they leave.
 
 mod acts;
 mod backup;
+mod class;
 mod contention;
+mod crowd;
 mod damage;
 mod database;
 mod descriptors;

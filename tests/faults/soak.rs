@@ -1,13 +1,16 @@
 //! F15: thousands of containers made, started, read, stopped and removed, beside some that live on.
 //! Afterwards the appliance holds of the machine what it held at first.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 use system_tests::containers::{self, act, in_status, log_with, until};
-use system_tests::{Check, Client, Options, TestServer, image, is_long, requires_root, times};
+use system_tests::{
+    Check, Client, Options, TestServer, image, is_long, reality, requires_root, times,
+};
 
 use crate::footprint::{self, Footprint};
 
@@ -23,7 +26,7 @@ const BYTES_PER_LIFE_MAX: u64 = 8 << 10;
 const HISTORIES: [&str; 3] = ["audit", "events", "operations"];
 
 /// One look.
-struct Sample {
+pub(crate) struct Sample {
     lives: usize,
     held: Footprint,
     rows: Footprint,
@@ -50,18 +53,22 @@ async fn thousands_of_lives_leave_nothing() {
     }
     // What is made once is made: connections, thread pools, the heap's arenas.
     crowd(&anna, &neighbours[1].1).await;
-    batch(&anna, 0, every).await;
-    let mut samples = vec![look(&server, &anna, 0).await];
+    let owner = anna.clone();
+    let live = move |number| {
+        let owner = owner.clone();
+        async move { live(&owner, number).await }
+    };
+    side_by_side(WORKERS, 0..every, live.clone()).await;
+    let mut samples = vec![look(&server, 2, 0).await];
     for first in (0..lives).step_by(every) {
-        batch(&anna, every + first, every).await;
-        samples.push(look(&server, &anna, first + every).await);
-        say(samples.last().expect("one was just pushed"));
+        side_by_side(WORKERS, every + first..2 * every + first, live.clone()).await;
+        samples.push(look(&server, 2, first + every).await);
     }
     for (before, id) in &neighbours {
         assert_eq!(containers::identity(&anna, id).await, *before, "a neighbour was hurt");
     }
     let control = format!("{lives} lives, all seen to begin and end");
-    compare(&samples, lives, &control);
+    compare(&samples, ROWS_PER_LIFE_MAX, &control);
     let warned = server.server_log().lines().count();
     check("warnings of the server", &control).sees(0, warned);
 }
@@ -84,22 +91,28 @@ async fn crowd(anna: &Client, talks: &str) {
     }
 }
 
-/// `number` lives from number `first` on, some at a time.
-async fn batch(anna: &Client, first: usize, number: usize) {
-    let next = Arc::new(AtomicUsize::new(first));
+/// The lives of these numbers, `workers` at a time.
+pub(crate) async fn side_by_side<Life>(
+    workers: usize,
+    numbers: Range<usize>,
+    live: impl Fn(usize) -> Life + Clone + Send + 'static,
+) where
+    Life: Future<Output = ()> + Send + 'static,
+{
+    let next = Arc::new(AtomicUsize::new(numbers.start));
     let work = |_| {
-        let (anna, next) = (anna.clone(), next.clone());
+        let (live, next) = (live.clone(), next.clone());
         tokio::spawn(async move {
             loop {
                 let mine = next.fetch_add(1, Ordering::Relaxed);
-                if mine >= first + number {
+                if mine >= numbers.end {
                     return;
                 }
-                live(&anna, mine).await;
+                live(mine).await;
             }
         })
     };
-    let workers: Vec<_> = (0..WORKERS).map(work).collect();
+    let workers: Vec<_> = (0..workers).map(work).collect();
     for worker in workers {
         worker.await.expect("a life went wrong");
     }
@@ -172,15 +185,14 @@ async fn live_on_an_image_of_its_own(anna: &Client, number: usize) {
     anna.delete(&format!("/api/v1/images/{image}")).await.expect_status(204);
 }
 
-/// A look once everything has come to rest.
-async fn look(server: &TestServer, anna: &Client, lives: usize) -> Sample {
+/// A look once everything has come to rest: so many containers are there, and run.
+pub(crate) async fn look(server: &TestServer, living: usize, lives: usize) -> Sample {
     let deadline = Instant::now() + Duration::from_secs(30);
     let runs = server.run_dir().join("containers");
     loop {
         let running = std::fs::read_dir(&runs).expect("the runs").count();
-        let kept: Value = anna.get("/api/v1/containers").await.expect_status(200).json();
-        let kept = kept["items"].as_array().map_or(0, Vec::len);
-        if (running, kept) == (2, 2) {
+        let kept = reality::containers(server).await.len();
+        if (running, kept) == (living, living) {
             break;
         }
         assert!(Instant::now() < deadline, "{running} runs and {kept} containers are left");
@@ -188,7 +200,10 @@ async fn look(server: &TestServer, anna: &Client, lives: usize) -> Sample {
     }
     let database = server.data_dir().join("db/berth.db");
     let database_bytes = std::fs::metadata(database).map_or(0, |file| file.len());
-    Sample { lives, held: footprint::of(server), rows: footprint::rows(server), database_bytes }
+    let (held, rows) = (footprint::of(server), footprint::rows(server));
+    let sample = Sample { lives, held, rows, database_bytes };
+    say(&sample);
+    sample
 }
 
 #[expect(clippy::print_stderr, reason = "a long run shows how it goes")]
@@ -201,7 +216,9 @@ fn check<'a>(variant: &'a str, control: &'a str) -> Check<'a> {
     Check { id: "F15", variant, control }
 }
 
-fn compare(samples: &[Sample], lives: usize, control: &str) {
+/// That nothing is more in the last tenth of the looks than in the first, but for so many rows a life of what has
+/// happened.
+pub(crate) fn compare(samples: &[Sample], rows_per_life: u64, control: &str) {
     // Caches of the inventory's connections fill while it grows: the first fifth is for warming up.
     let warm = &samples[samples.len() / 5..];
     let tenth = (warm.len() / 10).max(1);
@@ -223,11 +240,11 @@ fn compare(samples: &[Sample], lives: usize, control: &str) {
         check(name, control).sees("flat", verdict);
     }
     let (first, last) = (&samples[0], &samples[samples.len() - 1]);
-    let number = u64::try_from(lives).expect("a count");
+    let number = u64::try_from(last.lives).expect("a count");
     for (name, before) in &first.rows {
         let grown = last.rows[name].saturating_sub(*before);
         let most = match HISTORIES.contains(&name.as_str()) {
-            true => number * ROWS_PER_LIFE_MAX,
+            true => number * rows_per_life,
             false => 0,
         };
         let verdict = if grown <= most { "bounded".to_owned() } else { format!("{grown} rows") };
