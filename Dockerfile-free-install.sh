@@ -296,10 +296,13 @@ server_user = "$user"
 # Subnets of people's bridges are cut from this pool, one of this prefix length each.
 #network_pool = "10.201.0.0/16"
 #network_prefix = 26
+# IPv6 for containers: a unique local network of 96 bits, of your own (RFC 4193: fd and 40 random bits). The first
+# container then has this host pass on IPv6 (net.ipv6.conf.all.forwarding).
+#network_pool6 = "fd5e:1c2a:9b44::/96"
 # Name servers for containers; empty for the host's own.
 #nameservers = []
 # Ports of the host that people can lease for their containers, first and last, and on which of its addresses:
-# "0.0.0.0" for all that it has, [] for none. Not those that something on the host listens on. What is sent to
+# "0.0.0.0" for all of IPv4 that it has, "::" for all of IPv6 (takes a network_pool6), [] for none. Not those that something on the host listens on. What is sent to
 # them is passed on, so the host's own rules for forwarded packets hold for them.
 #port_first = 20000
 #port_last = 20999

@@ -36,14 +36,18 @@ pub struct RuntimeConfig {
     pub network_pool: String,
     /// Prefix length of a person's subnet, 22 to 29.
     pub network_prefix: u8,
+    /// A unique local IPv6 network of 96 bits (RFC 4193), in which each container has its IPv4 address as the lower
+    /// 32 bits. None: containers have no IPv6.
+    pub network_pool6: Option<String>,
     /// Name servers for containers; empty: the host's own upstreams.
     pub nameservers: Vec<std::net::Ipv4Addr>,
     /// First port of the host that can be leased to containers, from 1024.
     pub port_first: u16,
     /// Last one; below the first: none can.
     pub port_last: u16,
-    /// The host's addresses that leased ports are on; 0.0.0.0: all that it has. Empty: none can be leased.
-    pub port_addresses: Vec<std::net::Ipv4Addr>,
+    /// The host's addresses that leased ports are on; `0.0.0.0`: all of IPv4 that it has, `::`: all of IPv6, which
+    /// takes a `network_pool6`. Empty: none can be leased.
+    pub port_addresses: Vec<std::net::IpAddr>,
     /// The most that one container may be given; requests above it are refused.
     pub ceilings: Limits,
     /// Unpacked bytes of one layer at most.
@@ -224,10 +228,11 @@ impl Default for RuntimeConfig {
             id_last: 2_147_352_575,
             network_pool: "10.201.0.0/16".to_owned(),
             network_prefix: 26,
+            network_pool6: None,
             nameservers: Vec::new(),
             port_first: 20_000,
             port_last: 20_999,
-            port_addresses: vec![std::net::Ipv4Addr::LOCALHOST],
+            port_addresses: vec![std::net::Ipv4Addr::LOCALHOST.into()],
             ceilings: Limits {
                 cpu_millis: 1_024_000,
                 cpu_weight: 10_000,

@@ -1,6 +1,6 @@
 //! Records that outlive processes: what a container is doing, how it ended, and how a step failed.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
@@ -50,6 +50,9 @@ pub struct Live {
     pub started_ms: i64,
     /// Its address on its owner's bridge.
     pub address: Option<Ipv4Addr>,
+    /// Its IPv6 address there, where containers have any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address6: Option<Ipv6Addr>,
     /// Where the kernel shows its use.
     pub cgroup: CgroupPaths,
     /// Each limit as the kernel holds it.

@@ -511,6 +511,28 @@ fn validate_runtime(runtime: &RuntimeConfig) -> Result<(), (&'static str, String
         let text = format!("{:?} is no IPv4 network such as 10.201.0.0/16", runtime.network_pool);
         return Err(("runtime.network_pool", text));
     }
+    if let Some(pool) = &runtime.network_pool6 {
+        let parsed = pool.parse::<ipnet::Ipv6Net>().ok();
+        let is_good = |net: &ipnet::Ipv6Net| {
+            net.prefix_len() == 96 && *net == net.trunc() && net.addr().octets()[0] == 0xfd
+        };
+        if !parsed.as_ref().is_some_and(is_good) {
+            let text = format!(
+                "{pool:?} is no unique local network of 96 bits such as fd5e:1c2a:9b44::/96"
+            );
+            return Err(("runtime.network_pool6", text));
+        }
+    }
+    for address in &runtime.port_addresses {
+        if address.is_ipv6() && runtime.network_pool6.is_none() {
+            let text = format!("{address} takes a network_pool6: else containers have no IPv6");
+            return Err(("runtime.port_addresses", text));
+        }
+        if *address == std::net::Ipv6Addr::LOCALHOST {
+            let text = "the kernel passes nothing on from ::1; 127.0.0.1 does what it would";
+            return Err(("runtime.port_addresses", text.to_owned()));
+        }
+    }
     Ok(())
 }
 

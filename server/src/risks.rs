@@ -120,7 +120,9 @@ fn network(config: &Config, risks: &mut Vec<Risk>) {
 
 fn proxies(config: &Config, risks: &mut Vec<Risk>) {
     let server = &config.server;
-    let pool = config.runtime.network_pool.parse::<ipnet::IpNet>().ok();
+    let pools = [Some(&config.runtime.network_pool), config.runtime.network_pool6.as_ref()];
+    let pools: Vec<ipnet::IpNet> =
+        pools.into_iter().flatten().filter_map(|pool| pool.parse().ok()).collect();
     for proxy in &server.trusted_proxies {
         let network = proxy.0;
         let widest = match network.addr() {
@@ -135,7 +137,7 @@ fn proxies(config: &Config, risks: &mut Vec<Risk>) {
                 "name the proxy's own address",
             ));
         }
-        if pool.is_some_and(|pool| pool.contains(&network) || network.contains(&pool)) {
+        if pools.iter().any(|pool| pool.contains(&network) || network.contains(pool)) {
             risks.push(risk(
                 "proxies.containers",
                 format!("server.trusted_proxies: {network}"),

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +18,12 @@ use system_tests::supervised::{PATIENCE, Start, Supervised};
 pub(crate) const UPLINK: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 /// A machine on the internet.
 pub(crate) const INTERNET: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
+/// The same by IPv6.
+pub(crate) const UPLINK6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+/// The same machine by IPv6.
+pub(crate) const INTERNET6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
+/// Where a cloud tells a machine its secrets by IPv6; that machine has it, too.
+pub(crate) const METADATA6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 /// Where clouds tell a machine its secrets; that machine has it too.
 pub(crate) const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 /// How long a connection may take to be made; what is dropped takes all of it.
@@ -34,6 +40,7 @@ pub(crate) struct Host {
 pub(crate) struct Container {
     pub(crate) id: ContainerId,
     pub(crate) address: Ipv4Addr,
+    pub(crate) address6: Option<Ipv6Addr>,
     pub(crate) hardware: [u8; 6],
     pid: i32,
     namespace: File,
@@ -53,7 +60,9 @@ impl Server {
         std::thread::spawn(move || {
             while !over.load(Ordering::Relaxed) {
                 match listener.accept() {
-                    Ok((_, from)) => *peer.lock().expect("unpoisoned") = Some(from.ip()),
+                    Ok((_, from)) => {
+                        *peer.lock().expect("unpoisoned") = Some(from.ip().to_canonical());
+                    }
                     Err(_) => std::thread::sleep(Duration::from_millis(2)),
                 }
             }
@@ -86,7 +95,8 @@ pub(crate) enum Way {
 pub(crate) struct Receiver(UdpSocket);
 
 impl Receiver {
-    fn new(namespace: &File, address: Ipv4Addr, port: u16) -> Self {
+    fn new(namespace: &File, address: impl Into<IpAddr>, port: u16) -> Self {
+        let address = address.into();
         let socket =
             inside(namespace, move || UdpSocket::bind((address, port)).expect("a free port"));
         socket.set_read_timeout(Some(PATIENCE)).expect("a limit");
@@ -148,7 +158,8 @@ impl Host {
         let (id, live) = self.supervised.run(start);
         let namespace = File::open(format!("/proc/{}/ns/net", live.pid)).expect("its namespace");
         let address = live.address.unwrap_or(Ipv4Addr::UNSPECIFIED);
-        let mut container = Container { id, address, hardware: [0; 6], pid: live.pid, namespace };
+        let (address6, pid) = (live.address6, live.pid);
+        let mut container = Container { id, address, address6, hardware: [0; 6], pid, namespace };
         if live.address.is_some() {
             container.hardware = container.read_hardware();
         }
@@ -164,14 +175,14 @@ impl Host {
     /// A server on every address of the host, as Berth's API may be.
     pub(crate) fn listen_on_the_host(&self, port: u16) -> Server {
         Server::new(inside(&self.namespace, move || {
-            TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).expect("a free port")
+            TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).expect("a free port")
         }))
     }
 
     /// A server on every address of the internet's machine.
     pub(crate) fn listen_on_the_internet(&self, port: u16) -> Server {
         Server::new(inside(&self.internet, move || {
-            TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).expect("a free port")
+            TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).expect("a free port")
         }))
     }
 
@@ -206,13 +217,20 @@ impl Host {
         Receiver::new(&self.internet, INTERNET, port)
     }
 
+    /// The same by IPv6.
+    pub(crate) fn receive_on_the_internet6(&self, port: u16) -> Receiver {
+        Receiver::new(&self.internet, INTERNET6, port)
+    }
+
     /// Whether the internet's machine can connect to an address.
-    pub(crate) fn internet_connects(&self, address: Ipv4Addr, port: u16) -> bool {
+    pub(crate) fn internet_connects(&self, address: impl Into<IpAddr>, port: u16) -> bool {
+        let address = address.into();
         inside(&self.internet, move || connects(address, port))
     }
 
     /// Whether the host itself can.
-    pub(crate) fn connects(&self, address: Ipv4Addr, port: u16) -> bool {
+    pub(crate) fn connects(&self, address: impl Into<IpAddr>, port: u16) -> bool {
+        let address = address.into();
         inside(&self.namespace, move || connects(address, port))
     }
 
@@ -284,14 +302,15 @@ impl Host {
 
 impl Container {
     /// Whether a connection can be made from it.
-    pub(crate) fn connects(&self, address: Ipv4Addr, port: u16) -> bool {
+    pub(crate) fn connects(&self, address: impl Into<IpAddr>, port: u16) -> bool {
+        let address = address.into();
         inside(&self.namespace, move || connects(address, port))
     }
 
     /// A server in it.
     pub(crate) fn listen(&self, port: u16) -> Server {
         Server::new(inside(&self.namespace, move || {
-            TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).expect("a free port")
+            TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).expect("a free port")
         }))
     }
 
@@ -325,6 +344,41 @@ frame = bytes.fromhex(gateway.replace(':', '')) + bytes.fromhex(source) + b'\\x0
 out = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
 out.bind(('eth0', 0))
 out.send(frame)
+";
+        let (from, to, port) = (from.to_string(), to.to_string(), port.to_string());
+        let source = hex(&hardware);
+        self.command("python3", &["-c", script, &source, gateway, &from, &to, &port, text]);
+    }
+
+    /// The same by IPv6.
+    pub(crate) fn send_udp6(
+        &self,
+        (hardware, from): ([u8; 6], Ipv6Addr),
+        to: Ipv6Addr,
+        port: u16,
+        text: &str,
+    ) {
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let gateway = self.command("ip", &["-6", "neigh", "show", "nud", "permanent"]);
+        let gateway = gateway.split_whitespace().nth(4).expect("the gateway's hardware address");
+        let script = "\
+import socket, struct, sys
+source, gateway, sender, target, port, text = sys.argv[1:]
+sender, target = (socket.inet_pton(socket.AF_INET6, it) for it in (sender, target))
+data = text.encode()
+length = 8 + len(data)
+def checked(value):
+    return struct.pack('!HHHH', 4000, int(port), length, value) + data
+summed = sender + target + struct.pack('!II', length, 17) + checked(0)
+summed += b'\\0' * (len(summed) % 2)
+total = sum(struct.unpack('!%dH' % (len(summed) // 2), summed))
+while total >> 16:
+    total = (total & 0xffff) + (total >> 16)
+head = struct.pack('!IHBB', 6 << 28, length, 17, 64) + sender + target
+frame = bytes.fromhex(gateway.replace(':', '')) + bytes.fromhex(source) + b'\\x86\\xdd'
+out = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+out.bind(('eth0', 0))
+out.send(frame + head + checked((~total & 0xffff) or 0xffff))
 ";
         let (from, to, port) = (from.to_string(), to.to_string(), port.to_string());
         let source = hex(&hardware);
@@ -374,13 +428,18 @@ fn wire(internet: &File) {
     run("ip", &["link", "add", "uplink", "type", "veth", "peer", "name", "far", "netns", &far]);
     run("ip", &["addr", "add", "203.0.113.1/24", "dev", "uplink"]);
     run("ip", &["link", "set", "uplink", "up"]);
+    run("ip", &["addr", "add", "2001:db8::1/64", "dev", "uplink", "nodad"]);
     run("ip", &["route", "add", "169.254.0.0/16", "dev", "uplink"]);
+    run("ip", &["-6", "route", "add", "fd00:ec2::/32", "dev", "uplink"]);
     inside(internet, || {
         run("ip", &["link", "set", "lo", "up"]);
         run("ip", &["addr", "add", "203.0.113.2/24", "dev", "far"]);
         run("ip", &["addr", "add", "169.254.169.254/32", "dev", "far"]);
+        run("ip", &["addr", "add", "2001:db8::2/64", "dev", "far", "nodad"]);
+        run("ip", &["addr", "add", "fd00:ec2::254/128", "dev", "far", "nodad"]);
         run("ip", &["link", "set", "far", "up"]);
         run("ip", &["route", "add", "10.0.0.0/8", "via", "203.0.113.1"]);
+        run("ip", &["-6", "route", "add", "fd5e::/16", "via", "2001:db8::1"]);
     });
 }
 
@@ -414,7 +473,7 @@ fn transfer(mut from: TcpStream, mut to: TcpStream, skipped: u64, counted: u64) 
     pace
 }
 
-fn connects(address: Ipv4Addr, port: u16) -> bool {
+fn connects(address: IpAddr, port: u16) -> bool {
     let address = SocketAddr::from((address, port));
     match TcpStream::connect_timeout(&address, CONNECT_LIMIT) {
         // Accepted and hung up on.

@@ -4,6 +4,7 @@
 //! filter and capabilities would not even allow. Each is shown to work where its guard is taken away.
 
 mod host;
+mod ipv6;
 mod ports;
 mod rates;
 

@@ -85,7 +85,9 @@ pub(super) fn others(config: &RuntimeConfig) -> DoctorCheck {
         Ok(text) => text,
         Err(why) => return lack(id, format!("rules cannot be listed: {why}"), "not known", ""),
     };
-    let mut dropping = dropping_chains(&chains, &config.instance);
+    let families: &[&str] =
+        if config.network_pool6.is_some() { &["ip", "ip6", "inet"] } else { &["ip", "inet"] };
+    let mut dropping = dropping_chains(&chains, &config.instance, families);
     if let Some(chain) = legacy_drop() {
         dropping.push(chain);
     }
@@ -108,21 +110,25 @@ pub(super) fn others(config: &RuntimeConfig) -> DoctorCheck {
              conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT"
         )
     };
+    let mend = match dropping.iter().any(|chain| chain.contains("table ip6 ")) {
+        true => format!("{mend}; the same by ip6tables"),
+        false => mend,
+    };
     let found = format!("{} drops forwarded packets by policy", dropping.join(", "));
     lack(id, found, "containers reach no other machine", &mend)
 }
 
-/// Names of forward chains with a policy of drop in nft's JSON, Berth's own aside.
-fn dropping_chains(json: &str, instance: &str) -> Vec<String> {
+/// Names of forward chains with a policy of drop in nft's JSON, of these families and Berth's own aside.
+fn dropping_chains(json: &str, instance: &str, families: &[&str]) -> Vec<String> {
     let whole: Value = serde_json::from_str(json).unwrap_or_default();
     let rows = whole["nftables"].as_array().map(Vec::as_slice).unwrap_or_default();
     let name = |row: &Value| {
         let chain = &row["chain"];
         let of = |key: &str| chain[key].as_str().unwrap_or_default();
         let ours = of("table") == instance && of("family") == "inet";
-        let ipv4 = ["ip", "inet"].contains(&of("family"));
+        let asked = families.contains(&of("family"));
         let drops = of("hook") == "forward" && of("policy") == "drop";
-        (drops && ipv4 && !ours)
+        (drops && asked && !ours)
             .then(|| format!("{} of table {} {}", of("name"), of("family"), of("table")))
     };
     rows.iter().filter_map(name).collect()
@@ -157,8 +163,10 @@ mod tests {
                        "type": "filter", "hook": "forward", "prio": -10, "policy": "drop"}},
             {"chain": {"family": "inet", "table": "x", "name": "input", "handle": 1,
                        "type": "filter", "hook": "input", "prio": 0, "policy": "drop"}}]}"#;
-        assert_eq!(dropping_chains(json, "berth"), ["FORWARD of table ip filter"]);
-        assert_eq!(dropping_chains(json, "other").len(), 2);
-        assert!(dropping_chains("", "berth").is_empty());
+        let ipv4 = ["ip", "inet"];
+        assert_eq!(dropping_chains(json, "berth", &ipv4), ["FORWARD of table ip filter"]);
+        assert_eq!(dropping_chains(json, "other", &ipv4).len(), 2);
+        assert_eq!(dropping_chains(json, "berth", &["ip", "ip6", "inet"]).len(), 2);
+        assert!(dropping_chains("", "berth", &ipv4).is_empty());
     }
 }

@@ -1,6 +1,7 @@
 //! Building a container, as root: cgroup, layers, network, first process. What a failure leaves is
 //! undone by the supervisor, which has to be able to do that for a killed monitor in any case.
 
+use std::net::Ipv6Addr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
@@ -86,6 +87,7 @@ pub(super) fn build(job: &Job, places: &Places) -> Result<Parts, Failure> {
         start_ticks: process::start_ticks(created.pid.as_raw()).map_err(file)?,
         started_ms: process::now_ms(),
         address: job.place.as_ref().map(|place| place.address),
+        address6: address6(job)?,
         cgroup: cgroup.paths(),
         limits,
         oom_kills: 0,
@@ -250,11 +252,21 @@ pub(super) fn close_standard_streams() -> Result<(), FileError> {
     nix::unistd::dup2_stderr(&null).map_err(closed("standard error"))
 }
 
+/// The container's IPv6 address, where containers have any.
+fn address6(job: &Job) -> Result<Option<Ipv6Addr>, Failure> {
+    let Some(place) = &job.place else { return Ok(None) };
+    Ok(Network::new(&job.config)?.address6(place.address))
+}
+
 fn injected(job: &Job) -> Vec<InjectedFile> {
     let hostname = &job.start.hostname;
     let own = job.place.as_ref();
     let own = own.map_or("127.0.1.1".to_owned(), |place| place.address.to_string());
-    let hosts = format!("127.0.0.1\tlocalhost\n{own}\t{hostname}\n");
+    let mut hosts = format!("127.0.0.1\tlocalhost\n{own}\t{hostname}\n");
+    // A pool that is none has been refused by now.
+    if let Ok(Some(own)) = address6(job) {
+        hosts += &format!("::1\tlocalhost\n{own}\t{hostname}\n");
+    }
     let file = |path: &str, content: String| InjectedFile {
         path: path.to_owned(),
         content: content.into_bytes(),

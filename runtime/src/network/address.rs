@@ -1,8 +1,8 @@
-//! Arithmetic of IPv4 networks: pools, subnets, addresses, and the names and hardware addresses that
+//! Arithmetic of IP networks: pools, subnets, addresses, and the names and hardware addresses that
 //! follow from them. Pure; who holds which subnet and address is the supervisor's record.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use super::Error;
@@ -134,6 +134,47 @@ impl Pool {
     }
 }
 
+/// The IPv6 network in which every container has, beside its IPv4 address, that address once more: its lower 32
+/// bits. So who has which IPv6 address needs no record, and what is bound to the one is bound to the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pool6 {
+    network: u128,
+}
+
+impl Pool6 {
+    /// Bits of it; the others are the IPv4 address.
+    const PREFIX: u8 = 96;
+
+    /// A pool from its configuration, `network_pool6`.
+    pub fn new(text: &str) -> Result<Self, Error> {
+        let bad = || {
+            let text = format!(
+                "network_pool6 {text:?} is no unique local network of 96 bits (RFC 4193) such as \
+                 fd5e:1c2a:9b44::/96"
+            );
+            Error::Pool(text)
+        };
+        let (address, prefix) = text.split_once('/').ok_or_else(bad)?;
+        let address: Ipv6Addr = address.parse().map_err(|_| bad())?;
+        let network = u128::from(address);
+        let is_local = address.octets()[0] == 0xfd;
+        if prefix != "96" || network & u128::from(u32::MAX) != 0 || !is_local {
+            return Err(bad());
+        }
+        Ok(Self { network })
+    }
+
+    /// The IPv6 address that goes with an IPv4 one.
+    pub fn of(self, address: Ipv4Addr) -> Ipv6Addr {
+        (self.network | u128::from(u32::from(address))).into()
+    }
+
+    /// The prefix length of the IPv6 subnet that goes with an IPv4 one.
+    pub fn prefix(self, subnet: Subnet) -> u8 {
+        Self::PREFIX + subnet.prefix()
+    }
+}
+
 /// The first free address of a subnet after `last`, going round: a container's successor does not get
 /// the address at once that somebody may still be talking to.
 pub fn choose_address(
@@ -189,6 +230,18 @@ mod tests {
         assert!(pool.choose(&held, &[subnet("10.200.0.0/14")]).is_err());
         for (whole, prefix) in [("10.0.0.0/7", 26), ("8.8.0.0/16", 26), ("10.0.0.0/27", 26)] {
             assert!(Pool::new(whole, prefix).is_err(), "{whole}");
+        }
+    }
+
+    #[test]
+    fn each_address_has_one_of_ipv6() {
+        let pool = Pool6::new("fd5e:1c2a:9b44::/96").expect("a good pool");
+        let address = pool.of(Ipv4Addr::new(10, 201, 0, 66));
+        assert_eq!(address.to_string(), "fd5e:1c2a:9b44::ac9:42");
+        assert_eq!(pool.prefix(subnet("10.201.0.64/26")), 122);
+        for bad in ["fd00::/64", "2001:db8::/96", "fc00::/96", "fd00::1/96", "fd00::", "10.0.0.0/8"]
+        {
+            assert!(Pool6::new(bad).is_err(), "{bad}");
         }
     }
 

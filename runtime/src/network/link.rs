@@ -10,7 +10,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
-use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope,
+};
 use netlink_packet_route::link::{
     InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth,
     LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
@@ -23,7 +25,7 @@ use netlink_packet_route::route::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::address::{Subnet, hardware_address};
+use super::address::{Pool6, Subnet, hardware_address};
 use super::netlink::Connection;
 use super::{Attachment, Error};
 
@@ -72,6 +74,7 @@ pub fn ensure_bridge(
     connection: &mut Connection,
     name: &str,
     subnet: Subnet,
+    pool6: Option<Pool6>,
 ) -> Result<u32, Error> {
     let gateway = subnet.gateway();
     let index = match find(connection, name)? {
@@ -92,13 +95,13 @@ pub fn ensure_bridge(
             find(connection, name)?.ok_or_else(|| vanished(name))?.index
         }
     };
-    // Before it is up: no IPv6 of the host's on it; the host answers for its address on this bridge
-    // only, not for all it has; and it says nothing of better routes.
-    setting(&format!("ipv6/conf/{name}/disable_ipv6"), "1")?;
+    // Before it is up: no IPv6 of the host's on it, or nothing that follows by itself; the host answers for its
+    // address on this bridge only, not for all it has; and it says nothing of better routes.
+    set_ipv6(name, pool6.is_some())?;
     setting(&format!("ipv4/conf/{name}/arp_ignore"), "1")?;
     setting(&format!("ipv4/conf/{name}/rp_filter"), "1")?;
     setting(&format!("ipv4/conf/{name}/send_redirects"), "0")?;
-    set_address(connection, (index, name), gateway, subnet)?;
+    set_addresses(connection, (index, name), (gateway, subnet), pool6)?;
     set_up(connection, (index, name))?;
     Ok(index)
 }
@@ -159,21 +162,36 @@ pub fn secure_port(
     connection.request(request, NLM_F_CREATE | NLM_F_REPLACE, &action)
 }
 
-/// Sets up the container's end: loopback, address, default route. `inside` belongs to its namespace.
-pub fn set_up_inside(inside: &mut Connection, at: &Attachment) -> Result<(), Error> {
+/// Sets up the container's end: loopback, addresses, default routes. `inside` belongs to its namespace.
+pub fn set_up_inside(
+    inside: &mut Connection,
+    at: &Attachment,
+    pool6: Option<Pool6>,
+) -> Result<(), Error> {
     set_up(inside, (LOOPBACK_INDEX, "lo"))?;
     let eth0 = find(inside, INSIDE_NAME)?.ok_or_else(|| vanished(INSIDE_NAME))?.index;
-    set_address(inside, (eth0, INSIDE_NAME), at.address, at.subnet)?;
+    set_addresses(inside, (eth0, INSIDE_NAME), (at.address, at.subnet), pool6)?;
     set_up(inside, (eth0, INSIDE_NAME))?;
     let gateway = at.subnet.gateway();
-    bind_neighbour(inside, eth0, gateway)?;
+    bind_neighbour(inside, eth0, gateway, pool6)?;
+    for gateway in both(gateway, pool6) {
+        add_default_route(inside, eth0, gateway)?;
+    }
+    Ok(())
+}
+
+fn add_default_route(inside: &mut Connection, eth0: u32, gateway: IpAddr) -> Result<(), Error> {
     let mut route = RouteMessage::default();
-    route.header.address_family = AddressFamily::Inet;
+    let (family, by) = match gateway {
+        IpAddr::V4(gateway) => (AddressFamily::Inet, RouteAddress::Inet(gateway)),
+        IpAddr::V6(gateway) => (AddressFamily::Inet6, RouteAddress::Inet6(gateway)),
+    };
+    route.header.address_family = family;
     route.header.table = RouteHeader::RT_TABLE_MAIN;
     route.header.protocol = RouteProtocol::Boot;
     route.header.scope = RouteScope::Universe;
     route.header.kind = RouteType::Unicast;
-    route.attributes.push(RouteAttribute::Gateway(RouteAddress::Inet(gateway)));
+    route.attributes.push(RouteAttribute::Gateway(by));
     route.attributes.push(RouteAttribute::Oif(eth0));
     let request = RouteNetlinkMessage::NewRoute(route);
     let action = format!("add the container's default route by {gateway}");
@@ -185,18 +203,30 @@ pub fn set_up_loopback(inside: &mut Connection) -> Result<(), Error> {
     set_up(inside, (LOOPBACK_INDEX, "lo"))
 }
 
-/// Binds an address to its hardware address, so that no ARP of a neighbour can claim it.
+/// An address, and the one of IPv6 that goes with it.
+fn both(address: Ipv4Addr, pool6: Option<Pool6>) -> impl Iterator<Item = IpAddr> {
+    let other = pool6.map(|pool| IpAddr::V6(pool.of(address)));
+    std::iter::once(IpAddr::V4(address)).chain(other)
+}
+
+/// Binds an address to its hardware address, so that no ARP of a neighbour can claim it, and nobody need be asked
+/// for it: of neighbour discovery (RFC 4861) containers say and hear nothing.
 pub fn bind_neighbour(
     connection: &mut Connection,
     interface: u32,
     address: Ipv4Addr,
+    pool6: Option<Pool6>,
 ) -> Result<(), Error> {
-    let mut entry = neighbour(interface, address);
-    entry.header.state = NeighbourState::Permanent;
-    entry.attributes.push(NeighbourAttribute::LinkLayerAddress(hardware_address(address).to_vec()));
-    let request = RouteNetlinkMessage::NewNeighbour(entry);
-    let action = format!("bind {address} to its hardware address");
-    connection.request(request, NLM_F_CREATE | NLM_F_REPLACE, &action)
+    let hardware = hardware_address(address).to_vec();
+    for address in both(address, pool6) {
+        let mut entry = neighbour(interface, address);
+        entry.header.state = NeighbourState::Permanent;
+        entry.attributes.push(NeighbourAttribute::LinkLayerAddress(hardware.clone()));
+        let request = RouteNetlinkMessage::NewNeighbour(entry);
+        let action = format!("bind {address} to its hardware address");
+        connection.request(request, NLM_F_CREATE | NLM_F_REPLACE, &action)?;
+    }
+    Ok(())
 }
 
 /// Forgets what [`bind_neighbour`] did; success when it is forgotten.
@@ -204,17 +234,27 @@ pub fn unbind_neighbour(
     connection: &mut Connection,
     interface: u32,
     address: Ipv4Addr,
+    pool6: Option<Pool6>,
 ) -> Result<(), Error> {
-    let request = RouteNetlinkMessage::DelNeighbour(neighbour(interface, address));
-    let done = connection.request(request, 0, &format!("unbind {address}"));
-    done.or_else(|error| if error.is_absent() { Ok(()) } else { Err(error) })
+    for address in both(address, pool6) {
+        let request = RouteNetlinkMessage::DelNeighbour(neighbour(interface, address));
+        match connection.request(request, 0, &format!("unbind {address}")) {
+            Err(error) if !error.is_absent() => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
-fn neighbour(interface: u32, address: Ipv4Addr) -> NeighbourMessage {
+fn neighbour(interface: u32, address: IpAddr) -> NeighbourMessage {
     let mut entry = NeighbourMessage::default();
-    entry.header.family = AddressFamily::Inet;
+    let (family, address) = match address {
+        IpAddr::V4(address) => (AddressFamily::Inet, NeighbourAddress::Inet(address)),
+        IpAddr::V6(address) => (AddressFamily::Inet6, NeighbourAddress::Inet6(address)),
+    };
+    entry.header.family = family;
     entry.header.ifindex = interface;
-    entry.attributes.push(NeighbourAttribute::Destination(NeighbourAddress::Inet(address)));
+    entry.attributes.push(NeighbourAttribute::Destination(address));
     entry
 }
 
@@ -257,23 +297,51 @@ pub fn routes(connection: &mut Connection, except: &[u32]) -> Result<Vec<Subnet>
     Ok(networks)
 }
 
-fn set_address(
+fn set_addresses(
     connection: &mut Connection,
     (index, name): (u32, &str),
-    address: Ipv4Addr,
-    subnet: Subnet,
+    (address, subnet): (Ipv4Addr, Subnet),
+    pool6: Option<Pool6>,
 ) -> Result<(), Error> {
-    let mut message = AddressMessage::default();
-    message.header.family = AddressFamily::Inet;
-    message.header.prefix_len = subnet.prefix();
-    message.header.scope = AddressScope::Universe;
-    message.header.index = index;
-    message.attributes.push(AddressAttribute::Local(IpAddr::V4(address)));
-    message.attributes.push(AddressAttribute::Address(IpAddr::V4(address)));
-    message.attributes.push(AddressAttribute::Broadcast(subnet.broadcast()));
-    let request = RouteNetlinkMessage::NewAddress(message);
-    let action = format!("add address {address} to {name}");
-    connection.request(request, NLM_F_CREATE | NLM_F_REPLACE, &action)
+    for address in both(address, pool6) {
+        let mut message = AddressMessage::default();
+        message.header.scope = AddressScope::Universe;
+        message.header.index = index;
+        message.attributes.push(AddressAttribute::Local(address));
+        message.attributes.push(AddressAttribute::Address(address));
+        match (address, pool6) {
+            (IpAddr::V6(_), Some(pool)) => {
+                message.header.family = AddressFamily::Inet6;
+                message.header.prefix_len = pool.prefix(subnet);
+                // Nobody else can have it: it is good at once (RFC 4862, duplicate address detection).
+                message.header.flags = AddressHeaderFlags::Nodad;
+            }
+            _ => {
+                message.header.family = AddressFamily::Inet;
+                message.header.prefix_len = subnet.prefix();
+                message.attributes.push(AddressAttribute::Broadcast(subnet.broadcast()));
+            }
+        }
+        let request = RouteNetlinkMessage::NewAddress(message);
+        let action = format!("add address {address} to {name}");
+        connection.request(request, NLM_F_CREATE | NLM_F_REPLACE, &action)?;
+    }
+    Ok(())
+}
+
+/// Turns IPv6 off for an interface of the namespace that this process is in (`all` and `default` are names too),
+/// or on without anything that comes by itself: no router is heard, no address made (ip-sysctl.rst).
+pub fn set_ipv6(name: &str, is_on: bool) -> Result<(), Error> {
+    if is_on {
+        for quiet in ["accept_ra", "autoconf", "accept_redirects", "router_solicitations"] {
+            setting(&format!("ipv6/conf/{name}/{quiet}"), "0")?;
+        }
+        if name != "all" {
+            // No link-local address.
+            setting(&format!("ipv6/conf/{name}/addr_gen_mode"), "1")?;
+        }
+    }
+    setting(&format!("ipv6/conf/{name}/disable_ipv6"), if is_on { "0" } else { "1" })
 }
 
 /// Brings an interface up.

@@ -11,8 +11,8 @@
 //! - `<instance>_ports`: that of the host's ports which lead to containers (see `ports`);
 //! - `<instance>_rates`: that of how fast containers may send and receive (see `rates`).
 //!
-//! Invariants: the guard (table element, locked port) is in force before an interface is up; IPv6 is
-//! off on bridges, ports and in containers; every change is made under the instance's lock, so that
+//! Invariants: the guard (table elements, locked port) is in force before an interface is up; IPv6 is
+//! off on ports, and on bridges and in containers where no network of it is configured; every change is made under the instance's lock, so that
 //! the last container of one person cannot take the table from the first of another.
 
 mod address;
@@ -27,10 +27,10 @@ mod table;
 
 use std::fs::{self, File};
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use berth_runtime::config::RuntimeConfig;
 use berth_runtime::record::{Failure, FailureClass};
@@ -38,13 +38,14 @@ use berth_runtime::wire::PortLease;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sched::{CloneFlags, setns};
 
-pub use address::{Pool, Subnet, choose_address};
+pub use address::{Pool, Pool6, Subnet, choose_address};
 pub use changes::Changes;
 pub use resolver::resolv_conf;
 pub use table::program as nft_program;
 
 use link::Link;
 use netlink::Connection;
+use ports::Leases;
 use table::Member;
 
 /// Why the network could not be read or changed.
@@ -137,8 +138,9 @@ pub struct Attachment {
 pub struct Network {
     instance: String,
     pool: Pool,
+    pool6: Option<Pool6>,
     /// The host's addresses whose ports can be leased.
-    port_addresses: Vec<Ipv4Addr>,
+    port_addresses: Vec<IpAddr>,
     lock_path: PathBuf,
 }
 
@@ -149,7 +151,7 @@ pub fn host_routes() -> Result<Vec<Subnet>, Error> {
 
 /// Sets up the network namespace of a container without network: loopback, no IPv6.
 pub fn loopback_only(netns: BorrowedFd<'_>) -> Result<(), Error> {
-    link::set_up_loopback(&mut inside(netns)?)
+    link::set_up_loopback(&mut inside(netns, false)?)
 }
 
 impl Network {
@@ -157,8 +159,14 @@ impl Network {
     pub fn new(config: &RuntimeConfig) -> Result<Self, Error> {
         let pool = Pool::new(&config.network_pool, config.network_prefix)?;
         let lock_path = config.run_dir.join("network.lock");
+        let pool6 = config.network_pool6.as_deref().map(Pool6::new).transpose()?;
         let port_addresses = config.port_addresses.clone();
-        Ok(Self { instance: config.instance.clone(), pool, port_addresses, lock_path })
+        Ok(Self { instance: config.instance.clone(), pool, pool6, port_addresses, lock_path })
+    }
+
+    /// The IPv6 address of whoever has this one, where containers have any.
+    pub fn address6(&self, address: Ipv4Addr) -> Option<Ipv6Addr> {
+        self.pool6.map(|pool| pool.of(address))
     }
 
     /// The pool that subnets are cut from.
@@ -219,7 +227,7 @@ impl Network {
         }
         self.delete_empty_bridges(&mut host)?;
         self.guard(&mut host)?;
-        ports::replace(&self.instance, &self.port_addresses, live)
+        self.leases().replace(live)
     }
 
     /// Makes tables again that somebody has taken away; for when [`Network::guarded`] says no. A container
@@ -228,7 +236,7 @@ impl Network {
         let _lock = self.lock()?;
         self.guard(&mut Connection::route()?)?;
         let leases = live.iter().any(|at| !at.ports.is_empty());
-        if leases { ports::complete(&self.instance, &self.port_addresses, live) } else { Ok(()) }
+        if leases { self.leases().complete(live) } else { Ok(()) }
     }
 
     /// Makes the table for the containers that have an interface.
@@ -253,9 +261,9 @@ impl Network {
         netns: BorrowedFd<'_>,
         at: &Attachment,
     ) -> Result<(), Error> {
-        let mut inside = inside(netns)?;
+        let mut inside = inside(netns, self.pool6.is_some())?;
         let bridge_name = self.bridge_name(at.slot);
-        let member = Member { bridge: bridge_name.clone(), address: at.address };
+        let member = self.member(bridge_name.clone(), at.address);
         match table::add(&self.instance, &member) {
             Err(error) if error.is_absent() => {
                 let mut members = self.members(&link::list(host)?);
@@ -264,33 +272,33 @@ impl Network {
             }
             done => done?,
         }
-        let bridge = link::ensure_bridge(host, &bridge_name, at.subnet)?;
+        let bridge = link::ensure_bridge(host, &bridge_name, at.subnet, self.pool6)?;
         let port_name = self.port_name(at.address);
         // One that a crash has left would still be wired to a dying container.
         link::delete(host, &port_name)?;
         let port = link::add_pair(host, &port_name, bridge, (netns, at.address))?;
         link::secure_port(host, (port, &port_name), at.address)?;
-        link::bind_neighbour(host, bridge, at.address)?;
-        link::set_up_inside(&mut inside, at)?;
+        link::bind_neighbour(host, bridge, at.address, self.pool6)?;
+        link::set_up_inside(&mut inside, at, self.pool6)?;
         enable_forwarding()?;
+        if self.pool6.is_some() {
+            enable_forwarding6()?;
+        }
         if !at.ports.is_empty() {
             // What the host asks of its loopback goes out by the bridge then (ip-sysctl.rst, route_localnet);
             // what comes in by it for loopback is dropped like all else for the host.
             link::setting(&format!("ipv4/conf/{bridge_name}/route_localnet"), "1")?;
         }
-        ports::add(&self.instance, &self.port_addresses, at)
+        self.leases().add(at)
     }
 
     fn detach_locked(&self, host: &mut Connection, at: &Attachment) -> Result<(), Error> {
         let bridge_name = self.bridge_name(at.slot);
-        ports::remove(&self.instance, at)?;
+        self.leases().remove(at)?;
         link::delete(host, &self.port_name(at.address))?;
-        table::remove(
-            &self.instance,
-            &Member { bridge: bridge_name.clone(), address: at.address },
-        )?;
+        table::remove(&self.instance, &self.member(bridge_name.clone(), at.address))?;
         if let Some(bridge) = link::find(host, &bridge_name)? {
-            link::unbind_neighbour(host, bridge.index, at.address)?;
+            link::unbind_neighbour(host, bridge.index, at.address, self.pool6)?;
         }
         if self.delete_empty_bridges(host)? {
             return Ok(());
@@ -322,9 +330,18 @@ impl Network {
         let member = |port: &Link| {
             let low = u32::from_str_radix(port.name.strip_prefix(&prefix)?, 16).ok()?;
             let bridge = links.iter().find(|link| Some(link.index) == port.bridge)?;
-            Some(Member { bridge: bridge.name.clone(), address: Ipv4Addr::from(high | low) })
+            Some(self.member(bridge.name.clone(), Ipv4Addr::from(high | low)))
         };
         links.iter().filter_map(member).collect()
+    }
+
+    fn member(&self, bridge: String, address: Ipv4Addr) -> Member {
+        Member { bridge, address, address6: self.address6(address) }
+    }
+
+    fn leases(&self) -> Leases<'_> {
+        let Self { instance, port_addresses, pool6, .. } = self;
+        Leases { instance, addresses: port_addresses, pool6: *pool6 }
     }
 
     fn bridge_name(&self, slot: u32) -> String {
@@ -347,16 +364,17 @@ impl Network {
     }
 }
 
-/// A connection to a container's namespace, where IPv6 is turned off on the way.
+/// A connection to a container's namespace, where IPv6 is turned off on the way, or on for what is configured by
+/// hand alone.
 ///
 /// `/proc/sys/net` shows the namespace of whoever opens a file in it, so this process goes there and
 /// comes back; it has one thread, and nothing else happens meanwhile.
-fn inside(netns: BorrowedFd<'_>) -> Result<Connection, Error> {
+fn inside(netns: BorrowedFd<'_>, has_ipv6: bool) -> Result<Connection, Error> {
     let failed = |step| move |source| Error::Namespace { step, source };
     let home = File::open("/proc/thread-self/ns/net").map_err(failed("remember ours before"))?;
     setns(netns, CloneFlags::CLONE_NEWNET).map_err(|errno| failed("enter")(errno.into()))?;
-    let done = link::setting("ipv6/conf/all/disable_ipv6", "1")
-        .and_then(|()| link::setting("ipv6/conf/default/disable_ipv6", "1"))
+    let done = link::set_ipv6("all", has_ipv6)
+        .and_then(|()| link::set_ipv6("default", has_ipv6))
         .and_then(|()| Connection::route());
     setns(home.as_fd(), CloneFlags::CLONE_NEWNET).map_err(|errno| failed("leave")(errno.into()))?;
     done
@@ -369,6 +387,30 @@ fn enable_forwarding() -> Result<(), Error> {
     let now = fs::read_to_string(path);
     let now = now.map_err(|source| Error::Read { path: path.into(), source })?;
     if now.trim() == "1" { Ok(()) } else { link::setting("ipv4/ip_forward", "1") }
+}
+
+/// The same for IPv6. A host that passes packets on listens to no router any more (ip-sysctl.rst, accept_ra), so that
+/// one which has its own routes from there is told to go on listening first.
+fn enable_forwarding6() -> Result<(), Error> {
+    let all = "/proc/sys/net/ipv6/conf";
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::Read { path, source }
+    };
+    let switch = Path::new(all).join("all/forwarding");
+    if fs::read_to_string(&switch).map_err(failed(&switch))?.trim() == "1" {
+        return Ok(());
+    }
+    for interface in fs::read_dir(all).map_err(failed(Path::new(all)))? {
+        let interface = interface.map_err(failed(Path::new(all)))?.file_name();
+        let Some(interface) = interface.to_str() else { continue };
+        let listens = fs::read_to_string(format!("{all}/{interface}/accept_ra"));
+        // One that has gone meanwhile needs nothing.
+        if listens.is_ok_and(|value| value.trim() == "1") {
+            link::setting(&format!("ipv6/conf/{interface}/accept_ra"), "2")?;
+        }
+    }
+    link::setting("ipv6/conf/all/forwarding", "1")
 }
 
 #[cfg(test)]

@@ -5,18 +5,19 @@
 //! container. Its elements follow from the links that the kernel has, so the whole table can be made
 //! anew at any time without a moment in which it is not in force.
 //!
-//! - `members` holds (bridge, hardware address, address) of every container: whatever else comes in
-//!   from a bridge is dropped before anything looks at it, forged addresses and IPv6 alike. The
-//!   hardware address is bound to the container's port by the bridge itself (see `link`).
+//! - `members` and `members6` hold (bridge, hardware address, address) of every container: whatever else comes
+//!   in from a bridge is dropped before anything looks at it: forged addresses, neighbour discovery, and IPv6
+//!   where containers have none. The hardware address is bound to the container's port by the bridge itself (see `link`).
 //! - Nothing that comes in from a bridge reaches the host itself, at any of its addresses, but answers to
 //!   what the host has asked of a leased port (see `ports`).
-//! - Nothing goes from one bridge to another, nor to link-local networks (cloud metadata).
+//! - Nothing goes from one bridge to another, nor to where clouds keep what a machine may know: link-local
+//!   networks, and `fd00:ec2::/32`.
 //! - Towards containers only what answers them is let through, and what was sent to a port of the host that
 //!   is leased to them.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -49,16 +50,21 @@ pub struct Member {
     pub bridge: String,
     /// The container's address; its hardware address follows from it.
     pub address: Ipv4Addr,
+    /// The one of IPv6, where containers have any.
+    pub address6: Option<Ipv6Addr>,
 }
 
 impl Member {
-    /// The key in `members`: each part filled up to 4 bytes, as the kernel concatenates them.
-    fn key(&self) -> Vec<u8> {
+    /// The sets that it is in, and its key there: each part filled up to 4 bytes, as the kernel concatenates them.
+    fn keys(&self) -> Vec<(&'static str, Vec<u8>)> {
         let mut key = padded_name(&self.bridge);
         key.extend(address::hardware_address(self.address));
         key.extend([0, 0]);
+        let key6 = self.address6.map(|address| [&key[..], &address.octets()].concat());
         key.extend(self.address.octets());
-        key
+        let mut keys = vec![("members", key)];
+        keys.extend(key6.map(|key| ("members6", key)));
+        keys
     }
 }
 
@@ -74,16 +80,22 @@ pub fn add(instance: &str, member: &Member) -> Result<(), Error> {
     let action = format!("add {} of {} to nft table {instance}", member.address, member.bridge);
     let mut batch = Batch::new();
     batch.element(NFT_MSG_NEWSETELEM, NLM_F_CREATE, instance, ("bridges", &pair, None));
-    batch.element(NFT_MSG_NEWSETELEM, NLM_F_CREATE, instance, ("members", &member.key(), None));
+    for (set, key) in member.keys() {
+        batch.element(NFT_MSG_NEWSETELEM, NLM_F_CREATE, instance, (set, &key, None));
+    }
     batch.run(&action)
 }
 
 /// Lets a container's packets in no more; success when they are not.
 pub fn remove(instance: &str, member: &Member) -> Result<(), Error> {
     let action = format!("remove {} from nft table {instance}", member.address);
-    let mut batch = Batch::new();
-    batch.element(NFT_MSG_DELSETELEM, 0, instance, ("members", &member.key(), None));
-    absent_is_done(batch.run(&action))
+    for (set, key) in member.keys() {
+        // One by one: a batch in which one is not there does nothing.
+        let mut batch = Batch::new();
+        batch.element(NFT_MSG_DELSETELEM, 0, instance, (set, &key, None));
+        absent_is_done(batch.run(&action))?;
+    }
+    Ok(())
 }
 
 /// Forgets a bridge; success when it is not known.
@@ -126,17 +138,20 @@ fn ruleset(instance: &str, members: &[Member]) -> String {
     bridges.sort_unstable();
     bridges.dedup();
     let pairs = bridges.iter().map(|bridge| format!("\"{bridge}\" . \"{bridge}\""));
-    let rows = members.iter().map(|member| {
+    let row = |member: &Member, address: IpAddr| {
         let mut hardware = String::new();
         for byte in address::hardware_address(member.address) {
             let separator = if hardware.is_empty() { "" } else { ":" };
             // Writing to a string cannot fail.
             write!(hardware, "{separator}{byte:02x}").expect("a string takes everything");
         }
-        format!("\"{}\" . {hardware} . {}", member.bridge, member.address)
-    });
+        format!("\"{}\" . {hardware} . {address}", member.bridge)
+    };
+    let rows = members.iter().map(|member| row(member, member.address.into()));
+    let rows6 = members.iter().filter_map(|member| Some(row(member, member.address6?.into())));
     let pairs = elements(pairs.collect());
     let rows = elements(rows.collect());
+    let rows6 = elements(rows6.collect());
     // The first two lines make what follows the whole truth, also when the table was there.
     format!(
         r#"table inet {instance}
@@ -150,10 +165,15 @@ table inet {instance} {{
         typeof iifname . ether saddr . ip saddr
         {rows}
     }}
+    set members6 {{
+        typeof iifname . ether saddr . ip6 saddr
+        {rows6}
+    }}
     chain genuine {{
         type filter hook prerouting priority -310; policy accept;
         iifname != "{instance}-*" accept
         iifname . ether saddr . ip saddr @members accept
+        iifname . ether saddr . ip6 saddr @members6 accept
         counter drop
     }}
     chain host {{
@@ -166,6 +186,7 @@ table inet {instance} {{
         iifname . oifname @bridges accept
         iifname "{instance}-*" oifname "{instance}-*" counter drop
         iifname "{instance}-*" ip daddr 169.254.0.0/16 counter drop
+        iifname "{instance}-*" ip6 daddr {{ fe80::/10, fd00:ec2::/32 }} counter drop
         oifname "{instance}-*" ct state established,related accept
         oifname "{instance}-*" ct status dnat accept
         oifname "{instance}-*" counter drop

@@ -1,7 +1,7 @@
 //! Ports of the host that lead to containers. A container has its own from its making to its removal, so that
 //! an address that somebody was told stays good over stops and restarts; the kernel has them while it runs.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use berth_runtime::config::RuntimeConfig;
 use berth_runtime::id::{ContainerId, PrincipalId};
@@ -25,9 +25,9 @@ pub struct PortPolicy {
     pub first: Option<u16>,
     /// The last.
     pub last: Option<u16>,
-    /// The host's addresses that they are on; `0.0.0.0` for all that it has.
+    /// The host's addresses that they are on; `0.0.0.0` for all of IPv4 that it has, `::` for all of IPv6.
     #[schema(value_type = Vec<String>)]
-    pub addresses: Vec<Ipv4Addr>,
+    pub addresses: Vec<IpAddr>,
     /// How many one person may have whose allowance does not say it.
     pub per_person_max: u32,
 }

@@ -119,6 +119,8 @@ pub struct NetworkFacts {
     pub pool: String,
     /// The length of one person's network's prefix.
     pub prefix: u8,
+    /// Their IPv6 addresses are in here; none: they have none.
+    pub pool6: Option<String>,
 }
 
 /// The doctor's report.
@@ -242,6 +244,7 @@ pub async fn facts(app: &App) -> Result<Facts> {
         network: NetworkFacts {
             pool: config.runtime.network_pool.clone(),
             prefix: config.runtime.network_prefix,
+            pool6: config.runtime.network_pool6.clone(),
         },
     })
 }

@@ -114,11 +114,15 @@ fn local_addresses(config: &Config) -> Vec<IpAddr> {
             && !address.is_link_local()
             && !pool.is_some_and(|pool| pool.contains(address))
     });
+    let pool = config.runtime.network_pool6.as_ref();
+    let pool = pool.and_then(|pool| pool.parse::<ipnet::Ipv6Net>().ok());
     let table = std::fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
     let v6 = table.lines().filter_map(|line| {
         let bits = u128::from_str_radix(line.split_whitespace().next()?, 16).ok()?;
         let address = Ipv6Addr::from(bits);
-        (!address.is_loopback() && !address.is_unicast_link_local()).then_some(address)
+        let is_theirs = pool.is_some_and(|pool| pool.contains(&address));
+        let is_ours = !address.is_loopback() && !address.is_unicast_link_local() && !is_theirs;
+        is_ours.then_some(address)
     });
     v4.map(IpAddr::from).chain(v6.map(IpAddr::from)).collect()
 }

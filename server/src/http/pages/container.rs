@@ -151,6 +151,10 @@ fn facts(detail: &DetailView) -> Vec<Fact> {
         (None, Some(network)) => Fact::text("Network", network),
         (None, None) => Fact::text("Network", "not known yet"),
     });
+    facts.extend(
+        view.address6
+            .map(|address| Fact::copy("IPv6 address", address.to_string(), address.to_string())),
+    );
     for port in &view.ports {
         let PortView { protocol, host_port, container_port } = port;
         let protocol = PortProtocol::from(*protocol).as_str();

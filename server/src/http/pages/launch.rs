@@ -218,7 +218,7 @@ fn ports_hint(app: &App) -> String {
     let (Some(first), Some(last)) = (policy.first, policy.last) else {
         return "The operator has given no ports of the host to be leased.".to_owned();
     };
-    let here = policy.addresses.iter().all(std::net::Ipv4Addr::is_loopback);
+    let here = policy.addresses.iter().all(std::net::IpAddr::is_loopback);
     let reach = if here { ", on this machine alone" } else { "" };
     format!(
         "One a line: 8080 for a free port of the host, 20080:8080 for that one, /udp at the end for UDP. Of \

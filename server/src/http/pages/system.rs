@@ -25,7 +25,7 @@ use crate::service::containers::view::LimitsView;
 use crate::service::images::{self, LayersView};
 use crate::service::machine::{Pressure, PressureOf};
 use crate::service::network::{self, NetworkState};
-use crate::service::system::{self, Check, Facts, Fresh, Report};
+use crate::service::system::{self, Check, Facts, Fresh, NetworkFacts, Report};
 use crate::service::usage::{self, MachineUsage, PersonUsage, SystemUsage};
 
 /// People that the page shows.
@@ -256,9 +256,13 @@ fn storage(facts: &Facts, layers: &LayersView) -> Vec<Fact> {
         all.push(Fact::text("Files left", disk.files_available.to_string()));
     }
     all.push(stored_layers(layers));
+    let NetworkFacts { pool, prefix, pool6 } = &facts.network;
     all.push(Fact::code(
         "Addresses from",
-        format!("{}, a /{} each", facts.network.pool, facts.network.prefix),
+        match pool6 {
+            Some(pool6) => format!("{pool}, a /{prefix} each; {pool6}"),
+            None => format!("{pool}, a /{prefix} each; no IPv6"),
+        },
     ));
     all
 }

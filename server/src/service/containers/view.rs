@@ -46,6 +46,9 @@ pub struct ContainerView {
     /// Its address on its owner's network, while it runs.
     #[schema(value_type = Option<String>)]
     pub address: Option<std::net::Ipv4Addr>,
+    /// Its IPv6 address there, while it runs and where containers have any.
+    #[schema(value_type = Option<String>)]
+    pub address6: Option<std::net::Ipv6Addr>,
     /// Ports of the host that lead to it while it runs.
     pub ports: Vec<PortView>,
     /// Its volumes.
@@ -368,6 +371,7 @@ impl ContainerView {
             created_at: row.created_at,
             started_at,
             address: live.and_then(|live| live.address),
+            address6: live.and_then(|live| live.address6),
             ports: row.ports.iter().copied().map(Into::into).collect(),
             mounts: row.mounts.iter().map(Into::into).collect(),
             limits: row.limits.into(),
@@ -667,6 +671,7 @@ pub(crate) mod tests {
             start_ticks: 1,
             started_ms: 1,
             address: None,
+            address6: None,
             cgroup,
             limits: Vec::new(),
             oom_kills: 0,
