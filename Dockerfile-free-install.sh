@@ -320,6 +320,13 @@ server_user = "$user"
 #cpu_millis = 0
 #cpu_weight = 100
 
+# Directories of this machine that containers can be given to read, by name: one table for each. Without a line for
+# groups everybody may have it. The path has no symbolic links, and every user of the machine may read what is to be read.
+#   [runtime.data_sets.dogs]
+#   path = "/srv/dogs"
+#   description = "Photographs of dogs"
+#   groups = ["course-a"]
+
 # The most that one container may ever be given; the supervisor refuses more.
 #[runtime.ceilings]
 #cpu_millis = 1024000

@@ -14,6 +14,7 @@ mod attributes;
 mod capability;
 mod cgroup;
 mod commands;
+mod data_set;
 mod dbus;
 mod disk;
 mod doctor;

@@ -199,6 +199,9 @@ pub struct StartRequest {
     /// Volumes, [`VOLUMES_MAX`] at most.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<VolumeMount>,
+    /// The operator's data sets, [`DATA_SET_MOUNTS_MAX`] at most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub data_sets: Vec<DataSetMount>,
     /// Size of `/dev/shm`, in bytes.
     pub shm_bytes: u64,
     /// The network.
@@ -353,6 +356,20 @@ pub struct VolumeMount {
     /// A volume that was never used begins with what the image has at the place. One of somebody else's that is
     /// mounted read-only alone has to have been used before.
     pub copy_up: bool,
+}
+
+/// Data sets of one container at most.
+pub const DATA_SET_MOUNTS_MAX: usize = 16;
+
+/// A data set at a place inside a container: read-only with all that is mounted in it, `nosuid,nodev`. That the
+/// container's owner may have it is the server's to know; where it is, the supervisor's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataSetMount {
+    /// One of those in the supervisor's configuration.
+    pub name: String,
+    /// Absolute path inside; as [`Tmpfs::target`], and no other mount's.
+    pub target: String,
 }
 
 impl VolumeMount {

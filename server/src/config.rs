@@ -425,7 +425,11 @@ fn validate(config: &Config) -> Result<(), (&'static str, String)> {
     }
     validate_registries(&config.registries)?;
     validate_containers(&config.containers, &config.runtime.ceilings)?;
-    validate_runtime(&config.runtime)
+    validate_runtime(&config.runtime)?;
+    config
+        .runtime
+        .check_data_sets()
+        .map_err(|(key, text)| ("runtime.data_sets", format!("{key} {text}")))
 }
 
 fn validate_registries(registries: &RegistriesConfig) -> Result<(), (&'static str, String)> {

@@ -458,6 +458,7 @@ pub(crate) const ROWS: &[Row] = &[
     sends("POST /api/v1/images/import", Who::Member, "operate", "no archive"),
     row("GET /api/v1/ports", Who::SignedIn, "read"),
     row("GET /api/v1/ports/policy", Who::SignedIn, "read"),
+    row("GET /api/v1/data-sets", Who::SignedIn, "read"),
     row("GET /api/v1/volumes", Who::SignedIn, "read"),
     sends("POST /api/v1/volumes", Who::Member, "operate", r#"{"name":"No Name"}"#),
     Row {

@@ -4,6 +4,7 @@ mod allowances;
 mod attach;
 mod audit;
 mod data;
+mod data_sets;
 mod execs;
 mod files;
 mod groups;

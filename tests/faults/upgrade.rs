@@ -38,6 +38,7 @@ const OLDER: &str = "
     drop table layer_checks;
     drop trigger containers_grants;
     drop trigger volumes_grants;
+    drop trigger images_grants;
     drop trigger groups_grants;
     drop trigger containers_looks;
     drop trigger volumes_looks;
@@ -46,6 +47,7 @@ const OLDER: &str = "
     drop view memberships;
     drop table grants;
     drop table group_members;
+    drop table container_data_sets;
     drop table container_volumes;
     drop table volumes;
     drop table recovery_codes;

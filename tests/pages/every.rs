@@ -50,7 +50,10 @@ async fn every_page_is_open_to_everybody_and_refuses_nothing() {
             return;
         }
     };
-    let server = TestServer::start().await;
+    let sections = "[runtime.data_sets.licences]\npath = \"/usr/share/common-licenses\"\n\
+                    description = \"The texts of licences\"\ngroups = [\"everybody\"]\n";
+    let options = Options { sections: sections.to_owned(), ..Options::default() };
+    let server = TestServer::with(options).await;
     let driver = Driver::start().await;
     let seen = furnish(&server).await;
     let visits = visits(&seen);

@@ -7,6 +7,7 @@ mod binary;
 mod consoles;
 mod crash;
 mod data;
+mod data_sets;
 mod ends;
 mod entry;
 mod execs;

@@ -233,6 +233,8 @@ pub struct LaunchPage {
     pub ports_hint: String,
     /// Which volumes the viewer has, in words.
     pub volumes_hint: String,
+    /// Which data sets the viewer may have, in words; empty when there are none to be asked for.
+    pub data_sets_hint: String,
     /// The frame.
     pub shell: Shell,
     /// What is wrong beyond single fields; may be empty.
@@ -322,6 +324,8 @@ pub struct LaunchForm {
     pub ports: Field,
     /// `NAME:/path[:ro]` lines.
     pub volumes: Field,
+    /// `NAME:/path` lines.
+    pub data_sets: Field,
     /// `no`, `on-failure`, `always` or `unless-stopped`.
     pub restart: Field,
     /// Attempts of `on-failure`.

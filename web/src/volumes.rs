@@ -25,6 +25,23 @@ pub struct ListPage {
     pub rows: Vec<Row>,
     /// The next page's address.
     pub next: Option<String>,
+    /// The data sets that the viewer sees.
+    pub data_sets: Vec<DataSetRow>,
+}
+
+/// A data set.
+#[derive(Debug, Clone)]
+pub struct DataSetRow {
+    /// What it is called.
+    pub name: String,
+    /// What it is; may be empty.
+    pub description: String,
+    /// Whom it is for and where it is, in words, to those who oversee the machine; else empty.
+    pub about: String,
+    /// In how many places it is, in words; empty for none.
+    pub used_by: String,
+    /// The first containers that have it: address, name and the rest in words.
+    pub users: Vec<(String, String, String)>,
 }
 
 /// One volume.

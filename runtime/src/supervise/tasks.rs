@@ -32,7 +32,7 @@ use crate::places::Places;
 use crate::process::ProcessKey;
 use crate::sys::{socket, spawn};
 use crate::undo::{self, Held, Sum};
-use crate::{doctor, inspect, layer, posture, process, stored, volume};
+use crate::{data_set, doctor, inspect, layer, posture, process, stored, volume};
 
 /// A task's size at most.
 const TASK_BYTES_MAX: u64 = 1 << 20;
@@ -82,6 +82,8 @@ pub(super) enum Task {
     Files { boot_id: String, order: Box<stored::Order> },
     /// Gives an upload up.
     UploadDrop { person: Person, upload: UploadId },
+    /// Looks whether the data sets can be had.
+    DataSets {},
     /// Looks at the host.
     Doctor {},
 }
@@ -536,6 +538,7 @@ fn run(job: Job) -> Result<Reply, Failure> {
         Task::UploadDrop { person, upload } => {
             stored::drop_upload(&places(&job.config)?, &person, &upload)?;
         }
+        Task::DataSets {} => data_set::look(&job.config)?,
         Task::Doctor {} => return Ok(Answer::Doctor(doctor::report(&job.config)).into()),
     }
     Ok(Answer::Done {}.into())

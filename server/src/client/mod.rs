@@ -8,6 +8,7 @@ mod acts;
 mod api;
 mod attach;
 mod credentials;
+mod data_sets;
 mod error;
 mod events;
 mod exec;
@@ -84,6 +85,8 @@ pub enum Command {
     Ls(files::LsArgs),
     /// Directories that outlive containers: list, make, show, rename and remove them.
     Volume(volumes::VolumeArgs),
+    /// List data sets: directories of the server’s machine that your containers can be given to read.
+    DataSets(data_sets::DataSetsArgs),
     /// Show what nothing needs any more, and why the rest stays; have it go.
     Gc(gc::GcArgs),
     /// Compare every stored layer with the bytes that it came from (operators).
@@ -153,6 +156,7 @@ async fn speak(command: Command) -> Outcome {
         Command::Cp(args) => files::cp(args).await,
         Command::Ls(args) => files::ls(args).await,
         Command::Volume(args) => volumes::volume(args).await,
+        Command::DataSets(args) => data_sets::data_sets(args).await,
         Command::Gc(args) => gc::gc(args).await,
         Command::Verify(args) => verify::verify(args).await,
         Command::Completion(_) | Command::Man(_) => Ok(0),

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection, SqlitePool};
 
+use super::data_sets;
 use super::volumes::Mount;
 use crate::auth::{Caller, Granted, Kind, Rights, Visibility};
 use crate::clock::Time;
@@ -68,6 +69,8 @@ pub struct Container {
     pub ports: Vec<PortLease>,
     /// Its volumes, in the order in which they were asked for.
     pub mounts: Vec<Mount>,
+    /// Its data sets, in the same way.
+    pub data_sets: Vec<data_sets::Mount>,
     /// Whether the kernel is known to hold them.
     pub limits_applied: bool,
     pub intent: Intent,
@@ -169,6 +172,15 @@ macro_rules! mounts {
     };
 }
 
+/// Data sets as the type's own JSON.
+macro_rules! data_sets {
+    () => {
+        "(select json_group_array(json_object('name', d.name, 'target', d.target)) \
+         from (select * from container_data_sets where container = c.id order by position) d) \
+         as data_sets, "
+    };
+}
+
 /// What of each container was shared with ?3, once for the whole query.
 macro_rules! mine {
     () => {
@@ -196,6 +208,7 @@ const FOR_CALLER: &str = concat!(
     "select c.*, ",
     ports!(),
     mounts!(),
+    data_sets!(),
     granted!(),
     "coalesce(p.name, 'system') as owner_name, \
      coalesce(p.group_id, 2) as group_id, coalesce(s.name, 'system') as stopped_by_name \
@@ -207,6 +220,7 @@ const COLUMNS: &str = concat!(
     "select c.*, null as granted, ",
     ports!(),
     mounts!(),
+    data_sets!(),
     "coalesce(p.name, 'system') as owner_name, \
      coalesce(p.group_id, 2) as group_id, coalesce(s.name, 'system') as stopped_by_name \
      from containers c left join people p on p.id = c.owner \
@@ -294,6 +308,7 @@ pub async fn light(
         granted!(),
         ports!(),
         mounts!(),
+        data_sets!(),
         "c.id, c.owner, c.name, c.image_reference, c.image_id, '' as request, \
          null as spec, c.cpu_millis, c.cpu_weight, c.memory_bytes, c.swap_bytes, c.pids, \
          c.limits_applied, c.intent, c.run, c.operation, c.start_when_pulled, c.restart_policy, \
@@ -716,6 +731,7 @@ fn container(row: &SqliteRow) -> Result<Container> {
         },
         ports: parsed(row, "ports")?.unwrap_or_default(),
         mounts: parsed(row, "mounts")?.unwrap_or_default(),
+        data_sets: parsed(row, "data_sets")?.unwrap_or_default(),
         limits_applied: row.try_get("limits_applied")?,
         intent: row.try_get("intent")?,
         run: number("run")?,

@@ -15,6 +15,7 @@ pub mod allowances;
 pub mod audit;
 pub mod containers;
 pub mod copy;
+pub mod data_sets;
 pub mod events;
 pub mod factors;
 pub mod grants;

@@ -9,6 +9,7 @@ pub mod allowances;
 pub mod audit;
 pub mod containers;
 pub mod data;
+pub mod data_sets;
 pub mod days;
 pub mod edits;
 pub mod enrol;

@@ -172,6 +172,27 @@ fn create(image: &str) -> Body {
             .at([json!(null), json!("d"), json!("./d//e/")])
             .beyond([json!("/d"), json!("d/.."), json!("../x"), json!("."), text(1025)])
             .may_be(&["null", "newline", "turned text"]),
+        field("data_sets").at([json!([])]).beyond([
+            json!(vec![json!({"name": "kept", "target": "/c"}); 17]),
+            json!([{"name": "kept", "target": "/a"}]),
+            json!([{"name": "kept", "target": "/b"}]),
+        ]),
+        field("data_sets[].name").at([json!("kept")]).beyond([
+            json!("other"),
+            json!("others"),
+            json!("../kept"),
+            json!("/usr/share"),
+            json!("Kept"),
+            text(64),
+        ]),
+        field("data_sets[].target").at([json!("/c"), json!("//c/./d/")]).beyond([
+            json!("/"),
+            json!("/proc/x"),
+            json!("//sys"),
+            json!("/c/../proc"),
+            json!("c"),
+            json!("/b/"),
+        ]),
         field("terminal").at([json!(false), json!(true)]).may_be(&["true"]),
         field("stdin").at([json!(false), json!(true)]).may_be(&["true"]),
         field("limits"),
@@ -196,6 +217,7 @@ fn create(image: &str) -> Body {
             "network": "private",
             "ports": [{"container_port": 8080, "host_port": null, "protocol": "tcp"}],
             "mounts": [{"volume": "kept", "target": "/b", "read_only": false, "sub_path": null}],
+            "data_sets": [{"name": "kept", "target": "/c"}],
             "terminal": false, "stdin": false, "start": false,
             "limits": {"cpu_millis": 100, "cpu_weight": 100, "memory_bytes": 64 << 20,
                        "swap_bytes": 0, "pids": 8},

@@ -284,6 +284,7 @@ fn launch(mut form: LaunchForm, error: &str) -> LaunchPage {
         images: vec!["alpine:3.22".into(), "starter:1".into()],
         ports_hint: "Of the host 20000 to 20999 can be had.".into(),
         volumes_hint: "One NAME:/path a line. Of yours: data, results.".into(),
+        data_sets_hint: "One NAME:/path a line. For you: dogs.".into(),
         ceilings: ceilings(),
         sizes: [("small", "0.5", "256 MiB"), ("medium", "1", "1 GiB"), ("large", "4", "8 GiB")]
             .map(|(name, cpu, memory)| Size {

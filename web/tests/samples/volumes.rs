@@ -1,6 +1,8 @@
 //! Sample pages of volumes.
 
-use berth_web::volumes::{DetailPage, ListPage, Row, SharingPage as VolumeSharing, UserRow};
+use berth_web::volumes::{
+    DataSetRow, DetailPage, ListPage, Row, SharingPage as VolumeSharing, UserRow,
+};
 
 use super::*;
 
@@ -70,6 +72,19 @@ fn list(count: usize, name: &str, oversees: bool) -> ListPage {
         oversees,
         rows: (0..count).map(row).collect(),
         next: (count > 50).then(|| "/volumes?after=x".into()),
+        data_sets: (0..count % 4)
+            .map(|place| DataSetRow {
+                name: name.to_owned(),
+                description: name.to_owned(),
+                about: if oversees { format!("for {name}, at /srv/{name}") } else { String::new() },
+                used_by: if place == 1 { String::new() } else { "2 places".into() },
+                users: vec![(
+                    "/containers/x".into(),
+                    name.to_owned(),
+                    format!(" on /data of {name}"),
+                )],
+            })
+            .collect(),
     }
 }
 

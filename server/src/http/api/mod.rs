@@ -3,6 +3,7 @@
 pub mod allowances;
 pub mod audit;
 pub mod containers;
+pub mod data_sets;
 pub mod events;
 pub mod execs;
 pub mod factor;

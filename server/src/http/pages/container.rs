@@ -27,7 +27,9 @@ use crate::service::containers;
 use crate::service::containers::actions::{self, Change};
 use crate::service::containers::history;
 use crate::service::containers::output;
-use crate::service::containers::view::{ContainerView, DetailView, HeldLimit, MountView};
+use crate::service::containers::view::{
+    ContainerView, DataSetMountView, DetailView, HeldLimit, MountView,
+};
 use crate::service::edits::Expected;
 use crate::service::history::Used;
 use crate::service::ports::PortView;
@@ -158,6 +160,8 @@ fn facts(detail: &DetailView) -> Vec<Fact> {
         facts.push(Fact::text("Port of the host", text));
     }
     facts.extend(view.mounts.iter().map(|mount| Fact::text("Volume", mount_in_words(mount))));
+    let set = |mount: &DataSetMountView| format!("{} on {}", mount.name, mount.target);
+    facts.extend(view.data_sets.iter().map(|mount| Fact::text("Data set", set(mount))));
     facts.push(Fact::text("When it ends", restart_in_words(view)));
     if let (Some(signal), Some(grace)) = (&detail.stop_signal, detail.stop_grace_secs) {
         facts.push(Fact::text("Stops by", format!("{signal}, killed after {grace} s")));

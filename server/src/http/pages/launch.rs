@@ -25,7 +25,7 @@ use crate::service::Page;
 use crate::service::containers::create;
 use crate::service::containers::spec::{self, CreateRequest};
 use crate::service::usage::{self, Usage};
-use crate::service::{admission, images, machine, ports, volumes};
+use crate::service::{admission, data_sets, images, machine, ports, volumes};
 
 /// References offered beside the field at most.
 const IMAGES_MAX: u32 = 200;
@@ -195,6 +195,7 @@ async fn page(
         images: names,
         ports_hint: ports_hint(app),
         volumes_hint: volumes_hint(app, caller).await?,
+        data_sets_hint: data_sets_hint(app, caller, posted).await?,
         ceilings: ceilings(app),
         sizes: sizes(app).into_iter().map(size).collect(),
         left: left(&usage, asked.as_ref(), machine_size().await),
@@ -209,6 +210,19 @@ async fn volumes_hint(app: &App, caller: &Caller) -> Result<String> {
     Ok(match names.is_empty() {
         true => format!("{how} You have no volume yet; make one under Volumes."),
         false => format!("{how} Of yours: {}.", names.join(", ")),
+    })
+}
+
+/// How data sets are named, and which the caller may have; empty when there are none to be asked for.
+async fn data_sets_hint(app: &App, caller: &Caller, posted: &Posted) -> Result<String> {
+    let names = data_sets::names(app, caller).await?;
+    if names.is_empty() && posted.text("data_sets").is_empty() {
+        return Ok(String::new());
+    }
+    let how = "Directories of this machine’s to read: one NAME:/path a line.";
+    Ok(match names.is_empty() {
+        true => format!("{how} None is offered to you."),
+        false => format!("{how} For you: {}.", names.join(", ")),
     })
 }
 

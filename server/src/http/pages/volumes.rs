@@ -7,7 +7,7 @@ use berth_web::containers::ConfirmPage;
 use berth_web::format::{Moment, bytes, short};
 use berth_web::parts::{Fact, Field};
 use berth_web::shell::{ApiCall, Section};
-use berth_web::volumes::{DetailPage, ListPage, Row, UserRow};
+use berth_web::volumes::{DataSetRow, DetailPage, ListPage, Row, UserRow};
 
 use super::form::{Posted, Wrong};
 use super::frame::{Frame, encoded};
@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::http::extract::{Items, PageQuery};
 use crate::http::routes::{Access, FormFields, Routes};
 use crate::service::Page;
+use crate::service::data_sets::{self, DataSetUser, DataSetView};
 use crate::service::edits::Expected;
 use crate::service::volumes::{
     self, Change, OtherUser, VolumeDetail, VolumeUseView, VolumeUser, VolumeView,
@@ -96,6 +97,7 @@ async fn show_list(
     shell.path = PATH.to_owned();
     shell.calls = vec![
         ApiCall::get("List them", "/api/v1/volumes"),
+        ApiCall::get("List data sets", "/api/v1/data-sets"),
         ApiCall::send(
             "Make one",
             "POST",
@@ -122,8 +124,32 @@ async fn show_list(
             || listed.items.iter().any(|volume| volume.owner.id != caller.principal.0),
         rows: listed.items.iter().map(row).collect(),
         next: listed.next.map(|next| format!("{PATH}?after={}", encoded(&next))),
+        data_sets: data_sets::list(app, caller).await?.into_iter().map(data_set).collect(),
     };
     frame.page_with(status, &view)
+}
+
+fn data_set(set: DataSetView) -> DataSetRow {
+    let DataSetView { name, description, groups, path, places, used_by, .. } = set;
+    let about = path.map(|path| match groups {
+        None => format!("for everybody, at {path}"),
+        Some(groups) => format!("for {}, at {path}", groups.join(", ")),
+    });
+    let user = |user: DataSetUser| {
+        let rest = format!(" of {} on {}", user.owner.name, user.target);
+        (format!("/containers/{}", user.container), user.container_name, rest)
+    };
+    DataSetRow {
+        name,
+        description,
+        about: about.unwrap_or_default(),
+        used_by: match places {
+            0 => String::new(),
+            1 => "in one container".to_owned(),
+            more => format!("in {more} places"),
+        },
+        users: used_by.into_iter().map(user).collect(),
+    }
 }
 
 fn oversees(caller: &Caller) -> bool {

@@ -23,7 +23,7 @@ use crate::runtime_client::{NOT_RUNNING, RuntimeError};
 use crate::service::edits::Expected;
 use crate::service::lifecycle::{Action, Status};
 use crate::service::restart::RestartPolicy;
-use crate::service::{admission, images, maintenance, reconcile, volumes};
+use crate::service::{admission, data_sets, images, maintenance, reconcile, volumes};
 
 /// What a killed container may take to be gone.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
@@ -420,6 +420,7 @@ pub(crate) async fn launch(
         return Err(LaunchError::Unknown(Error::defect("start a container without an image")));
     };
     let volumes = volumes::for_start(app, row.owner, &row.mounts).await?;
+    let data_sets = data_sets::for_start(app, row.owner, &row.data_sets).await?;
     let config = &app.config.containers;
     let request = StartRequest {
         container: row.id.clone(),
@@ -431,6 +432,7 @@ pub(crate) async fn launch(
         read_only_root: spec.read_only_root,
         tmpfs: spec.tmpfs,
         volumes,
+        data_sets,
         // A limit that was lowered since must not be exceeded by what it holds.
         shm_bytes: spec.shm_bytes.min(row.limits.memory_bytes),
         network: spec.network,

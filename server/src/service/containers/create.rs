@@ -23,7 +23,7 @@ use crate::inventory::operations::OperationState;
 use crate::inventory::people;
 use crate::registry::manifest::RunConfig;
 use crate::service::images::{self, ImageForStart};
-use crate::service::{admission, maintenance, operations, ports, volumes};
+use crate::service::{admission, data_sets, maintenance, operations, ports, volumes};
 use crate::timing::Phases;
 
 /// Makes a container; the same key makes it once.
@@ -132,6 +132,7 @@ async fn insert(
     let own = (new.id, new.owner);
     ports::lease(app, caller, write.db(), own, &request.ports).await?;
     volumes::attach(write.db(), own, &request.mounts).await?;
+    data_sets::attach(app, write.db(), own, &request.data_sets).await?;
     idempotency::remember(&mut write, caller, key, new.id.as_str()).await?;
     write.subject("container", new.id, new.owner);
     let (subject, owner) = (new.id.as_str(), new.owner);

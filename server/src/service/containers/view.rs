@@ -14,6 +14,7 @@ use crate::auth::{Caller, Right};
 use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::inventory::containers::{Container, Intent, StopKind};
+use crate::inventory::data_sets;
 use crate::inventory::volumes::Mount;
 use crate::service::edits::Version;
 use crate::service::lifecycle::Status;
@@ -50,6 +51,8 @@ pub struct ContainerView {
     pub ports: Vec<PortView>,
     /// Its volumes.
     pub mounts: Vec<MountView>,
+    /// Data sets that it can read.
+    pub data_sets: Vec<DataSetMountView>,
     /// The limits that hold now, and at its next start.
     pub limits: LimitsView,
     /// When it is started again.
@@ -111,6 +114,23 @@ pub struct MountView {
     pub read_only: bool,
     /// The part of it that is there; null for the whole.
     pub sub_path: Option<String>,
+}
+
+/// A data set at a place in a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = ContainerDataSet)]
+pub struct DataSetMountView {
+    /// What the data set is called.
+    pub name: String,
+    /// Where.
+    pub target: String,
+}
+
+impl From<&data_sets::Mount> for DataSetMountView {
+    fn from(mount: &data_sets::Mount) -> Self {
+        let data_sets::Mount { name, target } = mount.clone();
+        Self { name, target }
+    }
 }
 
 impl From<&Mount> for MountView {
@@ -370,6 +390,7 @@ impl ContainerView {
             address: live.and_then(|live| live.address),
             ports: row.ports.iter().copied().map(Into::into).collect(),
             mounts: row.mounts.iter().map(Into::into).collect(),
+            data_sets: row.data_sets.iter().map(Into::into).collect(),
             limits: row.limits.into(),
             restart: RestartView {
                 policy: policy(row),
@@ -611,6 +632,7 @@ pub(crate) mod tests {
             spec: None,
             ports: Vec::new(),
             mounts: Vec::new(),
+            data_sets: Vec::new(),
             limits: Limits {
                 cpu_millis: 1000,
                 cpu_weight: 100,
