@@ -16,6 +16,7 @@ mod names;
 mod ports;
 mod posture;
 mod recovery;
+mod shared_images;
 mod shared_volumes;
 mod sharing;
 mod usage;

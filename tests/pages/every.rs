@@ -181,6 +181,7 @@ pub(crate) fn visits(seen: &Seen) -> BTreeMap<&'static str, Vec<String>> {
         ("/images", one("/images")),
         ("/images/unneeded", one("/images/unneeded?everyone=true&tagged=true&unneeded_days=0")),
         ("/images/{id}", vec![format!("/images/{}", seen.image)]),
+        ("/images/{id}/sharing", vec![format!("/images/{}/sharing", seen.image)]),
         ("/images/{id}/untag", vec![format!("/images/{}/untag?reference={BUSYBOX}", seen.image)]),
         ("/account/tokens/{id}/revoke", vec![format!("/account/tokens/{}/revoke", seen.token)]),
         (

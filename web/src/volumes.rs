@@ -99,14 +99,16 @@ pub struct DetailPage {
     pub others: Vec<String>,
 }
 
-/// With whom a volume is shared.
+/// With whom a volume or an image is shared.
 #[derive(Debug, Clone, Template)]
 #[template(path = "volumes/sharing.html")]
 pub struct SharingPage {
     /// The frame.
     pub shell: Shell,
-    /// The id.
-    pub id: String,
+    /// Whether it is an image.
+    pub is_image: bool,
+    /// The page's own address.
+    pub path: String,
     /// What it is called.
     pub title: String,
     /// Why it was not shared; may be empty.

@@ -81,6 +81,7 @@ pub fn routes() -> Routes {
     let routes = api::ports::routes(routes);
     let routes = api::volumes::routes(routes);
     let routes = api::data_sets::routes(routes);
+    let routes = api::grants::routes(routes);
     let routes = api::files::routes(routes);
     let routes = api::problems::routes(routes);
     pages::routes(routes)

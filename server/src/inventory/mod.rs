@@ -76,7 +76,7 @@ const CACHE_KIB: u32 = 512;
 
 /// What may use the room that is kept for a full disk: it ends or removes something, or lets somebody in
 /// to do that.
-const RELIEVING: [&str; 22] = [
+const RELIEVING: [&str; 23] = [
     "container.stop",
     "container.kill",
     "container.signal",
@@ -99,6 +99,7 @@ const RELIEVING: [&str; 22] = [
     "container.unshare",
     "container.look-end",
     "volume.unshare",
+    "image.unshare",
 ];
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");

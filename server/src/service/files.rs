@@ -282,7 +282,7 @@ async fn ground(app: &App, caller: &Caller, at: &At, needs: Act) -> Result<Groun
             ensure_known(app, row.owner, row.group).await?;
             app.runtime.volume_make(row.owner, &row.id).await?;
             let id = row.id.to_string();
-            let right = Some(sharing::At::volume(row.id.clone(), Right::Files));
+            let right = Some(sharing::At::volume(&row.id, Right::Files));
             let place = FilesPlace::Volume(row.id);
             Ok(Ground { owner: row.owner, place, id, kind: "volume", right })
         }

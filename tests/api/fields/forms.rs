@@ -116,6 +116,7 @@ const ROWS: &[(&str, Kind)] = &[
     ("POST /containers/{id}/sharing kind", Choice),
     ("reason", Judged(&["", " ", "a\0b", "a\nb"])),
     ("POST /volumes/{id}/sharing kind", Choice),
+    ("POST /images/{id}/sharing kind", Choice),
     ("end", Judged(&["", "a", "everybody:a"])),
     ("group", Judged(&["", "a", "-1", "4294967296"])),
     ("note", Judged(&["a\0b", "a\nb"])),
@@ -194,9 +195,12 @@ fn base(route: &str) -> Vec<(&'static str, &'static str)> {
         "POST /volumes/{id}/sharing" => {
             vec![("kind", "person"), ("grantee", "tried"), ("level", "read")]
         }
-        "POST /containers/{id}/sharing/end" | "POST /volumes/{id}/sharing/end" => {
-            vec![("end", "person:tried")]
+        "POST /images/{id}/sharing" => {
+            vec![("kind", "person"), ("grantee", "tried"), ("level", "use")]
         }
+        "POST /containers/{id}/sharing/end"
+        | "POST /volumes/{id}/sharing/end"
+        | "POST /images/{id}/sharing/end" => vec![("end", "person:tried")],
         "POST /volumes" => vec![("name", "driven")],
         "POST /volumes/{id}" => vec![("name", "kept")],
         "POST /people/{id}/host-user" => vec![("host_user", "driven")],

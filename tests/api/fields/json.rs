@@ -635,6 +635,35 @@ fn grants() -> Vec<Body> {
                 ]),
             ],
         },
+        Body {
+            route: "PUT /api/v1/images/{id}/grants",
+            base: json!({"kind": "person", "name": "tried", "rights": ["files"]}),
+            fields: vec![
+                kind(),
+                name(),
+                field("rights").at([json!(["files"]), json!(["state", "files"])]).beyond([
+                    json!([]),
+                    json!(["state"]),
+                    json!("files"),
+                ]),
+                field("rights[]").at([json!("files")]).beyond([
+                    json!("state"),
+                    json!("write"),
+                    json!("logs"),
+                    json!("Files"),
+                ]),
+            ],
+        },
+        Body {
+            route: "POST /api/v1/images/{id}/keep",
+            base: json!({"reference": "lab/kept:v1"}),
+            fields: vec![
+                field("reference")
+                    .at([json!(null), json!("lab/kept:v1")])
+                    .beyond([json!("A b"), json!("a@sha256:00"), text(400)])
+                    .may_be(&["null", "empty"]),
+            ],
+        },
     ]
 }
 

@@ -88,6 +88,7 @@ const ELSEWHERE: &[(&str, Parameter)] = &[
     ("GET /api/v1/containers", bound("owner", &["1"], &["anna"])),
     ("DELETE /api/v1/containers/{id}/grants", bound("kind", &[], &["everybody", "Person"])),
     ("DELETE /api/v1/volumes/{id}/grants", bound("kind", &[], &["everybody", "Person"])),
+    ("DELETE /api/v1/images/{id}/grants", bound("kind", &[], &["everybody", "Person"])),
     ("GET /api/v1/images", bound("owner", &["1"], &["anna"])),
     ("GET /api/v1/usage/days", bound("from", &["2026-11-28"], &["a", "2026-02-30", "9999-12-31"])),
     ("GET /api/v1/images", free("reference")),

@@ -24,6 +24,7 @@ pub(super) fn all(hostile: &str, long: &str, add: &mut impl FnMut(&str, super::R
         "volume-sharing-empty",
         VolumeSharing { rows: Vec::new(), ..sharing("tom", true) }.render(),
     );
+    add("image-sharing", sharing("image", true).render());
     add("hostile-volume-sharing", sharing(hostile, true).render());
 }
 
@@ -37,7 +38,8 @@ fn sharing(name: &str, shares: bool) -> VolumeSharing {
     };
     VolumeSharing {
         shell: shell(name, Section::Volumes),
-        id: ID.into(),
+        is_image: name == "image",
+        path: format!("/volumes/{ID}/sharing"),
         title: name.into(),
         error: String::new(),
         rows: vec![row(true, "read it"), row(false, "read it and write to it")],

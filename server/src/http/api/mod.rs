@@ -9,6 +9,7 @@ pub mod execs;
 pub mod factor;
 pub mod files;
 pub mod gc;
+pub mod grants;
 pub mod groups;
 pub mod images;
 pub mod keys;

@@ -77,7 +77,9 @@ fn badge(event: &Event) -> Badge {
         "container.changed" => (Tone::Neutral, "settings", "changed"),
         "container.created" => (Tone::Neutral, "new", "created"),
         "container.removed" => (Tone::Neutral, "remove", "removed"),
-        "image.pulled" | "image.imported" | "image.added" => (Tone::Neutral, "image", "arrived"),
+        "image.pulled" | "image.imported" | "image.added" | "image.kept" => {
+            (Tone::Neutral, "image", "arrived")
+        }
         "person.local_user" => (Tone::Attention, "attention", "is another user of this host"),
         "person.second_factor_reset" => (Tone::Attention, "attention", "lost the second factor"),
         "image.tagged" => (Tone::Neutral, "image", "named"),
@@ -85,7 +87,7 @@ fn badge(event: &Event) -> Badge {
         "volume.created" => (Tone::Neutral, "volume", "made"),
         "volume.changed" => (Tone::Neutral, "settings", "renamed"),
         "volume.removed" => (Tone::Neutral, "remove", "removed"),
-        "volume.unshared" => (Tone::Neutral, "event", "shared no more"),
+        "volume.unshared" | "image.unshared" => (Tone::Neutral, "event", "shared no more"),
         other => (Tone::Neutral, "event", other.rsplit('.').next().unwrap_or(other)),
     };
     Badge { tone, icon, word: word.replace('_', " "), reason: String::new() }

@@ -16,6 +16,7 @@ use super::container::ceilings;
 use super::entry::refusal;
 use super::form::{Posted, Wrong};
 use super::frame::{Frame, sentence};
+use super::images::is_shared;
 use super::request::{LAUNCH, launch_form, launch_request};
 use crate::app::App;
 use crate::auth::{Caller, TokenScope};
@@ -159,8 +160,10 @@ async fn page(
     error: String,
 ) -> Result<LaunchPage> {
     let listed = images::list(app, caller, None, &Page { limit: IMAGES_MAX, after: None }).await?;
+    // Somebody else's names are not what a launch finds.
+    let own = listed.items.iter().filter(|image| !is_shared(caller, image));
     let names: Vec<String> =
-        listed.items.iter().flat_map(|image| &image.references).map(ToString::to_string).collect();
+        own.flat_map(|image| &image.references).map(ToString::to_string).collect();
     let mut shell = frame.shell("Launch", Section::Containers);
     shell.path = "/launch".to_owned();
     let request = read(app, posted);
@@ -170,7 +173,10 @@ async fn page(
         .map(|request| spec::merge_limits(&request.limits, &app.config.containers.default_limits));
     let usage = usage::mine(app, caller).await?;
     let here = match &request {
-        Ok(request) => images::resolve(app, caller.principal, &request.image).await.is_ok(),
+        Ok(request) => {
+            images::resolve(app, caller.principal, &request.image).await.is_ok()
+                || images::shared(app, caller, &request.image).await?.is_some()
+        }
         Err(_) => false,
     };
     let preview = shown_preview(frame, &request, here)?;

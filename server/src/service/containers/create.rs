@@ -30,12 +30,15 @@ use crate::timing::Phases;
 pub async fn create(
     app: &App,
     caller: &Caller,
-    request: CreateRequest,
+    mut request: CreateRequest,
     key: Option<IdempotencyKey>,
 ) -> Result<DetailView> {
     maintenance::admit(app, caller)?;
     let config = admission::config(app, caller.principal).await?;
     spec::check(&request, &config, &app.config.runtime)?;
+    if let Some(kept) = images::kept_for_launch(app, caller, &request.image).await? {
+        request.image = kept;
+    }
     let (task_app, task_caller) = (app.clone(), caller.clone());
     let id = in_background(async move {
         create_whole(&task_app, &task_caller, (&request, &config), key.as_ref()).await
