@@ -119,6 +119,8 @@ pub struct OffboardingRow {
     pub done: Option<Moment>,
     /// What stood in the way; may be empty.
     pub said: String,
+    /// How much is in it, in words; empty where nobody has looked.
+    pub size: String,
 }
 
 /// A one-time link, shown once.

@@ -212,7 +212,7 @@ fn full_name(row: &Volume) -> String {
 /// One volume, with who has it and what it holds.
 pub async fn inspect(app: &App, caller: &Caller, key: &str) -> Result<VolumeDetail> {
     let row = find(app, caller, key).await?;
-    measure(app, &row).await;
+    measure(app, (&row.id, row.owner)).await;
     detail(app, caller, row).await
 }
 
@@ -274,15 +274,29 @@ fn view(app: &App, caller: &Caller, row: Volume) -> VolumeView {
     }
 }
 
+/// What volumes of somebody's held on disk, by their ids, as far as it can be looked at in a moment; of the others
+/// what was found last.
+pub(super) async fn sizes(app: &App, owner: PrincipalId, ids: &[VolumeId]) -> HashMap<String, u64> {
+    let all = async {
+        for id in ids {
+            measure(app, (id, owner)).await;
+        }
+    };
+    // What takes longer goes on, and is seen by whoever comes next.
+    drop(tokio::time::timeout(MEASURE_WAIT, all).await);
+    let used = |id: &VolumeId| Some((id.to_string(), app.volumes.used(id)?.bytes));
+    ids.iter().filter_map(used).collect()
+}
+
 /// Has a volume looked through, unless it was a moment ago, and waits a while for what comes of it.
-async fn measure(app: &App, row: &Volume) {
+async fn measure(app: &App, (id, owner): (&VolumeId, PrincipalId)) {
     let fresh = |used: VolumeUseView| used.measured_at.after(MEASURE_AGE) > Time::now();
-    if app.volumes.used(&row.id).is_some_and(fresh) {
+    if app.volumes.used(id).is_some_and(fresh) {
         return;
     }
     // Whoever comes while others are looked through sees what was found last.
     let Ok(permit) = Arc::clone(&app.volumes.measures).try_acquire_owned() else { return };
-    let (app, id, owner) = (app.clone(), row.id.clone(), row.owner);
+    let (app, id) = (app.clone(), id.clone());
     let looking = tokio::spawn(async move {
         let found = match app.runtime.volume_measure(owner, &id).await {
             Ok(found) => found,

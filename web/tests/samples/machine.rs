@@ -192,6 +192,7 @@ fn offboarding(name: &str, begun: bool) -> OffboardingPage {
         name: name.into(),
         done,
         said: format!("the volume {name} is in use"),
+        size: "1.4 GiB".into(),
     };
     OffboardingPage {
         shell: shell("Take off the machine", Section::People),

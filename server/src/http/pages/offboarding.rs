@@ -4,7 +4,7 @@ use axum::extract::{Path, State};
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use berth_runtime::id::PrincipalId;
-use berth_web::format::Moment;
+use berth_web::format::{Moment, bytes};
 use berth_web::parts::{Badge, Field};
 use berth_web::people::{OffboardingPage, OffboardingReport, OffboardingRow};
 use berth_web::shell::{ApiCall, Section, Tone};
@@ -150,6 +150,7 @@ fn row(step: &Step, now: i64) -> OffboardingRow {
         name: step.name.clone(),
         done: step.done_at.map(|at| Moment::new(at.0, now)),
         said: step.said.clone(),
+        size: step.bytes.map(bytes).unwrap_or_default(),
     }
 }
 
@@ -170,5 +171,8 @@ fn says(steps: &[Step]) -> String {
     };
     let all: Vec<_> =
         [Kind::Container, Kind::Volume, Kind::Image].into_iter().filter_map(of).collect();
-    all.join(", ")
+    match steps.iter().filter_map(|step| step.bytes).sum::<u64>() {
+        0 => all.join(", "),
+        held => format!("{}; the volumes hold {}", all.join(", "), bytes(held)),
+    }
 }
