@@ -68,3 +68,6 @@ end;
 create trigger groups_grants after delete on groups begin
     delete from grants where grantee_kind = 'group' and grantee = old.id;
 end;
+
+-- Whose a volume is to be, while it is given to somebody else; then it is its owner's still, and nobody uses it.
+alter table volumes add column heir integer references principals (id);

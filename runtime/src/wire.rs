@@ -92,6 +92,10 @@ pub enum Request {
     /// Removes a volume with all that is in it; refused with `conflict` while a container that runs has it;
     /// success when it is gone already. Answer: [`Answer::Done`].
     VolumeRemove { person: PrincipalId, volume: VolumeId },
+    /// Gives a volume to another person, under the same id: with all that is in it, whose owners are the same inside. It
+    /// takes as long as copying it, and requests that concern the data of either wait. Refused with `conflict` while a
+    /// container that runs has it; success when it is theirs already. Answer: [`Answer::Done`].
+    VolumeHandOver { person: PrincipalId, volume: VolumeId, heir: PrincipalId },
     /// What a volume holds. Answer: [`Answer::VolumeUse`].
     VolumeMeasure { person: PrincipalId, volume: VolumeId },
     /// Does something with what is at a path in a volume or a container. Answer: [`Answer::File`] to a look, an

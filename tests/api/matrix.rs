@@ -482,6 +482,7 @@ pub(crate) const ROWS: &[Row] = &[
         object: Object::Made(volume, Reach::Changes),
         body: "",
     },
+    sends("POST /api/v1/volumes/{id}/hand-over", Who::Operator, "manage", r#"{"to":"nobody"}"#),
     Row {
         route: "GET /api/v1/volumes/{id}/grants",
         who: Who::SignedIn,
@@ -864,6 +865,7 @@ pub(crate) const ROWS: &[Row] = &[
         object: Object::Made(volume, Reach::Changes),
         body: "name=No+Name",
     },
+    sends("POST /volumes/{id}/hand-over", Who::Operator, "manage", "to=nobody"),
     Row {
         route: "GET /volumes/{id}/sharing",
         who: Who::SignedIn,

@@ -8,6 +8,7 @@ mod data_sets;
 mod execs;
 mod files;
 mod groups;
+mod hand_over;
 mod history;
 mod lifecycle;
 mod limits;

@@ -13,6 +13,7 @@ mod entry;
 mod execs;
 mod fields;
 mod files;
+mod hand_over;
 mod hostile;
 mod kernel;
 mod layers;

@@ -87,6 +87,8 @@ pub struct DetailPage {
     pub shared: &'static str,
     /// Its name, as typed.
     pub name: Field,
+    /// Whom it is to be given to, as typed; none for who may not give it.
+    pub heir: Option<Field>,
     /// What the form was made from.
     pub etag: String,
     /// Whose it is, what it holds.

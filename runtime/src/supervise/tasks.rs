@@ -76,6 +76,8 @@ pub(super) enum Task {
     DataUse { person: Person },
     /// Removes what is left of a person's removed volumes.
     VolumesSweep { person: Person },
+    /// Gives a volume to somebody else.
+    VolumeHandOver { person: Person, volume: VolumeId, heir: Person },
     /// Looks how much is in a volume.
     VolumeMeasure { person: Person, volume: VolumeId },
     /// Acts on files in a volume or container.
@@ -106,6 +108,8 @@ pub(super) enum Purpose {
     Total { token: Token, sum: Sum, total: Total },
     /// The next step with a person's data; somebody may wait for it.
     Data { token: Option<Token>, person: PrincipalId, step: Step },
+    /// A request's answer; nobody else works on the data of these people.
+    HandOver { token: Token, people: [PrincipalId; 2] },
     /// The next step with a person's removed volumes.
     Volumes(PrincipalId),
     /// The next step of a container.
@@ -227,6 +231,10 @@ impl Supervisor {
                 if let Answer::Failed(failure) = answer {
                     super::say(&format!("a task of the supervisor's own failed: {failure}"));
                 }
+            }
+            Purpose::HandOver { token, people } => {
+                self.answer(token, Reply::from(answer));
+                self.free_data(people);
             }
             Purpose::Volumes(person) => self.volumes_swept(person, answer),
             Purpose::Undo(container) => self.undone(&container, answer),
@@ -526,11 +534,11 @@ fn run(job: Job) -> Result<Reply, Failure> {
             return disk::used(&places(&job.config)?, &person)
                 .map(|data| Answer::PersonData(data).into());
         }
-        Task::VolumesSweep { person } => volume::sweep(&places(&job.config)?, &person)?,
-        Task::VolumeMeasure { person, volume } => {
-            let found = volume::measure(&places(&job.config)?, &person, &volume)?;
-            return Ok(Answer::VolumeUse(found).into());
+        Task::VolumeHandOver { person, volume, heir } => {
+            volume::hand_over(&places(&job.config)?, &person, &volume, &heir)?;
         }
+        Task::VolumesSweep { person } => volume::sweep(&places(&job.config)?, &person)?,
+        Task::VolumeMeasure { person, volume } => return measure(&job.config, &person, &volume),
         Task::Files { boot_id, order } => {
             let (answer, fds) = stored::run(&job.config, &boot_id, &order)?;
             return Ok(Reply { answer, fds });
@@ -542,4 +550,9 @@ fn run(job: Job) -> Result<Reply, Failure> {
         Task::Doctor {} => return Ok(Answer::Doctor(doctor::report(&job.config)).into()),
     }
     Ok(Answer::Done {}.into())
+}
+
+fn measure(config: &RuntimeConfig, person: &Person, volume: &VolumeId) -> Result<Reply, Failure> {
+    let found = volume::measure(&places(config)?, person, volume)?;
+    Ok(Answer::VolumeUse(found).into())
 }

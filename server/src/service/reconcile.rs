@@ -148,6 +148,7 @@ async fn pass(app: &App, booted: &mut bool) -> Result<()> {
     let mut records: HashMap<ContainerId, ContainerRecord> =
         records.into_iter().map(|record| (record.container.clone(), record)).collect();
     volumes::finish_removals(app).await?;
+    volumes::finish_hand_overs(app).await?;
     for row in &rows {
         let listed = records.remove(&row.id);
         let step = decide(row, listed.as_ref(), Time::now());

@@ -8,9 +8,10 @@
 //! time, so that nothing of a create can be left half done. Removing one commits that nobody sees it any
 //! more, and has the supervisor remove it; what is cut short in between is finished by [`finish_removals`].
 
+mod hand_over;
 mod mounts;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 
+pub(crate) use self::hand_over::finish_all as finish_hand_overs;
+pub use self::hand_over::hand_over;
 pub(crate) use self::mounts::{attach, for_start};
 use super::containers::actions::in_background;
 use super::containers::spec::check_name;
@@ -140,12 +143,15 @@ pub struct Change {
 #[derive(Debug)]
 pub struct Volumes {
     used: Mutex<HashMap<VolumeId, VolumeUseView>>,
+    /// Those that are being given to somebody else by this server.
+    moving: Mutex<HashSet<VolumeId>>,
     measures: Arc<Semaphore>,
 }
 
 impl Default for Volumes {
     fn default() -> Self {
-        Self { used: Mutex::default(), measures: Arc::new(Semaphore::new(MEASURES_MAX)) }
+        let moving = Mutex::default();
+        Self { used: Mutex::default(), moving, measures: Arc::new(Semaphore::new(MEASURES_MAX)) }
     }
 }
 
@@ -156,6 +162,15 @@ impl Volumes {
 
     fn note(&self, id: &VolumeId, used: VolumeUseView) {
         self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), used);
+    }
+
+    /// Whether nobody was moving it.
+    fn begin_move(&self, id: &VolumeId) -> bool {
+        self.moving.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone())
+    }
+
+    fn end_move(&self, id: &VolumeId) {
+        self.moving.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
     }
 
     fn forget(&self, id: &VolumeId) {
@@ -477,7 +492,23 @@ pub(super) async fn find_for(
 }
 
 async fn find_to_change(app: &App, caller: &Caller, key: &str) -> Result<Volume> {
-    find_for(app, caller, key, Right::Remove).await
+    let row = find_for(app, caller, key, Right::Remove).await?;
+    check_still(&row)?;
+    Ok(row)
+}
+
+/// Refuses what cannot be done with a volume while it is given to somebody else.
+pub(crate) fn check_still(row: &Volume) -> Result<()> {
+    match row.heir {
+        None => Ok(()),
+        Some(_) => {
+            let text = format!(
+                "the volume {} is being given to somebody else; wait until it is",
+                row.name
+            );
+            Err(Error::conflict("volume.moving", text))
+        }
+    }
 }
 
 async fn event(

@@ -117,6 +117,7 @@ const ROWS: &[(&str, Kind)] = &[
     ("reason", Judged(&["", " ", "a\0b", "a\nb"])),
     ("POST /volumes/{id}/sharing kind", Choice),
     ("POST /images/{id}/sharing kind", Choice),
+    ("POST /volumes/{id}/hand-over to", Judged(&["", "nobody", "olga", "a\0b"])),
     ("end", Judged(&["", "a", "everybody:a"])),
     ("group", Judged(&["", "a", "-1", "4294967296"])),
     ("note", Judged(&["a\0b", "a\nb"])),
@@ -262,9 +263,10 @@ async fn each_field_of_a_form_takes_what_it_may_and_no_form_takes_another() {
         let path = match path {
             path if path.starts_with("/people/") => path.replace("{id}", &person),
             path if path.starts_with("/groups/") => path.replace("{id}", "2"),
-            "/volumes/{id}" | "/volumes/{id}/sharing" | "/volumes/{id}/sharing/end" => {
-                path.replace("{id}", &volume)
-            }
+            "/volumes/{id}"
+            | "/volumes/{id}/hand-over"
+            | "/volumes/{id}/sharing"
+            | "/volumes/{id}/sharing/end" => path.replace("{id}", &volume),
             path if path.starts_with("/images/") && !path.ends_with("/remove") => {
                 path.replace("{id}", &image)
             }

@@ -677,6 +677,17 @@ fn volumes() -> Vec<Body> {
             fields: vec![name().at([json!("0"), text(63)])],
         },
         Body {
+            route: "POST /api/v1/volumes/{id}/hand-over",
+            base: json!({"to": "tried"}),
+            // Taken, it is somebody else's; that is in tests/containers.
+            fields: vec![field("to").beyond([
+                json!("nobody"),
+                json!("olga"),
+                json!("Tried"),
+                text(33),
+            ])],
+        },
+        Body {
             route: "PATCH /api/v1/volumes/{id}",
             base: json!({"name": "kept"}),
             fields: vec![name().at([json!("kept"), json!(null)]).may_be(&["null"])],

@@ -108,6 +108,8 @@ fn detail(name: &str, users: usize) -> DetailPage {
         mount: name.to_owned(),
         shared: "",
         name: Field { value: name.to_owned(), error: String::new() },
+        heir: (users > 0)
+            .then(|| Field { value: name.into(), error: format!("there is nobody named {name}") }),
         etag: "x".into(),
         facts: vec![Fact::text("Whose", name), Fact::text("Holds", "1.4 GiB")],
         users: (0..users).map(user).collect(),

@@ -24,6 +24,7 @@ pub fn routes(routes: Routes) -> Routes {
         .add(operate, routes!(create))
         .add(read, routes!(show))
         .add(operate, routes!(change, remove))
+        .add(Access::Operator(TokenScope::Manage), routes!(hand_over))
 }
 
 /// A volume to be made.
@@ -33,6 +34,15 @@ pub fn routes(routes: Routes) -> Routes {
 struct CreateRequest {
     /// 1 to 63 lower-case letters, digits, '.', '_' or '-', a letter or digit first.
     name: String,
+}
+
+/// Whom a volume is given to.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = VolumeHandOver)]
+struct HandOverRequest {
+    /// The name that they sign in with.
+    to: String,
 }
 
 /// A change; what is left out stays.
@@ -128,6 +138,25 @@ async fn remove(
 ) -> Result<StatusCode> {
     let gone = volumes::remove(&app, &caller, &key, expected).await?;
     Ok(if gone { StatusCode::NO_CONTENT } else { StatusCode::ACCEPTED })
+}
+
+/// Gives a volume to another person, with all that is in it, which counts to them from then on; what was shared of it ends.
+/// Nothing may run with it. It is copied; answers 202 when that goes on.
+#[utoipa::path(post, path = "/api/v1/volumes/{id}/hand-over", tag = "volumes",
+    operation_id = "hand_over_volume", params(("id" = String, Path, description = "Its id or `owner/name`")),
+    request_body = HandOverRequest,
+    responses(
+        (status = 204), (status = 202), (status = 404, body = ProblemBody),
+        (status = 409, body = ProblemBody), (status = 422, body = ProblemBody),
+        (status = 507, body = ProblemBody)))]
+async fn hand_over(
+    State(app): State<App>,
+    caller: Caller,
+    Path(key): Path<String>,
+    JsonBody(body): JsonBody<HandOverRequest>,
+) -> Result<StatusCode> {
+    let done = volumes::hand_over(&app, &caller, &key, &body.to).await?;
+    Ok(if done { StatusCode::NO_CONTENT } else { StatusCode::ACCEPTED })
 }
 
 fn tagged(detail: VolumeDetail) -> Tagged<VolumeDetail> {

@@ -87,6 +87,10 @@ fn badge(event: &Event) -> Badge {
         "volume.created" => (Tone::Neutral, "volume", "made"),
         "volume.changed" => (Tone::Neutral, "settings", "renamed"),
         "volume.removed" => (Tone::Neutral, "remove", "removed"),
+        "volume.handing_over" => (Tone::Neutral, "volume", "being handed over"),
+        "volume.given" => (Tone::Neutral, "volume", "given away"),
+        "volume.received" => (Tone::Neutral, "volume", "handed over to you"),
+        "volume.kept" => (Tone::Attention, "attention", "not handed over"),
         "volume.unshared" | "image.unshared" => (Tone::Neutral, "event", "shared no more"),
         other => (Tone::Neutral, "event", other.rsplit('.').next().unwrap_or(other)),
     };

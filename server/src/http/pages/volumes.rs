@@ -39,6 +39,12 @@ pub(super) fn routes(routes: Routes) -> Routes {
         .form(act, "/volumes/{id}", FormFields::once(&["name", "etag"]), rename)
         .page(act, Method::GET, "/volumes/{id}/remove", ask_remove)
         .form(act, "/volumes/{id}/remove", FormFields::once(&["typed"]), remove)
+        .form(
+            Access::Operator(TokenScope::Manage),
+            "/volumes/{id}/hand-over",
+            FormFields::once(&["to"]),
+            hand_over,
+        )
 }
 
 async fn list(
@@ -55,13 +61,15 @@ async fn list(
 struct Shown {
     error: String,
     name: Option<Field>,
+    heir: Field,
 }
 
 impl Shown {
     /// What was typed, and why it was refused.
     fn refused(posted: &Posted, mut wrong: Wrong, error: String) -> Self {
         let name = Field { value: posted.text("name").to_owned(), error: wrong.take("/name") };
-        Self { error: if error.is_empty() { wrong.rest() } else { error }, name: Some(name) }
+        let error = if error.is_empty() { wrong.rest() } else { error };
+        Self { error, name: Some(name), ..Self::default() }
     }
 }
 
@@ -216,6 +224,7 @@ async fn show_one(
             (_, _, false) => "read it",
         },
         name: shown.name.unwrap_or_else(|| Field::new(volume.name.clone())),
+        heir: (caller.role == Role::Operator).then_some(shown.heir),
         etag: volumes::version(&volume).as_str().to_owned(),
         facts: facts(&volume),
         more: distinct(places) < volume.containers.saturating_sub(others) as usize,
@@ -297,7 +306,7 @@ async fn rename(
             frame.note(&error);
             let text = "Somebody has changed this since you opened the page. Look at how it is now; \
                         saving again puts your choice over it.";
-            let shown = Shown { error: text.to_owned(), name: None };
+            let shown = Shown { error: text.to_owned(), ..Shown::default() };
             (StatusCode::PRECONDITION_FAILED, shown)
         }
         error => {
@@ -305,6 +314,30 @@ async fn rename(
             (status, Shown::refused(&posted, wrong, error))
         }
     };
+    show_one(&app, &frame, &caller, (&id, status), shown).await
+}
+
+async fn hand_over(
+    State(app): State<App>,
+    frame: Frame,
+    caller: Caller,
+    Path(id): Path<String>,
+    posted: Posted,
+) -> Result<Response> {
+    let to = posted.text("to");
+    let error = match volumes::hand_over(&app, &caller, &id, to).await {
+        Ok(true) => return frame.done(&format!("{PATH}/{id}"), &format!("It is {to}’s now.")),
+        Ok(false) => {
+            let text = format!("It is being copied, and then {to}’s.");
+            return frame.done(&format!("{PATH}/{id}"), &text);
+        }
+        Err(error @ Error::NotFound(_)) => return Err(error),
+        Err(error) => error,
+    };
+    let (status, mut wrong, error) = frame.refusal(error)?;
+    let heir = Field { value: to.to_owned(), error: wrong.take("/to") };
+    let error = if error.is_empty() { wrong.rest() } else { error };
+    let shown = Shown { error, heir, ..Shown::default() };
     show_one(&app, &frame, &caller, (&id, status), shown).await
 }
 
