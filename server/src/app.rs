@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::inventory::{Inventory, audit};
 use crate::runtime_client::RuntimeClient;
+use crate::service::asks::Asks;
 use crate::service::audit::Checks;
 use crate::service::containers::Containers;
 use crate::service::data::Moves;
@@ -75,6 +76,8 @@ pub struct Parts {
     pub looks: Looks,
     /// What people keep on disk, where it is not where it is to be.
     pub data: Moves,
+    /// Wakes what ends what was granted for a time.
+    pub asks: Asks,
     /// Held while somebody's allowance is changed, by whoever changes it.
     pub allowances: tokio::sync::Mutex<()>,
     /// Whether the machine is in maintenance.
@@ -142,6 +145,7 @@ impl App {
             history: History::open(config.db_dir().join("history")),
             looks: Looks::default(),
             data: Moves::default(),
+            asks: Asks::default(),
             allowances: tokio::sync::Mutex::default(),
             maintenance: Maintenance::default(),
             operations: Operations::default(),

@@ -16,7 +16,7 @@ use crate::risks::{self, Severity};
 use crate::service::images::{self, Images};
 use crate::service::noise::Which;
 use crate::service::{
-    data, history, housekeeping, looks, maintenance, offboard, operations, reconcile, system,
+    asks, data, history, housekeeping, looks, maintenance, offboard, operations, reconcile, system,
 };
 use crate::tls::Tls;
 use crate::{hold, http, listen};
@@ -81,6 +81,7 @@ async fn serve(config: Config) -> Result<()> {
     tokio::spawn(housekeeping::give_back_memory(app.clone()));
     tokio::spawn(data::run(app.clone()));
     tokio::spawn(looks::run(app.clone()));
+    tokio::spawn(asks::run(app.clone()));
     tokio::spawn(housekeeping::end_accounts(app.clone()));
     tokio::spawn(housekeeping::audit_refusals(app.clone(), refused));
     reconcile::spawn(&app);

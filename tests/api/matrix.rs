@@ -180,6 +180,32 @@ pub(crate) const ROWS: &[Row] = &[
         "manage",
         r#"{"cpu_weight":0}"#,
     ),
+    row("GET /api/v1/me/space", Who::SignedIn, "read"),
+    row("GET /space", Who::SignedIn, "read"),
+    row("GET /api/v1/asks", Who::SignedIn, "read"),
+    sends(
+        "POST /api/v1/asks",
+        Who::Member,
+        "operate",
+        r#"{"limit":"containers_max","wanted":0,"reason":"x"}"#,
+    ),
+    Row {
+        route: "GET /api/v1/asks/{id}",
+        who: Who::SignedIn,
+        scope: "read",
+        object: Object::Made(ask, Reach::Sees),
+        body: "",
+    },
+    Row {
+        route: "POST /api/v1/asks/{id}/withdraw",
+        who: Who::Member,
+        scope: "operate",
+        object: Object::Made(ask, Reach::Own),
+        body: "",
+    },
+    sends("POST /api/v1/asks/{id}/approve", Who::Operator, "manage", "{}"),
+    sends("POST /api/v1/asks/{id}/decline", Who::Operator, "manage", r#"{"reason":"x"}"#),
+    row("POST /api/v1/asks/{id}/end", Who::Operator, "manage"),
     row("GET /api/v1/people/{id}/offboarding", Who::Overseer, "read"),
     sends("POST /api/v1/people/{id}/offboarding", Who::Operator, "manage", r#"{"things":"keep"}"#),
     sends(
@@ -597,6 +623,7 @@ pub(crate) const ROWS: &[Row] = &[
     row("GET /api/v1/gc", Who::SignedIn, "read"),
     row("GET /api/v1/layers", Who::Overseer, "read"),
     row("POST /api/v1/layers/verify", Who::Operator, "operate"),
+    row("POST /system/layers/verify", Who::Operator, "operate"),
     sends("POST /api/v1/gc", Who::Member, "operate", r#"{"unneeded_days":3650}"#),
     Row {
         route: "GET /api/v1/images/{id}",
@@ -933,6 +960,18 @@ pub(crate) const ROWS: &[Row] = &[
     sends("POST /people/{id}/offboarding", Who::Operator, "manage", "things=keep"),
     row("GET /people/{id}/second-factor", Who::Operator, "manage"),
     row("POST /people/{id}/second-factor", Who::Operator, "manage"),
+    row("GET /asks", Who::SignedIn, "read"),
+    sends("POST /asks", Who::Member, "operate", "limit=containers_max&wanted=none&reason=x"),
+    Row {
+        route: "POST /asks/{id}/withdraw",
+        who: Who::Member,
+        scope: "operate",
+        object: Object::Made(ask, Reach::Own),
+        body: "",
+    },
+    sends("POST /asks/{id}/approve", Who::Operator, "manage", "granted=none"),
+    sends("POST /asks/{id}/decline", Who::Operator, "manage", "reason="),
+    row("POST /asks/{id}/end", Who::Operator, "manage"),
     row("GET /people/allowance", Who::Overseer, "read"),
     sends("POST /people/allowance", Who::Operator, "manage", "cpu=none"),
     sends("POST /people/{id}/allowance", Who::Operator, "manage", "cpu=none"),
@@ -1035,6 +1074,19 @@ fn operation<'a>(server: &'a TestServer, owner: &'a Client) -> Making<'a> {
         image(server, owner).await;
         let list = owner.get("/api/v1/operations").await.expect_status(200).json();
         list["items"][0]["id"].as_str().expect("an operation has an id").to_owned()
+    })
+}
+
+/// One that waits: a person has one of each limit.
+fn ask<'a>(_: &'a TestServer, owner: &'a Client) -> Making<'a> {
+    Box::pin(async move {
+        let body = json!({"limit": "containers_max", "wanted": 99_000, "reason": "to try"});
+        let made = owner.post("/api/v1/asks", &body).await;
+        if made.status == 409 {
+            let open = owner.get("/api/v1/asks?state=open").await.expect_status(200).json();
+            return open["items"][0]["id"].to_string();
+        }
+        made.expect_status(201).json()["id"].to_string()
     })
 }
 

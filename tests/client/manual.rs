@@ -5,9 +5,9 @@ use std::process::Command;
 use crate::Person;
 
 /// Subcommands that everything generated has to know.
-const VERBS: [&str; 16] = [
+const VERBS: [&str; 20] = [
     "login", "logout", "pull", "images", "run", "ps", "logs", "exec", "stats", "start", "stop",
-    "kill", "rm", "inspect", "cp", "ls",
+    "kill", "rm", "inspect", "cp", "ls", "ask", "asks", "people", "groups",
 ];
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Containers over the API, with the kernel's own files and processes as the judge.
 
 mod allowances;
+mod asks;
 mod attach;
 mod audit;
 mod data;
@@ -17,5 +18,6 @@ mod posture;
 mod recovery;
 mod shared_volumes;
 mod sharing;
+mod space;
 mod usage;
 mod volumes;

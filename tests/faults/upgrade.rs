@@ -23,6 +23,8 @@ const OLDER: &str = "
     drop index events_subject;
     drop index audit_subject;
     alter table containers drop column execs;
+    drop trigger people_asks;
+    drop table asks;
     drop table allowances;
     drop trigger audit_is_appended_to;
     drop trigger audit_is_not_changed;
@@ -52,6 +54,7 @@ const OLDER: &str = "
     drop table second_factors;
     drop table usage_counters;
     drop table usage_days;
+    drop table usage_quarters;
     drop table offboarding_steps;
     drop table offboardings;
     drop index people_expires;

@@ -134,6 +134,8 @@ pub(crate) fn visits(seen: &Seen) -> BTreeMap<&'static str, Vec<String>> {
         ("/problems/{code}", one("/problems/not-found")),
         ("/people", one("/people")),
         ("/people/allowance", one("/people/allowance")),
+        ("/asks", vec!["/asks".into(), "/asks?limit=containers_max".into()]),
+        ("/space", vec!["/space".into(), "/space?span=week".into()]),
         ("/people/import", one("/people/import")),
         ("/volumes", one("/volumes")),
         ("/volumes/{id}", vec![format!("/volumes/{}", seen.volume)]),
@@ -221,6 +223,8 @@ async fn furnish(server: &TestServer) -> Seen {
     olga.put("/api/v1/registries", &login).await.expect_status(200);
     let share = json!({"kind": "person", "name": "tom", "rights": ["state", "terminal"]});
     olga.put(&format!("/api/v1/containers/{container}/grants"), &share).await.expect_status(200);
+    let more = json!({"limit": "containers_max", "wanted": 99_000, "reason": LONG});
+    tom.post("/api/v1/asks", &more).await.expect_status(201);
     let images = olga.get("/api/v1/images").await.expect_status(200).json();
     let volume =
         olga.post("/api/v1/volumes", &json!({"name": LONG})).await.expect_status(201).json();

@@ -346,6 +346,8 @@ pub struct PersonPage {
     pub allowance: AllowanceForm,
     /// The same for those who look.
     pub allowed: Vec<Fact>,
+    /// What was granted for a time on top of that.
+    pub extras: Vec<String>,
     /// Whether the viewer may change it.
     pub changes_allowance: bool,
     /// Whether it is theirs alone; else it is everybody's.

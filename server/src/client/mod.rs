@@ -6,6 +6,7 @@
 
 mod acts;
 mod api;
+mod asks;
 mod attach;
 mod credentials;
 mod error;
@@ -13,13 +14,16 @@ mod events;
 mod exec;
 mod files;
 mod gc;
+mod groups;
 mod hands;
 mod harmless;
 mod keys;
 mod launch;
+mod limits;
 mod logs;
 mod manual;
 mod output;
+mod people;
 mod place;
 mod pull;
 mod screen;
@@ -78,12 +82,20 @@ pub enum Command {
     Inspect(show::InspectArgs),
     /// Let others see, use or manage containers of yours: list with whom, add and end.
     Share(shares::ShareArgs),
+    /// Ask an operator for more of a limit of yours.
+    Ask(asks::AskArgs),
+    /// List what was asked for; withdraw it, or as an operator decide.
+    Asks(asks::AsksArgs),
     /// Copy files and folders to a container or volume, or from it.
     Cp(files::CpArgs),
     /// List a folder of a container or volume.
     Ls(files::LsArgs),
     /// Directories that outlive containers: list, make, show, rename and remove them.
     Volume(volumes::VolumeArgs),
+    /// People: list, add, disable and enable them, and what they may use (operators).
+    People(people::PeopleArgs),
+    /// Groups of people: list, make, remove, who is in them, and what they may use.
+    Groups(groups::GroupsArgs),
     /// Show what nothing needs any more, and why the rest stays; have it go.
     Gc(gc::GcArgs),
     /// Compare every stored layer with the bytes that it came from (operators).
@@ -150,9 +162,13 @@ async fn speak(command: Command) -> Outcome {
         Command::Rm(args) => acts::rm(args).await,
         Command::Inspect(args) => show::inspect(args).await,
         Command::Share(args) => shares::share(args).await,
+        Command::Ask(args) => asks::ask(args).await,
+        Command::Asks(args) => asks::asks(args).await,
         Command::Cp(args) => files::cp(args).await,
         Command::Ls(args) => files::ls(args).await,
         Command::Volume(args) => volumes::volume(args).await,
+        Command::People(args) => people::people(args).await,
+        Command::Groups(args) => groups::groups(args).await,
         Command::Gc(args) => gc::gc(args).await,
         Command::Verify(args) => verify::verify(args).await,
         Command::Completion(_) | Command::Man(_) => Ok(0),

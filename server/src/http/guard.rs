@@ -421,6 +421,8 @@ struct Noted {
     actor: Option<Actor>,
     /// The code of a refusal whose answer is a page like any other.
     refusal: Option<String>,
+    /// Where one asks for more of what was in the way.
+    ask: Option<String>,
 }
 
 impl Seen {
@@ -430,7 +432,15 @@ impl Seen {
 
     /// Somebody was refused and is told so on a page: the audit is to have it as of any refusal.
     pub(super) fn set_refusal(&self, error: &Error) {
-        self.lock().refusal = Some(error.code().to_owned());
+        let mut noted = self.lock();
+        noted.refusal = Some(error.code().to_owned());
+        noted.ask =
+            noted.actor.as_ref().and_then(|actor| problem::ask_for_more(error, &actor.name));
+    }
+
+    /// Where whoever was refused asks for more of what was in the way.
+    pub(super) fn ask(&self) -> Option<String> {
+        self.lock().ask.clone()
     }
 
     fn refusal(&self) -> Option<String> {

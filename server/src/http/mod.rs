@@ -62,6 +62,7 @@ pub fn routes() -> Routes {
     let routes = api::people::routes(routes);
     let routes = api::offboarding::routes(routes);
     let routes = api::allowances::routes(routes);
+    let routes = api::asks::routes(routes);
     let routes = api::groups::routes(routes);
     let routes = api::tokens::routes(routes);
     let routes = api::images::routes(routes);

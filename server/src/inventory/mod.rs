@@ -12,6 +12,7 @@
 //! - On a full disk what ends or removes something can still be written ([`room`]).
 
 pub mod allowances;
+pub mod asks;
 pub mod audit;
 pub mod containers;
 pub mod copy;
@@ -75,7 +76,7 @@ const CACHE_KIB: u32 = 512;
 
 /// What may use the room that is kept for a full disk: it ends or removes something, or lets somebody in
 /// to do that.
-const RELIEVING: [&str; 22] = [
+const RELIEVING: [&str; 23] = [
     "container.stop",
     "container.kill",
     "container.signal",
@@ -97,6 +98,7 @@ const RELIEVING: [&str; 22] = [
     "group.member-remove",
     "container.unshare",
     "container.look-end",
+    "ask.end",
     "volume.unshare",
 ];
 

@@ -252,7 +252,8 @@ pub async fn delete(app: &App, caller: &Caller, id: PrincipalId) -> Result<()> {
 pub async fn allowance(app: &App, caller: &Caller, id: PrincipalId) -> Result<AllowanceView> {
     find(app, caller, id).await?;
     let mut db = app.inventory.read().acquire().await?;
-    Ok(rows::of_group(&mut db, id).await?.into())
+    let found = rows::of_group(&mut db, id).await?;
+    Ok(AllowanceView { own: found.own, allowance: found.allowance, extras: Vec::new() })
 }
 
 /// Gives a group an allowance; the kernel holds it from now on.
@@ -278,7 +279,7 @@ pub async fn set_allowance(
     write.subject("group", id, id);
     rows::set(write.db(), id, &allowance).await?;
     write.commit().await?;
-    Ok(AllowanceSet { view: AllowanceView { own: true, allowance }, held })
+    Ok(AllowanceSet { view: AllowanceView { own: true, allowance, extras: Vec::new() }, held })
 }
 
 fn check_note(note: &str) -> Result<()> {

@@ -6,6 +6,7 @@
 
 pub mod admission;
 pub mod allowances;
+pub mod asks;
 pub mod audit;
 pub mod containers;
 pub mod data;
@@ -43,6 +44,7 @@ pub mod restart;
 pub mod sessions;
 pub mod setup;
 pub mod sharing;
+pub mod space;
 pub mod stats;
 pub mod system;
 mod table;

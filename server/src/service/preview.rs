@@ -13,11 +13,12 @@ use super::data;
 use super::in_use::{self, InUse};
 use crate::app::App;
 use crate::auth::{Caller, Visibility};
+use crate::clock::Time;
 use crate::config::ContainersConfig;
 use crate::error::Result;
 use crate::inventory::allowances::{self, Allowance, Bounded, Whose};
 use crate::inventory::usage::{self as rows, Limited};
-use crate::inventory::{groups, people};
+use crate::inventory::{asks, groups, people};
 
 /// People in one answer.
 pub const OVER_MAX: usize = 500;
@@ -60,7 +61,8 @@ pub struct Over {
 pub struct OverLimit {
     /// Which.
     pub limit: Bounded,
-    /// What is in use now: bytes, thousandths of a core, or a number.
+    /// What is in use now: bytes, thousandths of a core, or a number. Of rates the most of the last hour, over ten
+    /// seconds; what goes over the network is not counted.
     pub used: u64,
     /// What is proposed, in the same unit.
     pub proposed: u64,
@@ -74,7 +76,7 @@ pub struct OverLimit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// Programs get less processor time, and run on.
+    /// Programs get less processor time, or wait for the disk, and run on.
     Slower,
     /// File cache is taken back at once; programs that then want more are slowed down, and in the end killed.
     Reclaimed,
@@ -173,6 +175,7 @@ async fn judge(app: &App, looked: Vec<Looked>, proposed: &Allowance) -> Result<P
             }
         }
     }
+    let extras = asks::extras(app.inventory.read(), Time::now()).await?;
     let mut theirs: HashMap<PrincipalId, Vec<Limited>> = HashMap::new();
     for container in rows::containers(app.inventory.read(), Visibility::Everyone).await? {
         theirs.entry(container.owner).or_default().push(container);
@@ -183,6 +186,10 @@ async fn judge(app: &App, looked: Vec<Looked>, proposed: &Allowance) -> Result<P
     let mut over = Vec::new();
     for (one, seen) in looked.into_iter().zip(seen) {
         let of_person = one.of == Whose::Person;
+        // What was granted for a time holds on top of whatever is proposed.
+        let on_top =
+            extras.get(&one.id).filter(|_| of_person).map(Vec::as_slice).unwrap_or_default();
+        let proposed = &proposed.with_extras(on_top);
         let own = theirs.remove(&one.id).filter(|_| of_person).unwrap_or_default();
         let mut containers: Vec<_> = own.iter().filter_map(|row| alone(row, proposed)).collect();
         let containers_total = u64::try_from(containers.len()).unwrap_or(u64::MAX);
@@ -224,6 +231,8 @@ fn above(
         (Bounded::ImagesMax, None),
         (Bounded::ImagesBytes, None),
         (Bounded::DataBytes, None),
+        (Bounded::IoReadBytesPerSec, None),
+        (Bounded::IoWriteBytesPerSec, None),
     ]
     .into_iter()
     .filter_map(|(limit, configured)| {
@@ -235,7 +244,11 @@ fn above(
 }
 
 fn over_limit(limit: Bounded, used: u64, proposed: u64, seen: &InUse) -> OverLimit {
+    let rate = matches!(limit, Bounded::IoReadBytesPerSec | Bounded::IoWriteBytesPerSec);
     let (outcome, what) = match limit {
+        Bounded::IoReadBytesPerSec | Bounded::IoWriteBytesPerSec | Bounded::NetBytesPerSec => {
+            (Outcome::Slower, "programs run on, and wait for the disk where they want more")
+        }
         Bounded::CpuMillis => (Outcome::Slower, "programs run on, slower"),
         Bounded::MemoryBytes if seen.memory_kept_bytes > proposed => (
             Outcome::Kept,
@@ -274,11 +287,12 @@ fn over_limit(limit: Bounded, used: u64, proposed: u64, seen: &InUse) -> OverLim
         ),
     };
     let (now, then) = (words(limit, used), words(limit, proposed));
+    let when = if rate { "at most in the last hour" } else { "in use" };
     OverLimit {
         limit,
         used,
         proposed,
         outcome,
-        detail: format!("{now} in use, {then} proposed: {what}"),
+        detail: format!("{now} {when}, {then} proposed: {what}"),
     }
 }

@@ -67,6 +67,11 @@ const ROWS: &[(&str, Kind)] = &[
     ("io_write", SIZE),
     ("net", SIZE),
     ("look", Way),
+    ("limit", Choice),
+    ("wanted", NUMBER),
+    ("granted", NUMBER),
+    ("until", Judged(&["a", "-1", "2020-01-01", "2090-13-01", "9999-01-01", "\0"])),
+    ("answer", Judged(&["a\0b", "a\nb"])),
     ("csv", Judged(&["", "a", "name", "name\n\"", "name,name\na,b", "name\rdriven", "\0"])),
     ("add", Way),
     ("things", Choice),
@@ -178,6 +183,10 @@ fn base(route: &str) -> Vec<(&'static str, &'static str)> {
             vec![("kind", "person"), ("grantee", "tried"), ("level", "view")]
         }
         "POST /containers/{id}/looks" => vec![("reason", "driven")],
+        "POST /asks" => {
+            vec![("limit", "ports_max"), ("wanted", "60000"), ("reason", "driven")]
+        }
+        "POST /asks/{id}/approve" => vec![("granted", "99000")],
         "POST /volumes/{id}/sharing" => {
             vec![("kind", "person"), ("grantee", "tried"), ("level", "read")]
         }
@@ -236,6 +245,8 @@ async fn each_field_of_a_form_takes_what_it_may_and_no_form_takes_another() {
     let container = made["id"].as_str().expect("an id").to_owned();
     let volume = olga.post("/api/v1/volumes", &json!({"name": "kept"})).await.expect_status(201);
     let volume = volume.json()["id"].as_str().expect("an id").to_owned();
+    let more = json!({"limit": "containers_max", "wanted": 99_000, "reason": "driven"});
+    let ask = olga.post("/api/v1/asks", &more).await.expect_status(201).json()["id"].to_string();
     let (person, mut wrong) = (person["person"]["id"].to_string(), Vec::new());
     for (route, (once, many)) in forms() {
         if route == "POST /images/import" || route.ends_with("/files") {
@@ -244,6 +255,7 @@ async fn each_field_of_a_form_takes_what_it_may_and_no_form_takes_another() {
         let path = route.trim_start_matches("POST ");
         let path = match path {
             path if path.starts_with("/people/") => path.replace("{id}", &person),
+            path if path.starts_with("/asks/") => path.replace("{id}", &ask),
             path if path.starts_with("/groups/") => path.replace("{id}", "2"),
             "/volumes/{id}" | "/volumes/{id}/sharing" | "/volumes/{id}/sharing/end" => {
                 path.replace("{id}", &volume)

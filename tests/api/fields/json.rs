@@ -559,6 +559,52 @@ fn groups() -> Vec<Body> {
     ]
 }
 
+fn asks() -> Vec<Body> {
+    let reason = || {
+        field("reason")
+            .at(Vec::new())
+            .beyond([text(501), json!(""), json!(" "), json!("a\nb")])
+            .may_be(&["turned text"])
+    };
+    let until = || {
+        let beyond = [json!("2020-01-01"), json!("2090-01-01"), json!("tomorrow")];
+        field("until").beyond(beyond).may_be(&["null", "empty"])
+    };
+    vec![
+        Body {
+            route: "POST /api/v1/asks",
+            base: json!({
+                "limit": "containers_max", "wanted": 99_000, "until": null, "reason": "driven",
+            }),
+            fields: vec![
+                field("limit").beyond([json!("cpu_weight"), json!("Memory")]),
+                field("wanted").beyond([json!(0), json!(100_001), json!(u64::MAX)]),
+                until(),
+                reason(),
+            ],
+        },
+        Body {
+            route: "POST /api/v1/asks/{id}/decline",
+            base: json!({"reason": "driven"}),
+            fields: vec![reason()],
+        },
+        Body {
+            route: "POST /api/v1/asks/{id}/approve",
+            base: json!({"granted": 99_000, "until": null, "for_good": false, "answer": ""}),
+            fields: vec![
+                field("granted")
+                    .beyond([json!(0), json!(100_001), json!(u64::MAX)])
+                    .may_be(&["null"]),
+                until(),
+                field("for_good").may_be(&["true"]),
+                field("answer")
+                    .beyond([text(501), json!("a\nb")])
+                    .may_be(&["empty", "turned text"]),
+            ],
+        },
+    ]
+}
+
 fn looks() -> Body {
     Body {
         route: "POST /api/v1/containers/{id}/looks",
@@ -662,6 +708,7 @@ pub(super) fn bodies(image: &str) -> Vec<Body> {
     all.extend(volumes());
     all.extend(grants());
     all.push(looks());
+    all.extend(asks());
     all.extend(folders());
     all.push(Body {
         route: "POST /api/v1/gc",
@@ -761,6 +808,8 @@ async fn ids(owner: &Client, image: &str) -> (String, String) {
     let body = json!({"name": "driven", "image": image, "command": ["a"]});
     let made = owner.post("/api/v1/containers", &body).await.expect_status(201).json();
     owner.post("/api/v1/volumes", &json!({"name": "kept"})).await.expect_status(201);
+    let more = json!({"limit": "containers_max", "wanted": 99_000, "reason": "driven"});
+    owner.post("/api/v1/asks", &more).await.expect_status(201);
     let person = json!({"name": "tried", "role": "user"});
     let person = owner.post("/api/v1/people", &person).await.expect_status(201).json();
     (made["id"].as_str().expect("an id").to_owned(), person["person"]["id"].to_string())
@@ -779,6 +828,7 @@ async fn each_field_takes_its_bounds_and_nothing_beyond() {
         let (method, path) = body.route.split_once(' ').expect("a method and a path");
         let id = match path {
             path if path.contains("/people/") => &person,
+            path if path.contains("/asks/") => "1",
             path if path.contains("/groups/") => "2",
             path if path.contains("/volumes/") => "kept",
             path if path.contains("/images/") => &image,

@@ -58,6 +58,7 @@ const PARAMETERS: &[Parameter] = &[
     bound("everyone", &["false"], &["1", "yes"]),
     bound("step", &["10", "3600"], &["9", "3601"]),
     bound("state", &[], &["sometimes"]),
+    bound("span", &["day", "week"], &["month", "Day"]),
     bound("whose", &["mine", "shared"], &["others", "Mine"]),
     bound("reference", &[], &["A b:c"]),
     bound("registry", &[], &["a b"]),

@@ -1,6 +1,7 @@
 //! The JSON API, one file per resource. `http/mod.rs` says how to add one.
 
 pub mod allowances;
+pub mod asks;
 pub mod audit;
 pub mod containers;
 pub mod events;

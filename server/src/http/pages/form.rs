@@ -118,7 +118,10 @@ impl Wrong {
                     | Bounded::PortsMax
                     | Bounded::ImagesMax
                     | Bounded::ImagesBytes
-                    | Bounded::DataBytes => return None,
+                    | Bounded::DataBytes
+                    | Bounded::IoReadBytesPerSec
+                    | Bounded::IoWriteBytesPerSec
+                    | Bounded::NetBytesPerSec => return None,
                 };
                 let detail = refusal.detail.clone();
                 Some(Self(vec![FieldError { pointer: pointer.to_owned(), detail }]))

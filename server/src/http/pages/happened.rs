@@ -56,6 +56,7 @@ fn path(event: &Event, live: bool) -> String {
     match (event.subject_kind.as_str(), event.kind.as_str()) {
         ("container", _) if live => format!("/containers/{}", event.subject),
         ("image", kind) if kind != "image.removed" => format!("/images/{}", event.subject),
+        ("ask", _) => "/asks".to_owned(),
         ("volume", kind) if kind != "volume.removed" => format!("/volumes/{}", event.subject),
         _ => String::new(),
     }
@@ -82,6 +83,11 @@ fn badge(event: &Event) -> Badge {
         "person.second_factor_reset" => (Tone::Attention, "attention", "lost the second factor"),
         "image.tagged" => (Tone::Neutral, "image", "named"),
         "image.removed" => (Tone::Neutral, "remove", "removed"),
+        "ask.made" => (Tone::Attention, "event", "asked for"),
+        "ask.approved" => (Tone::Good, "check", "granted"),
+        "ask.declined" => (Tone::Bad, "failed", "declined"),
+        "ask.withdrawn" => (Tone::Neutral, "remove", "withdrawn"),
+        "ask.ended" => (Tone::Attention, "attention", "is over"),
         "volume.created" => (Tone::Neutral, "volume", "made"),
         "volume.changed" => (Tone::Neutral, "settings", "renamed"),
         "volume.removed" => (Tone::Neutral, "remove", "removed"),
