@@ -54,12 +54,15 @@ async fn whoever_leaves_is_stopped_and_kept_or_deleted_and_the_audit_knows_them_
         (steps(&seen), &seen["state"]),
         (vec!["stop container works".to_owned()], &json!("preview"))
     );
+    // How much a volume holds is told where somebody has looked.
+    anna.get("/api/v1/volumes/data").await.expect_status(200);
     let delete = json!({"things": "delete"});
     let seen = olga.post(&format!("{path}/preview"), &delete).await.expect_status(200).json();
     let all =
         ["remove container idle", "remove container works", "remove volume data", "remove image "];
     let planned = steps(&seen);
     assert_eq!(planned.len(), 4, "{planned:?}");
+    assert!(seen["steps"][2]["bytes"].is_u64() && seen["steps"][0]["bytes"].is_null(), "{seen}");
     assert!(planned.iter().zip(all).all(|(step, begun)| step.starts_with(begun)), "{planned:?}");
     assert_eq!(anna.get("/api/v1/me").await.status, 200, "a look changes nothing");
 

@@ -22,7 +22,10 @@ async fn completion_knows_every_verb_and_the_shell_takes_it() {
     let script = person.gets(&["completion", "bash"]).await;
     let asked =
         "COMP_WORDS=(berth ex); COMP_CWORD=1; _berth berth ex berth; echo \"${COMPREPLY[@]}\"";
-    let output = Command::new("bash").args(["-c", &format!("{script}\n{asked}")]).output();
+    // Longer than one argument may be (execve(2)).
+    let file = person.home.join("completion");
+    std::fs::write(&file, format!("{script}\n{asked}")).expect("write the script");
+    let output = Command::new("bash").arg(&file).output();
     let output = output.expect("run bash");
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "exec", "{output:?}");
 }

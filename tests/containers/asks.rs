@@ -45,6 +45,12 @@ async fn who_is_refused_asks_for_more_and_an_operator_decides() {
     anna.post("/api/v1/containers", &make("one")).await.expect_status(201);
     let refused = anna.post("/api/v1/containers", &make("two")).await.expect_status(507).json();
     assert_eq!(refused["ask"], "/asks?limit=containers_max", "{refused}");
+    // So does the page of the form that was refused.
+    let form = format!("image={IMAGE}&name=two&command=true&start=no");
+    let launch = anna.request("POST", "/launch");
+    let launch = launch.header("content-type", "application/x-www-form-urlencoded").body(form);
+    let page = system_tests::client::send(launch).await.expect_status(507).text;
+    assert!(page.contains("href=\"/asks?limit=containers_max\""), "{page}");
     let page = anna.get("/asks?limit=containers_max").await.expect_status(200).text;
     assert!(page.contains("value=\"containers_max\" selected"), "{page}");
     // What is no more, or not bounded, is not asked for.

@@ -77,7 +77,8 @@ pub async fn limits(api: &Api, place: &[&str], args: &LimitsArgs) -> Outcome {
             say(&harmless::json(&preview))?;
             return Ok(0);
         }
-        let over = over(&preview);
+        let changed: Vec<&str> = args.set.iter().map(|change| change.name).collect();
+        let over = over(&preview, &changed);
         if args.dry_run {
             let nobody = "nobody would be over".to_owned();
             say(&if over.is_empty() { nobody } else { over.join("\n") })?;
@@ -124,14 +125,15 @@ fn show(allowance: &Value, as_json: bool) -> Outcome {
     Ok(0)
 }
 
-/// Who would be over, and what would happen, a line each.
-fn over(preview: &Value) -> Vec<String> {
+/// Who would be over in what is changed, and what would happen, a line each.
+fn over(preview: &Value, changed: &[&str]) -> Vec<String> {
     let mut lines = Vec::new();
+    let is_changed = |one: &&Value| changed.contains(&text(&one["limit"]));
     for one in preview["over"].as_array().into_iter().flatten() {
         let name = text(&one["name"]);
-        let limits = one["limits"].as_array().into_iter().flatten();
+        let limits = one["limits"].as_array().into_iter().flatten().filter(is_changed);
         lines.extend(limits.map(|limit| format!("{name}: {}", text(&limit["detail"]))));
-        let containers = one["containers"].as_array().into_iter().flatten();
+        let containers = one["containers"].as_array().into_iter().flatten().filter(is_changed);
         lines.extend(containers.map(|container| {
             let container = text(&container["name"]);
             format!("{name}: {container} asks for more alone; it runs on, and is not started again")

@@ -64,6 +64,10 @@ pub struct Step {
     pub done_at: Option<Time>,
     /// What stood in the way when it was last tried; empty for nothing.
     pub said: String,
+    /// In a preview, what a volume held when that was last looked at, in bytes; absent where nobody has looked since
+    /// the server's start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
 }
 
 /// Somebody's leaving.
@@ -191,6 +195,7 @@ pub async fn planned(
             name: row.try_get("name")?,
             done_at: None,
             said: String::new(),
+            bytes: None,
         })
     };
     rows.iter().map(step).collect()
@@ -229,6 +234,7 @@ pub async fn steps(db: &SqlitePool, person: PrincipalId) -> Result<Vec<(i64, Ste
             name: row.try_get("name")?,
             done_at: row.try_get("done_at")?,
             said: row.try_get("said")?,
+            bytes: None,
         };
         Ok((row.try_get("position")?, step))
     };

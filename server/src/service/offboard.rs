@@ -81,6 +81,10 @@ pub async fn look(
 ) -> Result<OffboardingView> {
     let person = people::find(app, caller, id).await?;
     let mut db = app.inventory.read().acquire().await?;
+    let mut steps = offboardings::planned(&mut db, id, act_of(things)).await?;
+    for step in steps.iter_mut().filter(|step| step.kind == Kind::Volume) {
+        step.bytes = volumes::known_bytes(app, &step.object);
+    }
     Ok(OffboardingView {
         person: id,
         name: person.name,
@@ -91,7 +95,7 @@ pub async fn look(
         asked_by: None,
         begun_at: None,
         ended_at: None,
-        steps: offboardings::planned(&mut db, id, act_of(things)).await?,
+        steps,
     })
 }
 

@@ -176,6 +176,12 @@ pub fn version(volume: &VolumeView) -> Version {
     Version::of(&volume.name)
 }
 
+/// What a volume held when that was last looked at, in bytes.
+pub(super) fn known_bytes(app: &App, id: &str) -> Option<u64> {
+    let id: VolumeId = id.parse().ok()?;
+    app.volumes.used(&id).map(|used| used.bytes)
+}
+
 /// Volumes by name: one's own and those that are shared with one; everybody's for operators and auditors.
 ///
 /// # Errors

@@ -7,7 +7,7 @@ use berth_web::people::{
     GroupsPage, ImageRow, ImportLine, ImportPage, Member, Members, OffboardingPage,
     OffboardingReport, OffboardingRow, PersonPage, UsagePage, UsageRow,
 };
-use berth_web::space::{EndRow, LimitRow, SpacePage, ThingRow};
+use berth_web::space::{EndRow, LimitRow as SpaceLimit, SpacePage, ThingRow};
 use berth_web::system::{
     CheckRow, DoctorPage, HarmedRow, LimitRow, MaintenancePage, OverviewPage, PersonRow,
     PressureRow, RegistriesPage, RegistryRow, RiskRow, StoredLayers, WarningRow, WarningsPage,
@@ -306,7 +306,7 @@ fn space(name: &str, used: bool) -> SpacePage {
         limit: vec![(NOW - 86_400_000, 2 << 30)],
         marks: Vec::new(),
     };
-    let limit = LimitRow {
+    let limit = SpaceLimit {
         name: "Memory",
         used: "1.5 GiB".into(),
         allowed: "2 GiB".into(),
@@ -319,11 +319,11 @@ fn space(name: &str, used: bool) -> SpacePage {
         }),
         ask: Some("/asks?limit=memory_bytes".into()),
     };
-    let free = LimitRow {
+    let free = SpaceLimit {
         name: "Network, a second",
         used: "not counted".into(),
         allowed: "no bound".into(),
-        ..LimitRow::default()
+        ..SpaceLimit::default()
     };
     let thing = ThingRow {
         what: "volume",

@@ -106,6 +106,7 @@ fn shell(title: &str, section: Section) -> Shell {
         theme: Theme::System,
         mark: Mark::Running,
         flash: None,
+        ask: None,
         calls: vec![ApiCall::get("List containers", "/api/v1/containers?limit=50")],
         live_secs: Some(3),
         reload_secs: None,

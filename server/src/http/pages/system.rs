@@ -71,8 +71,9 @@ async fn layers_shown(app: &App, caller: &Caller, found: &LayersView) -> Result<
             _ => (Tone::Attention, "archive damaged"),
         };
         let shown = layer.shown.iter().take(HARMS_SHOWN);
-        let mut what: Vec<String> =
-            shown.map(|harm| format!("{} {}", words(harm.harm), harm.path)).collect();
+        let mut what: Vec<String> = shown
+            .map(|harm| format!("{} {}", words(harm.harm), harm.path.trim_matches('"')))
+            .collect();
         let more = layer.differences.saturating_sub(what.len() as u64);
         if more > 0 {
             what.push(format!("{more} more"));
