@@ -16,7 +16,8 @@ use crate::risks::{self, Severity};
 use crate::service::images::{self, Images};
 use crate::service::noise::Which;
 use crate::service::{
-    data, history, housekeeping, looks, maintenance, offboard, operations, reconcile, system,
+    data, history, housekeeping, lifetimes, looks, maintenance, offboard, operations, reconcile,
+    system,
 };
 use crate::tls::Tls;
 use crate::{hold, http, listen};
@@ -82,6 +83,7 @@ async fn serve(config: Config) -> Result<()> {
     tokio::spawn(data::run(app.clone()));
     tokio::spawn(looks::run(app.clone()));
     tokio::spawn(housekeeping::end_accounts(app.clone()));
+    tokio::spawn(lifetimes::run(app.clone()));
     tokio::spawn(housekeeping::audit_refusals(app.clone(), refused));
     reconcile::spawn(&app);
     offboard::resume_all(&app).await?;

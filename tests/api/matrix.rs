@@ -266,6 +266,13 @@ pub(crate) const ROWS: &[Row] = &[
         body: "",
     },
     Row {
+        route: "POST /api/v1/containers/{id}/extend",
+        who: Who::Member,
+        scope: "operate",
+        object: Object::Made(container, Reach::Changes),
+        body: "",
+    },
+    Row {
         route: "GET /api/v1/containers/{id}/wait",
         who: Who::SignedIn,
         scope: "read",
@@ -726,6 +733,7 @@ pub(crate) const ROWS: &[Row] = &[
     object("POST /containers/{id}/kill", Who::Member, "operate", Reach::Changes),
     object("POST /containers/{id}/pause", Who::Member, "operate", Reach::Changes),
     object("POST /containers/{id}/resume", Who::Member, "operate", Reach::Changes),
+    object("POST /containers/{id}/extend", Who::Member, "operate", Reach::Changes),
     object("POST /containers/{id}/remove", Who::Member, "operate", Reach::Changes),
     row("GET /launch", Who::Member, "operate"),
     sends("POST /launch", Who::Member, "operate", "image=No+Reference"),

@@ -199,6 +199,9 @@ async fn ps_and_inspect_show_containers_to_people_and_programs() {
     assert_eq!(person.gets(&["start", "web"]).await, "web\n");
     assert_eq!(status().await, "running");
     person.does(&["rm", "web"], "").await.fails(1, "web");
+    person.does(&["extend", "web"], "").await.fails(1, "without an end");
+    assert_eq!(person.gets(&["extend", "--for", "1h30m", "web"]).await, "web\n");
+    assert!(person.gets(&["inspect", "web"]).await.contains("Is stopped"));
     assert_eq!(person.gets(&["stop", "--grace", "0", "web"]).await, "web\n");
     assert_eq!(person.gets(&["rm", "web", "over"]).await, "web\nover\n");
     assert_eq!(person.gets(&["ps", "-aq"]).await, "");

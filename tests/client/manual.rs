@@ -5,9 +5,9 @@ use std::process::Command;
 use crate::Person;
 
 /// Subcommands that everything generated has to know.
-const VERBS: [&str; 16] = [
+const VERBS: [&str; 17] = [
     "login", "logout", "pull", "images", "run", "ps", "logs", "exec", "stats", "start", "stop",
-    "kill", "rm", "inspect", "cp", "ls",
+    "kill", "rm", "inspect", "cp", "ls", "extend",
 ];
 
 #[tokio::test]
@@ -21,7 +21,7 @@ async fn completion_knows_every_verb_and_the_shell_takes_it() {
     }
     let script = person.gets(&["completion", "bash"]).await;
     let asked =
-        "COMP_WORDS=(berth ex); COMP_CWORD=1; _berth berth ex berth; echo \"${COMPREPLY[@]}\"";
+        "COMP_WORDS=(berth exe); COMP_CWORD=1; _berth berth exe berth; echo \"${COMPREPLY[@]}\"";
     let output = Command::new("bash").args(["-c", &format!("{script}\n{asked}")]).output();
     let output = output.expect("run bash");
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "exec", "{output:?}");

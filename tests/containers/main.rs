@@ -9,6 +9,7 @@ mod files;
 mod groups;
 mod history;
 mod lifecycle;
+mod lifetimes;
 mod limits;
 mod looks;
 mod names;

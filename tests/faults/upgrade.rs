@@ -24,6 +24,12 @@ const OLDER: &str = "
     drop index audit_subject;
     alter table containers drop column execs;
     drop table allowances;
+    drop index containers_end;
+    alter table containers drop column lifetime_secs;
+    alter table containers drop column life_began_at;
+    alter table containers drop column ends_at;
+    alter table containers drop column end_told;
+    alter table containers drop column stop_why;
     drop trigger audit_is_appended_to;
     drop trigger audit_is_not_changed;
     drop trigger audit_is_not_cut;

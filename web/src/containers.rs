@@ -231,6 +231,8 @@ impl BulkRow {
 pub struct LaunchPage {
     /// Which ports of the host can be leased, in words.
     pub ports_hint: String,
+    /// How long it may run, in words.
+    pub lifetime_hint: String,
     /// Which volumes the viewer has, in words.
     pub volumes_hint: String,
     /// The frame.
@@ -326,6 +328,8 @@ pub struct LaunchForm {
     pub restart: Field,
     /// Attempts of `on-failure`.
     pub restart_attempts: Field,
+    /// How long it runs.
+    pub lifetime: Field,
     /// Signal that stops it.
     pub stop_signal: Field,
     /// Seconds until it is killed.
@@ -527,6 +531,8 @@ pub struct OverviewPage {
     pub head: Head,
     /// The end of the last run, or why it doesn't run, in a sentence; may be empty.
     pub story: String,
+    /// That it is stopped soon, in a sentence; may be empty.
+    pub ending: String,
     /// Live figures.
     pub gauges: Vec<Meter>,
     /// The last hour.

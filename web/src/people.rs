@@ -397,6 +397,10 @@ pub struct AllowanceForm {
     pub io_write: Field,
     /// A size, each second and way.
     pub net: Field,
+    /// How long a container runs at most.
+    pub lifetime: Field,
+    /// How long when nobody says.
+    pub lifetime_default: Field,
 }
 
 /// Everybody's allowance.

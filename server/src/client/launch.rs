@@ -94,6 +94,9 @@ pub struct RunArgs {
     /// When it is started again: no, on-failure, on-failure:N, always, unless-stopped.
     #[arg(long, value_name = "POLICY", requires = "detach", value_parser = restart)]
     restart: Option<Value>,
+    /// How long it runs until it is stopped, as in 90m, 8h or 2d.
+    #[arg(long, value_name = "TIME", value_parser = units::secs)]
+    lifetime: Option<u64>,
     /// Its network.
     #[arg(long, value_enum)]
     network: Option<NetworkKind>,
@@ -329,6 +332,7 @@ fn request(args: &RunArgs) -> Result<Value, Failure> {
     put("env", Value::Object(environment(&args.env)?));
     put("labels", Value::Object(pairs(&args.label, "--label")?));
     put("restart", json!(args.restart));
+    put("lifetime_secs", json!(args.lifetime));
     put("read_only_root", json!(args.read_only));
     put("terminal", json!(args.tty));
     put("stdin", json!(args.interactive));

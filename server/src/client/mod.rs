@@ -70,6 +70,8 @@ pub enum Command {
     Start(acts::Which),
     /// Ask containers to end, and kill them when their grace is over.
     Stop(acts::StopArgs),
+    /// Put off the time at which a container is stopped.
+    Extend(acts::ExtendArgs),
     /// Send containers a signal.
     Kill(acts::KillArgs),
     /// Remove containers with all that was written in them.
@@ -146,6 +148,7 @@ async fn speak(command: Command) -> Outcome {
         Command::Stats(args) => stats::stats(args).await,
         Command::Start(args) => acts::start(args).await,
         Command::Stop(args) => acts::stop(args).await,
+        Command::Extend(args) => acts::extend(args).await,
         Command::Kill(args) => acts::kill(args).await,
         Command::Rm(args) => acts::rm(args).await,
         Command::Inspect(args) => show::inspect(args).await,

@@ -177,6 +177,7 @@ fn summary(item: &Value) -> String {
         ("Status", text(&item["status_text"]).to_owned()),
         ("Created", text(&item["created_at"]).to_owned()),
         ("Started", text(&item["started_at"]).to_owned()),
+        ("Is stopped", text(&item["ends_at"]).to_owned()),
         ("Address", text(&item["address"]).to_owned()),
         ("Ports", ports(item)),
         ("Volumes", volumes(item)),

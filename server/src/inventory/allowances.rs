@@ -62,6 +62,13 @@ pub struct Allowance {
     /// 16 KiB. What is above that is dropped; who was quiet may catch up for a second.
     #[serde(default)]
     pub net_bytes_per_sec: Option<u64>,
+    /// Seconds that a container may run, from each start that somebody asks for, 10 to 31536000. At the end it is
+    /// stopped, and stays. Of a person's and their group's the smaller one holds.
+    #[serde(default)]
+    pub lifetime_secs: Option<u32>,
+    /// Seconds that a container runs when nobody has said how long, 10 to 31536000; a person's before their group's.
+    #[serde(default)]
+    pub lifetime_default_secs: Option<u32>,
 }
 
 /// What an allowance bounds, by the name that it has there.
@@ -132,6 +139,8 @@ impl Allowance {
         io_read_bytes_per_sec: None,
         io_write_bytes_per_sec: None,
         net_bytes_per_sec: None,
+        lifetime_secs: None,
+        lifetime_default_secs: None,
     };
 
     /// One of its bounds, in its unit; `None` where there is none.
@@ -176,7 +185,8 @@ pub struct Found {
 
 const COLUMNS: &str = "select principal, cpu_millis, cpu_weight, memory_bytes, swap_bytes, pids, \
      containers_max, ports_max, images_max, images_bytes, data_bytes, io_weight, \
-     io_read_bytes_per_sec, io_write_bytes_per_sec, net_bytes_per_sec from allowances ";
+     io_read_bytes_per_sec, io_write_bytes_per_sec, net_bytes_per_sec, lifetime_secs, \
+     lifetime_default_secs from allowances ";
 
 /// What applies to a person; the system itself is not bounded.
 pub async fn of(db: &mut SqliteConnection, person: PrincipalId) -> Result<Found> {
@@ -255,8 +265,9 @@ pub async fn set(
     sqlx::query(
         "insert or replace into allowances (principal, cpu_millis, cpu_weight, memory_bytes, \
          swap_bytes, pids, containers_max, ports_max, images_max, images_bytes, data_bytes, io_weight, \
-         io_read_bytes_per_sec, io_write_bytes_per_sec, net_bytes_per_sec, changed_at) \
-         values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         io_read_bytes_per_sec, io_write_bytes_per_sec, net_bytes_per_sec, lifetime_secs, \
+         lifetime_default_secs, changed_at) \
+         values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(i64::from(principal.0))
     .bind(allowance.cpu_millis)
@@ -273,6 +284,8 @@ pub async fn set(
     .bind(allowance.io_read_bytes_per_sec.map(number).transpose()?)
     .bind(allowance.io_write_bytes_per_sec.map(number).transpose()?)
     .bind(allowance.net_bytes_per_sec.map(number).transpose()?)
+    .bind(allowance.lifetime_secs)
+    .bind(allowance.lifetime_default_secs)
     .bind(Time::now())
     .execute(db)
     .await?;
@@ -311,6 +324,8 @@ fn read(row: &SqliteRow) -> Result<(PrincipalId, Allowance)> {
         io_read_bytes_per_sec: bytes("io_read_bytes_per_sec")?,
         io_write_bytes_per_sec: bytes("io_write_bytes_per_sec")?,
         net_bytes_per_sec: bytes("net_bytes_per_sec")?,
+        lifetime_secs: row.try_get("lifetime_secs")?,
+        lifetime_default_secs: row.try_get("lifetime_default_secs")?,
     };
     Ok((super::principal(row, "principal")?, allowance))
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::containers::view::{self, HeldLimit};
-use super::data;
+use super::{data, lifetimes};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::error::{Error, Result};
@@ -100,7 +100,9 @@ pub async fn set(
     let mut write = app.inventory.change(&caller.actor, "person.allowance").await?;
     write.subject("person", id, id);
     allowances::set(write.db(), id, &allowance).await?;
+    lifetimes::bound(write.db()).await?;
     write.commit().await?;
+    app.containers.note_life();
     app.data.wake();
     Ok(AllowanceSet { view: AllowanceView { own: true, allowance }, held })
 }
@@ -116,7 +118,9 @@ pub async fn reset(app: &App, caller: &Caller, id: PrincipalId) -> Result<Allowa
     let mut write = app.inventory.change(&caller.actor, "person.allowance-default").await?;
     write.subject("person", id, id);
     allowances::remove(write.db(), id).await?;
+    lifetimes::bound(write.db()).await?;
     write.commit().await?;
+    app.containers.note_life();
     app.data.wake();
     Ok(AllowanceSet { view: AllowanceView { own: false, allowance }, held })
 }
@@ -136,7 +140,9 @@ pub async fn set_default(app: &App, caller: &Caller, allowance: Allowance) -> Re
     let mut write = app.inventory.change(&caller.actor, "allowance.default").await?;
     write.subject("allowance", "default", PrincipalId::SYSTEM);
     allowances::set(write.db(), PrincipalId::SYSTEM, &allowance).await?;
+    lifetimes::bound(write.db()).await?;
     write.commit().await?;
+    app.containers.note_life();
     app.containers.forget_people();
     app.data.wake();
     let mut over = Vec::new();
@@ -191,5 +197,16 @@ pub(super) fn check(allowance: &Allowance) -> Result<()> {
     let rates = RATE_BYTES_MIN..=RATE_BYTES_MAX;
     within("/io_read_bytes_per_sec", allowance.io_read_bytes_per_sec, rates.clone())?;
     within("/io_write_bytes_per_sec", allowance.io_write_bytes_per_sec, rates)?;
-    within("/net_bytes_per_sec", allowance.net_bytes_per_sec, NET_BYTES_MIN..=RATE_BYTES_MAX)
+    within("/net_bytes_per_sec", allowance.net_bytes_per_sec, NET_BYTES_MIN..=RATE_BYTES_MAX)?;
+    let lives = u64::from(lifetimes::SECS_MIN)..=u64::from(lifetimes::SECS_MAX);
+    within("/lifetime_secs", allowance.lifetime_secs.map(u64::from), lives.clone())?;
+    let usual = allowance.lifetime_default_secs;
+    within("/lifetime_default_secs", usual.map(u64::from), lives)?;
+    match (usual, allowance.lifetime_secs) {
+        (Some(usual), Some(most)) if usual > most => {
+            let text = format!("{usual} is more than the {most} of lifetime_secs");
+            Err(Error::field("/lifetime_default_secs", text))
+        }
+        _ => Ok(()),
+    }
 }

@@ -54,6 +54,8 @@ pub struct Containers {
     people: Mutex<HashSet<PrincipalId>>,
     /// Something could not be looked at or brought further, for want of the supervisor or inventory.
     unsettled: Notify,
+    /// One has begun to run, or its end is another.
+    life: Notify,
 }
 
 /// Which containers are listed, beyond what the inventory can tell.
@@ -75,6 +77,7 @@ impl Default for Containers {
             pulling: Mutex::default(),
             people: Mutex::default(),
             unsettled: Notify::new(),
+            life: Notify::new(),
         }
     }
 }
@@ -136,6 +139,16 @@ impl Containers {
     /// Waits for [`Self::note_unsettled`]; one call before is enough.
     pub(crate) async fn unsettled(&self) {
         self.unsettled.notified().await;
+    }
+
+    /// A container has begun to run, or the end of one is another.
+    pub(crate) fn note_life(&self) {
+        self.life.notify_one();
+    }
+
+    /// Waits for [`Self::note_life`]; one call before is enough.
+    pub(crate) async fn life_noted(&self) {
+        self.life.notified().await;
     }
 
     /// The right to act on a container.

@@ -10,7 +10,7 @@ use berth_runtime::id::PrincipalId;
 use super::allowances::{self, AllowanceSet, AllowanceView};
 use super::containers::view;
 use super::edits::{Expected, Version};
-use super::{Listed, Page, people};
+use super::{Listed, Page, lifetimes, people};
 use crate::app::App;
 use crate::auth::{Caller, Visibility};
 use crate::error::{Error, Result};
@@ -277,7 +277,9 @@ pub async fn set_allowance(
     let mut write = app.inventory.change(&caller.actor, "group.allowance").await?;
     write.subject("group", id, id);
     rows::set(write.db(), id, &allowance).await?;
+    lifetimes::bound(write.db()).await?;
     write.commit().await?;
+    app.containers.note_life();
     Ok(AllowanceSet { view: AllowanceView { own: true, allowance }, held })
 }
 

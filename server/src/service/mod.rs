@@ -25,6 +25,7 @@ pub mod in_use;
 pub mod invitations;
 pub mod keys;
 pub mod lifecycle;
+pub mod lifetimes;
 pub mod logs;
 pub mod looks;
 pub mod machine;

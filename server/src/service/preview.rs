@@ -2,6 +2,7 @@
 //! promised: what is in use is that of this moment.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use berth_runtime::id::PrincipalId;
 use serde::Serialize;
@@ -13,6 +14,7 @@ use super::data;
 use super::in_use::{self, InUse};
 use crate::app::App;
 use crate::auth::{Caller, Visibility};
+use crate::clock::Time;
 use crate::config::ContainersConfig;
 use crate::error::Result;
 use crate::inventory::allowances::{self, Allowance, Bounded, Whose};
@@ -28,8 +30,8 @@ const CONTAINERS_MAX: usize = 20;
 #[derive(Debug, Clone, Default, Serialize, ToSchema)]
 #[schema(as = AllowancePreview)]
 pub struct Preview {
-    /// Those who use more now than is proposed, or have a container that asks for more alone: a group
-    /// itself first, then people by name; 500 at most.
+    /// Those who use more now than is proposed, or have a container that asks for more alone or would be stopped
+    /// sooner: a group itself first, then people by name; 500 at most.
     pub over: Vec<Over>,
     /// How many there are.
     pub over_total: u64,
@@ -52,6 +54,10 @@ pub struct Over {
     pub containers: Vec<OverContainer>,
     /// How many of those there are.
     pub containers_total: u64,
+    /// Containers that run now and would be stopped sooner than they are without this, 20 at most.
+    pub endings: Vec<OverEnding>,
+    /// How many of those there are.
+    pub endings_total: u64,
 }
 
 /// A bound below what is in use.
@@ -99,6 +105,20 @@ pub struct OverContainer {
     pub asks: u64,
     /// How much is proposed for all together.
     pub proposed: u64,
+}
+
+/// A container that would end sooner.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = OverAllowanceEnding)]
+pub struct OverEnding {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// When it is stopped as it is; null for never.
+    pub ends_at: Option<Time>,
+    /// Seconds from the change to its stop.
+    pub secs_left: u32,
 }
 
 /// One sum that is looked at, and whose containers are in it.
@@ -188,9 +208,22 @@ async fn judge(app: &App, looked: Vec<Looked>, proposed: &Allowance) -> Result<P
         let containers_total = u64::try_from(containers.len()).unwrap_or(u64::MAX);
         containers.truncate(CONTAINERS_MAX);
         let limits = above(configured, &seen, proposed);
-        if !limits.is_empty() || containers_total > 0 {
+        let mut endings: Vec<_> = own.iter().filter_map(|row| ending(row, proposed)).collect();
+        let endings_total = u64::try_from(endings.len()).unwrap_or(u64::MAX);
+        endings.truncate(CONTAINERS_MAX);
+        if !limits.is_empty() || containers_total > 0 || endings_total > 0 {
             let Looked { of, id, name } = one;
-            over.push(Over { of, id: id.0, name, limits, containers, containers_total });
+            let id = id.0;
+            over.push(Over {
+                of,
+                id,
+                name,
+                limits,
+                containers,
+                containers_total,
+                endings,
+                endings_total,
+            });
         }
     }
     let over_total = u64::try_from(over.len()).unwrap_or(u64::MAX);
@@ -204,6 +237,15 @@ fn alone(row: &Limited, proposed: &Allowance) -> Option<OverContainer> {
     let mut limits = limits.filter_map(|(limit, asks)| Some((limit, asks, proposed.bound(limit)?)));
     let (limit, asks, proposed) = limits.find(|(_, asks, proposed)| asks > proposed)?;
     Some(OverContainer { id: row.id.clone(), name: row.name.clone(), limit, asks, proposed })
+}
+
+/// A container that runs, when it would end sooner by what is proposed.
+fn ending(row: &Limited, proposed: &Allowance) -> Option<OverEnding> {
+    let secs_left = proposed.lifetime_secs.filter(|_| row.runs)?;
+    let then = Time::now().after(Duration::from_secs(secs_left.into()));
+    let sooner = row.ends_at.is_none_or(|at| at > then);
+    let (id, name, ends_at) = (row.id.clone(), row.name.clone(), row.ends_at);
+    sooner.then_some(OverEnding { id, name, ends_at, secs_left })
 }
 
 /// What is in use of more than is proposed, or is configured where nothing is.

@@ -27,6 +27,17 @@ use Kind::{Choice, Judged, Secret, Way};
 const NUMBER: Kind = Judged(&["-1", "1e308", "18446744073709551616", "1.5", "many", "\0", "a\nb"]);
 const SIZE: Kind =
     Judged(&["-1", "1e308", "18446744073709551616 GiB", "many", "1 XiB", "NaN", "\0"]);
+const LENGTH: Kind = Judged(&[
+    "-1",
+    "1e308",
+    "18446744073709551616 d",
+    "many",
+    "1 x",
+    "1.5 h",
+    "1",
+    "2 years",
+    "\0",
+]);
 const LINES: Kind = Judged(&["no sign", "\0", "=\0"]);
 const NAME: Kind = Judged(&["-a", "..", "a b", "<script>", "a\0", "А"]);
 const HOST: Kind = Judged(&["", "a b", "../x", "http://a", "\0"]);
@@ -66,6 +77,8 @@ const ROWS: &[(&str, Kind)] = &[
     ("io_read", SIZE),
     ("io_write", SIZE),
     ("net", SIZE),
+    ("lifetime", LENGTH),
+    ("lifetime_default", LENGTH),
     ("look", Way),
     ("csv", Judged(&["", "a", "name", "name\n\"", "name,name\na,b", "name\rdriven", "\0"])),
     ("add", Way),

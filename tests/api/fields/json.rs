@@ -100,6 +100,7 @@ fn create(image: &str) -> Body {
             .beyond([json!("0"), json!("65"), json!("SIGNOPE")])
             .may_be(&["null"]),
         field("stop_grace_secs").at([json!(0), json!(600)]).beyond([json!(601)]).may_be(&["null"]),
+        bound("lifetime_secs", 10, 31_536_000),
         field("restart").beyond([
             json!({"name": "always", "max_attempts": 3}),
             json!({"name": "no", "privileged": true}),
@@ -190,6 +191,7 @@ fn create(image: &str) -> Body {
             "name": "driven", "image": image, "entrypoint": ["a"], "command": ["a"],
             "env": {"A": "b"}, "working_dir": "/", "user": "0", "hostname": "h",
             "labels": {"a": "b"}, "stop_signal": "TERM", "stop_grace_secs": 1,
+            "lifetime_secs": 3600,
             "restart": {"name": "on-failure", "max_attempts": 3}, "read_only_root": false,
             "tmpfs": [{"target": "/a", "size_bytes": 4096}], "shm_bytes": 4096,
             "ulimits": {"nofile": {"soft": 64, "hard": 64}}, "capabilities_dropped": ["CHOWN"],
@@ -497,7 +499,7 @@ fn allowances() -> Vec<Body> {
             "pids": null, "containers_max": null, "ports_max": null,
             "images_max": null, "images_bytes": null, "data_bytes": null, "io_weight": null,
             "io_read_bytes_per_sec": null, "io_write_bytes_per_sec": null,
-            "net_bytes_per_sec": null,
+            "net_bytes_per_sec": null, "lifetime_secs": null, "lifetime_default_secs": null,
         }),
         fields: vec![
             bound("cpu_millis", 10, 1_024_000),
@@ -518,6 +520,8 @@ fn allowances() -> Vec<Body> {
             rate("io_read_bytes_per_sec", 1 << 20),
             rate("io_write_bytes_per_sec", 1 << 20),
             rate("net_bytes_per_sec", 16 << 10),
+            bound("lifetime_secs", 10, 31_536_000),
+            bound("lifetime_default_secs", 10, 31_536_000),
         ],
     };
     vec![

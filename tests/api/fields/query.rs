@@ -47,6 +47,7 @@ const PARAMETERS: &[Parameter] = &[
     bound("timestamps", &["true"], &["1"]),
     bound("signal", &["TERM", "64"], &["0", "65", "SIGNOPE"]),
     bound("grace_secs", &["0", "600"], &["601"]),
+    bound("secs", &["10", "31536000"], &["9", "31536001"]),
     bound("timeout_secs", &["0"], &["51"]),
     bound("tail", &["0", "100000"], &[]),
     bound("from", &[], &["a", "../../x", "1:-1"]),

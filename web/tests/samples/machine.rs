@@ -297,6 +297,8 @@ fn allowance(refused: bool) -> AllowanceForm {
         io_read: Field::new("200 MiB"),
         io_write: Field::new("50 MiB"),
         net: Field::new("10 MiB"),
+        lifetime: Field::new("7 d"),
+        lifetime_default: Field::new("8 h"),
     }
 }
 

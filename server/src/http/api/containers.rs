@@ -56,6 +56,7 @@ pub fn routes(routes: Routes) -> Routes {
         .add(operate, routes!(kill))
         .add(operate, routes!(pause))
         .add(operate, routes!(resume))
+        .add(operate, routes!(extend))
         .add(read, routes!(wait))
         .add(read, routes!(logs))
         .add(read, routes!(follow_logs))
@@ -120,6 +121,15 @@ struct ChangeRequest {
 struct StopQuery {
     /// Seconds until it is killed, in place of its own.
     grace_secs: Option<u32>,
+}
+
+/// How long.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct ExtendQuery {
+    /// Seconds from now, 10 to 31536000; when left out, as long as is usual for it, or as its owner's allowance lets it.
+    secs: Option<u32>,
 }
 
 /// Which signal.
@@ -397,6 +407,21 @@ async fn resume(
     Path(key): Path<String>,
 ) -> Result<Json<DetailView>> {
     Ok(Json(actions::resume(&app, &caller, &key).await?))
+}
+
+/// Puts off the time at which a running container is stopped, within its owner's allowance.
+#[utoipa::path(post, path = "/api/v1/containers/{id}/extend", tag = "containers",
+    params(("id" = String, Path, description = "Its id or name"), ExtendQuery),
+    responses(
+        (status = 200, body = DetailView), (status = 404, body = ProblemBody),
+        (status = 409, body = ProblemBody), (status = 422, body = ProblemBody)))]
+async fn extend(
+    State(app): State<App>,
+    caller: Caller,
+    Path(key): Path<String>,
+    Query(query): Query<ExtendQuery>,
+) -> Result<Json<DetailView>> {
+    Ok(Json(actions::extend(&app, &caller, &key, query.secs).await?))
 }
 
 /// Waits until the container rests, or the time is over; `status` tells which.

@@ -30,6 +30,7 @@ use crate::service::containers::output;
 use crate::service::containers::view::{ContainerView, DetailView, HeldLimit, MountView};
 use crate::service::edits::Expected;
 use crate::service::history::Used;
+use crate::service::lifetimes;
 use crate::service::ports::PortView;
 use crate::service::restart::RestartPolicy;
 
@@ -83,6 +84,7 @@ async fn overview(
         shell: shell(&frame, view, calls),
         head: shown::head(&caller, view, Tab::Overview),
         story: shown::story(view, Time::now().0),
+        ending: shown::ending(view, Time::now().0),
         gauges: shown::gauges(view, used.as_ref()),
         hour: hour::charts(&hour),
         limits: limits(&detail),
@@ -172,6 +174,11 @@ fn facts(detail: &DetailView) -> Vec<Fact> {
     }
     facts.push(moment("Made", view.created_at));
     facts.extend(view.started_at.map(|at| moment("Started", at)));
+    facts.extend(view.ends_at.map(|at| moment("Is stopped", at)));
+    if let (Some(secs), None) = (view.lifetime_secs, view.ends_at) {
+        let text = format!("{} from its next start", lifetimes::span(secs.into()));
+        facts.push(Fact::text("Runs for", text));
+    }
     facts.push(Fact::text("Starts so far", view.run.to_string()));
     facts.extend(detail.pid.map(|pid| Fact::code("Process on the host", pid.to_string())));
     if detail.oom_kills > 0 {

@@ -180,6 +180,19 @@ impl Wrong {
         read
     }
 
+    /// How long, in seconds; empty is none.
+    pub(super) fn length(&mut self, posted: &Posted, name: &str, pointer: &str) -> Option<u32> {
+        let text = posted.text(name);
+        if text.is_empty() {
+            return None;
+        }
+        let read = format::read_span(text).and_then(|secs| u32::try_from(secs).ok());
+        if read.is_none() {
+            self.add(pointer, format!("{text:?} is no length of time, such as 8 h or 1 d 30 min"));
+        }
+        read
+    }
+
     /// A whole number; empty is none.
     pub(super) fn number(&mut self, posted: &Posted, name: &str, pointer: &str) -> Option<u32> {
         let text = posted.text(name);

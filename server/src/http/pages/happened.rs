@@ -74,6 +74,8 @@ fn badge(event: &Event) -> Badge {
         "container.pulled" => (Tone::Neutral, "image", "got its image"),
         "container.paused" => (Tone::Attention, "paused", "paused"),
         "container.resumed" => (Tone::Good, "running", "resumed"),
+        "container.ends_soon" => (Tone::Attention, "attention", "is stopped soon"),
+        "container.extended" => (Tone::Good, "plus", "kept running"),
         "container.changed" => (Tone::Neutral, "settings", "changed"),
         "container.created" => (Tone::Neutral, "new", "created"),
         "container.removed" => (Tone::Neutral, "remove", "removed"),
@@ -94,5 +96,7 @@ fn badge(event: &Event) -> Badge {
 /// By itself, and with a code that is not 0.
 fn ended_badly(event: &Event) -> bool {
     let text = event.data.get("text").and_then(Value::as_str).unwrap_or("");
-    event.data.get("code").and_then(Value::as_i64) != Some(0) && !text.contains(" by ")
+    event.data.get("code").and_then(Value::as_i64) != Some(0)
+        && !text.contains(" by ")
+        && !text.starts_with("stopped:")
 }

@@ -25,7 +25,7 @@ use crate::service::Page;
 use crate::service::containers::create;
 use crate::service::containers::spec::{self, CreateRequest};
 use crate::service::usage::{self, Usage};
-use crate::service::{admission, images, machine, ports, volumes};
+use crate::service::{admission, images, lifetimes, machine, ports, volumes};
 
 /// References offered beside the field at most.
 const IMAGES_MAX: u32 = 200;
@@ -194,6 +194,7 @@ async fn page(
         error: if error.is_empty() { wrong.rest() } else { error },
         images: names,
         ports_hint: ports_hint(app),
+        lifetime_hint: lifetimes::in_words(app, caller.principal).await?,
         volumes_hint: volumes_hint(app, caller).await?,
         ceilings: ceilings(app),
         sizes: sizes(app).into_iter().map(size).collect(),

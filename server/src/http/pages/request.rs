@@ -35,6 +35,7 @@ pub(super) const LAUNCH: FormFields = FormFields::once(&[
     "volumes",
     "restart",
     "restart_attempts",
+    "lifetime",
     "stop_signal",
     "stop_grace",
     "tmpfs",
@@ -79,6 +80,7 @@ pub(super) fn launch_request(posted: &Posted) -> Result<CreateRequest, Wrong> {
         stop_signal: posted.optional("stop_signal"),
         stop_grace_secs: wrong.number(posted, "stop_grace", "/stop_grace_secs"),
         restart: restart(&mut wrong, posted),
+        lifetime_secs: wrong.length(posted, "lifetime", "/lifetime_secs"),
         read_only_root: wrong.flag(posted, "read_only_root", "/read_only_root"),
         terminal: wrong.flag(posted, "terminal", "/terminal"),
         // A terminal's is open in any case, and the page attaches to nothing else.
@@ -141,6 +143,7 @@ pub(super) fn launch_form(posted: &Posted, wrong: &mut Wrong) -> LaunchForm {
         volumes: field("volumes", "/mounts"),
         restart_attempts: field("restart_attempts", "/restart/max_attempts"),
         restart: field("restart", "/restart"),
+        lifetime: field("lifetime", "/lifetime_secs"),
         stop_signal: field("stop_signal", "/stop_signal"),
         stop_grace: field("stop_grace", "/stop_grace_secs"),
         tmpfs: field("tmpfs", "/tmpfs"),

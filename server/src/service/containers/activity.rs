@@ -88,6 +88,7 @@ fn acted(entry: AuditEntry) -> Line {
         "container.signal" => "sent it a signal",
         "container.pause" => "paused it",
         "container.resume" => "resumed it",
+        "container.extend" => "put off its end",
         "container.remove" => "removes it",
         "container.exec" => "ran a program in it",
         other => other,
@@ -126,6 +127,17 @@ fn happened(event: Event) -> Line {
         "container.look" => {
             format!("looks into it for an hour: {}", text("text").unwrap_or_default())
         }
+        "container.ends_soon" => {
+            format!(
+                "its time is nearly over: it is stopped at {}",
+                text("ends_at").unwrap_or("its end")
+            )
+        }
+        "container.extended" => format!("runs until {} now", text("to").unwrap_or("later")),
+        "container.stopping" => match text("why") {
+            Some(why) => format!("is being stopped: {why}"),
+            None => "is being stopped".to_owned(),
+        },
         "container.look_ended" => "looks into it no more".to_owned(),
         "container.unshared" => format!("shares it no more: {}", text("text").unwrap_or_default()),
         other => other.to_owned(),

@@ -16,6 +16,7 @@ use utoipa::ToSchema;
 use crate::config::ContainersConfig;
 use crate::error::{Error, FieldError, Refusal, Result};
 use crate::inventory::volumes::Mount;
+use crate::service::lifetimes::{SECS_MAX, SECS_MIN};
 use crate::service::ports;
 use crate::service::restart::{ATTEMPTS_MAX, RestartPolicy};
 
@@ -145,6 +146,9 @@ pub struct CreateRequest {
     pub stop_grace_secs: Option<u32>,
     /// When it is started again after its end.
     pub restart: RestartPolicy,
+    /// Seconds until it is stopped, from each start that somebody asks for, 10 to 31536000; what is usual for its
+    /// owner when left out.
+    pub lifetime_secs: Option<u32>,
     /// Mount its root read-only.
     pub read_only_root: bool,
     /// File systems in memory, counted to its memory.
@@ -333,6 +337,11 @@ pub(crate) fn check(
         faults.add("/stop_grace_secs", format!("is more than {GRACE_SECS_MAX}"));
     }
     faults.restart(request.restart);
+    if let Some(secs) = request.lifetime_secs
+        && !(SECS_MIN..=SECS_MAX).contains(&secs)
+    {
+        faults.add("/lifetime_secs", format!("{secs} is not from {SECS_MIN} to {SECS_MAX}"));
+    }
     faults.tmpfs(&request.tmpfs);
     faults.mounts(&request.mounts, &request.tmpfs);
     faults.ulimits(&request.ulimits);
