@@ -2,6 +2,8 @@
 -- group. Null is no bound, or no end.
 alter table allowances add column lifetime_secs integer;
 alter table allowances add column lifetime_default_secs integer;
+-- How long nothing may be seen of a container's use until it is stopped.
+alter table allowances add column idle_secs integer;
 
 -- What was asked for when it was made (seconds; null is what is usual), and of the newest run that somebody asked for:
 -- when it began, when it is stopped, whether that was told as near. Why a rule has stopped it (JSON).

@@ -27,6 +27,7 @@ use crate::service::days::Days;
 use crate::service::execs::Execs;
 use crate::service::files::Files;
 use crate::service::history::History;
+use crate::service::idle::Idle;
 use crate::service::images::Images;
 use crate::service::maintenance::Maintenance;
 use crate::service::noise::Noise;
@@ -69,6 +70,8 @@ pub struct Parts {
     pub execs: Execs,
     /// What containers have used in the last hour.
     pub history: History,
+    /// For how long nothing was seen of their use.
+    pub idle: Idle,
     /// What people have used, not yet written down.
     pub days: Days,
     /// Processor time at the last look, of people and of the machine.
@@ -140,6 +143,7 @@ impl App {
             execs: Execs::default(),
             days: Days::default(),
             history: History::open(config.db_dir().join("history")),
+            idle: Idle::default(),
             looks: Looks::default(),
             data: Moves::default(),
             allowances: tokio::sync::Mutex::default(),

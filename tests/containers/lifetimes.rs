@@ -117,7 +117,7 @@ async fn an_end_is_put_off_within_what_is_allowed() {
     assert!(anna.get(&page).await.text.contains("Its time is nearly over"));
     assert!(anna.get("/containers").await.text.contains("stops in"));
     // By one click, as the page's button does it.
-    let form = anna.request("POST", &format!("{page}/extend")).header("origin", server.url());
+    let form = anna.request("POST", &format!("{page}/extend"));
     let form = form.header("content-type", "application/x-www-form-urlencoded").body("back=");
     send(form).await.expect_status(303);
     let put_off = show(&anna, &id).await;

@@ -8,6 +8,7 @@ mod execs;
 mod files;
 mod groups;
 mod history;
+mod idle;
 mod lifecycle;
 mod lifetimes;
 mod limits;

@@ -401,6 +401,8 @@ pub struct AllowanceForm {
     pub lifetime: Field,
     /// How long when nobody says.
     pub lifetime_default: Field,
+    /// How long it may be unused.
+    pub idle: Field,
 }
 
 /// Everybody's allowance.

@@ -69,6 +69,10 @@ pub struct Allowance {
     /// Seconds that a container runs when nobody has said how long, 10 to 31536000; a person's before their group's.
     #[serde(default)]
     pub lifetime_default_secs: Option<u32>,
+    /// Seconds without processor, disk, network or an open program after which a container is stopped, 30 to
+    /// 31536000. Of a person's and their group's the smaller one holds.
+    #[serde(default)]
+    pub idle_secs: Option<u32>,
 }
 
 /// What an allowance bounds, by the name that it has there.
@@ -141,6 +145,7 @@ impl Allowance {
         net_bytes_per_sec: None,
         lifetime_secs: None,
         lifetime_default_secs: None,
+        idle_secs: None,
     };
 
     /// One of its bounds, in its unit; `None` where there is none.
@@ -186,7 +191,7 @@ pub struct Found {
 const COLUMNS: &str = "select principal, cpu_millis, cpu_weight, memory_bytes, swap_bytes, pids, \
      containers_max, ports_max, images_max, images_bytes, data_bytes, io_weight, \
      io_read_bytes_per_sec, io_write_bytes_per_sec, net_bytes_per_sec, lifetime_secs, \
-     lifetime_default_secs from allowances ";
+     lifetime_default_secs, idle_secs from allowances ";
 
 /// What applies to a person; the system itself is not bounded.
 pub async fn of(db: &mut SqliteConnection, person: PrincipalId) -> Result<Found> {
@@ -266,8 +271,8 @@ pub async fn set(
         "insert or replace into allowances (principal, cpu_millis, cpu_weight, memory_bytes, \
          swap_bytes, pids, containers_max, ports_max, images_max, images_bytes, data_bytes, io_weight, \
          io_read_bytes_per_sec, io_write_bytes_per_sec, net_bytes_per_sec, lifetime_secs, \
-         lifetime_default_secs, changed_at) \
-         values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         lifetime_default_secs, idle_secs, changed_at) \
+         values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(i64::from(principal.0))
     .bind(allowance.cpu_millis)
@@ -286,6 +291,7 @@ pub async fn set(
     .bind(allowance.net_bytes_per_sec.map(number).transpose()?)
     .bind(allowance.lifetime_secs)
     .bind(allowance.lifetime_default_secs)
+    .bind(allowance.idle_secs)
     .bind(Time::now())
     .execute(db)
     .await?;
@@ -326,6 +332,7 @@ fn read(row: &SqliteRow) -> Result<(PrincipalId, Allowance)> {
         net_bytes_per_sec: bytes("net_bytes_per_sec")?,
         lifetime_secs: row.try_get("lifetime_secs")?,
         lifetime_default_secs: row.try_get("lifetime_default_secs")?,
+        idle_secs: row.try_get("idle_secs")?,
     };
     Ok((super::principal(row, "principal")?, allowance))
 }

@@ -53,6 +53,19 @@ pub enum StopKind {
 pub enum Why {
     /// So many seconds had passed since it began.
     Lifetime(u64),
+    /// Nothing was seen of its use for so many seconds.
+    Idle(u64),
+}
+
+/// After how many seconds without use a container is stopped.
+#[derive(Debug, Clone)]
+pub struct IdleRule {
+    /// Which.
+    pub id: ContainerId,
+    /// Whose.
+    pub owner: PrincipalId,
+    /// Seconds.
+    pub secs: u32,
 }
 
 /// How long the runs of a container go on that follow from one start that somebody asked for.
@@ -641,6 +654,33 @@ pub async fn bound_lives(db: &mut SqliteConnection, now: Time) -> Result<u64> {
     .execute(db)
     .await?;
     Ok(done.rows_affected())
+}
+
+/// The rules for what runs and is stopped when nobody uses it.
+pub async fn idle_rules(db: &SqlitePool) -> Result<Vec<IdleRule>> {
+    let rows = sqlx::query(
+        "with least as (select p.id as person, \
+         nullif(min(coalesce(iif(o.principal is null, d.idle_secs, o.idle_secs), ?1), \
+         coalesce(g.idle_secs, ?1)), ?1) as secs from people p \
+         left join allowances o on o.principal = p.id \
+         left join allowances d on d.principal = 1 \
+         left join allowances g on g.principal = p.group_id) \
+         select c.id, c.owner, least.secs from containers c join least on least.person = c.owner \
+         where least.secs is not null and c.intent = 'running'",
+    )
+    // More than any rule.
+    .bind(i64::from(u32::MAX) * 2)
+    .fetch_all(db)
+    .await?;
+    let rule = |row: &SqliteRow| -> Result<IdleRule> {
+        let id: String = row.try_get("id")?;
+        Ok(IdleRule {
+            id: id.parse().map_err(|source| Error::broken("read a container's id", source))?,
+            owner: super::principal(row, "owner")?,
+            secs: row.try_get("secs")?,
+        })
+    };
+    rows.iter().map(rule).collect()
 }
 
 /// The clock was set by so many milliseconds: lives that began by then keep their length.

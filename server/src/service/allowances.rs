@@ -11,7 +11,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::containers::view::{self, HeldLimit};
-use super::{data, lifetimes};
+use super::{data, idle, lifetimes};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::error::{Error, Result};
@@ -198,6 +198,8 @@ pub(super) fn check(allowance: &Allowance) -> Result<()> {
     within("/io_read_bytes_per_sec", allowance.io_read_bytes_per_sec, rates.clone())?;
     within("/io_write_bytes_per_sec", allowance.io_write_bytes_per_sec, rates)?;
     within("/net_bytes_per_sec", allowance.net_bytes_per_sec, NET_BYTES_MIN..=RATE_BYTES_MAX)?;
+    let idle = u64::from(idle::SECS_MIN)..=u64::from(idle::SECS_MAX);
+    within("/idle_secs", allowance.idle_secs.map(u64::from), idle)?;
     let lives = u64::from(lifetimes::SECS_MIN)..=u64::from(lifetimes::SECS_MAX);
     within("/lifetime_secs", allowance.lifetime_secs.map(u64::from), lives.clone())?;
     let usual = allowance.lifetime_default_secs;

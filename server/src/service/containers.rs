@@ -221,7 +221,7 @@ pub async fn list(
         rows.before = batch.last().map(|row| (row.created_at, row.id.clone()));
         for row in batch {
             let observed = app.containers.observed(&row.id);
-            let view = ContainerView::new(caller, &row, observed.as_deref())?;
+            let view = ContainerView::new(caller, &row, observed.as_deref())?.with_use(&app.idle);
             if filter.states.is_empty() || filter.states.contains(&view.status) {
                 kept.push((row, view));
             }
@@ -244,6 +244,7 @@ pub async fn glance(app: &App, caller: &Caller) -> Result<Vec<ContainerView>> {
     let rows = containers::light(db, caller.sees(), me, GLANCE_ROWS_MAX).await?;
     let view = |row: &Container| {
         ContainerView::summary(caller, row, app.containers.observed(&row.id).as_deref())
+            .with_use(&app.idle)
     };
     Ok(rows.iter().map(view).collect())
 }
@@ -283,7 +284,8 @@ pub async fn wait(app: &App, caller: &Caller, key: &str, limit: Duration) -> Res
 /// The caller's view of `row` now.
 pub(crate) fn detail(app: &App, caller: &Caller, row: &Container) -> Result<DetailView> {
     let observed = app.containers.observed(&row.id);
-    DetailView::new(caller, row, observed.as_deref())
+    let detail = DetailView::new(caller, row, observed.as_deref())?;
+    Ok(DetailView { container: detail.container.clone().with_use(&app.idle), ..detail })
 }
 
 /// A container that the caller sees.

@@ -185,6 +185,7 @@ pub(crate) fn ends_soon(row: &Container) -> bool {
 pub(crate) fn why_in_words(why: Why) -> String {
     match why {
         Why::Lifetime(secs) => format!("its lifetime of {} ended", span(secs)),
+        Why::Idle(secs) => format!("nobody has used it for {}", span(secs)),
     }
 }
 

@@ -20,6 +20,7 @@ pub mod gc;
 pub mod groups;
 pub mod history;
 pub mod housekeeping;
+pub mod idle;
 pub mod images;
 pub mod in_use;
 pub mod invitations;

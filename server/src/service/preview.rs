@@ -208,7 +208,7 @@ async fn judge(app: &App, looked: Vec<Looked>, proposed: &Allowance) -> Result<P
         let containers_total = u64::try_from(containers.len()).unwrap_or(u64::MAX);
         containers.truncate(CONTAINERS_MAX);
         let limits = above(configured, &seen, proposed);
-        let mut endings: Vec<_> = own.iter().filter_map(|row| ending(row, proposed)).collect();
+        let mut endings: Vec<_> = own.iter().filter_map(|row| ending(app, row, proposed)).collect();
         let endings_total = u64::try_from(endings.len()).unwrap_or(u64::MAX);
         endings.truncate(CONTAINERS_MAX);
         if !limits.is_empty() || containers_total > 0 || endings_total > 0 {
@@ -240,8 +240,12 @@ fn alone(row: &Limited, proposed: &Allowance) -> Option<OverContainer> {
 }
 
 /// A container that runs, when it would end sooner by what is proposed.
-fn ending(row: &Limited, proposed: &Allowance) -> Option<OverEnding> {
-    let secs_left = proposed.lifetime_secs.filter(|_| row.runs)?;
+fn ending(app: &App, row: &Limited, proposed: &Allowance) -> Option<OverEnding> {
+    let idle = row.id.parse().ok().and_then(|id| app.idle.of(&id));
+    let unused =
+        idle.zip(proposed.idle_secs).is_some_and(|(idle, most)| idle.idle_secs >= most.into());
+    let secs_left = if unused { Some(0) } else { proposed.lifetime_secs };
+    let secs_left = secs_left.filter(|_| row.runs)?;
     let then = Time::now().after(Duration::from_secs(secs_left.into()));
     let sooner = row.ends_at.is_none_or(|at| at > then);
     let (id, name, ends_at) = (row.id.clone(), row.name.clone(), row.ends_at);

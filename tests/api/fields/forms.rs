@@ -79,6 +79,7 @@ const ROWS: &[(&str, Kind)] = &[
     ("net", SIZE),
     ("lifetime", LENGTH),
     ("lifetime_default", LENGTH),
+    ("idle", LENGTH),
     ("look", Way),
     ("csv", Judged(&["", "a", "name", "name\n\"", "name,name\na,b", "name\rdriven", "\0"])),
     ("add", Way),

@@ -500,6 +500,7 @@ fn allowances() -> Vec<Body> {
             "images_max": null, "images_bytes": null, "data_bytes": null, "io_weight": null,
             "io_read_bytes_per_sec": null, "io_write_bytes_per_sec": null,
             "net_bytes_per_sec": null, "lifetime_secs": null, "lifetime_default_secs": null,
+            "idle_secs": null,
         }),
         fields: vec![
             bound("cpu_millis", 10, 1_024_000),
@@ -522,6 +523,7 @@ fn allowances() -> Vec<Body> {
             rate("net_bytes_per_sec", 16 << 10),
             bound("lifetime_secs", 10, 31_536_000),
             bound("lifetime_default_secs", 10, 31_536_000),
+            bound("idle_secs", 30, 31_536_000),
         ],
     };
     vec![

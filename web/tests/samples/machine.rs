@@ -299,6 +299,7 @@ fn allowance(refused: bool) -> AllowanceForm {
         net: Field::new("10 MiB"),
         lifetime: Field::new("7 d"),
         lifetime_default: Field::new("8 h"),
+        idle: Field::new("2 d"),
     }
 }
 

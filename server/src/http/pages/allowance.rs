@@ -42,6 +42,7 @@ pub(super) const FIELDS: FormFields = FormFields::once(&[
     "net",
     "lifetime",
     "lifetime_default",
+    "idle",
     "look",
     "confirmed",
 ]);
@@ -316,6 +317,7 @@ pub(super) fn facts(allowance: &Allowance) -> Vec<Fact> {
             "It runs, when nobody says",
             allowance.lifetime_default_secs.map_or_else(|| "as long as it may".to_owned(), long),
         ),
+        Fact::text("Stopped when not used for", text(allowance.idle_secs.map(long))),
     ]
 }
 
@@ -347,6 +349,7 @@ pub(super) fn form(allowance: &Allowance) -> AllowanceForm {
         net: field(allowance.net_bytes_per_sec.map(bytes)),
         lifetime: field(allowance.lifetime_secs.map(long)),
         lifetime_default: field(allowance.lifetime_default_secs.map(long)),
+        idle: field(allowance.idle_secs.map(long)),
     }
 }
 
@@ -373,6 +376,7 @@ pub(super) fn typed(posted: &Posted, wrong: &mut Wrong) -> AllowanceForm {
         net: field("net", "/net_bytes_per_sec"),
         lifetime: field("lifetime", "/lifetime_secs"),
         lifetime_default: field("lifetime_default", "/lifetime_default_secs"),
+        idle: field("idle", "/idle_secs"),
     }
 }
 
@@ -405,6 +409,7 @@ pub(super) fn read(posted: &Posted) -> std::result::Result<Allowance, Wrong> {
         net_bytes_per_sec: wrong.size(posted, "net", "/net_bytes_per_sec"),
         lifetime_secs: wrong.length(posted, "lifetime", "/lifetime_secs"),
         lifetime_default_secs: wrong.length(posted, "lifetime_default", "/lifetime_default_secs"),
+        idle_secs: wrong.length(posted, "idle", "/idle_secs"),
     };
     if wrong.is_empty() { Ok(allowance) } else { Err(wrong) }
 }

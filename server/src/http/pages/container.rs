@@ -174,15 +174,42 @@ fn facts(detail: &DetailView) -> Vec<Fact> {
     }
     facts.push(moment("Made", view.created_at));
     facts.extend(view.started_at.map(|at| moment("Started", at)));
-    facts.extend(view.ends_at.map(|at| moment("Is stopped", at)));
-    if let (Some(secs), None) = (view.lifetime_secs, view.ends_at) {
-        let text = format!("{} from its next start", lifetimes::span(secs.into()));
-        facts.push(Fact::text("Runs for", text));
-    }
+    facts.extend(ends(view, now));
     facts.push(Fact::text("Starts so far", view.run.to_string()));
     facts.extend(detail.pid.map(|pid| Fact::code("Process on the host", pid.to_string())));
     if detail.oom_kills > 0 {
         facts.push(Fact::text("Killed for memory", format!("{} processes", detail.oom_kills)));
+    }
+    facts
+}
+
+/// When it is stopped by a rule, and when it was last used.
+fn ends(view: &ContainerView, now: i64) -> Vec<Fact> {
+    let mut facts = Vec::new();
+    match (view.ends_at, view.lifetime_secs) {
+        (Some(at), _) => {
+            let Moment { words, exact, .. } = Moment::new(at.0, now);
+            facts.push(Fact::text("Is stopped", words).with_exact(exact));
+        }
+        (None, Some(secs)) => {
+            let text = format!("{} from its next start", lifetimes::span(secs.into()));
+            facts.push(Fact::text("Runs for", text));
+        }
+        (None, None) => {}
+    }
+    if let Some(idle) = view.idle {
+        let text = match (idle.idle_secs, idle.stops_at) {
+            (0..=30, _) => "now".to_owned(),
+            (secs, None) => {
+                format!("{} ago: no processor, disk, network or terminal since", span(secs))
+            }
+            (secs, Some(at)) => format!(
+                "{} ago: no processor, disk, network or terminal since; stopped {} if that goes on",
+                span(secs),
+                Moment::new(at.0, now).words
+            ),
+        };
+        facts.push(Fact::text("Last used", text));
     }
     facts
 }

@@ -51,7 +51,7 @@ pub(super) fn badge(view: &ContainerView, now: i64) -> Badge {
     let (tone, icon, word, reason) = match view.status {
         Status::Running => {
             let long = long(since(view.started_at));
-            match view.ends_at.filter(|_| view.ends_soon) {
+            match soon(view) {
                 Some(at) => {
                     let left = span(at.until().as_secs());
                     (Tone::Attention, "attention", "running", format!("{long}, stops in {left}"))
@@ -92,12 +92,24 @@ pub(super) fn story(view: &ContainerView, now: i64) -> String {
     }
 }
 
+/// When it is stopped by a rule, when that is near.
+fn soon(view: &ContainerView) -> Option<Time> {
+    let life = view.ends_at.filter(|_| view.ends_soon);
+    let unused = view.idle.filter(|idle| idle.stops_soon).and_then(|idle| idle.stops_at);
+    [life, unused].into_iter().flatten().min()
+}
+
 /// That its end is near, for its own page; empty when it is not.
 pub(super) fn ending(view: &ContainerView, now: i64) -> String {
-    let Some(at) = view.ends_at.filter(|_| view.ends_soon) else { return String::new() };
+    let Some(at) = soon(view) else { return String::new() };
     let Moment { words, exact, .. } = Moment::new(at.0, now);
+    let why = match view.idle.filter(|_| !view.ends_soon) {
+        Some(idle) => format!("Nobody has used it for {}", span(idle.idle_secs)),
+        None => "Its time is nearly over".to_owned(),
+    };
     format!(
-        "Its time is nearly over: it is stopped {words}, at {exact}. All that it has written stays, and          it can be started again."
+        "{why}: it is stopped {words}, at {exact}. All that it has written stays, and it can be started \
+         again."
     )
 }
 
@@ -230,9 +242,10 @@ pub(super) fn acts(view: &ContainerView) -> (Option<Act>, Vec<Act>, Vec<Act>) {
         Status::Failed if view.image.id.is_some() => (Some(start()), Vec::new(), vec![remove]),
         Status::Pulling | Status::Failed | Status::Removing => (None, Vec::new(), vec![remove]),
     };
-    if view.ends_at.is_some() && is_live(view) {
+    let has_end = view.ends_at.or_else(|| view.idle.and_then(|idle| idle.stops_at)).is_some();
+    if has_end && is_live(view) {
         let extend = act("Keep it running", "plus", "extend");
-        let at = if view.ends_soon { 0 } else { more.len() };
+        let at = if soon(view).is_some() { 0 } else { more.len() };
         more.insert(at.min(more.len()), extend);
     }
     if !view.rights.contains(&Right::Remove) {

@@ -511,7 +511,14 @@ pub(crate) async fn stop_at_its_end(app: &App, id: &ContainerId) -> Result<()> {
     stop_as(app, &caller, id, End { kind: StopKind::Stop, grace: None, why }).await
 }
 
-/// Puts off the end of a container that runs: to `secs` from now, or by as much as is usual for it.
+/// Stops a container that nobody has used for `secs`, as its owner would.
+pub(crate) async fn stop_unused(app: &App, id: &ContainerId, secs: u32) -> Result<()> {
+    let why = Some(Why::Idle(secs.into()));
+    let end = End { kind: StopKind::Stop, grace: None, why };
+    stop_as(app, &Caller::policy(), id, end).await
+}
+
+/// Puts off the end of a container that runs, and says that it is used: to `secs` from now, or by as much as is usual for it.
 ///
 /// # Errors
 /// It does not run, has no end, or may not go on for longer.
@@ -532,11 +539,20 @@ pub async fn extend(
     let mut write = app.inventory.change(&caller.actor, "container.extend").await?;
     write.subject("container", &row.id, row.owner);
     let policy = lifetimes::policy(write.db(), row.owner).await?;
-    let at = lifetimes::put_off(&row, policy, secs)?;
-    containers::set_end(write.db(), &row.id, at).await?;
+    let idle = app.idle.of(&id).filter(|idle| idle.stops_at.is_some());
+    let is_enough = idle.is_some_and(|idle| row.ends_at.is_none() || idle.stops_soon);
+    let at = match lifetimes::put_off(&row, policy, secs) {
+        // That it is used is all that there was to say.
+        Err(Error::Conflict(_)) if secs.is_none() && is_enough => row.ends_at,
+        at => Some(at?),
+    };
+    if let Some(at) = at.filter(|_| at != row.ends_at) {
+        containers::set_end(write.db(), &row.id, at).await?;
+    }
     let data = json!({"by": caller.name, "from": row.ends_at, "to": at});
     event(&mut write, &row, "container.extended", data).await?;
     write.commit().await?;
+    app.idle.touch(&id);
     app.containers.note_life();
     app.containers.tell();
     inspect_again(app, caller, id.as_str()).await
@@ -555,8 +571,13 @@ async fn stop_as(
         // It was asked to end meanwhile; a rule does so once.
         return Ok(());
     }
-    if why.is_some() && row.ends_at.is_none_or(|at| at > Time::now()) {
-        // Its end was put off meanwhile.
+    let is_over = match why {
+        Some(Why::Lifetime(_)) => row.ends_at.is_some_and(|at| at <= Time::now()),
+        Some(Why::Idle(secs)) => app.idle.of(id).is_some_and(|idle| idle.idle_secs >= secs),
+        None => true,
+    };
+    if !is_over {
+        // Its end was put off meanwhile, or it is used again.
         return Ok(());
     }
     let action = if kind == StopKind::Kill { Action::Signal } else { Action::Stop };

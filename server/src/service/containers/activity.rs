@@ -128,15 +128,12 @@ fn happened(event: Event) -> Line {
             format!("looks into it for an hour: {}", text("text").unwrap_or_default())
         }
         "container.ends_soon" => {
-            format!(
-                "its time is nearly over: it is stopped at {}",
-                text("ends_at").unwrap_or("its end")
-            )
+            let why = text("why").unwrap_or("its time is nearly over");
+            format!("{why}: it is stopped at {}", text("ends_at").unwrap_or("its end"))
         }
-        "container.extended" => format!("runs until {} now", text("to").unwrap_or("later")),
-        "container.stopping" => match text("why") {
-            Some(why) => format!("is being stopped: {why}"),
-            None => "is being stopped".to_owned(),
+        "container.extended" => match text("to") {
+            Some(at) => format!("runs until {at} now"),
+            None => "says that it is used".to_owned(),
         },
         "container.look_ended" => "looks into it no more".to_owned(),
         "container.unshared" => format!("shares it no more: {}", text("text").unwrap_or_default()),

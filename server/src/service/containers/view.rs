@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::inventory::containers::{Container, Intent, StopKind};
 use crate::inventory::volumes::Mount;
 use crate::service::edits::Version;
+use crate::service::idle::{Idle, IdleView};
 use crate::service::lifecycle::Status;
 use crate::service::lifetimes;
 use crate::service::ports::PortView;
@@ -51,6 +52,8 @@ pub struct ContainerView {
     pub ends_at: Option<Time>,
     /// Whether that is near: within an hour, or the last tenth of its time.
     pub ends_soon: bool,
+    /// How long nothing was seen of its use, while it runs.
+    pub idle: Option<IdleView>,
     /// Its address on its owner's network, while it runs.
     #[schema(value_type = Option<String>)]
     pub address: Option<std::net::Ipv4Addr>,
@@ -400,6 +403,7 @@ impl ContainerView {
             lifetime_secs: row.lifetime_secs,
             ends_at: row.ends_at,
             ends_soon: lifetimes::ends_soon(row),
+            idle: None,
             address: live.and_then(|live| live.address),
             ports: row.ports.iter().copied().map(Into::into).collect(),
             mounts: row.mounts.iter().map(Into::into).collect(),
@@ -418,6 +422,13 @@ impl ContainerView {
 }
 
 impl ContainerView {
+    /// The same with what is known of its use.
+    pub(crate) fn with_use(self, idle: &Idle) -> Self {
+        let runs = matches!(self.status, Status::Running | Status::Paused);
+        let idle = idle.of(&self.id).filter(|_| runs);
+        Self { idle, ..self }
+    }
+
     /// The version of what can be edited of it.
     pub fn version(&self) -> Version {
         Version::of(&(&self.name, &self.limits, self.restart.policy))
