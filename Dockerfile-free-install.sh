@@ -173,6 +173,8 @@ listen = $(listen_toml)
 #streams_max = 64
 # What is logged, such as "info,berth=debug".
 #log = "info"
+# "text", or "json": an object a line, with a line for each answer (request_id, person, route, status, duration_ms).
+#log_format = "text"
 
 [tls]
 # The certificate chain and its key in PEM, which the server's user must be allowed to read; taken anew

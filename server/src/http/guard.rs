@@ -69,6 +69,9 @@ pub struct Link {
     pub tls: bool,
 }
 
+/// What lines that tell of answers are filtered by.
+pub const REQUESTS: &str = "berth::requests";
+
 const CSP_PAGE: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
      font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; \
      frame-ancestors 'none'";
@@ -151,8 +154,11 @@ async fn outer(State(app): State<App>, mut request: Request, next: Next) -> Resp
     if host::wants_hsts(&app, &reached) {
         response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, host::HSTS);
     }
+    let person = seen.actor().and_then(|actor| actor.principal).map(|person| person.0);
     tracing::debug!(
+        target: REQUESTS,
         request_id,
+        person,
         method = method.as_str(),
         route,
         status = response.status().as_u16(),
