@@ -173,6 +173,8 @@ listen = $(listen_toml)
 #streams_max = 64
 # What is logged, such as "info,berth=debug".
 #log = "info"
+# "text", or "json": an object a line, with a line for each answer (request_id, person, route, status, duration_ms).
+#log_format = "text"
 
 [tls]
 # The certificate chain and its key in PEM, which the server's user must be allowed to read; taken anew
@@ -322,6 +324,13 @@ server_user = "$user"
 #[runtime.reserve]
 #cpu_millis = 0
 #cpu_weight = 100
+
+# Directories of this machine that containers can be given to read, by name: one table for each. Without a line for
+# groups everybody may have it. The path has no symbolic links, and every user of the machine may read what is to be read.
+#   [runtime.data_sets.dogs]
+#   path = "/srv/dogs"
+#   description = "Photographs of dogs"
+#   groups = ["course-a"]
 
 # The most that one container may ever be given; the supervisor refuses more.
 #[runtime.ceilings]

@@ -1,10 +1,11 @@
 //! The part of `/etc/berth/berth.toml` that the supervisor reads: where things lie and what bounds
 //! them. The server reads the same file with its own sections added and explains wrong keys.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +63,46 @@ pub struct RuntimeConfig {
     pub timing: bool,
     /// What all containers together leave to the host.
     pub reserve: Reserve,
+    /// The host's directories that containers may be given to read, by name; [`DATA_SETS_MAX`] at most.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub data_sets: BTreeMap<String, DataSet>,
+}
+
+/// Data sets at most.
+pub const DATA_SETS_MAX: usize = 64;
+/// Bytes of a data set's path at most.
+const DATA_SET_PATH_BYTES_MAX: usize = 512;
+/// Bytes of what is said of a data set at most.
+const DATA_SET_DESCRIPTION_BYTES_MAX: usize = 200;
+/// Groups that one data set is for at most.
+const DATA_SET_GROUPS_MAX: usize = 16;
+/// Bytes of a group's name at most.
+const GROUP_BYTES_MAX: usize = 32;
+/// What the kernel shows under a path of its own, and no data set is at or below.
+const KERNELS_OWN: [&str; 3] = ["/proc", "/sys", "/dev"];
+
+/// `[runtime.data_sets.NAME]`: a directory of the host's that people's containers are given read-only, by its name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataSet {
+    /// Where it is: absolute, without symbolic links. Nobody but operators is told.
+    pub path: PathBuf,
+    /// What it is, for people.
+    #[serde(default)]
+    pub description: String,
+    /// The groups whose members may have it, by name; left out: everybody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub groups: Option<Vec<String>>,
+}
+
+/// Whether a text can be the name of a data set: 1 to 63 lower-case letters, digits, '_' or '-', a letter or digit
+/// first. A dot would be another table in the file.
+pub fn is_data_set_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let inner = |byte: u8| plain(byte) || b"_-".contains(&byte);
+    (1..=63).contains(&name.len())
+        && name.bytes().next().is_some_and(plain)
+        && name.bytes().all(inner)
 }
 
 /// `[runtime.reserve]`: what all containers together leave to the host, so that it always answers. Held by
@@ -139,6 +180,66 @@ pub enum ConfigError {
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
 
 impl RuntimeConfig {
+    /// Whether the data sets can be offered; what is said names the key.
+    ///
+    /// # Errors
+    /// The key, and what is wrong with it.
+    pub fn check_data_sets(&self) -> Result<(), (String, String)> {
+        let wrong = |key: &str, text: String| Err((format!("runtime.data_sets{key}"), text));
+        if self.data_sets.len() > DATA_SETS_MAX {
+            return wrong(
+                "",
+                format!("has {} of them, {DATA_SETS_MAX} at most", self.data_sets.len()),
+            );
+        }
+        for (name, set) in &self.data_sets {
+            if !is_data_set_name(name) {
+                let text = "is no name: 1 to 63 lower-case letters, digits, '_' or '-', a letter or digit first";
+                return wrong(&format!(".{name:?}"), text.to_owned());
+            }
+            if let Err(text) = self.check_data_set_path(&set.path) {
+                return wrong(&format!(".{name}.path"), format!("{:?} {text}", set.path));
+            }
+            let (said, most) = (&set.description, DATA_SET_DESCRIPTION_BYTES_MAX);
+            if said.len() > most || said.chars().any(char::is_control) {
+                let text = format!("is one line of {most} bytes at most");
+                return wrong(&format!(".{name}.description"), text);
+            }
+            let named = |group: &String| (1..=GROUP_BYTES_MAX).contains(&group.len());
+            let groups = set.groups.as_deref();
+            if groups.is_some_and(|all| {
+                !(1..=DATA_SET_GROUPS_MAX).contains(&all.len()) || !all.iter().all(named)
+            }) {
+                let text = format!(
+                    "names 1 to {DATA_SET_GROUPS_MAX} groups; leave it out to offer the data set to everybody"
+                );
+                return wrong(&format!(".{name}.groups"), text);
+            }
+        }
+        Ok(())
+    }
+
+    fn check_data_set_path(&self, path: &Path) -> Result<(), &'static str> {
+        let plain = |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
+        let text = path.as_os_str().as_encoded_bytes();
+        if !path.is_absolute() || !path.components().all(plain) || text.contains(&0) {
+            return Err("is no absolute path without '..'");
+        }
+        if text.len() > DATA_SET_PATH_BYTES_MAX {
+            return Err("is longer than 512 bytes");
+        }
+        if path == Path::new("/") || KERNELS_OWN.iter().any(|own| path.starts_with(own)) {
+            return Err("is the host's own: name a directory that holds nothing but the data");
+        }
+        // What one person keeps would be everybody's to read, and the supervisor's socket be there.
+        for own in [&self.data_dir, &self.run_dir] {
+            if own.starts_with(path) || path.starts_with(own) {
+                return Err("holds what people keep here, or lies among it");
+            }
+        }
+        Ok(())
+    }
+
     /// Whether a port of the host can be leased.
     pub fn leases_port(&self, port: u16) -> bool {
         !self.port_addresses.is_empty() && (self.port_first..=self.port_last).contains(&port)
@@ -206,7 +307,7 @@ impl RuntimeConfig {
                 return Err(format!("runtime.{key} {path:?} is not absolute"));
             }
         }
-        Ok(())
+        self.check_data_sets().map_err(|(key, text)| format!("{key}: {text}"))
     }
 }
 
@@ -246,6 +347,7 @@ impl Default for RuntimeConfig {
             apparmor: true,
             timing: false,
             reserve: Reserve::default(),
+            data_sets: BTreeMap::new(),
         }
     }
 }
@@ -285,6 +387,51 @@ mod tests {
         }
         std::fs::remove_file(&file).expect("removed");
         assert!(RuntimeConfig::load(Some(&file)).is_err(), "a file that was named must be there");
+    }
+
+    #[test]
+    fn data_sets_have_names_and_paths_that_lead_to_nobody_elses() {
+        let with = |name: &str, lines: &str| -> RuntimeConfig {
+            toml::from_str::<Tables>(&format!("[runtime.data_sets.{name}]\n{lines}\n"))
+                .expect("TOML")
+                .runtime
+        };
+        let good =
+            with("a-1_b", "path = \"/srv/sets/a\"\ndescription = \"of dogs\"\ngroups = [\"lab\"]");
+        assert_eq!(good.check_data_sets(), Ok(()));
+        assert_eq!(good.data_sets["a-1_b"].groups.as_deref(), Some(&["lab".to_owned()][..]));
+        assert_eq!(with("a", "path = \"/srv\"").check_data_sets(), Ok(()));
+        for name in ["\"\"", "\"..\"", "\"a/b\"", "A", "\"a b\"", "\"a.b\"", "-a"] {
+            let (key, _) = with(name, "path = \"/srv\"").check_data_sets().expect_err(name);
+            assert!(key.starts_with("runtime.data_sets."), "{key}");
+        }
+        for path in [
+            "srv",
+            "/",
+            "/srv/../etc",
+            "/proc",
+            "/sys/fs",
+            "/dev/shm",
+            "/var/lib",
+            "/var/lib/berth/people",
+            "/run/berth",
+            "/run",
+            "/var",
+        ] {
+            let config = with("a", &format!("path = {path:?}"));
+            let (key, text) = config.check_data_sets().expect_err(path);
+            assert!(key == "runtime.data_sets.a.path" && text.contains(path), "{key} {text}");
+        }
+        for more in ["groups = []", "groups = [\"\"]", "description = \"a\\nb\""] {
+            let config = with("a", &format!("path = \"/srv\"\n{more}"));
+            assert!(config.check_data_sets().is_err(), "{more}");
+        }
+        let many: String = (0..=DATA_SETS_MAX)
+            .map(|n| format!("[runtime.data_sets.s{n}]\npath = \"/srv\"\n"))
+            .collect();
+        let many: Tables = toml::from_str(&many).expect("TOML");
+        assert!(many.runtime.check_data_sets().is_err());
+        assert!(toml::from_str::<Tables>("[runtime.data_sets.a]\nwhere = \"/srv\"\n").is_err());
     }
 
     #[test]

@@ -124,6 +124,7 @@ fn request(script: &str) -> StartRequest {
         read_only_root: false,
         tmpfs: vec![Tmpfs { target: "/scratch".to_owned(), size_bytes: 1 << 20 }],
         volumes: Vec::new(),
+        data_sets: Vec::new(),
         shm_bytes: 1 << 20,
         network: NetworkMode::None,
         ports: Vec::new(),

@@ -15,6 +15,7 @@ mod capability;
 mod cgroup;
 mod commands;
 mod confined;
+mod data_set;
 mod dbus;
 mod disk;
 mod doctor;

@@ -484,6 +484,7 @@ mod tests {
             read_only_root: false,
             tmpfs: Vec::new(),
             volumes: Vec::new(),
+            data_sets: Vec::new(),
             shm_bytes: 64 << 20,
             network: NetworkMode::None,
             ports: Vec::new(),

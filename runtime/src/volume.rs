@@ -5,6 +5,7 @@
 //!   data                   what containers see, from the first use on
 //!   new                    the same, while the first use makes it; of nobody once the lock is free
 //! volumes/gone.<id>.<n>/   removed, and not away yet
+//! volumes/gone.<id>.coming/  on its way here from somebody else
 //! ```
 //!
 //! Invariants: a volume's name is made and given up by one call of the kernel's, `data` gets its name when
@@ -42,6 +43,8 @@ const DATA: &str = "data";
 const NEW: &str = "new";
 /// How the names of removed ones begin.
 const GONE: &str = "gone.";
+/// Second names of files, while one is copied.
+const LINKS: &str = "links";
 /// Removals of one name that are not away yet, at most.
 const GONE_MAX: u32 = 1000;
 /// The mode of a content that nothing was brought to: no directory of an image has it.
@@ -120,6 +123,65 @@ pub(crate) fn give_up(
         }
     }
     Err(failed(FileError::os("rename", volume.as_str())(Errno::EEXIST)))
+}
+
+/// Gives a volume to somebody else: all of it is copied to theirs, with their ids in the place of the others', and has its
+/// name there before it loses the one that it had. Nothing else is done with the data of either meanwhile. A kill leaves
+/// it whole with one of them, or with both; then the one that is there to be given is what is true, and copied anew.
+pub(crate) fn hand_over(
+    places: &Places,
+    person: &Person,
+    volume: &VolumeId,
+    heir: &Person,
+) -> Result<(), Failure> {
+    let root = places.data_root(heir).map_err(failed)?;
+    let theirs = files::make_directory(root, disk::VOLUMES, Place::ROOT).map_err(failed)?;
+    // One that another supervisor has begun ends soon, as does a sweep, which takes what it has left.
+    while !try_lock(&theirs).map_err(FileError::os("lock", "volumes")).map_err(failed)? {
+        std::thread::sleep(LOCK_PAUSE);
+    }
+    let is_theirs = files::is_directory(&theirs, volume.as_str());
+    if !is_there(places, person, volume)? {
+        return if is_theirs { Ok(()) } else { Err(unknown(volume)) };
+    }
+    let ours = places.volumes(person).map_err(failed)?.ok_or_else(|| unknown(volume))?;
+    let holder = files::open_in(&ours, volume.as_str()).map_err(failed)?;
+    // Of one that was never used nothing can be what is true.
+    if !is_theirs || files::is_directory(&holder, DATA) {
+        if is_theirs {
+            give_up(places, heir, volume)?;
+        }
+        bring(&holder, (person, volume), (heir, &theirs))?;
+    }
+    give_up(places, person, volume).map(drop)
+}
+
+fn bring(
+    holder: &OwnedFd,
+    (person, volume): (&Person, &VolumeId),
+    (heir, theirs): (&Person, &OwnedFd),
+) -> Result<(), Failure> {
+    if files::names(theirs).map_err(failed)?.len() >= VOLUMES_PER_PERSON_MAX {
+        let message = format!("the person has {VOLUMES_PER_PERSON_MAX} volumes, and no more fit");
+        return Err(Failure::new(FailureClass::Exhausted, "volume.limit", message));
+    }
+    let coming = format!("{GONE}{volume}.coming");
+    remove_tree(theirs, &coming).map_err(failed)?;
+    let to = files::make_directory(theirs, &coming, Place::ROOT).map_err(failed)?;
+    if files::is_directory(holder, DATA) {
+        let from = files::open_in(holder, DATA).map_err(failed)?;
+        let data = files::make_directory(&to, DATA, Place::ROOT).map_err(failed)?;
+        let links = files::make_directory(&to, LINKS, Place::ROOT).map_err(failed)?;
+        let shift = disk::Shift { from: person.first_id, to: heir.first_id };
+        disk::copy_for(heir, &from, &data, (&links, shift))?;
+        remove_tree(&to, LINKS).map_err(failed)?;
+    }
+    let name = volume.as_str();
+    fsync(&to).map_err(FileError::os("sync", name)).map_err(failed)?;
+    renameat2(theirs, coming.as_str(), theirs, name, RenameFlags::RENAME_NOREPLACE)
+        .map_err(FileError::os("rename to", name))
+        .map_err(failed)?;
+    fsync(theirs).map_err(FileError::os("sync the directory of", name)).map_err(failed)
 }
 
 /// Whether removed volumes of the person's are not away yet.

@@ -92,6 +92,10 @@ pub enum Request {
     /// Removes a volume with all that is in it; refused with `conflict` while a container that runs has it;
     /// success when it is gone already. Answer: [`Answer::Done`].
     VolumeRemove { person: PrincipalId, volume: VolumeId },
+    /// Gives a volume to another person, under the same id: with all that is in it, whose owners are the same inside. It
+    /// takes as long as copying it, and requests that concern the data of either wait. Refused with `conflict` while a
+    /// container that runs has it; success when it is theirs already. Answer: [`Answer::Done`].
+    VolumeHandOver { person: PrincipalId, volume: VolumeId, heir: PrincipalId },
     /// What a volume holds. Answer: [`Answer::VolumeUse`].
     VolumeMeasure { person: PrincipalId, volume: VolumeId },
     /// Does something with what is at a path in a volume or a container. Answer: [`Answer::File`] to a look, an
@@ -199,6 +203,9 @@ pub struct StartRequest {
     /// Volumes, [`VOLUMES_MAX`] at most.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<VolumeMount>,
+    /// The operator's data sets, [`DATA_SET_MOUNTS_MAX`] at most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub data_sets: Vec<DataSetMount>,
     /// Size of `/dev/shm`, in bytes.
     pub shm_bytes: u64,
     /// The network.
@@ -353,6 +360,20 @@ pub struct VolumeMount {
     /// A volume that was never used begins with what the image has at the place. One of somebody else's that is
     /// mounted read-only alone has to have been used before.
     pub copy_up: bool,
+}
+
+/// Data sets of one container at most.
+pub const DATA_SET_MOUNTS_MAX: usize = 16;
+
+/// A data set at a place inside a container: read-only with all that is mounted in it, `nosuid,nodev`. That the
+/// container's owner may have it is the server's to know; where it is, the supervisor's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataSetMount {
+    /// One of those in the supervisor's configuration.
+    pub name: String,
+    /// Absolute path inside; as [`Tmpfs::target`], and no other mount's.
+    pub target: String,
 }
 
 impl VolumeMount {

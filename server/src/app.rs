@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::inventory::{Inventory, audit};
 use crate::runtime_client::RuntimeClient;
+use crate::service::asks::Asks;
 use crate::service::audit::Checks;
 use crate::service::containers::Containers;
 use crate::service::data::Moves;
@@ -27,6 +28,7 @@ use crate::service::days::Days;
 use crate::service::execs::Execs;
 use crate::service::files::Files;
 use crate::service::history::History;
+use crate::service::idle::Idle;
 use crate::service::images::Images;
 use crate::service::maintenance::Maintenance;
 use crate::service::noise::Noise;
@@ -69,12 +71,16 @@ pub struct Parts {
     pub execs: Execs,
     /// What containers have used in the last hour.
     pub history: History,
+    /// For how long nothing was seen of their use.
+    pub idle: Idle,
     /// What people have used, not yet written down.
     pub days: Days,
     /// Processor time at the last look, of people and of the machine.
     pub looks: Looks,
     /// What people keep on disk, where it is not where it is to be.
     pub data: Moves,
+    /// Wakes what ends what was granted for a time.
+    pub asks: Asks,
     /// Held while somebody's allowance is changed, by whoever changes it.
     pub allowances: tokio::sync::Mutex<()>,
     /// Whether the machine is in maintenance.
@@ -140,8 +146,10 @@ impl App {
             execs: Execs::default(),
             days: Days::default(),
             history: History::open(config.db_dir().join("history")),
+            idle: Idle::default(),
             looks: Looks::default(),
             data: Moves::default(),
+            asks: Asks::default(),
             allowances: tokio::sync::Mutex::default(),
             maintenance: Maintenance::default(),
             operations: Operations::default(),

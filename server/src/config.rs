@@ -68,6 +68,19 @@ pub struct ServerConfig {
     pub streams_max: usize,
     /// A log filter as of the tracing crate, such as `info,berth=debug`.
     pub log: String,
+    /// How its lines are written.
+    pub log_format: LogFormat,
+}
+
+/// How the server's log is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line, and a line for each answer, which `berth::requests` in the filter says otherwise of.
+    Json,
 }
 
 /// `[auth]`.
@@ -201,6 +214,7 @@ impl Default for ServerConfig {
             requests_max: 256,
             streams_max: 64,
             log: "info".to_owned(),
+            log_format: LogFormat::Text,
         }
     }
 }
@@ -425,7 +439,11 @@ fn validate(config: &Config) -> Result<(), (&'static str, String)> {
     }
     validate_registries(&config.registries)?;
     validate_containers(&config.containers, &config.runtime.ceilings)?;
-    validate_runtime(&config.runtime)
+    validate_runtime(&config.runtime)?;
+    config
+        .runtime
+        .check_data_sets()
+        .map_err(|(key, text)| ("runtime.data_sets", format!("{key} {text}")))
 }
 
 fn validate_registries(registries: &RegistriesConfig) -> Result<(), (&'static str, String)> {

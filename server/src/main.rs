@@ -37,9 +37,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::layer::{Layered, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 /// Containers on one machine, shared by many people.
 #[derive(Parser)]
@@ -134,14 +134,7 @@ fn run(path: Option<PathBuf>, command: Command) -> Result<()> {
         Command::Serve { listen } => {
             let flag = listen.map(|listen| ("BERTH_SERVER__LISTEN".to_owned(), listen));
             let config = load(path, flag)?.config;
-            let filter = EnvFilter::try_new(&config.server.log).context("read server.log")?;
-            let ansi = std::io::stderr().is_terminal();
-            let lines = tracing_subscriber::fmt::layer();
-            tracing_subscriber::registry()
-                .with(filter)
-                .with(lines.with_ansi(ansi).with_writer(std::io::stderr))
-                .with(warnings::Keep)
-                .init();
+            begin_log(&config.server)?;
             serve::run(config)
         }
         Command::Client(_) | Command::Doctor(_) | Command::Audit { .. } => Ok(()),
@@ -176,6 +169,26 @@ fn run(path: Option<PathBuf>, command: Command) -> Result<()> {
         }
         Command::Keys { command } => print(&ask::keys(&load(path, None)?.config, &command)?),
     }
+}
+
+/// Writes the log to standard error from now on.
+fn begin_log(server: &config::ServerConfig) -> Result<()> {
+    let mut filter = EnvFilter::try_new(&server.log).context("read server.log")?;
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines: Box<dyn Layer<Layered<EnvFilter, Registry>> + Send + Sync> = match server.log_format
+    {
+        config::LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        config::LogFormat::Json => {
+            if !server.log.contains(http::guard::REQUESTS) {
+                let shown = format!("{}=debug", http::guard::REQUESTS);
+                filter = filter.add_directive(shown.parse().context("read a log filter")?);
+            }
+            let lines = lines.json().flatten_event(true);
+            lines.with_current_span(false).with_span_list(false).boxed()
+        }
+    };
+    tracing_subscriber::registry().with(filter).with(lines).with(warnings::Keep).init();
+    Ok(())
 }
 
 /// That the configuration is good, and which settings are risky.

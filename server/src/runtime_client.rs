@@ -283,6 +283,17 @@ impl RuntimeClient {
         self.done(&self.quick("volume remove"), request).await
     }
 
+    /// Gives a volume to another person; success when it is theirs already. Takes as long as copying it.
+    pub(crate) async fn volume_hand_over(
+        &self,
+        (person, volume): (PrincipalId, &VolumeId),
+        heir: PrincipalId,
+    ) -> Result<(), RuntimeError> {
+        let terms = Terms { name: "volume hand over", limit: UNPACK_LIMIT, slots: &self.unpacks };
+        let request = Request::VolumeHandOver { person, volume: volume.clone(), heir };
+        self.done(&terms, request).await
+    }
+
     /// Looks how much is in a volume.
     pub(crate) async fn volume_measure(
         &self,

@@ -5,18 +5,20 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinHandle;
 
 use crate::app::App;
 use crate::auth::keys::Keys;
 use crate::config::Config;
-use crate::inventory::{Inventory, KEY_FILE};
+use crate::inventory::{Inventory, KEY_FILE, audit};
 use crate::notify::notify;
 use crate::risks::{self, Severity};
 use crate::service::images::{self, Images};
 use crate::service::noise::Which;
 use crate::service::{
-    data, history, housekeeping, looks, maintenance, offboard, operations, reconcile, system,
+    asks, data, history, housekeeping, lifetimes, looks, maintenance, offboard, operations,
+    reconcile, system,
 };
 use crate::tls::Tls;
 use crate::{hold, http, listen};
@@ -48,6 +50,18 @@ pub fn run(config: Config) -> Result<()> {
         .block_on(serve(config))
 }
 
+/// Begins what goes on beside the answers, until the server stops.
+fn look_after(app: &App, refused: Receiver<audit::Row>) {
+    tokio::spawn(images::reconcile(app.clone()));
+    tokio::spawn(housekeeping::give_back_memory(app.clone()));
+    tokio::spawn(data::run(app.clone()));
+    tokio::spawn(looks::run(app.clone()));
+    tokio::spawn(asks::run(app.clone()));
+    tokio::spawn(housekeeping::end_accounts(app.clone()));
+    tokio::spawn(lifetimes::run(app.clone()));
+    tokio::spawn(housekeeping::audit_refusals(app.clone(), refused));
+}
+
 async fn serve(config: Config) -> Result<()> {
     system::note_start();
     let mut terminate = signal(SignalKind::terminate()).context("watch for SIGTERM")?;
@@ -77,12 +91,7 @@ async fn serve(config: Config) -> Result<()> {
     let local = listen::local(&app.config.local_socket())?;
     let keeper = tokio::spawn(housekeeping::run(app.clone()));
     let looks = tokio::spawn(history::run(app.clone()));
-    tokio::spawn(images::reconcile(app.clone()));
-    tokio::spawn(housekeeping::give_back_memory(app.clone()));
-    tokio::spawn(data::run(app.clone()));
-    tokio::spawn(looks::run(app.clone()));
-    tokio::spawn(housekeeping::end_accounts(app.clone()));
-    tokio::spawn(housekeeping::audit_refusals(app.clone(), refused));
+    look_after(&app, refused);
     reconcile::spawn(&app);
     offboard::resume_all(&app).await?;
     if let Some(tls) = app.tls.clone() {

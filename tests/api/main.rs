@@ -18,6 +18,7 @@ mod fields;
 mod idempotency;
 mod keys;
 mod local_users;
+mod logs;
 mod maintenance;
 mod matrix;
 mod members;

@@ -180,6 +180,32 @@ pub(crate) const ROWS: &[Row] = &[
         "manage",
         r#"{"cpu_weight":0}"#,
     ),
+    row("GET /api/v1/me/space", Who::SignedIn, "read"),
+    row("GET /space", Who::SignedIn, "read"),
+    row("GET /api/v1/asks", Who::SignedIn, "read"),
+    sends(
+        "POST /api/v1/asks",
+        Who::Member,
+        "operate",
+        r#"{"limit":"containers_max","wanted":0,"reason":"x"}"#,
+    ),
+    Row {
+        route: "GET /api/v1/asks/{id}",
+        who: Who::SignedIn,
+        scope: "read",
+        object: Object::Made(ask, Reach::Sees),
+        body: "",
+    },
+    Row {
+        route: "POST /api/v1/asks/{id}/withdraw",
+        who: Who::Member,
+        scope: "operate",
+        object: Object::Made(ask, Reach::Own),
+        body: "",
+    },
+    sends("POST /api/v1/asks/{id}/approve", Who::Operator, "manage", "{}"),
+    sends("POST /api/v1/asks/{id}/decline", Who::Operator, "manage", r#"{"reason":"x"}"#),
+    row("POST /api/v1/asks/{id}/end", Who::Operator, "manage"),
     row("GET /api/v1/people/{id}/offboarding", Who::Overseer, "read"),
     sends("POST /api/v1/people/{id}/offboarding", Who::Operator, "manage", r#"{"things":"keep"}"#),
     sends(
@@ -260,6 +286,13 @@ pub(crate) const ROWS: &[Row] = &[
     },
     Row {
         route: "POST /api/v1/containers/{id}/resume",
+        who: Who::Member,
+        scope: "operate",
+        object: Object::Made(container, Reach::Changes),
+        body: "",
+    },
+    Row {
+        route: "POST /api/v1/containers/{id}/extend",
         who: Who::Member,
         scope: "operate",
         object: Object::Made(container, Reach::Changes),
@@ -458,6 +491,7 @@ pub(crate) const ROWS: &[Row] = &[
     sends("POST /api/v1/images/import", Who::Member, "operate", "no archive"),
     row("GET /api/v1/ports", Who::SignedIn, "read"),
     row("GET /api/v1/ports/policy", Who::SignedIn, "read"),
+    row("GET /api/v1/data-sets", Who::SignedIn, "read"),
     row("GET /api/v1/volumes", Who::SignedIn, "read"),
     sends("POST /api/v1/volumes", Who::Member, "operate", r#"{"name":"No Name"}"#),
     Row {
@@ -481,6 +515,7 @@ pub(crate) const ROWS: &[Row] = &[
         object: Object::Made(volume, Reach::Changes),
         body: "",
     },
+    sends("POST /api/v1/volumes/{id}/hand-over", Who::Operator, "manage", r#"{"to":"nobody"}"#),
     Row {
         route: "GET /api/v1/volumes/{id}/grants",
         who: Who::SignedIn,
@@ -597,7 +632,30 @@ pub(crate) const ROWS: &[Row] = &[
     row("GET /api/v1/gc", Who::SignedIn, "read"),
     row("GET /api/v1/layers", Who::Overseer, "read"),
     row("POST /api/v1/layers/verify", Who::Operator, "operate"),
+    row("POST /system/layers/verify", Who::Operator, "operate"),
     sends("POST /api/v1/gc", Who::Member, "operate", r#"{"unneeded_days":3650}"#),
+    Row {
+        route: "GET /api/v1/images/{id}/grants",
+        who: Who::SignedIn,
+        scope: "read",
+        object: Object::Made(image, Reach::Sees),
+        body: "",
+    },
+    Row {
+        route: "PUT /api/v1/images/{id}/grants",
+        who: Who::Member,
+        scope: "operate",
+        object: Object::Made(image, Reach::Content),
+        body: r#"{"kind":"person","name":"other","rights":["files"]}"#,
+    },
+    row("DELETE /api/v1/images/{id}/grants", Who::Member, "operate"),
+    Row {
+        route: "POST /api/v1/images/{id}/keep",
+        who: Who::Member,
+        scope: "operate",
+        object: Object::Made(image, Reach::Content),
+        body: "{}",
+    },
     Row {
         route: "GET /api/v1/images/{id}",
         who: Who::SignedIn,
@@ -726,6 +784,7 @@ pub(crate) const ROWS: &[Row] = &[
     object("POST /containers/{id}/kill", Who::Member, "operate", Reach::Changes),
     object("POST /containers/{id}/pause", Who::Member, "operate", Reach::Changes),
     object("POST /containers/{id}/resume", Who::Member, "operate", Reach::Changes),
+    object("POST /containers/{id}/extend", Who::Member, "operate", Reach::Changes),
     object("POST /containers/{id}/remove", Who::Member, "operate", Reach::Changes),
     row("GET /launch", Who::Member, "operate"),
     sends("POST /launch", Who::Member, "operate", "image=No+Reference"),
@@ -734,6 +793,34 @@ pub(crate) const ROWS: &[Row] = &[
     row("POST /images/import", Who::Member, "operate"),
     row("GET /images/unneeded", Who::SignedIn, "read"),
     sends("POST /images/unneeded", Who::Member, "operate", "unneeded_days=3650"),
+    Row {
+        route: "GET /images/{id}/sharing",
+        who: Who::SignedIn,
+        scope: "read",
+        object: Object::Made(image, Reach::Sees),
+        body: "",
+    },
+    Row {
+        route: "POST /images/{id}/sharing",
+        who: Who::Member,
+        scope: "operate",
+        object: Object::Made(image, Reach::Content),
+        body: "kind=person&grantee=other&level=use",
+    },
+    Row {
+        route: "POST /images/{id}/sharing/end",
+        who: Who::Member,
+        scope: "operate",
+        object: Object::Made(image, Reach::Changes),
+        body: "end=person:other",
+    },
+    Row {
+        route: "POST /images/{id}/keep",
+        who: Who::Member,
+        scope: "operate",
+        object: Object::Made(image, Reach::Content),
+        body: "reference=a:b",
+    },
     Row {
         route: "GET /images/{id}",
         who: Who::SignedIn,
@@ -813,6 +900,7 @@ pub(crate) const ROWS: &[Row] = &[
         object: Object::Made(volume, Reach::Changes),
         body: "name=No+Name",
     },
+    sends("POST /volumes/{id}/hand-over", Who::Operator, "manage", "to=nobody"),
     Row {
         route: "GET /volumes/{id}/sharing",
         who: Who::SignedIn,
@@ -933,6 +1021,18 @@ pub(crate) const ROWS: &[Row] = &[
     sends("POST /people/{id}/offboarding", Who::Operator, "manage", "things=keep"),
     row("GET /people/{id}/second-factor", Who::Operator, "manage"),
     row("POST /people/{id}/second-factor", Who::Operator, "manage"),
+    row("GET /asks", Who::SignedIn, "read"),
+    sends("POST /asks", Who::Member, "operate", "limit=containers_max&wanted=none&reason=x"),
+    Row {
+        route: "POST /asks/{id}/withdraw",
+        who: Who::Member,
+        scope: "operate",
+        object: Object::Made(ask, Reach::Own),
+        body: "",
+    },
+    sends("POST /asks/{id}/approve", Who::Operator, "manage", "granted=none"),
+    sends("POST /asks/{id}/decline", Who::Operator, "manage", "reason="),
+    row("POST /asks/{id}/end", Who::Operator, "manage"),
     row("GET /people/allowance", Who::Overseer, "read"),
     sends("POST /people/allowance", Who::Operator, "manage", "cpu=none"),
     sends("POST /people/{id}/allowance", Who::Operator, "manage", "cpu=none"),
@@ -1035,6 +1135,19 @@ fn operation<'a>(server: &'a TestServer, owner: &'a Client) -> Making<'a> {
         image(server, owner).await;
         let list = owner.get("/api/v1/operations").await.expect_status(200).json();
         list["items"][0]["id"].as_str().expect("an operation has an id").to_owned()
+    })
+}
+
+/// One that waits: a person has one of each limit.
+fn ask<'a>(_: &'a TestServer, owner: &'a Client) -> Making<'a> {
+    Box::pin(async move {
+        let body = json!({"limit": "containers_max", "wanted": 99_000, "reason": "to try"});
+        let made = owner.post("/api/v1/asks", &body).await;
+        if made.status == 409 {
+            let open = owner.get("/api/v1/asks?state=open").await.expect_status(200).json();
+            return open["items"][0]["id"].to_string();
+        }
+        made.expect_status(201).json()["id"].to_string()
     })
 }
 
@@ -1314,7 +1427,7 @@ fn is_past_the_guard(answer: &Answer) -> bool {
 
 /// An id of the right form that names nothing.
 fn random_id(row: &Row) -> String {
-    if row.route.contains("/people/") {
+    if ["/people/", "/asks/"].iter().any(|path| row.route.contains(path)) {
         return "999".to_owned();
     }
     "0123456789abcdef0123456789abcdef".to_owned()

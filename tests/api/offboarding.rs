@@ -37,6 +37,29 @@ async fn furnished(person: &Client) -> (String, i64) {
     (id, pid)
 }
 
+/// What would happen is said, with what its volumes hold.
+async fn is_previewed(olga: &Client, anna_id: &str) {
+    let path = format!("/api/v1/people/{anna_id}/offboarding");
+    let [keep, delete] = ["keep", "delete"].map(|things| json!({"things": things}));
+    let seen = olga.post(&format!("{path}/preview"), &keep).await.expect_status(200).json();
+    assert_eq!(
+        (steps(&seen), &seen["state"]),
+        (vec!["stop container works".to_owned()], &json!("preview"))
+    );
+    let seen = olga.post(&format!("{path}/preview"), &delete).await.expect_status(200).json();
+    let all =
+        ["remove container idle", "remove container works", "remove volume data", "remove image "];
+    let planned = steps(&seen);
+    assert_eq!(planned.len(), 4, "{planned:?}");
+    assert!(planned.iter().zip(all).all(|(step, begun)| step.starts_with(begun)), "{planned:?}");
+    // What its volumes hold is looked at for that.
+    let sized = |seen: &Value| seen["steps"][2]["bytes"].as_u64() > Some(0);
+    let seen = olga.post(&format!("{path}/preview"), &delete).await.expect_status(200).json();
+    assert!(sized(&seen) && seen["steps"][1]["bytes"].is_null(), "{seen}");
+    let page = olga.get(&format!("/people/{anna_id}/offboarding")).await.expect_status(200).text;
+    assert!(page.contains("the volumes hold "), "{page}");
+}
+
 #[tokio::test]
 async fn whoever_leaves_is_stopped_and_kept_or_deleted_and_the_audit_knows_them_still() {
     requires_root!();
@@ -48,19 +71,8 @@ async fn whoever_leaves_is_stopped_and_kept_or_deleted_and_the_audit_knows_them_
     let (toms, _) = furnished(&tom).await;
     let path = format!("/api/v1/people/{anna_id}/offboarding");
     assert_eq!(olga.get(&path).await.status, 404);
-    let keep = json!({"things": "keep"});
-    let seen = olga.post(&format!("{path}/preview"), &keep).await.expect_status(200).json();
-    assert_eq!(
-        (steps(&seen), &seen["state"]),
-        (vec!["stop container works".to_owned()], &json!("preview"))
-    );
-    let delete = json!({"things": "delete"});
-    let seen = olga.post(&format!("{path}/preview"), &delete).await.expect_status(200).json();
-    let all =
-        ["remove container idle", "remove container works", "remove volume data", "remove image "];
-    let planned = steps(&seen);
-    assert_eq!(planned.len(), 4, "{planned:?}");
-    assert!(planned.iter().zip(all).all(|(step, begun)| step.starts_with(begun)), "{planned:?}");
+    let [keep, delete] = ["keep", "delete"].map(|things| json!({"things": things}));
+    is_previewed(&olga, &anna_id).await;
     assert_eq!(anna.get("/api/v1/me").await.status, 200, "a look changes nothing");
 
     olga.post(&path, &keep).await.expect_status(202);

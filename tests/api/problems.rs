@@ -49,6 +49,7 @@ const OTHERWISE: &[(&str, u64)] = &[
     ("layer.unknown", 409),
     ("person.unknown", 409),
     ("volume.unknown", 409),
+    ("data-set.unknown", 409),
 ];
 
 /// The supervisor's codes that the server turns into others before anybody sees them.

@@ -1,4 +1,4 @@
-//! Who may do what with whose container and volume, drawn at random: people with every role, groups with members and managers,
+//! Who may do what with whose container, volume and image, drawn at random: people with every role, groups with members and managers,
 //! shares given and ended, and after each step somebody who tries something. What has to come of it is said by a
 //! model of a few plain sentences ([`Model::may`]), which knows nothing of how the server decides.
 
@@ -35,6 +35,12 @@ const VOLUME: Kind = Kind {
     acts: &["state", "files", "write", "remove", "see_shares", "share", "unshare"],
 };
 
+const IMAGE: Kind = Kind {
+    path: "/api/v1/images",
+    rights: &[],
+    acts: &["state", "files", "remove", "see_shares", "share", "unshare"],
+};
+
 /// Something of somebody's.
 struct Thing {
     owner: usize,
@@ -49,6 +55,10 @@ impl Thing {
 
     fn is_volume(&self) -> bool {
         self.kind.path == VOLUME.path
+    }
+
+    fn is_image(&self) -> bool {
+        self.kind.path == IMAGE.path
     }
 }
 
@@ -126,6 +136,7 @@ async fn tried(client: &Client, thing: &Thing, act: &str) -> Answer {
     let path = thing.path();
     match act {
         "files" if thing.is_volume() => client.get(&format!("{path}/files?path=/")).await,
+        "files" if thing.is_image() => client.get(&format!("{path}/export")).await,
         "state" | "files" => client.get(&path).await,
         "logs" => client.get(&format!("{path}/logs")).await,
         // The top is there already, and no folder to be made: whoever may is told that.
@@ -157,7 +168,12 @@ fn read(act: &str, answer: &Answer) -> &'static str {
     match (act, answer.status) {
         (_, 404) => "not there",
         (_, 403) => "refused",
-        ("files", 200) if answer.json().get("content").is_some_and(Value::is_null) => "refused",
+        ("files", 200)
+            if answer.text.starts_with('{')
+                && answer.json().get("content").is_some_and(Value::is_null) =>
+        {
+            "refused"
+        }
         ("state" | "files" | "logs" | "manage" | "see_shares", 200) => "allowed",
         // It does not run, is another version, is shared with oneself, was not shared with them.
         ("terminal", 409) | ("remove", 412) | ("share", 422) | ("unshare", 204) => "allowed",
@@ -226,7 +242,7 @@ async fn whatever_is_shared_each_request_is_answered_as_the_model_says() {
     }
 }
 
-/// A container and a volume of each of a few.
+/// A container, a volume and an image of each of a few.
 async fn made(people: &[Person]) -> Vec<Thing> {
     let mut things = Vec::new();
     for owner in [1, 2, 0] {
@@ -234,7 +250,7 @@ async fn made(people: &[Person]) -> Vec<Thing> {
         let image =
             image::import(client, image::archive("lab/app:v1", &[("a", 0o755, b"a")])).await;
         let body =
-            json!({"name": "thing", "image": image, "command": ["a"], "limits": {"pids": 60}});
+            json!({"name": "thing", "image": &image, "command": ["a"], "limits": {"pids": 60}});
         let made = client.post("/api/v1/containers", &body).await.expect_status(201).json();
         let id = made["id"].as_str().expect("an id").to_owned();
         things.push(Thing { owner, kind: &CONTAINER, id });
@@ -242,6 +258,7 @@ async fn made(people: &[Person]) -> Vec<Thing> {
         let made = client.post("/api/v1/volumes", &body).await.expect_status(201).json();
         let id = made["id"].as_str().expect("an id").to_owned();
         things.push(Thing { owner, kind: &VOLUME, id });
+        things.push(Thing { owner, kind: &IMAGE, id: image });
     }
     things
 }
@@ -300,7 +317,7 @@ async fn give(dice: &mut Dice, (people, groups, things): World<'_>, model: &mut 
     let (kind, name) = called(with, people, groups);
     let all = thing.kind.rights.iter().copied();
     let mut rights: BTreeSet<_> = all.filter(|_| dice.below(3) == 0).collect();
-    if thing.is_volume() {
+    if thing.is_volume() || thing.is_image() {
         rights.insert("files");
     }
     let mut sent: Vec<_> = rights.iter().copied().collect();
@@ -334,7 +351,7 @@ fn called(
 /// The lists have exactly what somebody sees, and say of each what they may.
 async fn lists_what_is_seen(person: &Person, who: usize, things: &[Thing], model: &Model) {
     let mut found: BTreeMap<String, Value> = BTreeMap::new();
-    for kind in [&CONTAINER, &VOLUME] {
+    for kind in [&CONTAINER, &VOLUME, &IMAGE] {
         let listed = person.client.get(kind.path).await.expect_status(200).json();
         for item in listed["items"].as_array().expect("a list") {
             found.insert(item["id"].as_str().expect("an id").to_owned(), item["rights"].clone());

@@ -3,7 +3,7 @@
 use std::process::Stdio;
 use std::time::Instant;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use system_tests::containers::{IMAGE, import, in_status, log_with, run, show, until};
 use system_tests::registry::DockerRegistry;
 use system_tests::{Client, Options, TestServer, image, requires_root};
@@ -12,7 +12,11 @@ use crate::{LIMIT, Person};
 
 /// A server, somebody by the command line, and the same person by the API.
 async fn furnished(name: &str) -> (TestServer, Person, Client) {
-    let server = TestServer::start().await;
+    furnished_with(Options::default(), name).await
+}
+
+async fn furnished_with(options: Options, name: &str) -> (TestServer, Person, Client) {
+    let server = TestServer::with(options).await;
     let client = server.person(name, "user").await;
     import(&client).await;
     let person = Person::at(&server.url());
@@ -88,6 +92,35 @@ async fn volumes_are_made_mounted_shown_and_removed() {
     assert_eq!(person.gets(&["volume", "rm", "results", "sets"]).await, "results\nsets\n");
     let left = client.get("/api/v1/volumes").await.json();
     assert_eq!(left["items"], json!([]));
+}
+
+#[tokio::test]
+async fn data_sets_are_listed_and_read_in_a_container() {
+    requires_root!();
+    let sections = "[runtime.data_sets.licences]\npath = \"/usr/share/common-licenses\"\n\
+                    description = \"Texts of licences\"\n[runtime.data_sets.theirs]\n\
+                    path = \"/usr/share\"\ngroups = [\"others\"]\n";
+    let options = Options { sections: sections.to_owned(), ..Options::default() };
+    let (_server, person, _) = furnished_with(options, "anna").await;
+    assert_eq!(person.gets(&["data-sets", "-q"]).await, "licences\n");
+    let listed = person.gets(&["data-sets"]).await;
+    assert!(listed.contains("Texts of licences") && !listed.contains("theirs"), "{listed}");
+    let words = ["run", "--name", "a", "--data-set", "licences:/l", IMAGE];
+    let script = "ls /l/GPL-3; echo no > /l/mine";
+    let done = person.does(&[&words[..], &["sh", "-c", script]].concat(), "").await;
+    assert!(done.stdout == "/l/GPL-3\n" && done.stderr.contains("Read-only"), "{done:?}");
+    let shown = person.gets(&["inspect", "a"]).await;
+    assert!(shown.contains("licences:/l"), "{shown}");
+    let listed: Value =
+        serde_json::from_str(&person.gets(&["data-sets", "--json"]).await).expect("JSON");
+    assert_eq!((&listed[0]["places"], &listed[0]["path"]), (&json!(1), &Value::Null), "{listed}");
+    for (mount, code, text) in [
+        ("theirs:/l", 125, "no data set"),
+        ("/usr/share:/l", 2, "NAME:/path"),
+        ("licences:/l:rw", 2, "always read-only"),
+    ] {
+        person.does(&["run", "--data-set", mount, IMAGE], "").await.fails(code, text);
+    }
 }
 
 #[tokio::test]
@@ -199,6 +232,9 @@ async fn ps_and_inspect_show_containers_to_people_and_programs() {
     assert_eq!(person.gets(&["start", "web"]).await, "web\n");
     assert_eq!(status().await, "running");
     person.does(&["rm", "web"], "").await.fails(1, "web");
+    person.does(&["extend", "web"], "").await.fails(1, "without an end");
+    assert_eq!(person.gets(&["extend", "--for", "1h30m", "web"]).await, "web\n");
+    assert!(person.gets(&["inspect", "web"]).await.contains("Is stopped"));
     assert_eq!(person.gets(&["stop", "--grace", "0", "web"]).await, "web\n");
     assert_eq!(person.gets(&["rm", "web", "over"]).await, "web\nover\n");
     assert_eq!(person.gets(&["ps", "-aq"]).await, "");

@@ -5,6 +5,7 @@ mod containers;
 mod exec;
 mod files;
 mod manual;
+mod people;
 mod sign;
 mod terminal;
 mod tls;

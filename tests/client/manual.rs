@@ -5,9 +5,9 @@ use std::process::Command;
 use crate::Person;
 
 /// Subcommands that everything generated has to know.
-const VERBS: [&str; 16] = [
+const VERBS: [&str; 21] = [
     "login", "logout", "pull", "images", "run", "ps", "logs", "exec", "stats", "start", "stop",
-    "kill", "rm", "inspect", "cp", "ls",
+    "kill", "rm", "inspect", "cp", "ls", "extend", "ask", "asks", "people", "groups",
 ];
 
 #[tokio::test]
@@ -21,8 +21,11 @@ async fn completion_knows_every_verb_and_the_shell_takes_it() {
     }
     let script = person.gets(&["completion", "bash"]).await;
     let asked =
-        "COMP_WORDS=(berth ex); COMP_CWORD=1; _berth berth ex berth; echo \"${COMPREPLY[@]}\"";
-    let output = Command::new("bash").args(["-c", &format!("{script}\n{asked}")]).output();
+        "COMP_WORDS=(berth exe); COMP_CWORD=1; _berth berth exe berth; echo \"${COMPREPLY[@]}\"";
+    // Longer than one argument may be (execve(2)).
+    let file = person.home.join("completion");
+    std::fs::write(&file, format!("{script}\n{asked}")).expect("write the script");
+    let output = Command::new("bash").arg(&file).output();
     let output = output.expect("run bash");
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "exec", "{output:?}");
 }

@@ -162,3 +162,32 @@ async fn a_bound_is_refused_that_the_disk_does_not_have() {
     in_status(&carla.client, &id, "running").await;
     holds(&carla, Some(40)).await;
 }
+
+/// Page faults of the supervisor's children that have ended (proc(5), `cminflt`): more with each process that it makes.
+fn faults(server: &TestServer) -> u64 {
+    let pid = server.supervisor_pid().expect("a supervisor");
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it lives");
+    let (_, rest) = stat.rsplit_once(')').expect("a name");
+    rest.split_whitespace().nth(8).and_then(|field| field.parse().ok()).expect("a number")
+}
+
+#[tokio::test]
+async fn nobody_without_a_bound_costs_a_process_each_time_that_their_page_is_looked_at() {
+    requires_root!();
+    let server = TestServer::start().await;
+    let olga = server.operator();
+    let (anna, bert) = (person(&server, "anna").await, person(&server, "bert").await);
+    olga.put(&bert.allowance, &json!({"data_bytes": 64 * MIB})).await.expect_status(200);
+    holds(&bert, Some(64)).await;
+    holds(&anna, None).await;
+    let before = faults(&server);
+    for _ in 0..5 {
+        anna.client.get("/home").await.expect_status(200);
+        let seen = anna.client.get(&anna.data).await.expect_status(200).json();
+        assert_eq!((&seen["way"], &seen["used_bytes"]), (&json!("shared"), &json!(null)), "{seen}");
+    }
+    assert_eq!(faults(&server), before, "a process was made");
+    // The control: who has a bound is looked at by one.
+    bert.client.get("/home").await.expect_status(200);
+    assert!(faults(&server) > before, "no process was made");
+}

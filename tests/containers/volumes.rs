@@ -90,6 +90,7 @@ async fn is_renamed_and_removed(server: &TestServer, anna: &Client, (made, again
     let shown = show(anna, again).await;
     assert_eq!(shown["mounts"][0]["volume"], "results");
     assert_eq!(shown["content"]["request"]["mounts"][0]["volume"], "results");
+    in_status(anna, again, "exited").await;
     act(anna, again, "start").await.expect_status(200);
     in_status(anna, again, "exited").await;
     anna.delete(&format!("/api/v1/containers/{again}")).await.expect_status(204);

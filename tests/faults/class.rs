@@ -1,5 +1,5 @@
 //! A whole course, from the first day to a broken disk: thirty people from a table, a bound for all of them together,
-//! somebody's work on a port with a volume, somebody else's harm beside it, who did it, their leaving, a backup, a
+//! data for them to read, somebody's work on a port with a volume, somebody else's harm beside it, who did it, their leaving, a backup, a
 //! damaged inventory, and the work that has gone on all the time.
 
 use std::fs;
@@ -11,7 +11,7 @@ use system_tests::containers::{
     act, identity, import, in_status, log_with, ready, run, show, until,
 };
 use system_tests::instance::PASSWORD;
-use system_tests::{Check, Client, TestServer, requires_root};
+use system_tests::{Check, Client, Options, TestServer, requires_root};
 
 use crate::backup::{back_up, good, restore};
 
@@ -19,43 +19,51 @@ use crate::backup::{back_up, good, restore};
 const STUDENTS: usize = 30;
 /// How soon the work must answer, whatever happens beside it.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// A site of what the volume holds.
-const SITE: &str = "exec busybox httpd -f -p 8080 -h /work";
+/// What every Debian has to be read.
+const DATA: &str = "/usr/share/common-licenses";
+/// A site of what the volume holds, and of a file of the data set.
+const SITE: &str =
+    "busybox cp /licenses/GPL-3 /work/data.txt; exec busybox httpd -f -p 8080 -h /work";
 
 #[tokio::test]
 async fn a_course_lives_on_one_machine() {
     requires_root!();
-    let server = TestServer::start().await;
+    let sections =
+        format!("[runtime.data_sets.licenses]\npath = {DATA:?}\ngroups = [\"course\"]\n");
+    let server =
+        TestServer::with(Options { sections, many_people: true, ..Options::default() }).await;
     let operator = server.operator();
     let (group, invitations) = enrol(&operator).await;
     let kim = accept(&server, &invitations[0]).await;
     let lee = accept(&server, &invitations[1]).await;
     let (work, port) = publish(&kim).await;
     let before = identity(&kim, &work).await;
-    assert_eq!(read(port).await.as_deref(), Some("first results"));
+    assert_eq!(read(port, "").await.as_deref(), Some("first results"));
+    let data = read(port, "data.txt").await.unwrap_or_default();
+    assert!(data.contains("GNU GENERAL PUBLIC LICENSE"), "of the data set: {data:.100}");
 
     do_harm(&lee, &work).await;
     let check = |variant, control| Check { id: "A02", variant, control };
     check("a neighbour's work beside a course mate's harm", "the harm was seen to happen")
-        .sees("first results", read(port).await.unwrap_or_default());
+        .sees("first results", read(port, "").await.unwrap_or_default());
     assert_eq!(identity(&kim, &work).await, before, "it was hurt");
     who_did_it(&operator).await;
 
     take_off(&operator, &lee).await;
-    let file = tokio::task::block_in_place(|| back_up(&server, "course.tar.gz", &[]));
+    let file = back_up(&server, "course.tar.gz", &[]);
     server.stop_server();
     let inventory = server.data_dir().join("db/berth.db");
     let whole = fs::metadata(&inventory).expect("the inventory").len();
     fs::write(&inventory, vec![0xa5; usize::try_from(whole).expect("it fits")]).expect("break it");
     let refused = server.try_start_server().await;
     assert!(refused.is_some_and(|status| !status.success()), "it serves from a broken inventory");
-    let restored = tokio::task::block_in_place(|| restore(&server, &file, &["--replace"]));
+    let restored = restore(&server, &file, &["--replace"]);
     good(&restored);
     server.start_server().await;
     ready(&server).await;
     let after = in_status(&kim, &work, "running").await;
     assert_eq!(identity(&kim, &work).await, before, "{after}");
-    assert_eq!(read(port).await.as_deref(), Some("first results"));
+    assert_eq!(read(port, "").await.as_deref(), Some("first results"));
     let people = operator.get("/api/v1/people?limit=100").await.expect_status(200).json();
     let people = people["items"].as_array().expect("people").len();
     // The operator herself among them, and not whoever has left.
@@ -100,9 +108,10 @@ async fn publish(kim: &Client) -> (String, u64) {
     let volume = made.json()["id"].as_str().expect("an id").to_owned();
     let path = format!("/api/v1/volumes/{volume}/files/content?path=/index.html");
     let upload = kim.request("PUT", &path).header("content-type", "application/octet-stream");
-    send(upload.body("first results")).await.expect_status(201);
+    send(upload.body("first results")).await.expect_status(200);
     let more = json!({"mounts": [{"volume": "work", "target": "/work"}],
         "ports": [{"container_port": 8080}], "restart": {"name": "always"},
+        "data_sets": [{"name": "licenses", "target": "/licenses"}],
         "limits": {"pids": 40, "memory_bytes": 64 << 20}});
     let id = run(kim, "site", SITE, more).await;
     let shown = in_status(kim, &id, "running").await;
@@ -110,11 +119,11 @@ async fn publish(kim: &Client) -> (String, u64) {
 }
 
 /// What the site says, asked again until it does or the patience is over.
-async fn read(port: u64) -> Option<String> {
+async fn read(port: u64, path: &str) -> Option<String> {
     let http = system_tests::client::builder().build().expect("a client");
     let begun = Instant::now();
     while begun.elapsed() < PATIENCE {
-        if let Ok(answer) = http.get(format!("http://127.0.0.1:{port}/")).send().await {
+        if let Ok(answer) = http.get(format!("http://127.0.0.1:{port}/{path}")).send().await {
             return answer.text().await.ok();
         }
         tokio::time::sleep(Duration::from_millis(20)).await;

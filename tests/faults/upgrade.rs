@@ -23,7 +23,15 @@ const OLDER: &str = "
     drop index events_subject;
     drop index audit_subject;
     alter table containers drop column execs;
+    drop trigger people_asks;
+    drop table asks;
     drop table allowances;
+    drop index containers_end;
+    alter table containers drop column lifetime_secs;
+    alter table containers drop column life_began_at;
+    alter table containers drop column ends_at;
+    alter table containers drop column end_told;
+    alter table containers drop column stop_why;
     drop trigger audit_is_appended_to;
     drop trigger audit_is_not_changed;
     drop trigger audit_is_not_cut;
@@ -38,6 +46,7 @@ const OLDER: &str = "
     drop table layer_checks;
     drop trigger containers_grants;
     drop trigger volumes_grants;
+    drop trigger images_grants;
     drop trigger groups_grants;
     drop trigger containers_looks;
     drop trigger volumes_looks;
@@ -46,12 +55,14 @@ const OLDER: &str = "
     drop view memberships;
     drop table grants;
     drop table group_members;
+    drop table container_data_sets;
     drop table container_volumes;
     drop table volumes;
     drop table recovery_codes;
     drop table second_factors;
     drop table usage_counters;
     drop table usage_days;
+    drop table usage_quarters;
     drop table offboarding_steps;
     drop table offboardings;
     drop index people_expires;

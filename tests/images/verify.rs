@@ -96,6 +96,18 @@ async fn nothing_starts_from_a_damaged_layer_until_the_image_is_brought_again() 
         .sees("damaged: bin mode, bin/busybox content", said(&harmed));
     assert_eq!(harmed["items"][0]["images"][0], image_of(&anna).await["id"], "{harmed}");
     assert_eq!(image_of(&anna).await["whole"], false, "lists say so");
+    // The page says so, and its button has them looked at.
+    let operator = server.operator();
+    let page = operator.get("/system").await.expect_status(200).text;
+    assert!(page.contains("content bin/busybox") && page.contains(">damaged<"), "{page}");
+    let form = operator.request("POST", "/system/layers/verify");
+    let form = form.header("content-type", "application/x-www-form-urlencoded").body("");
+    let pressed = system_tests::client::send(form).await.expect_status(303);
+    let path = pressed.header("location").to_owned();
+    assert!(path.starts_with("/operations/"), "{path}");
+    until(&operator, &format!("/api/v1{path}"), |operation| operation["state"] == "succeeded")
+        .await;
+    assert_eq!(said(&found(&server).await), said(&harmed), "the same again");
     // What runs goes on, and keeps the layer from being replaced below it.
     assert_eq!(show(&anna, &web).await["status"], "running");
     let again = imported(&anna).await;

@@ -50,7 +50,10 @@ async fn every_page_is_open_to_everybody_and_refuses_nothing() {
             return;
         }
     };
-    let server = TestServer::start().await;
+    let sections = "[runtime.data_sets.licences]\npath = \"/usr/share/common-licenses\"\n\
+                    description = \"The texts of licences\"\ngroups = [\"everybody\"]\n";
+    let options = Options { sections: sections.to_owned(), ..Options::default() };
+    let server = TestServer::with(options).await;
     let driver = Driver::start().await;
     let seen = furnish(&server).await;
     let visits = visits(&seen);
@@ -117,6 +120,7 @@ async fn an_empty_machine_is_open_to_everybody_too() {
 }
 
 /// Where each page is looked at, by its route.
+#[expect(clippy::too_many_lines, reason = "a table, a row for each page")]
 pub(crate) fn visits(seen: &Seen) -> BTreeMap<&'static str, Vec<String>> {
     let one = |path: &str| vec![path.to_owned()];
     let of = |rest: &str| vec![format!("/containers/{}{rest}", seen.container)];
@@ -134,6 +138,8 @@ pub(crate) fn visits(seen: &Seen) -> BTreeMap<&'static str, Vec<String>> {
         ("/problems/{code}", one("/problems/not-found")),
         ("/people", one("/people")),
         ("/people/allowance", one("/people/allowance")),
+        ("/asks", vec!["/asks".into(), "/asks?limit=containers_max".into()]),
+        ("/space", vec!["/space".into(), "/space?span=week".into()]),
         ("/people/import", one("/people/import")),
         ("/volumes", one("/volumes")),
         ("/volumes/{id}", vec![format!("/volumes/{}", seen.volume)]),
@@ -178,6 +184,7 @@ pub(crate) fn visits(seen: &Seen) -> BTreeMap<&'static str, Vec<String>> {
         ("/images", one("/images")),
         ("/images/unneeded", one("/images/unneeded?everyone=true&tagged=true&unneeded_days=0")),
         ("/images/{id}", vec![format!("/images/{}", seen.image)]),
+        ("/images/{id}/sharing", vec![format!("/images/{}/sharing", seen.image)]),
         ("/images/{id}/untag", vec![format!("/images/{}/untag?reference={BUSYBOX}", seen.image)]),
         ("/account/tokens/{id}/revoke", vec![format!("/account/tokens/{}/revoke", seen.token)]),
         (
@@ -221,6 +228,8 @@ async fn furnish(server: &TestServer) -> Seen {
     olga.put("/api/v1/registries", &login).await.expect_status(200);
     let share = json!({"kind": "person", "name": "tom", "rights": ["state", "terminal"]});
     olga.put(&format!("/api/v1/containers/{container}/grants"), &share).await.expect_status(200);
+    let more = json!({"limit": "containers_max", "wanted": 99_000, "reason": LONG});
+    tom.post("/api/v1/asks", &more).await.expect_status(201);
     let images = olga.get("/api/v1/images").await.expect_status(200).json();
     let volume =
         olga.post("/api/v1/volumes", &json!({"name": LONG})).await.expect_status(201).json();

@@ -278,6 +278,10 @@ async fn furnish(
     let volume = olga.post("/api/v1/volumes", &json!({"name": "data"})).await.expect_status(201);
     let volume = volume.json();
     upload(olga, text(&volume, "id"), &all).await;
+    for (limit, reason) in [("containers_max", 0), ("ports_max", 1)] {
+        let more = json!({"limit": limit, "wanted": 60_000, "reason": seed.text(reason)});
+        olga.post("/api/v1/asks", &more).await.expect_status(201);
+    }
     Seen {
         container: text(&container, "id").to_owned(),
         ended: text(&ended_one, "id").to_owned(),

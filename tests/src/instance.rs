@@ -42,6 +42,8 @@ pub struct Options {
     pub runtime: String,
     /// One subnet for 252 containers of one person, in place of sixteen for twelve.
     pub one_subnet: bool,
+    /// Ids and subnets for sixty-four people, in place of sixteen.
+    pub many_people: bool,
     /// Whole sections.
     pub sections: String,
     /// Leave the appliance without a first operator.
@@ -324,15 +326,22 @@ impl TestServer {
 
     fn config(&self, options: &Options, number: u32) -> String {
         let seed = std::process::id().wrapping_mul(7).wrapping_add(number);
-        // Sixteen ranges of 65,536 ids for each instance, out of the product's own block.
-        let id_first = 2_000_224_256 + (seed % 140) * 16 * 65_536;
+        // Sixteen ranges of 65,536 ids for each instance, out of the product's own block; for many people sixty-four
+        // below it.
+        let (id_first, ranges) = match options.many_people {
+            false => (2_000_224_256 + (seed % 140) * 16 * 65_536, 16),
+            true => (1_000_013_824 + (seed % 100) * 64 * 65_536, 64),
+        };
         let [.., high, low] = seed.to_be_bytes();
-        let pool = Ipv4Addr::new(10, 64 + high % 64, low, 0);
+        let (pool, whole) = match options.many_people {
+            false => (Ipv4Addr::new(10, 64 + high % 64, low, 0), 24),
+            true => (Ipv4Addr::new(10, 128 + high % 64, low & 0xfc, 0), 22),
+        };
         let prefix = if options.one_subnet { 24 } else { 28 };
         // Instances that run side by side share the host's ports, too; above are those that the kernel gives.
         let port = 20_000 + (seed % 400) * 30;
         let network = format!(
-            "network_pool = \"{pool}/24\"\nnetwork_prefix = {prefix}\nport_first = {port}\n\
+            "network_pool = \"{pool}/{whole}\"\nnetwork_prefix = {prefix}\nport_first = {port}\n\
              port_last = {}",
             port + 29
         );
@@ -364,7 +373,7 @@ id_last = {id_last}
             data = self.data_dir().display(),
             run = self.run_dir().display(),
             user = SERVER_USER.0,
-            id_last = id_first + 16 * 65_536 - 1,
+            id_last = id_first + ranges * 65_536 - 1,
             runtime = options.runtime,
             sections = options.sections,
         )

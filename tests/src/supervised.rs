@@ -153,6 +153,7 @@ impl Supervised {
             read_only_root: false,
             tmpfs: Vec::new(),
             volumes: Vec::new(),
+            data_sets: Vec::new(),
             shm_bytes: 64 << 20,
             network: start.network,
             ports: start.ports,

@@ -268,6 +268,24 @@ fn other_requests(berth: &Supervisor, running: &str) -> Vec<Attack> {
             "wire.",
         ),
         attack(
+            "volume_hand_over",
+            "a path",
+            json!({"person": PERSON, "volume": "../x", "heir": PERSON}),
+            "wire.",
+        ),
+        attack(
+            "volume_hand_over",
+            "to a stranger",
+            json!({"person": PERSON, "volume": running, "heir": 999_999}),
+            "person.unknown",
+        ),
+        attack(
+            "volume_hand_over",
+            "to whose it is",
+            json!({"person": PERSON, "volume": running, "heir": PERSON}),
+            "volume.heir",
+        ),
+        attack(
             "volume_remove",
             "one that a program has",
             json!({"person": PERSON, "volume": running}),

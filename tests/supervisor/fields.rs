@@ -127,6 +127,26 @@ fn fields(layer: &str) -> Vec<Field> {
             &["null"],
         ),
         may(field("VolumeMount.copy_up", "/volumes/0/copy_up", [json!(true)], []), &["true"]),
+        field("StartRequest.data_sets", "/data_sets", [json!([])], [json!([{}])]),
+        field(
+            "DataSetMount.name",
+            "/data_sets/0/name",
+            [json!("fields")],
+            [json!("other"), json!("../fields"), json!("/usr/share"), json!("Fields")],
+        ),
+        field(
+            "DataSetMount.target",
+            "/data_sets/0/target",
+            [json!("/d"), json!("/t/below")],
+            [
+                json!("/"),
+                json!("/proc/x"),
+                json!("//dev"),
+                json!("/d/../sys"),
+                json!("d"),
+                json!("/t"),
+            ],
+        ),
         field("StartRequest.shm_bytes", "/shm_bytes", [json!(4096)], [json!(u64::MAX)]),
         field("StartRequest.network", "/network", [json!("none")], [json!("host"), json!("None")]),
         field("StartRequest.ports", "/ports", [json!([])], [json!([{}])]),
@@ -248,7 +268,7 @@ fn fields(layer: &str) -> Vec<Field> {
 }
 
 /// The types that a start is made of.
-const STARTS: [&str; 10] = [
+const STARTS: [&str; 11] = [
     "StartRequest",
     "PortLease",
     "ProcessSpec",
@@ -256,6 +276,7 @@ const STARTS: [&str; 10] = [
     "Ulimit",
     "Tmpfs",
     "VolumeMount",
+    "DataSetMount",
     "Limits",
     "LogOptions",
     "StopOptions",
@@ -305,7 +326,7 @@ fn furnish(berth: &Supervisor) {
 #[test]
 fn each_field_of_a_start_has_a_row_and_takes_its_bounds_and_nothing_beyond() {
     requires_root!();
-    let berth = Supervisor::start();
+    let berth = Supervisor::with("[runtime.data_sets.fields]\npath = \"/usr/share\"");
     let fields = fields(berth.layer());
     let rows: BTreeSet<String> = fields.iter().map(|field| field.name.to_owned()).collect();
     assert_eq!(rows, in_the_source(&STARTS), "every field has a row in tests/supervisor/fields.rs");
@@ -318,6 +339,10 @@ fn each_field_of_a_start_has_a_row_and_takes_its_bounds_and_nothing_beyond() {
         request["volumes"] = match field.pointer.starts_with("/volumes/") {
             true => json!([{"volume": id("fields"), "owner": null, "target": "/v",
                 "read_only": false, "sub_path": null, "copy_up": false}]),
+            false => json!([]),
+        };
+        request["data_sets"] = match field.pointer.starts_with("/data_sets/") {
+            true => json!([{"name": "fields", "target": "/d"}]),
             false => json!([]),
         };
         if field.pointer.starts_with("/ports/") {

@@ -231,8 +231,12 @@ impl BulkRow {
 pub struct LaunchPage {
     /// Which ports of the host can be leased, in words.
     pub ports_hint: String,
+    /// How long it may run, in words.
+    pub lifetime_hint: String,
     /// Which volumes the viewer has, in words.
     pub volumes_hint: String,
+    /// Which data sets the viewer may have, in words; empty when there are none to be asked for.
+    pub data_sets_hint: String,
     /// The frame.
     pub shell: Shell,
     /// What is wrong beyond single fields; may be empty.
@@ -322,10 +326,14 @@ pub struct LaunchForm {
     pub ports: Field,
     /// `NAME:/path[:ro]` lines.
     pub volumes: Field,
+    /// `NAME:/path` lines.
+    pub data_sets: Field,
     /// `no`, `on-failure`, `always` or `unless-stopped`.
     pub restart: Field,
     /// Attempts of `on-failure`.
     pub restart_attempts: Field,
+    /// How long it runs.
+    pub lifetime: Field,
     /// Signal that stops it.
     pub stop_signal: Field,
     /// Seconds until it is killed.
@@ -527,6 +535,8 @@ pub struct OverviewPage {
     pub head: Head,
     /// The end of the last run, or why it doesn't run, in a sentence; may be empty.
     pub story: String,
+    /// That it is stopped soon, in a sentence; may be empty.
+    pub ending: String,
     /// Live figures.
     pub gauges: Vec<Meter>,
     /// The last hour.

@@ -184,6 +184,35 @@ pub fn read_bytes(text: &str) -> Option<u64> {
     read_decimal(number, 1024_u64.pow(power))
 }
 
+/// Reads a length of time as people type it, in seconds: `8 h`, `90min`, `1 d 30 min`, `45 s`. A number without a
+/// unit is seconds. `None` when it is none.
+pub fn read_span(text: &str) -> Option<u64> {
+    let mut rest = text.trim();
+    let mut total: u64 = 0;
+    if rest.is_empty() {
+        return None;
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let (number, after) = rest.split_at(digits);
+        let after = after.trim_start();
+        let letters = after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len());
+        let (unit, next) = after.split_at(letters);
+        let factor = match unit.to_ascii_lowercase().as_str() {
+            "" if next.is_empty() && total == 0 => 1,
+            "s" | "sec" | "secs" | "second" | "seconds" => 1,
+            "m" | "min" | "mins" | "minute" | "minutes" => 60,
+            "h" | "hour" | "hours" => 3600,
+            "d" | "day" | "days" => 86_400,
+            "w" | "week" | "weeks" => 604_800,
+            _ => return None,
+        };
+        total = total.checked_add(number.parse::<u64>().ok()?.checked_mul(factor)?)?;
+        rest = next.trim_start();
+    }
+    Some(total)
+}
+
 /// Reads cores as people type them (`1.5`, `2 cores`) into thousandths.
 pub fn read_cores(text: &str) -> Option<u64> {
     let text = text.trim();
@@ -208,6 +237,27 @@ fn read_decimal(number: &str, factor: u64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lengths_of_time_are_read_as_people_type_them() {
+        for (text, secs) in [
+            ("8 h", Some(28_800)),
+            ("8h", Some(28_800)),
+            ("1 d 30 min", Some(88_200)),
+            ("90", Some(90)),
+            ("2 weeks", Some(1_209_600)),
+            ("", None),
+            ("h", None),
+            ("-1", None),
+            ("1.5 h", None),
+            ("1 h 30", None),
+            ("1 x", None),
+            ("99999999999999999999", None),
+            ("18446744073709551615 d", None),
+        ] {
+            assert_eq!(read_span(text), secs, "{text}");
+        }
+    }
 
     #[test]
     fn sizes_read_as_they_are_shown() {

@@ -48,6 +48,8 @@ pub struct Row {
     pub digest: String,
     /// Whether it is the system's, visible to all.
     pub system: bool,
+    /// Who has shared it with the viewer; else empty.
+    pub shared_by: String,
     /// The owner's name, to those who see other people's.
     pub owner: String,
     /// Bytes that no other image of its owner has.
@@ -135,6 +137,10 @@ pub struct DetailPage {
     pub download_size: String,
     /// The other things to do with it.
     pub acts: Vec<Act>,
+    /// Where it is seen with whom it is shared; none for those who do not see that.
+    pub sharing: Option<String>,
+    /// The name to keep it under, as typed, where it was shared with the viewer.
+    pub keep: Option<Field>,
     /// What is known of it.
     pub facts: Vec<Fact>,
     /// How a container of it runs.

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod account;
+pub mod asks;
 pub mod assets;
 pub mod charts;
 pub mod containers;
@@ -23,6 +24,7 @@ pub mod parts;
 pub mod people;
 pub mod posture;
 pub mod shell;
+pub mod space;
 pub mod system;
 pub mod terminal;
 pub mod volumes;

@@ -119,6 +119,8 @@ pub struct OffboardingRow {
     pub done: Option<Moment>,
     /// What stood in the way; may be empty.
     pub said: String,
+    /// How much is in it, in words; empty where nobody has looked.
+    pub size: String,
 }
 
 /// A one-time link, shown once.
@@ -346,6 +348,8 @@ pub struct PersonPage {
     pub allowance: AllowanceForm,
     /// The same for those who look.
     pub allowed: Vec<Fact>,
+    /// What was granted for a time on top of that.
+    pub extras: Vec<String>,
     /// Whether the viewer may change it.
     pub changes_allowance: bool,
     /// Whether it is theirs alone; else it is everybody's.
@@ -397,6 +401,12 @@ pub struct AllowanceForm {
     pub io_write: Field,
     /// A size, each second and way.
     pub net: Field,
+    /// How long a container runs at most.
+    pub lifetime: Field,
+    /// How long when nobody says.
+    pub lifetime_default: Field,
+    /// How long it may be unused.
+    pub idle: Field,
 }
 
 /// Everybody's allowance.

@@ -21,6 +21,8 @@ pub struct Shell {
     pub mark: Mark,
     /// The result of the action that led here.
     pub flash: Option<Flash>,
+    /// Where the viewer asks an operator for more of the limit that was just in the way.
+    pub ask: Option<String>,
     /// The API calls that this page makes.
     pub calls: Vec<ApiCall>,
     /// Seconds between updates of the live regions; none when nothing on the page moves.

@@ -34,6 +34,34 @@ pub struct OverviewPage {
     pub limits: Vec<LimitRow>,
     /// What people may have beyond single limits.
     pub more_limits: Vec<Fact>,
+    /// Whether what is stored is what it was.
+    pub layers: StoredLayers,
+}
+
+/// How the stored layers were found.
+#[derive(Debug, Clone, Default)]
+pub struct StoredLayers {
+    /// In a sentence.
+    pub says: String,
+    /// Whether the viewer may have them checked.
+    pub checks: bool,
+    /// The newest check: its page, and how it stands.
+    pub newest: Option<(String, Badge)>,
+    /// Those that are not as they should be.
+    pub harmed: Vec<HarmedRow>,
+}
+
+/// A layer that is not as it should be.
+#[derive(Debug, Clone, Default)]
+pub struct HarmedRow {
+    /// Its digest.
+    pub digest: String,
+    /// What of it.
+    pub state: Badge,
+    /// The first differences, in words.
+    pub what: String,
+    /// Images with it, by id.
+    pub images: Vec<String>,
 }
 
 /// Where maintenance is begun and ended.

@@ -25,6 +25,23 @@ pub struct ListPage {
     pub rows: Vec<Row>,
     /// The next page's address.
     pub next: Option<String>,
+    /// The data sets that the viewer sees.
+    pub data_sets: Vec<DataSetRow>,
+}
+
+/// A data set.
+#[derive(Debug, Clone)]
+pub struct DataSetRow {
+    /// What it is called.
+    pub name: String,
+    /// What it is; may be empty.
+    pub description: String,
+    /// Whom it is for and where it is, in words, to those who oversee the machine; else empty.
+    pub about: String,
+    /// In how many places it is, in words; empty for none.
+    pub used_by: String,
+    /// The first containers that have it: address, name and the rest in words.
+    pub users: Vec<(String, String, String)>,
 }
 
 /// One volume.
@@ -70,6 +87,8 @@ pub struct DetailPage {
     pub shared: &'static str,
     /// Its name, as typed.
     pub name: Field,
+    /// Whom it is to be given to, as typed; none for who may not give it.
+    pub heir: Option<Field>,
     /// What the form was made from.
     pub etag: String,
     /// Whose it is, what it holds.
@@ -82,14 +101,16 @@ pub struct DetailPage {
     pub others: Vec<String>,
 }
 
-/// With whom a volume is shared.
+/// With whom a volume or an image is shared.
 #[derive(Debug, Clone, Template)]
 #[template(path = "volumes/sharing.html")]
 pub struct SharingPage {
     /// The frame.
     pub shell: Shell,
-    /// The id.
-    pub id: String,
+    /// Whether it is an image.
+    pub is_image: bool,
+    /// The page's own address.
+    pub path: String,
     /// What it is called.
     pub title: String,
     /// Why it was not shared; may be empty.

@@ -197,6 +197,7 @@ fn example() -> StartRequest {
         read_only_root: true,
         tmpfs: Vec::new(),
         volumes: Vec::new(),
+        data_sets: Vec::new(),
         shm_bytes: 64 << 20,
         network: NetworkMode::None,
         ports: Vec::new(),

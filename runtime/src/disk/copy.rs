@@ -1,6 +1,6 @@
-//! Copying what containers have written to another file system: every kind of file with its owner, mode,
+//! Copying what containers have written to another place: every kind of file with its owner, mode,
 //! times, extended attributes (overlayfs keeps its marks there), hard links and holes; and looking
-//! whether a copy is one.
+//! whether a copy is one. A copy for somebody else has their ids in the place of the others ([`Shift`]).
 //!
 //! The names are the containers': no link is followed, and neither stack nor descriptors grow with the
 //! depth. Nobody else may be changing either side.
@@ -19,6 +19,8 @@ use nix::sys::stat::{
 };
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, Whence, fchownat, getppid, linkat, lseek, symlinkat};
+
+use berth_runtime::config::RANGE_IDS;
 
 use crate::sys::xattr;
 
@@ -41,12 +43,75 @@ pub(super) struct Stopped {
     pub(super) errno: Errno,
 }
 
+/// Ids of one person's range, as the same of another's.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shift {
+    /// The first of those that there are.
+    pub(crate) from: u32,
+    /// What that becomes.
+    pub(crate) to: u32,
+}
+
+/// What linux/capability.h calls the revision with an owner (`VFS_CAP_REVISION_3`), in the last byte of the first word.
+const CAPABILITY_WITH_OWNER: u8 = 3;
+/// Bytes of such a value; its last word is the id.
+const CAPABILITY_BYTES: usize = 24;
+/// Of an access control list (linux/posix_acl_xattr.h): its head, each entry, where in that its id is.
+const ACL_HEAD_BYTES: usize = 4;
+const ACL_ENTRY_BYTES: usize = 8;
+const ACL_ID_AT: usize = 4;
+/// Entries that name a user or a group; of the others the id means nothing.
+const ACL_NAMED: [u16; 2] = [0x02, 0x08];
+
+impl Shift {
+    /// All ids as they are.
+    pub(crate) const NONE: Self = Self { from: 0, to: 0 };
+
+    /// One that is none of the range stays what it is.
+    fn id(self, id: u32) -> u32 {
+        match id.checked_sub(self.from) {
+            Some(inside) if self.from != self.to && inside < RANGE_IDS => self.to + inside,
+            _ => id,
+        }
+    }
+
+    /// The same of what an extended attribute says of ids: of whose containers a file's capabilities hold in, and of
+    /// access control lists.
+    fn attribute(self, name: &CStr, mut value: Vec<u8>) -> Vec<u8> {
+        match name.to_bytes() {
+            b"security.capability"
+                if value.len() == CAPABILITY_BYTES && value[3] == CAPABILITY_WITH_OWNER =>
+            {
+                self.word(&mut value[CAPABILITY_BYTES - 4..]);
+            }
+            b"system.posix_acl_access" | b"system.posix_acl_default" => {
+                let entries = value.get_mut(ACL_HEAD_BYTES..).unwrap_or_default();
+                for entry in entries.chunks_exact_mut(ACL_ENTRY_BYTES) {
+                    if ACL_NAMED.contains(&u16::from_le_bytes([entry[0], entry[1]])) {
+                        self.word(&mut entry[ACL_ID_AT..]);
+                    }
+                }
+            }
+            _ => {}
+        }
+        value
+    }
+
+    /// An id of four bytes, the least first.
+    fn word(self, bytes: &mut [u8]) {
+        if let Ok(word) = <[u8; 4]>::try_from(&*bytes) {
+            bytes.copy_from_slice(&self.id(u32::from_le_bytes(word)).to_le_bytes());
+        }
+    }
+}
+
 /// A pair of open directories on the way, and what is left to do in them.
 struct Walk {
     from: OwnedFd,
     to: OwnedFd,
     left: Vec<Vec<CString>>,
     parent: nix::unistd::Pid,
+    shift: Shift,
 }
 
 /// What comes next on a walk.
@@ -58,10 +123,10 @@ enum Next {
 }
 
 impl Walk {
-    fn new(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> nix::Result<Self> {
+    fn new(from: BorrowedFd<'_>, to: BorrowedFd<'_>, shift: Shift) -> nix::Result<Self> {
         let (from, to) = (again(from)?, again(to)?);
         let left = vec![names(from.as_fd())?];
-        Ok(Self { from, to, left, parent: getppid() })
+        Ok(Self { from, to, left, parent: getppid(), shift })
     }
 
     fn next(&mut self) -> nix::Result<Option<Next>> {
@@ -96,8 +161,9 @@ pub(super) fn copy(
     from: BorrowedFd<'_>,
     to: BorrowedFd<'_>,
     links: BorrowedFd<'_>,
+    shift: Shift,
 ) -> Result<(), Stopped> {
-    let mut walk = Walk::new(from, to).map_err(stopped(ITSELF))?;
+    let mut walk = Walk::new(from, to, shift).map_err(stopped(ITSELF))?;
     // Names that a file has yet to get, by its number.
     let mut linked: HashMap<u64, libc::nlink_t> = HashMap::new();
     loop {
@@ -154,14 +220,16 @@ fn copy_one(
 
 /// Gives the copy owner, mode, attributes and times, in the order in which none takes another away.
 fn dress(walk: &Walk, name: &CStr, stat: &FileStat) -> nix::Result<()> {
-    let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+    let shift = walk.shift;
+    let (uid, gid) = (shift.id(stat.st_uid), shift.id(stat.st_gid));
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     fchownat(&walk.to, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)?;
     if kind(stat) != SFlag::S_IFLNK {
         // It was made as what it is a moment ago, and nobody else is there: following makes no difference.
         fchmodat(&walk.to, name, mode(stat), FchmodatFlags::FollowSymlink)?;
     }
     for (attribute, value) in attributes(&walk.from, name)? {
-        xattr::set(&walk.to, name, &attribute, &value)?;
+        xattr::set(&walk.to, name, &attribute, &shift.attribute(&attribute, value))?;
     }
     let accessed = TimeSpec::new(stat.st_atime, stat.st_atime_nsec);
     let modified = TimeSpec::new(stat.st_mtime, stat.st_mtime_nsec);
@@ -209,8 +277,12 @@ fn data(file: &File, at: u64) -> nix::Result<Option<(u64, u64)>> {
 }
 
 /// Looks whether all in `to` is as in `from`, byte for byte.
-pub(super) fn compare(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Stopped> {
-    let mut walk = Walk::new(from, to).map_err(stopped(ITSELF))?;
+pub(super) fn compare(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    shift: Shift,
+) -> Result<(), Stopped> {
+    let mut walk = Walk::new(from, to, shift).map_err(stopped(ITSELF))?;
     loop {
         let Some(next) = walk.next().map_err(stopped(ITSELF))? else { return Ok(()) };
         match next {
@@ -231,12 +303,17 @@ fn same_names(walk: &Walk) -> nix::Result<()> {
 
 fn compare_one(walk: &mut Walk, name: &CStr) -> nix::Result<()> {
     let (theirs, ours) = (status(&walk.from, name)?, status(&walk.to, name)?);
-    let seen = |stat: &FileStat| {
+    let seen = |stat: &FileStat, shift: Shift| {
         let time = (stat.st_mtime, stat.st_mtime_nsec);
-        (stat.st_mode, stat.st_uid, stat.st_gid, stat.st_rdev, time)
+        (stat.st_mode, shift.id(stat.st_uid), shift.id(stat.st_gid), stat.st_rdev, time)
     };
-    same(seen(&theirs) == seen(&ours))?;
-    same(attributes(&walk.from, name)? == attributes(&walk.to, name)?)?;
+    same(seen(&theirs, walk.shift) == seen(&ours, Shift::NONE))?;
+    let shifted = |(name, value): (CString, Vec<u8>)| {
+        let value = walk.shift.attribute(&name, value);
+        (name, value)
+    };
+    let wanted: BTreeMap<_, _> = attributes(&walk.from, name)?.into_iter().map(shifted).collect();
+    same(wanted == attributes(&walk.to, name)?)?;
     match kind(&theirs) {
         SFlag::S_IFDIR => return walk.enter(name),
         SFlag::S_IFREG => {
@@ -324,4 +401,45 @@ fn errno(error: std::io::Error) -> Errno {
 fn stopped(name: &CStr) -> impl FnOnce(Errno) -> Stopped {
     let name = name.to_string_lossy().into_owned();
     |errno| Stopped { name, errno }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_of_a_range_become_those_of_another_wherever_they_are_said() {
+        let shift = Shift { from: 200_000, to: 400_000 };
+        let ids = [0, 199_999, 200_000, 265_535, 265_536, 400_000].map(|id| shift.id(id));
+        assert_eq!(ids, [0, 199_999, 400_000, 465_535, 265_536, 400_000]);
+        assert_eq!(Shift::NONE.id(5), 5);
+        let word = |id: u32| id.to_le_bytes();
+        let mut capability = vec![0, 0, 0, 3];
+        capability.extend([7; 16]);
+        let with = |id| [capability.clone(), word(id).to_vec()].concat();
+        assert_eq!(shift.attribute(c"security.capability", with(200_000)), with(400_000));
+        // An older one has no owner.
+        let older = vec![0, 0, 0, 2, 1, 2, 3, 4];
+        assert_eq!(shift.attribute(c"security.capability", older.clone()), older);
+        let list = |user: u32, group: u32| {
+            let entry = |tag: u8, id: u32| [vec![tag, 0, 7, 0], word(id).to_vec()].concat();
+            [
+                vec![2, 0, 0, 0],
+                entry(0x01, 200_001),
+                entry(0x02, user),
+                entry(0x08, group),
+                entry(0x20, u32::MAX),
+            ]
+            .concat()
+        };
+        let before = list(200_005, 200_006);
+        assert_eq!(
+            shift.attribute(c"system.posix_acl_access", before.clone()),
+            list(400_005, 400_006)
+        );
+        assert_eq!(shift.attribute(c"user.posix_acl_access", before.clone()), before);
+        for odd in [vec![], vec![2], vec![2, 0, 0, 0, 2, 0, 7]] {
+            assert_eq!(shift.attribute(c"system.posix_acl_default", odd.clone()), odd);
+        }
+    }
 }

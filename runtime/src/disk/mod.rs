@@ -31,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use berth_runtime::record::{Failure, FailureClass};
 use berth_runtime::wire::{DataUse, DataWay};
 
+pub(crate) use self::copy::Shift;
 pub(crate) use self::image::{grows_mounted, is_there as has_image, root as image_root};
 pub(crate) use self::tools::{CHECK, MAKE, program};
 use crate::files::{self, FileError, Place};
@@ -186,14 +187,30 @@ fn fill(
         let Some(from) = from else { continue };
         let said = |stopped: copy::Stopped| said(&stopped, image);
         let links = place(LINKS)?;
-        let copied = copy::copy(from.as_fd(), tree.as_fd(), links.as_fd()).map_err(said);
+        let copied =
+            copy::copy(from.as_fd(), tree.as_fd(), links.as_fd(), Shift::NONE).map_err(said);
         drop(links);
         let removed = remove_tree(to, LINKS).map_err(failed);
         copied.and(removed)?;
-        copy::compare(from.as_fd(), tree.as_fd()).map_err(said)?;
+        copy::compare(from.as_fd(), tree.as_fd(), Shift::NONE).map_err(said)?;
     }
     nix::unistd::syncfs(to).map_err(refused("sync a copy"))?;
     fsync(to).map_err(refused("sync a copy"))
+}
+
+/// Copies all that is in the directory `from` to the empty one `to` of `person`'s, with their ids in the place of
+/// another's, and looks whether it is there, on disk.
+pub(crate) fn copy_for(
+    person: &Person,
+    from: &OwnedFd,
+    to: &OwnedFd,
+    (links, shift): (&OwnedFd, Shift),
+) -> Result<(), Failure> {
+    let said = |stopped: copy::Stopped| said(&stopped, person.data);
+    let (from, to) = (from.as_fd(), to.as_fd());
+    copy::copy(from, to, links.as_fd(), shift).map_err(said)?;
+    copy::compare(from, to, shift).map_err(said)?;
+    nix::unistd::syncfs(to).map_err(refused("sync a copy"))
 }
 
 fn said(stopped: &copy::Stopped, image: Option<Image>) -> Failure {

@@ -110,6 +110,7 @@ pub fn report(config: &RuntimeConfig) -> DoctorReport {
     checks.extend(host::disk(config));
     checks.push(host::data(config));
     if root {
+        checks.extend(probe::data_sets(config));
         checks.push(probe::network(config));
         checks.push(firewall::others(config));
     }

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use berth_runtime::config::{RANGE_IDS, RuntimeConfig};
+use berth_runtime::config::{DataSet, RANGE_IDS, RuntimeConfig};
 use berth_runtime::wire::{DoctorCheck, Limits};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -133,6 +133,39 @@ pub(super) fn mounts(config: &RuntimeConfig) -> Vec<DoctorCheck> {
     told.into_iter().map(check).collect()
 }
 
+/// The check of data sets, from the probe: a file system that is away may not answer for ever.
+pub(super) fn data_sets(config: &RuntimeConfig) -> Option<DoctorCheck> {
+    let id = "data.sets";
+    let costs = "containers that have one of them do not start";
+    let mend = "make it a directory without symbolic links on the way, which every user may read \
+                (chmod o+rx), outside of /home, /root and /tmp, which the supervisor's unit does not see; \
+                or take it out of [runtime.data_sets]";
+    let all = config.data_sets.len();
+    let found = (all > 0).then(|| run("data-sets", config))?;
+    Some(match found {
+        Err(reason) => lack(id, format!("could not be looked at: {reason}"), costs, mend),
+        Ok(findings) => {
+            let words = |finding: &Finding| {
+                Some(format!("{}: {}", finding.name, finding.failure.as_deref()?))
+            };
+            let faults: Vec<String> = findings.iter().filter_map(words).collect();
+            match faults.is_empty() {
+                true => fine(id, format!("{all} of them, which containers can be given to read")),
+                false => lack(id, faults.join("; "), costs, mend),
+            }
+        }
+    })
+}
+
+fn try_data_sets(config: &RuntimeConfig) -> Vec<Finding> {
+    let faults = crate::data_set::faults(config).into_iter();
+    let finding = |(name, set, fault): (&str, &DataSet, crate::data_set::Fault)| Finding {
+        name: name.to_owned(),
+        failure: Some(format!("{} ({fault})", set.path.display())),
+    };
+    faults.map(finding).collect()
+}
+
 /// The check of bridges and the nftables table, from the probe.
 pub(super) fn network(config: &RuntimeConfig) -> DoctorCheck {
     let id = "network.nftables";
@@ -163,6 +196,7 @@ pub(super) fn main(name: &str, place: &Path, config: &RuntimeConfig) -> Result<E
             findings
         }
         "network" => vec![try_network(place, config)],
+        "data-sets" => try_data_sets(config),
         "cgroups" => try_cgroups(&config.instance),
         other => return Err(format!("there is no probe {other:?}")),
     };

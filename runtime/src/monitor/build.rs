@@ -17,6 +17,7 @@ use super::volumes::Volumes;
 use super::{Job, broken, console};
 use crate::apparmor;
 use crate::cgroup::{CONTAINER_DEVICES, Cgroup, Hierarchy, Scope, Settings};
+use crate::data_set;
 use crate::failure::system;
 use crate::files::FileError;
 use crate::hooks::inside::Inside;
@@ -136,6 +137,8 @@ fn create(
     let id_map = id_map_namespace(map)
         .map_err(FileError::io("make the id map of", "the layers"))
         .map_err(file)?;
+    let mut mounts = volumes.mounts(&job.start.volumes)?;
+    mounts.extend(data_set::mounts(&job.config, &job.start.data_sets)?);
     let (stdio, ours) = streams(job.start.console).map_err(file)?;
     let created = launch::create(Launch {
         spec: &spec,
@@ -150,7 +153,7 @@ fn create(
         cgroup: cgroup.entry()?,
         own_cgroups: Vec::new(),
         files: injected(job),
-        volumes: volumes.mounts(&job.start.volumes)?,
+        volumes: mounts,
         gate: None,
         before_root: None,
         hooks: Inside::default(),

@@ -63,6 +63,9 @@ impl Supervisor {
                 let mut all = std::iter::once(start.person).chain(owners);
                 return all.find(|person| self.disks.busy.contains(person));
             }
+            Request::VolumeHandOver { person, heir, .. } => {
+                return [*person, *heir].into_iter().find(|one| self.disks.busy.contains(one));
+            }
             Request::ContainerRemove { container } => self.containers.get(container)?.person,
             Request::PersonData { person, .. }
             | Request::PersonDataUse { person }
@@ -233,6 +236,22 @@ impl Supervisor {
         self.disks.busy.remove(&person);
         self.answer_data(token, answer);
         self.next_for_data(person);
+    }
+
+    /// Nobody else works on the data of these from now on, until [`Supervisor::free_data`].
+    pub(super) fn hold_data(&mut self, people: [PrincipalId; 2]) {
+        self.disks.busy.extend(people);
+    }
+
+    /// What has waited for that comes.
+    pub(super) fn free_data(&mut self, people: [PrincipalId; 2]) {
+        for person in people {
+            self.disks.busy.remove(&person);
+        }
+        for person in people {
+            self.sweep_volumes(person);
+            self.next_for_data(person);
+        }
     }
 
     fn answer_data(&mut self, token: Option<Token>, answer: Answer) {

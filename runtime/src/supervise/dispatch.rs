@@ -72,6 +72,9 @@ impl Supervisor {
             Request::PersonDataUse { person } => return self.person_data_use(token, person),
             Request::VolumeMake { person, volume } => self.volume_make(person, &volume),
             Request::VolumeRemove { person, volume } => self.volume_remove(person, &volume),
+            Request::VolumeHandOver { person, volume, heir } => {
+                return self.volume_hand_over(token, (person, volume), heir);
+            }
             Request::VolumeMeasure { person, volume } => {
                 return self.volume_measure(token, person, volume);
             }

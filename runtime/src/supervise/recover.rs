@@ -55,12 +55,23 @@ impl Supervisor {
         self.recover_rates();
         self.recover_disks();
         self.recover_volumes();
+        self.look_at_data_sets();
         let sweep = self.sweep_network();
         let layers = self.begin_layer(&layer::Task::Sweep, None, 0);
         for failure in [sweep.err(), layers.err()].into_iter().flatten() {
             say(&format!("sweep: {failure}"));
         }
         Ok(())
+    }
+
+    /// Has the journal say which data sets cannot be had. A file system that does not answer holds up the task alone.
+    fn look_at_data_sets(&mut self) {
+        if self.config.data_sets.is_empty() {
+            return;
+        }
+        if let Err(failure) = self.begin_task(Task::DataSets {}, Purpose::Own) {
+            say(&format!("look at the data sets: {failure}"));
+        }
     }
 
     /// Removes what former containers have left of interfaces, and makes the table anew. What is left

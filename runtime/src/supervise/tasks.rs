@@ -16,7 +16,7 @@ use berth_runtime::config::RuntimeConfig;
 use berth_runtime::digest::Digest;
 use berth_runtime::id::{ContainerId, PrincipalId, UploadId, VolumeId};
 use berth_runtime::record::{ExitRecord, Failure, FailureClass, LimitState};
-use berth_runtime::wire::{Answer, Limits, Total};
+use berth_runtime::wire::{Answer, DataUse, Limits, Total};
 use berth_runtime::{receive_message, send_message};
 
 use super::connection::{Reply, Token, encode};
@@ -32,7 +32,7 @@ use crate::places::Places;
 use crate::process::ProcessKey;
 use crate::sys::{socket, spawn};
 use crate::undo::{self, Held, Sum};
-use crate::{doctor, inspect, layer, posture, process, stored, volume};
+use crate::{data_set, doctor, inspect, layer, posture, process, stored, volume};
 
 /// A task's size at most.
 const TASK_BYTES_MAX: u64 = 1 << 20;
@@ -76,12 +76,16 @@ pub(super) enum Task {
     DataUse { person: Person },
     /// Removes what is left of a person's removed volumes.
     VolumesSweep { person: Person },
+    /// Gives a volume to somebody else.
+    VolumeHandOver { person: Person, volume: VolumeId, heir: Person },
     /// Looks how much is in a volume.
     VolumeMeasure { person: Person, volume: VolumeId },
     /// Acts on files in a volume or container.
     Files { boot_id: String, order: Box<stored::Order> },
     /// Gives an upload up.
     UploadDrop { person: Person, upload: UploadId },
+    /// Looks whether the data sets can be had.
+    DataSets {},
     /// Looks at the host.
     Doctor {},
 }
@@ -104,6 +108,8 @@ pub(super) enum Purpose {
     Total { token: Token, sum: Sum, total: Total },
     /// The next step with a person's data; somebody may wait for it.
     Data { token: Option<Token>, person: PrincipalId, step: Step },
+    /// A request's answer; nobody else works on the data of these people.
+    HandOver { token: Token, people: [PrincipalId; 2] },
     /// The next step with a person's removed volumes.
     Volumes(PrincipalId),
     /// The next step of a container.
@@ -225,6 +231,10 @@ impl Supervisor {
                 if let Answer::Failed(failure) = answer {
                     super::say(&format!("a task of the supervisor's own failed: {failure}"));
                 }
+            }
+            Purpose::HandOver { token, people } => {
+                self.answer(token, Reply::from(answer));
+                self.free_data(people);
             }
             Purpose::Volumes(person) => self.volumes_swept(person, answer),
             Purpose::Undo(container) => self.undone(&container, answer),
@@ -511,24 +521,17 @@ fn run(job: Job) -> Result<Reply, Failure> {
         }
         Task::SweepNetwork { stale, live } => at.sweep_network(&stale, &live)?,
         Task::RestoreNetwork { live } => at.restore_network(&live)?,
-        Task::DataSettle { person } => {
-            return disk::settle(&places(&job.config)?, &person)
-                .map(|data| Answer::PersonData(data).into());
-        }
+        Task::DataSettle { person } => return data(disk::settle(&places(&job.config)?, &person)),
         Task::DataGrow { person, bytes } => {
-            return disk::grow(&places(&job.config)?, &person, bytes)
-                .map(|data| Answer::PersonData(data).into());
+            return data(disk::grow(&places(&job.config)?, &person, bytes));
         }
         Task::DataCopy { person, to } => disk::copy_to(&places(&job.config)?, &person, to)?,
-        Task::DataUse { person } => {
-            return disk::used(&places(&job.config)?, &person)
-                .map(|data| Answer::PersonData(data).into());
+        Task::DataUse { person } => return data(disk::used(&places(&job.config)?, &person)),
+        Task::VolumeHandOver { person, volume, heir } => {
+            volume::hand_over(&places(&job.config)?, &person, &volume, &heir)?;
         }
         Task::VolumesSweep { person } => volume::sweep(&places(&job.config)?, &person)?,
-        Task::VolumeMeasure { person, volume } => {
-            let found = volume::measure(&places(&job.config)?, &person, &volume)?;
-            return Ok(Answer::VolumeUse(found).into());
-        }
+        Task::VolumeMeasure { person, volume } => return measure(&job.config, &person, &volume),
         Task::Files { boot_id, order } => {
             let (answer, fds) = stored::run(&job.config, &boot_id, &order)?;
             return Ok(Reply { answer, fds });
@@ -536,7 +539,17 @@ fn run(job: Job) -> Result<Reply, Failure> {
         Task::UploadDrop { person, upload } => {
             stored::drop_upload(&places(&job.config)?, &person, &upload)?;
         }
+        Task::DataSets {} => data_set::look(&job.config)?,
         Task::Doctor {} => return Ok(Answer::Doctor(doctor::report(&job.config)).into()),
     }
     Ok(Answer::Done {}.into())
+}
+
+fn data(found: Result<DataUse, Failure>) -> Result<Reply, Failure> {
+    Ok(Answer::PersonData(found?).into())
+}
+
+fn measure(config: &RuntimeConfig, person: &Person, volume: &VolumeId) -> Result<Reply, Failure> {
+    let found = volume::measure(&places(config)?, person, volume)?;
+    Ok(Answer::VolumeUse(found).into())
 }

@@ -6,9 +6,9 @@ use berth_runtime::config::RuntimeConfig;
 use berth_runtime::digest::Digest;
 use berth_runtime::record::{Failure, FailureClass};
 use berth_runtime::wire::{
-    ExecRequest, LAYERS_MAX, Limits, LogOptions, NET_BYTES_MIN, NetworkMode, PORTS_MAX, PortLease,
-    ProcessSpec, RATE_BYTES_MAX, RATE_BYTES_MIN, StartRequest, StopOptions, TERMINAL_CELLS_MAX,
-    TerminalSize, Total, VOLUMES_MAX,
+    DATA_SET_MOUNTS_MAX, ExecRequest, LAYERS_MAX, Limits, LogOptions, NET_BYTES_MIN, NetworkMode,
+    PORTS_MAX, PortLease, ProcessSpec, RATE_BYTES_MAX, RATE_BYTES_MIN, StartRequest, StopOptions,
+    TERMINAL_CELLS_MAX, TerminalSize, Total, VOLUMES_MAX,
 };
 
 use crate::monitor::is_possible;
@@ -52,6 +52,7 @@ pub(super) fn start(request: &StartRequest, config: &RuntimeConfig) -> Checked {
     check(is_label(&request.hostname), "hostname", "not a label as RFC 1123 has it")?;
     tmpfs(request, config)?;
     volumes(request)?;
+    data_sets(request, config)?;
     ports(request, config)?;
     limits(&request.limits, &config.ceilings)?;
     log(&request.log)?;
@@ -181,12 +182,32 @@ fn volumes(request: &StartRequest) -> Checked {
         let plain = one.sub_path.as_ref().is_none_or(|path| is_plain_path(&format!("/{path}")));
         check(plain, "volumes", format!("{:?} is no plain relative path", one.sub_path))?;
     }
+    distinct_targets(request, "volumes")
+}
+
+/// By name alone: a name is a key of the configuration, and never a part of a path.
+fn data_sets(request: &StartRequest, config: &RuntimeConfig) -> Checked {
+    let sets = &request.data_sets;
+    let message = format!("more than {DATA_SET_MOUNTS_MAX}");
+    check(sets.len() <= DATA_SET_MOUNTS_MAX, "data_sets", message)?;
+    for one in sets {
+        place(&one.target, "data_sets")?;
+        if !config.data_sets.contains_key(&one.name) {
+            return Err(crate::data_set::unknown(&one.name));
+        }
+    }
+    distinct_targets(request, "data_sets")
+}
+
+fn distinct_targets(request: &StartRequest, field: &str) -> Checked {
     let memory = request.tmpfs.iter().map(|one| &one.target);
-    let mut targets: Vec<_> = volumes.iter().map(|one| &one.target).chain(memory).collect();
+    let volumes = request.volumes.iter().map(|one| &one.target);
+    let sets = request.data_sets.iter().map(|one| &one.target);
+    let mut targets: Vec<_> = volumes.chain(memory).chain(sets).collect();
     let all = targets.len();
     targets.sort_unstable();
     targets.dedup();
-    check(targets.len() == all, "volumes", "two mounts have the same target")
+    check(targets.len() == all, field, "two mounts have the same target")
 }
 
 /// Absolute, not the root, every part a name: nothing that two readers could read in two ways.

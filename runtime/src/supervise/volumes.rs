@@ -29,6 +29,14 @@ impl Supervisor {
     pub(super) fn volume_remove(&mut self, person: PrincipalId, volume: &VolumeId) -> Answered {
         let known = self.known_person(person)?;
         self.data_fault(person)?;
+        self.refuse_in_use(person, volume)?;
+        if volume::give_up(&self.places, &known, volume)? {
+            self.sweep_volumes(person);
+        }
+        Ok(Answer::Done {}.into())
+    }
+
+    fn refuse_in_use(&self, person: PrincipalId, volume: &VolumeId) -> Result<(), Failure> {
         let has = |entry: &Entry| {
             entry.start.as_ref().is_some_and(|start| start.has_volume(person, volume))
         };
@@ -36,10 +44,44 @@ impl Supervisor {
             let message = format!("volume {} is in use by a running container", volume.short());
             return Err(failure(FailureClass::Conflict, "volume.in-use", message));
         }
-        if volume::give_up(&self.places, &known, volume)? {
-            self.sweep_volumes(person);
+        Ok(())
+    }
+
+    /// Gives one to somebody else.
+    pub(super) fn volume_hand_over(
+        &mut self,
+        token: Token,
+        (person, volume): (PrincipalId, VolumeId),
+        heir: PrincipalId,
+    ) -> Option<Reply> {
+        match self.begin_hand_over(token, (person, volume), heir) {
+            Ok(()) => None,
+            Err(failure) => Some(failure.into()),
         }
-        Ok(Answer::Done {}.into())
+    }
+
+    fn begin_hand_over(
+        &mut self,
+        token: Token,
+        (person, volume): (PrincipalId, VolumeId),
+        heir: PrincipalId,
+    ) -> Result<(), Failure> {
+        let people = [person, heir];
+        if person == heir {
+            let message = format!("volume {} is theirs", volume.short());
+            return Err(failure(FailureClass::Invalid, "volume.heir", message));
+        }
+        let [from, to] = [self.known_person(person)?, self.known_person(heir)?];
+        people.iter().try_for_each(|one| self.data_fault(*one))?;
+        self.refuse_in_use(person, &volume)?;
+        if self.tasks.values().any(|task| task.changes_files_of(person)) {
+            let message = format!("files of person {person} are being changed just now");
+            return Err(failure(FailureClass::Unavailable, "volume.busy", message));
+        }
+        let task = Task::VolumeHandOver { person: from, volume, heir: to };
+        self.begin_task(task, Purpose::HandOver { token, people })?;
+        self.hold_data(people);
+        Ok(())
     }
 
     /// Looks how much is in one.

@@ -153,11 +153,6 @@ impl Caller {
         ))
     }
 
-    /// Whether an environment, command or label is to be shown to the caller.
-    pub fn sees_content(&self, owner: PrincipalId) -> bool {
-        owner == self.principal
-    }
-
     /// The server itself, which does what follows from a rule that somebody has made; `policy` in the audit.
     pub fn policy() -> Self {
         let name = Role::System.as_str().to_owned();

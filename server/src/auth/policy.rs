@@ -10,6 +10,8 @@
 //!   neither removal nor names nor further sharing: who has an object stays its owner's to say, and whether a name is
 //!   free would tell of the owner's other objects. What is shared of a volume gives its files to be read, and to be
 //!   written to as well where that was said.
+//!   What is shared of an image lets all of it be read, and be kept as an image of one's own. The system's images are
+//!   shared with everybody in that way.
 //! - Operators see everybody's state, end and remove everything, and see and take away what was shared; they read no
 //!   content and give nothing of what is not theirs, to themselves neither. One who looks into it with a reason, of
 //!   which its owner is told, has for an hour what a share of log and files would give (`service/looks.rs`).
@@ -32,7 +34,8 @@ pub enum Right {
     Logs,
     /// Run programs in it, and be with its own.
     Terminal,
-    /// See its environment, its command and the command lines in it; of a volume, read the files in it.
+    /// See its environment, its command and the command lines in it; of a volume, read the files in it; of an image,
+    /// read all of it, launch from it and keep it.
     Files,
     /// Change the files of a volume.
     Write,
@@ -69,6 +72,13 @@ pub enum Kind {
     Container,
     /// A volume.
     Volume,
+    /// An image.
+    Image,
+}
+
+impl Kind {
+    /// All that can be shared.
+    pub const SHARED: [Self; 3] = [Self::Container, Self::Volume, Self::Image];
 }
 
 /// What was shared of an object with somebody, all that they have of it together. Its state always is.
@@ -105,6 +115,10 @@ pub fn rights(
         Role::User => &[],
     };
     let by_owning = if who == owner { &ALL[..] } else { &[] };
+    let granted = match (kind, owner) {
+        (Kind::Image, PrincipalId::SYSTEM) => Some(Granted { files: true, ..Granted::default() }),
+        _ => granted,
+    };
     let by_grant = granted.map(Rights::from).unwrap_or_default();
     let all = Rights::of(by_role).and(Rights::of(by_owning)).and(by_grant).only(kind.rights());
     match role {
@@ -127,6 +141,7 @@ impl Kind {
         match self {
             Self::Container => "container",
             Self::Volume => "volume",
+            Self::Image => "image",
         }
     }
 
@@ -152,9 +167,18 @@ impl Kind {
             Right::Share,
             Right::Unshare,
         ];
+        const OF_IMAGES: [Right; 6] = [
+            Right::State,
+            Right::Files,
+            Right::Remove,
+            Right::SeeShares,
+            Right::Share,
+            Right::Unshare,
+        ];
         match self {
             Self::Container => &OF_CONTAINERS,
             Self::Volume => &OF_VOLUMES,
+            Self::Image => &OF_IMAGES,
         }
     }
 }
@@ -245,7 +269,7 @@ mod tests {
     use super::*;
 
     const ROLES: [Role; 4] = [Role::Operator, Role::System, Role::Auditor, Role::User];
-    const KINDS: [Kind; 2] = [Kind::Container, Kind::Volume];
+    const KINDS: [Kind; 3] = Kind::SHARED;
 
     fn every_grant() -> Vec<Option<Granted>> {
         let bit = |number: u8, at: u8| number >> at & 1 == 1;
@@ -277,7 +301,7 @@ mod tests {
                         (Right::State, own || oversees || granted.is_some()),
                         (Right::Logs, runs && (own || given.logs)),
                         (Right::Files, own || given.files),
-                        (Right::Write, !runs && acts && (own || given.write)),
+                        (Right::Write, kind == Kind::Volume && acts && (own || given.write)),
                         (Right::Terminal, runs && acts && (own || given.terminal)),
                         (Right::Manage, runs && acts && (own || operates || given.manage)),
                         (Right::Remove, acts && (own || operates)),
@@ -293,6 +317,17 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn the_systems_images_are_everybodys_to_use_and_nobodys_to_change() {
+        for role in [Role::Operator, Role::Auditor, Role::User] {
+            let rights =
+                rights((PrincipalId(5000), role), (Kind::Image, PrincipalId::SYSTEM), None);
+            assert!(rights.has(Right::State) && rights.has(Right::Files), "{role:?}");
+            assert!(!rights.has(Right::Share), "{role:?}");
+            assert_eq!(rights.has(Right::Remove), role == Role::Operator, "{role:?}");
         }
     }
 

@@ -45,6 +45,16 @@ pub struct KillArgs {
     signal: String,
 }
 
+/// What `extend` takes.
+#[derive(Args)]
+pub struct ExtendArgs {
+    #[command(flatten)]
+    which: Which,
+    /// How long from now, as in 90m, 8h or 2d; as long as is usual when left out.
+    #[arg(long = "for", value_name = "TIME", value_parser = super::units::secs)]
+    secs: Option<u64>,
+}
+
 /// What `rm` takes.
 #[derive(Args)]
 pub struct RmArgs {
@@ -79,6 +89,19 @@ pub async fn stop(args: StopArgs) -> Outcome {
         let query: Vec<_> = grace.iter().map(|grace| ("grace_secs", grace.as_str())).collect();
         let limit = ACT_TIMEOUT + Duration::from_secs(secs);
         api.act(Method::POST, &["containers", name, "stop"], &query, None, limit).await
+    })
+    .await
+}
+
+/// `berth extend`.
+///
+/// # Errors
+/// When nothing can be asked of the server.
+pub async fn extend(args: ExtendArgs) -> Outcome {
+    let secs = args.secs.map(|secs| secs.to_string());
+    let query: Vec<_> = secs.iter().map(|secs| ("secs", secs.as_str())).collect();
+    each(&args.which, async |api, name| {
+        api.act(Method::POST, &["containers", name, "extend"], &query, None, CALL_TIMEOUT).await
     })
     .await
 }

@@ -14,7 +14,7 @@ use super::output::{say, tell};
 use super::session::Manner;
 use super::show::{number, text};
 use super::terminal::Ends;
-use super::{Name, Server, harmless, pull, units, volumes};
+use super::{Name, Server, data_sets, harmless, pull, units, volumes};
 
 /// Making and starting a container.
 const CREATE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -94,6 +94,9 @@ pub struct RunArgs {
     /// When it is started again: no, on-failure, on-failure:N, always, unless-stopped.
     #[arg(long, value_name = "POLICY", requires = "detach", value_parser = restart)]
     restart: Option<Value>,
+    /// How long it runs until it is stopped, as in 90m, 8h or 2d.
+    #[arg(long, value_name = "TIME", value_parser = units::secs)]
+    lifetime: Option<u64>,
     /// Its network.
     #[arg(long, value_enum)]
     network: Option<NetworkKind>,
@@ -103,6 +106,9 @@ pub struct RunArgs {
     /// A volume of yours at a place inside; made before by `berth volume create`.
     #[arg(short, long, value_name = "NAME:/PATH[:ro]", value_parser = volumes::mount)]
     volume: Vec<Value>,
+    /// A data set at a place inside, read-only; `berth data-sets` lists them.
+    #[arg(long, value_name = "NAME:/PATH", value_parser = data_sets::mount)]
+    data_set: Vec<Value>,
     /// Mount its root read-only.
     #[arg(long)]
     read_only: bool,
@@ -329,6 +335,7 @@ fn request(args: &RunArgs) -> Result<Value, Failure> {
     put("env", Value::Object(environment(&args.env)?));
     put("labels", Value::Object(pairs(&args.label, "--label")?));
     put("restart", json!(args.restart));
+    put("lifetime_secs", json!(args.lifetime));
     put("read_only_root", json!(args.read_only));
     put("terminal", json!(args.tty));
     put("stdin", json!(args.interactive));
@@ -345,6 +352,9 @@ fn request(args: &RunArgs) -> Result<Value, Failure> {
     }
     if !args.volume.is_empty() {
         put("mounts", json!(args.volume));
+    }
+    if !args.data_set.is_empty() {
+        put("data_sets", json!(args.data_set));
     }
     let limits = json!({
         "memory_bytes": args.memory, "swap_bytes": args.swap, "cpu_millis": args.cpus,

@@ -6,20 +6,25 @@
 
 mod acts;
 mod api;
+mod asks;
 mod attach;
 mod credentials;
+mod data_sets;
 mod error;
 mod events;
 mod exec;
 mod files;
 mod gc;
+mod groups;
 mod hands;
 mod harmless;
 mod keys;
 mod launch;
+mod limits;
 mod logs;
 mod manual;
 mod output;
+mod people;
 mod place;
 mod pull;
 mod screen;
@@ -70,6 +75,8 @@ pub enum Command {
     Start(acts::Which),
     /// Ask containers to end, and kill them when their grace is over.
     Stop(acts::StopArgs),
+    /// Put off the time at which a container is stopped.
+    Extend(acts::ExtendArgs),
     /// Send containers a signal.
     Kill(acts::KillArgs),
     /// Remove containers with all that was written in them.
@@ -78,12 +85,22 @@ pub enum Command {
     Inspect(show::InspectArgs),
     /// Let others see, use or manage containers of yours: list with whom, add and end.
     Share(shares::ShareArgs),
+    /// Ask an operator for more of a limit of yours.
+    Ask(asks::AskArgs),
+    /// List what was asked for; withdraw it, or as an operator decide.
+    Asks(asks::AsksArgs),
     /// Copy files and folders to a container or volume, or from it.
     Cp(files::CpArgs),
     /// List a folder of a container or volume.
     Ls(files::LsArgs),
     /// Directories that outlive containers: list, make, show, rename and remove them.
     Volume(volumes::VolumeArgs),
+    /// List data sets: directories of the server’s machine that your containers can be given to read.
+    DataSets(data_sets::DataSetsArgs),
+    /// People: list, add, disable and enable them, and what they may use (operators).
+    People(people::PeopleArgs),
+    /// Groups of people: list, make, remove, who is in them, and what they may use.
+    Groups(groups::GroupsArgs),
     /// Show what nothing needs any more, and why the rest stays; have it go.
     Gc(gc::GcArgs),
     /// Compare every stored layer with the bytes that it came from (operators).
@@ -146,13 +163,19 @@ async fn speak(command: Command) -> Outcome {
         Command::Stats(args) => stats::stats(args).await,
         Command::Start(args) => acts::start(args).await,
         Command::Stop(args) => acts::stop(args).await,
+        Command::Extend(args) => acts::extend(args).await,
         Command::Kill(args) => acts::kill(args).await,
         Command::Rm(args) => acts::rm(args).await,
         Command::Inspect(args) => show::inspect(args).await,
         Command::Share(args) => shares::share(args).await,
+        Command::Ask(args) => asks::ask(args).await,
+        Command::Asks(args) => asks::asks(args).await,
         Command::Cp(args) => files::cp(args).await,
         Command::Ls(args) => files::ls(args).await,
         Command::Volume(args) => volumes::volume(args).await,
+        Command::DataSets(args) => data_sets::data_sets(args).await,
+        Command::People(args) => people::people(args).await,
+        Command::Groups(args) => groups::groups(args).await,
         Command::Gc(args) => gc::gc(args).await,
         Command::Verify(args) => verify::verify(args).await,
         Command::Completion(_) | Command::Man(_) => Ok(0),

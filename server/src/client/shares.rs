@@ -1,4 +1,4 @@
-//! `berth share`: what others may do with a container or a volume of one's own.
+//! `berth share`: what others may do with a container, a volume or an image of one's own.
 
 use clap::{Args, Subcommand, ValueEnum};
 use reqwest::Method;
@@ -20,9 +20,9 @@ pub struct ShareArgs {
 /// What is done with shares.
 #[derive(Subcommand)]
 enum Act {
-    /// List with whom a container or volume is shared.
+    /// List with whom a container, volume or image is shared.
     Ls(ListArgs),
-    /// Share a container or volume, in place of what was shared with them before.
+    /// Share a container, volume or image, in place of what was shared with them before.
     Add(AddArgs),
     /// Share it with them no more: what they are at in it ends at once; a volume stays in what runs until that ends.
     Rm(RemoveArgs),
@@ -43,17 +43,25 @@ struct Whom {
 /// What is shared.
 #[derive(Args)]
 struct What {
-    /// Its name or id.
+    /// Its name or id; an image's id.
     name: Name,
     /// It is a volume, not a container.
     #[arg(long)]
     volume: bool,
+    /// It is an image, not a container.
+    #[arg(long, conflicts_with = "volume")]
+    image: bool,
 }
 
 impl What {
     /// Where the API has its shares.
     fn parts(&self) -> [&str; 3] {
-        [if self.volume { "volumes" } else { "containers" }, self.name.as_str(), "grants"]
+        let kind = match (self.volume, self.image) {
+            (true, _) => "volumes",
+            (_, true) => "images",
+            _ => "containers",
+        };
+        [kind, self.name.as_str(), "grants"]
     }
 }
 
@@ -78,8 +86,8 @@ struct AddArgs {
     what: What,
     #[command(flatten)]
     whom: Whom,
-    /// What they may do with it: view, logs, use or manage a container; read or write a volume. The least when left
-    /// out.
+    /// What they may do with it: view, logs, use or manage a container; read or write a volume; read an image, which is
+    /// to launch from it and to keep it, too. The least when left out.
     #[arg(long, value_enum)]
     may: Option<Level>,
 }
@@ -106,7 +114,7 @@ enum Level {
     Use,
     /// Start, stop and limit it, too.
     Manage,
-    /// Read a volume, in their containers too.
+    /// Read a volume, in their containers too; read an image, launch from it and keep it.
     Read,
     /// Write to a volume, too.
     Write,
@@ -177,7 +185,7 @@ async fn list(args: ListArgs) -> Outcome {
 async fn add(args: AddArgs) -> Outcome {
     let (kind, name) = args.whom.parts();
     let parts = args.what.parts();
-    let least = if args.what.volume { Level::Read } else { Level::View };
+    let least = if args.what.volume || args.what.image { Level::Read } else { Level::View };
     let may = args.may.unwrap_or(least);
     let body = json!({"kind": kind, "name": name, "rights": may.rights()});
     args.server.api()?.act(Method::PUT, &parts, &[], Some(&body), CALL_TIMEOUT).await?;

@@ -177,9 +177,11 @@ fn summary(item: &Value) -> String {
         ("Status", text(&item["status_text"]).to_owned()),
         ("Created", text(&item["created_at"]).to_owned()),
         ("Started", text(&item["started_at"]).to_owned()),
+        ("Is stopped", text(&item["ends_at"]).to_owned()),
         ("Address", text(&item["address"]).to_owned()),
         ("Ports", ports(item)),
         ("Volumes", volumes(item)),
+        ("Data sets", data_sets(item)),
         ("Network", text(&item["network"]).to_owned()),
         ("CPUs", shown_cpus(number(&limits["cpu_millis"]))),
         ("Memory", shown_bytes(number(&limits["memory_bytes"]))),
@@ -203,6 +205,13 @@ fn ports(item: &Value) -> String {
         format!("{host}->{inside}/{}", text(&port["protocol"]))
     });
     shown.collect::<Vec<_>>().join(", ")
+}
+
+/// Data sets, and where they are.
+fn data_sets(item: &Value) -> String {
+    let one = |mount: &Value| format!("{}:{}", text(&mount["name"]), text(&mount["target"]));
+    let all: Vec<String> = item["data_sets"].as_array().into_iter().flatten().map(one).collect();
+    all.join(", ")
 }
 
 /// Volumes, and where they are.

@@ -51,13 +51,15 @@ pub struct LoginArgs {
     days: u32,
 }
 
-/// A token's scope. Nothing here needs `manage`.
+/// A token's scope. Only what operators do to people, groups and asks needs `manage`.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Scope {
     /// Look.
     Read,
     /// Also pull, run, stop, remove.
     Operate,
+    /// Also people, groups and limits, for operators.
+    Manage,
 }
 
 /// What `logout` takes.
@@ -206,6 +208,7 @@ impl Scope {
         match self {
             Self::Read => "read",
             Self::Operate => "operate",
+            Self::Manage => "manage",
         }
     }
 }

@@ -32,6 +32,38 @@ pub fn cpus(text: &str) -> Result<u32, String> {
     millis.ok_or_else(|| format!("{text:?} is no number of cores; write it like 0.5 or 2"))
 }
 
+/// A length of time in seconds: a number with `s`, `m`, `h`, `d` or `w`, as in `8h`; several add up.
+///
+/// # Errors
+/// Says what is wrong.
+pub fn secs(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is no length of time; write it like 90m, 8h or 2d");
+    let (mut total, mut number) = (0_u64, String::new());
+    for letter in text.trim().to_ascii_lowercase().chars() {
+        let factor = match letter {
+            '0'..='9' => {
+                number.push(letter);
+                continue;
+            }
+            's' => 1,
+            'm' => 60,
+            'h' => 3600,
+            'd' => 86_400,
+            'w' => 604_800,
+            _ => return Err(wrong()),
+        };
+        let part = number.parse::<u64>().ok().and_then(|count| count.checked_mul(factor));
+        total = part.and_then(|part| total.checked_add(part)).ok_or_else(wrong)?;
+        number.clear();
+    }
+    match number.is_empty() {
+        true if total > 0 => Ok(total),
+        true => Err(wrong()),
+        false if total == 0 => number.parse().map_err(|_| wrong()),
+        false => Err(wrong()),
+    }
+}
+
 /// A decimal number in thousandths; more digits than three behind the point are left out.
 fn thousandths(text: &str) -> Option<u64> {
     let (whole, rest) = text.split_once('.').unwrap_or((text, ""));
@@ -99,6 +131,13 @@ mod tests {
             assert!(bytes(text).is_err(), "{text}");
         }
         assert_eq!((cpus("0.5"), cpus("2"), cpus("1.2345")), (Ok(500), Ok(2000), Ok(1234)));
+        let times = [("8h", 28_800), ("90", 90), ("1d30m", 88_200), ("2W", 1_209_600)];
+        for (text, count) in times {
+            assert_eq!(secs(text), Ok(count), "{text}");
+        }
+        for text in ["", "h", "-1h", "1.5h", "1h30", "1x", "99999999999999999999s", "0h"] {
+            assert!(secs(text).is_err(), "{text}");
+        }
         assert!(cpus("two").is_err() && cpus("99999999").is_err());
     }
 

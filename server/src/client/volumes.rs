@@ -29,6 +29,8 @@ enum Act {
     Inspect(InspectArgs),
     /// Give a volume another name; containers that have it keep it.
     Rename(RenameArgs),
+    /// Give a volume to somebody else, with all that is in it (operators).
+    HandOver(HandOverArgs),
     /// Remove volumes that no container has, with all that is in them.
     Rm(Which),
 }
@@ -77,6 +79,18 @@ struct RenameArgs {
     name: String,
 }
 
+/// What `volume hand-over` takes.
+#[derive(Args)]
+struct HandOverArgs {
+    #[command(flatten)]
+    server: Server,
+    /// Its id, or its owner's name, a slash and its own.
+    volume: Name,
+    /// The name that they sign in with.
+    #[arg(long, value_name = "PERSON")]
+    to: String,
+}
+
 /// `berth volume`.
 ///
 /// # Errors
@@ -92,6 +106,7 @@ pub async fn volume(args: VolumeArgs) -> Outcome {
         }
         Act::Inspect(args) => inspect(args).await,
         Act::Rename(args) => rename(args).await,
+        Act::HandOver(args) => hand_over(args).await,
         Act::Rm(which) => {
             each(&which, |name| (Method::DELETE, vec!["volumes".to_owned(), name.to_owned()], None))
                 .await
@@ -175,6 +190,14 @@ async fn rename(args: RenameArgs) -> Outcome {
     let (parts, body) = (["volumes", args.volume.as_str()], json!({"name": args.name}));
     let changed = api.act(Method::PATCH, &parts, &[], Some(&body), CALL_TIMEOUT).await?;
     say(&harmless::line(text(&changed["name"])))?;
+    Ok(0)
+}
+
+async fn hand_over(args: HandOverArgs) -> Outcome {
+    let api = args.server.api()?;
+    let (parts, body) = (["volumes", args.volume.as_str(), "hand-over"], json!({"to": args.to}));
+    api.act(Method::POST, &parts, &[], Some(&body), CALL_TIMEOUT).await?;
+    say(&harmless::line(args.volume.as_str()))?;
     Ok(0)
 }
 

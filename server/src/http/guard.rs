@@ -69,6 +69,9 @@ pub struct Link {
     pub tls: bool,
 }
 
+/// What lines that tell of answers are filtered by.
+pub const REQUESTS: &str = "berth::requests";
+
 const CSP_PAGE: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
      font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; \
      frame-ancestors 'none'";
@@ -151,8 +154,11 @@ async fn outer(State(app): State<App>, mut request: Request, next: Next) -> Resp
     if host::wants_hsts(&app, &reached) {
         response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, host::HSTS);
     }
+    let person = seen.actor().and_then(|actor| actor.principal).map(|person| person.0);
     tracing::debug!(
+        target: REQUESTS,
         request_id,
+        person,
         method = method.as_str(),
         route,
         status = response.status().as_u16(),
@@ -421,6 +427,8 @@ struct Noted {
     actor: Option<Actor>,
     /// The code of a refusal whose answer is a page like any other.
     refusal: Option<String>,
+    /// Where one asks for more of what was in the way.
+    ask: Option<String>,
 }
 
 impl Seen {
@@ -430,7 +438,15 @@ impl Seen {
 
     /// Somebody was refused and is told so on a page: the audit is to have it as of any refusal.
     pub(super) fn set_refusal(&self, error: &Error) {
-        self.lock().refusal = Some(error.code().to_owned());
+        let mut noted = self.lock();
+        noted.refusal = Some(error.code().to_owned());
+        noted.ask =
+            noted.actor.as_ref().and_then(|actor| problem::ask_for_more(error, &actor.name));
+    }
+
+    /// Where whoever was refused asks for more of what was in the way.
+    pub(super) fn ask(&self) -> Option<String> {
+        self.lock().ask.clone()
     }
 
     fn refusal(&self) -> Option<String> {

@@ -62,6 +62,7 @@ pub fn routes() -> Routes {
     let routes = api::people::routes(routes);
     let routes = api::offboarding::routes(routes);
     let routes = api::allowances::routes(routes);
+    let routes = api::asks::routes(routes);
     let routes = api::groups::routes(routes);
     let routes = api::tokens::routes(routes);
     let routes = api::images::routes(routes);
@@ -80,6 +81,8 @@ pub fn routes() -> Routes {
     let routes = api::factor::routes(routes);
     let routes = api::ports::routes(routes);
     let routes = api::volumes::routes(routes);
+    let routes = api::data_sets::routes(routes);
+    let routes = api::grants::routes(routes);
     let routes = api::files::routes(routes);
     let routes = api::problems::routes(routes);
     pages::routes(routes)

@@ -42,7 +42,7 @@ const TAGS: &[(&str, &str)] = &[
     ("groups", "Whose resources count together."),
     ("system", "The machine, the server, its health."),
     ("ports", "Ports of the host that lead to containers."),
-    ("volumes", "Directories that outlive containers."),
+    ("volumes", "Directories that outlive containers, and the operator’s data sets."),
     ("maintenance", "Whether something new may be begun."),
     ("keys", "The keys that sign sessions and tokens."),
     ("setup", "The first operator."),

@@ -24,6 +24,7 @@ use super::rate;
 use super::routes::Surface;
 use crate::auth::Caller;
 use crate::error::{Error, FieldError, Reached};
+use crate::inventory::allowances::Whose;
 use crate::inventory::maintenance::Notice;
 
 /// Characters of one text of a refusal at most.
@@ -53,6 +54,9 @@ pub struct ProblemBody {
     /// The limit of an allowance that is reached, if that is why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<Reached>,
+    /// The page where one asks an operator for more of it, if it is a limit of one's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ask: Option<String>,
     /// The request's id, also in the log.
     pub request_id: String,
 }
@@ -203,6 +207,7 @@ fn render(
             Error::Reached { reached, .. } => Some(Reached::clone(reached)),
             _ => None,
         },
+        ask: caller.and_then(|caller| ask_for_more(error, &caller.name)),
         request_id: asked.request_id.to_owned(),
     };
     let (media_type, body) = match asked.surface {
@@ -219,6 +224,16 @@ fn render(
         }
     }
     rendered
+}
+
+/// The page where the person of this name asks for more of what was in the way, if it was theirs alone.
+pub(super) fn ask_for_more(error: &Error, name: &str) -> Option<String> {
+    match error {
+        Error::Reached { reached, .. } if reached.of == Whose::Person && reached.name == name => {
+            Some(format!("/asks?limit={}", reached.limit.name()))
+        }
+        _ => None,
+    }
 }
 
 /// A refusal shows what was sent; whoever sends much gets no more back for it.
@@ -254,6 +269,7 @@ fn page(asked: &Asked<'_>, problem: &ProblemBody, caller: Option<&Caller>) -> St
     // Without the path: what is not there and what is not yours are the same page to the byte.
     let mut shell = pages::shell(caller, asked.theme, "/");
     shell.title.clone_from(&problem.title);
+    shell.ask.clone_from(&problem.ask);
     shell.strips.extend(asked.notice.iter().map(|notice| pages::maintenance_strip(notice, caller)));
     let view = ProblemPage {
         shell,

@@ -9,6 +9,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection, SqlitePool};
 use utoipa::ToSchema;
 
+use super::asks::{self, Extra};
 use crate::clock::Time;
 use crate::error::{Error, Result};
 
@@ -62,11 +63,23 @@ pub struct Allowance {
     /// 16 KiB. What is above that is dropped; who was quiet may catch up for a second.
     #[serde(default)]
     pub net_bytes_per_sec: Option<u64>,
+    /// Seconds that a container may run, from each start that somebody asks for, 10 to 31536000. At the end it is
+    /// stopped, and stays. Of a person's and their group's the smaller one holds.
+    #[serde(default)]
+    pub lifetime_secs: Option<u32>,
+    /// Seconds that a container runs when nobody has said how long, 10 to 31536000; a person's before their group's.
+    #[serde(default)]
+    pub lifetime_default_secs: Option<u32>,
+    /// Seconds without processor, disk, network or an open program after which a container is stopped, 30 to
+    /// 31536000. Of a person's and their group's the smaller one holds.
+    #[serde(default)]
+    pub idle_secs: Option<u32>,
 }
 
 /// What an allowance bounds, by the name that it has there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema, sqlx::Type)]
 #[serde(rename_all = "snake_case")]
+#[sqlx(rename_all = "snake_case")]
 pub enum Bounded {
     /// Processor time, in thousandths of a core.
     CpuMillis,
@@ -86,6 +99,48 @@ pub enum Bounded {
     ImagesBytes,
     /// What is kept on disk, in bytes.
     DataBytes,
+    /// What is read from the disk, in bytes per second.
+    IoReadBytesPerSec,
+    /// What is written to the disk, in bytes per second.
+    IoWriteBytesPerSec,
+    /// What is sent, and as much received, in bytes per second.
+    NetBytesPerSec,
+}
+
+impl Bounded {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::CpuMillis,
+        Self::MemoryBytes,
+        Self::SwapBytes,
+        Self::Pids,
+        Self::ContainersMax,
+        Self::PortsMax,
+        Self::ImagesMax,
+        Self::ImagesBytes,
+        Self::DataBytes,
+        Self::IoReadBytesPerSec,
+        Self::IoWriteBytesPerSec,
+        Self::NetBytesPerSec,
+    ];
+
+    /// Its name in an allowance.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::CpuMillis => "cpu_millis",
+            Self::MemoryBytes => "memory_bytes",
+            Self::SwapBytes => "swap_bytes",
+            Self::Pids => "pids",
+            Self::ContainersMax => "containers_max",
+            Self::PortsMax => "ports_max",
+            Self::ImagesMax => "images_max",
+            Self::ImagesBytes => "images_bytes",
+            Self::DataBytes => "data_bytes",
+            Self::IoReadBytesPerSec => "io_read_bytes_per_sec",
+            Self::IoWriteBytesPerSec => "io_write_bytes_per_sec",
+            Self::NetBytesPerSec => "net_bytes_per_sec",
+        }
+    }
 }
 
 /// Whose sum an allowance bounds.
@@ -132,6 +187,9 @@ impl Allowance {
         io_read_bytes_per_sec: None,
         io_write_bytes_per_sec: None,
         net_bytes_per_sec: None,
+        lifetime_secs: None,
+        lifetime_default_secs: None,
+        idle_secs: None,
     };
 
     /// One of its bounds, in its unit; `None` where there is none.
@@ -146,7 +204,46 @@ impl Allowance {
             Bounded::ImagesMax => self.images_max.map(u64::from),
             Bounded::ImagesBytes => self.images_bytes,
             Bounded::DataBytes => self.data_bytes,
+            Bounded::IoReadBytesPerSec => self.io_read_bytes_per_sec,
+            Bounded::IoWriteBytesPerSec => self.io_write_bytes_per_sec,
+            Bounded::NetBytesPerSec => self.net_bytes_per_sec,
         }
+    }
+
+    /// The same with another bound; what does not fit into its field is the most that does.
+    pub fn with_bound(mut self, which: Bounded, value: u64) -> Self {
+        let small = || Some(u32::try_from(value).unwrap_or(u32::MAX));
+        match which {
+            Bounded::CpuMillis => self.cpu_millis = small(),
+            Bounded::MemoryBytes => self.memory_bytes = Some(value),
+            Bounded::SwapBytes => self.swap_bytes = Some(value),
+            Bounded::Pids => self.pids = small(),
+            Bounded::ContainersMax => self.containers_max = small(),
+            Bounded::PortsMax => self.ports_max = small(),
+            Bounded::ImagesMax => self.images_max = small(),
+            Bounded::ImagesBytes => self.images_bytes = Some(value),
+            Bounded::DataBytes => self.data_bytes = Some(value),
+            Bounded::IoReadBytesPerSec => self.io_read_bytes_per_sec = Some(value),
+            Bounded::IoWriteBytesPerSec => self.io_write_bytes_per_sec = Some(value),
+            Bounded::NetBytesPerSec => self.net_bytes_per_sec = Some(value),
+        }
+        self
+    }
+
+    /// The same with what was granted for a time on top: a bound is never lower for that, and none stays none, but
+    /// where the configuration has one instead.
+    pub fn with_extras(mut self, extras: &[Extra]) -> Self {
+        for extra in extras {
+            let configured = matches!(extra.limit, Bounded::ContainersMax | Bounded::PortsMax);
+            let raises = match self.bound(extra.limit) {
+                Some(now) => extra.granted > now,
+                None => configured,
+            };
+            if raises {
+                self = self.with_bound(extra.limit, extra.granted);
+            }
+        }
+        self
     }
 
     /// What the kernel is to hold of it.
@@ -176,10 +273,19 @@ pub struct Found {
 
 const COLUMNS: &str = "select principal, cpu_millis, cpu_weight, memory_bytes, swap_bytes, pids, \
      containers_max, ports_max, images_max, images_bytes, data_bytes, io_weight, \
-     io_read_bytes_per_sec, io_write_bytes_per_sec, net_bytes_per_sec from allowances ";
+     io_read_bytes_per_sec, io_write_bytes_per_sec, net_bytes_per_sec, lifetime_secs, \
+     lifetime_default_secs, idle_secs from allowances ";
 
-/// What applies to a person; the system itself is not bounded.
+/// What holds for a person now: what applies to them, and what was granted them for a time; the system itself is not
+/// bounded.
 pub async fn of(db: &mut SqliteConnection, person: PrincipalId) -> Result<Found> {
+    let extras = asks::extras_of(&mut *db, person, Time::now()).await?;
+    let Found { own, allowance } = base(db, person).await?;
+    Ok(Found { own, allowance: allowance.with_extras(&extras) })
+}
+
+/// What applies to a person without what was granted for a time.
+pub async fn base(db: &mut SqliteConnection, person: PrincipalId) -> Result<Found> {
     let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
         "{COLUMNS} where principal in (?, 1) order by principal desc limit 1"
     )))
@@ -229,7 +335,7 @@ pub async fn sums(db: &mut SqliteConnection, person: PrincipalId) -> Result<Vec<
     Ok(vec![own(row.try_get("name")?, allowance), groups])
 }
 
-/// All that there are, by principal; the system's is everybody's default.
+/// All that there are, by principal, without what was granted for a time; the system's is everybody's default.
 pub async fn all(db: &SqlitePool) -> Result<HashMap<PrincipalId, Allowance>> {
     let rows = sqlx::query(sqlx::AssertSqlSafe(COLUMNS.to_owned())).fetch_all(db).await?;
     rows.iter().map(read).collect()
@@ -255,8 +361,9 @@ pub async fn set(
     sqlx::query(
         "insert or replace into allowances (principal, cpu_millis, cpu_weight, memory_bytes, \
          swap_bytes, pids, containers_max, ports_max, images_max, images_bytes, data_bytes, io_weight, \
-         io_read_bytes_per_sec, io_write_bytes_per_sec, net_bytes_per_sec, changed_at) \
-         values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         io_read_bytes_per_sec, io_write_bytes_per_sec, net_bytes_per_sec, lifetime_secs, \
+         lifetime_default_secs, idle_secs, changed_at) \
+         values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(i64::from(principal.0))
     .bind(allowance.cpu_millis)
@@ -273,6 +380,9 @@ pub async fn set(
     .bind(allowance.io_read_bytes_per_sec.map(number).transpose()?)
     .bind(allowance.io_write_bytes_per_sec.map(number).transpose()?)
     .bind(allowance.net_bytes_per_sec.map(number).transpose()?)
+    .bind(allowance.lifetime_secs)
+    .bind(allowance.lifetime_default_secs)
+    .bind(allowance.idle_secs)
     .bind(Time::now())
     .execute(db)
     .await?;
@@ -311,6 +421,9 @@ fn read(row: &SqliteRow) -> Result<(PrincipalId, Allowance)> {
         io_read_bytes_per_sec: bytes("io_read_bytes_per_sec")?,
         io_write_bytes_per_sec: bytes("io_write_bytes_per_sec")?,
         net_bytes_per_sec: bytes("net_bytes_per_sec")?,
+        lifetime_secs: row.try_get("lifetime_secs")?,
+        lifetime_default_secs: row.try_get("lifetime_default_secs")?,
+        idle_secs: row.try_get("idle_secs")?,
     };
     Ok((super::principal(row, "principal")?, allowance))
 }

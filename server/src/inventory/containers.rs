@@ -8,9 +8,11 @@ use berth_runtime::id::{ContainerId, PrincipalId};
 use berth_runtime::record::{ExitRecord, Failure};
 use berth_runtime::wire::{Limits, PortLease};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection, SqlitePool};
 
+use super::data_sets;
 use super::volumes::Mount;
 use crate::auth::{Caller, Granted, Kind, Rights, Visibility};
 use crate::clock::Time;
@@ -46,6 +48,47 @@ pub enum StopKind {
     Restart,
 }
 
+/// The rule by which a container was stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Why {
+    /// So many seconds had passed since it began.
+    Lifetime(u64),
+    /// Nothing was seen of its use for so many seconds.
+    Idle(u64),
+}
+
+/// After how many seconds without use a container is stopped.
+#[derive(Debug, Clone)]
+pub struct IdleRule {
+    /// Which.
+    pub id: ContainerId,
+    /// Whose.
+    pub owner: PrincipalId,
+    /// Seconds.
+    pub secs: u32,
+}
+
+/// How long the runs of a container go on that follow from one start that somebody asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Life {
+    /// When the first began.
+    pub began_at: Time,
+    /// When it is stopped; `None` for never.
+    pub ends_at: Option<Time>,
+}
+
+/// A life that ends.
+#[derive(Debug, Clone)]
+pub struct Ending {
+    /// Whose life.
+    pub id: ContainerId,
+    /// Whose container.
+    pub owner: PrincipalId,
+    /// When.
+    pub ends_at: Time,
+}
+
 /// A row.
 #[derive(Debug, Clone)]
 pub struct Container {
@@ -68,6 +111,8 @@ pub struct Container {
     pub ports: Vec<PortLease>,
     /// Its volumes, in the order in which they were asked for.
     pub mounts: Vec<Mount>,
+    /// Its data sets, in the same way.
+    pub data_sets: Vec<data_sets::Mount>,
     /// Whether the kernel is known to hold them.
     pub limits_applied: bool,
     pub intent: Intent,
@@ -85,6 +130,13 @@ pub struct Container {
     pub failure: Option<Failure>,
     pub created_at: Time,
     pub started_at: Option<Time>,
+    /// Seconds that were asked for when it was made.
+    pub lifetime_secs: Option<u32>,
+    pub life_began_at: Option<Time>,
+    /// When it is stopped, while it is to run.
+    pub ends_at: Option<Time>,
+    /// Why a rule has stopped its newest run.
+    pub stop_why: Option<Why>,
 }
 
 /// A row to be written.
@@ -100,6 +152,9 @@ pub struct NewContainer<'a> {
     pub start_when_pulled: bool,
     pub restart_policy: &'static str,
     pub restart_attempts_max: Option<u32>,
+    pub lifetime_secs: Option<u32>,
+    /// Of its first run.
+    pub life: Life,
     /// Known when the image is here.
     pub image: Option<ImagePart<'a>>,
 }
@@ -142,6 +197,19 @@ pub struct Stop {
     pub by: PrincipalId,
     pub kind: StopKind,
     pub deadline_at: Option<Time>,
+    /// The rule that asks.
+    pub why: Option<Why>,
+}
+
+/// A start.
+#[derive(Debug, Clone, Copy)]
+pub struct Start {
+    /// The number of the run before.
+    pub run_before: u64,
+    /// Restarts by policy in a row.
+    pub attempts: u32,
+    /// How long it goes on.
+    pub life: Life,
 }
 
 /// Ports as the type's own JSON.
@@ -166,6 +234,15 @@ macro_rules! mounts {
          left join people w on w.id = v.owner and w.id <> c.owner and exists \
          (select 1 from granted where object_kind = 'volume' and object = v.id \
          and person = c.owner)) as mounts, "
+    };
+}
+
+/// Data sets as the type's own JSON.
+macro_rules! data_sets {
+    () => {
+        "(select json_group_array(json_object('name', d.name, 'target', d.target)) \
+         from (select * from container_data_sets where container = c.id order by position) d) \
+         as data_sets, "
     };
 }
 
@@ -196,6 +273,7 @@ const FOR_CALLER: &str = concat!(
     "select c.*, ",
     ports!(),
     mounts!(),
+    data_sets!(),
     granted!(),
     "coalesce(p.name, 'system') as owner_name, \
      coalesce(p.group_id, 2) as group_id, coalesce(s.name, 'system') as stopped_by_name \
@@ -207,6 +285,7 @@ const COLUMNS: &str = concat!(
     "select c.*, null as granted, ",
     ports!(),
     mounts!(),
+    data_sets!(),
     "coalesce(p.name, 'system') as owner_name, \
      coalesce(p.group_id, 2) as group_id, coalesce(s.name, 'system') as stopped_by_name \
      from containers c left join people p on p.id = c.owner \
@@ -294,11 +373,13 @@ pub async fn light(
         granted!(),
         ports!(),
         mounts!(),
+        data_sets!(),
         "c.id, c.owner, c.name, c.image_reference, c.image_id, '' as request, \
          null as spec, c.cpu_millis, c.cpu_weight, c.memory_bytes, c.swap_bytes, c.pids, \
          c.limits_applied, c.intent, c.run, c.operation, c.start_when_pulled, c.restart_policy, \
          c.restart_attempts_max, c.restart_attempts, c.next_attempt_at, c.stopped_by, \
          c.stop_kind, c.stop_deadline_at, c.last_exit, c.failure, c.created_at, c.started_at, \
+         c.lifetime_secs, c.life_began_at, c.ends_at, c.stop_why, \
          coalesce(p.name, 'system') as owner_name, coalesce(p.group_id, 2) as group_id, \
          coalesce(s.name, 'system') as stopped_by_name \
          from containers c left join people p on p.id = c.owner \
@@ -358,8 +439,9 @@ pub async fn insert(db: &mut SqliteConnection, new: &NewContainer<'_>) -> Result
     sqlx::query(
         "insert into containers (id, owner, name, image_reference, image_id, request, spec, \
          cpu_millis, cpu_weight, memory_bytes, swap_bytes, pids, intent, run, \
-         start_when_pulled, restart_policy, restart_attempts_max, created_at, started_at) \
-         values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         start_when_pulled, restart_policy, restart_attempts_max, created_at, started_at, \
+         lifetime_secs, life_began_at, ends_at) \
+         values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(new.id.as_str())
     .bind(i64::from(new.owner.0))
@@ -380,6 +462,9 @@ pub async fn insert(db: &mut SqliteConnection, new: &NewContainer<'_>) -> Result
     .bind(new.restart_attempts_max)
     .bind(now)
     .bind(runs.then_some(now))
+    .bind(new.lifetime_secs)
+    .bind(runs.then_some(new.life.began_at))
+    .bind(new.life.ends_at.filter(|_| runs))
     .execute(&mut *db)
     .await?;
     match &new.image {
@@ -439,20 +524,21 @@ pub async fn set_operation(
     one(done.rows_affected())
 }
 
-/// The next run is wanted; answers its number. `attempts` counts restarts by policy in a row.
-pub async fn set_running(
-    db: &mut SqliteConnection,
-    id: &ContainerId,
-    run_before: u64,
-    attempts: u32,
-) -> Result<u64> {
+/// The next run is wanted; answers its number. A warning of an end that stays is not given again.
+pub async fn set_running(db: &mut SqliteConnection, id: &ContainerId, start: Start) -> Result<u64> {
+    let Start { run_before, attempts, life } = start;
     let done = sqlx::query(
         "update containers set intent = 'running', run = run + 1, restart_attempts = ?, \
          next_attempt_at = null, stopped_by = null, stop_kind = null, stop_deadline_at = null, \
-         limits_applied = 1, started_at = ? where id = ? and run = ? and intent in ('created', 'running', 'stopped')",
+         limits_applied = 1, started_at = ?, stop_why = null, life_began_at = ?, \
+         end_told = iif(ends_at is ?, end_told, 0), ends_at = ? \
+         where id = ? and run = ? and intent in ('created', 'running', 'stopped')",
     )
     .bind(attempts)
     .bind(Time::now())
+    .bind(life.began_at)
+    .bind(life.ends_at)
+    .bind(life.ends_at)
     .bind(id.as_str())
     .bind(signed(run_before)?)
     .execute(db)
@@ -465,12 +551,13 @@ pub async fn set_running(
 pub async fn set_stopped(db: &mut SqliteConnection, id: &ContainerId, stop: Stop) -> Result<()> {
     let done = sqlx::query(
         "update containers set intent = 'stopped', next_attempt_at = null, stopped_by = ?, \
-         stop_kind = ?, stop_deadline_at = ? \
+         stop_kind = ?, stop_deadline_at = ?, stop_why = ?, ends_at = null, end_told = 0 \
          where id = ? and intent in ('created', 'running', 'stopped')",
     )
     .bind(i64::from(stop.by.0))
     .bind(stop.kind)
     .bind(stop.deadline_at)
+    .bind(stop.why.as_ref().map(json).transpose()?)
     .bind(id.as_str())
     .execute(db)
     .await?;
@@ -492,6 +579,145 @@ pub async fn of_ended_owners(db: &SqlitePool, limit: u32) -> Result<Vec<Containe
         id.parse().map_err(|source| Error::broken("read a container's id", source))
     };
     rows.iter().map(read).collect()
+}
+
+/// Those that run though their time is over, at most `limit`.
+pub async fn ended_lives(db: &SqlitePool, limit: u32) -> Result<Vec<Ending>> {
+    let rows = sqlx::query(
+        "select id, owner, ends_at from containers where ends_at <= ? and intent = 'running' \
+         order by ends_at limit ?",
+    )
+    .bind(Time::now())
+    .bind(limit)
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(ending).collect()
+}
+
+/// Those whose end is near and was not told yet, at most `limit`. `within_ms` is how near at most; of a short life
+/// it is a tenth.
+pub async fn lives_near_their_end(
+    db: &SqlitePool,
+    within_ms: i64,
+    limit: u32,
+) -> Result<Vec<Ending>> {
+    let rows = sqlx::query(
+        "select id, owner, ends_at from containers where ends_at is not null and end_told = 0 \
+         and intent = 'running' and ends_at - min(?1, (ends_at - life_began_at) / 10) <= ?2 \
+         order by ends_at limit ?3",
+    )
+    .bind(within_ms)
+    .bind(Time::now())
+    .bind(limit)
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(ending).collect()
+}
+
+/// Their end was told.
+pub async fn set_end_told(db: &mut SqliteConnection, id: &ContainerId) -> Result<()> {
+    sqlx::query("update containers set end_told = 1 where id = ? and ends_at is not null")
+        .bind(id.as_str())
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// When the next one ends, or the next end is to be told.
+pub async fn next_end(db: &SqlitePool, within_ms: i64) -> Result<Option<Time>> {
+    let at: Option<i64> = sqlx::query_scalar(
+        "select min(iif(end_told, ends_at, ends_at - min(?, (ends_at - life_began_at) / 10))) \
+         from containers where ends_at is not null and intent = 'running'",
+    )
+    .bind(within_ms)
+    .fetch_one(db)
+    .await?;
+    Ok(at.map(Time))
+}
+
+/// It ends at another time.
+pub async fn set_end(db: &mut SqliteConnection, id: &ContainerId, at: Time) -> Result<()> {
+    let done = sqlx::query(
+        "update containers set ends_at = ?, end_told = 0, \
+         life_began_at = coalesce(life_began_at, started_at) where id = ? and intent = 'running'",
+    )
+    .bind(at)
+    .bind(id.as_str())
+    .execute(db)
+    .await?;
+    one(done.rows_affected())
+}
+
+/// What runs ends no later than its owner's and their group's allowances say, counted from now where that is later
+/// than from its start. What ends sooner already stays as it is.
+pub async fn bound_lives(db: &mut SqliteConnection, now: Time) -> Result<u64> {
+    let done = sqlx::query(
+        "with most as (select p.id as person, \
+         nullif(min(coalesce(iif(o.principal is null, d.lifetime_secs, o.lifetime_secs), ?2), \
+         coalesce(g.lifetime_secs, ?2)), ?2) as secs from people p \
+         left join allowances o on o.principal = p.id \
+         left join allowances d on d.principal = 1 \
+         left join allowances g on g.principal = p.group_id) \
+         update containers set ends_at = ?1 + 1000 * most.secs, end_told = 0, \
+         life_began_at = coalesce(life_began_at, started_at, ?1) from most \
+         where most.person = containers.owner and most.secs is not null \
+         and intent = 'running' and (ends_at is null or ends_at > ?1 + 1000 * most.secs)",
+    )
+    .bind(now)
+    // More than any bound.
+    .bind(i64::from(u32::MAX) * 2)
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// The rules for what runs and is stopped when nobody uses it.
+pub async fn idle_rules(db: &SqlitePool) -> Result<Vec<IdleRule>> {
+    let rows = sqlx::query(
+        "with least as (select p.id as person, \
+         nullif(min(coalesce(iif(o.principal is null, d.idle_secs, o.idle_secs), ?1), \
+         coalesce(g.idle_secs, ?1)), ?1) as secs from people p \
+         left join allowances o on o.principal = p.id \
+         left join allowances d on d.principal = 1 \
+         left join allowances g on g.principal = p.group_id) \
+         select c.id, c.owner, least.secs from containers c join least on least.person = c.owner \
+         where least.secs is not null and c.intent = 'running'",
+    )
+    // More than any rule.
+    .bind(i64::from(u32::MAX) * 2)
+    .fetch_all(db)
+    .await?;
+    let rule = |row: &SqliteRow| -> Result<IdleRule> {
+        let id: String = row.try_get("id")?;
+        Ok(IdleRule {
+            id: id.parse().map_err(|source| Error::broken("read a container's id", source))?,
+            owner: super::principal(row, "owner")?,
+            secs: row.try_get("secs")?,
+        })
+    };
+    rows.iter().map(rule).collect()
+}
+
+/// The clock was set by so many milliseconds: lives that began by then keep their length.
+pub async fn shift_lives(db: &mut SqliteConnection, begun_by: Time, by_ms: i64) -> Result<u64> {
+    let done = sqlx::query(
+        "update containers set ends_at = ends_at + ?1, life_began_at = life_began_at + ?1 \
+         where ends_at is not null and life_began_at <= ?2",
+    )
+    .bind(by_ms)
+    .bind(begun_by)
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+fn ending(row: &SqliteRow) -> Result<Ending> {
+    let id: String = row.try_get("id")?;
+    Ok(Ending {
+        id: id.parse().map_err(|source| Error::broken("read a container's id", source))?,
+        owner: super::principal(row, "owner")?,
+        ends_at: row.try_get("ends_at")?,
+    })
 }
 
 /// Its removal is wanted.
@@ -519,6 +745,7 @@ pub async fn set_ended(
 ) -> Result<()> {
     let done = sqlx::query(
         "update containers set last_exit = ?, next_attempt_at = null, stop_deadline_at = null, \
+         ends_at = null, end_told = 0, \
          intent = case intent when 'running' then 'stopped' else intent end where id = ?",
     )
     .bind(json(exit)?)
@@ -663,7 +890,7 @@ pub async fn note_boot(db: &mut SqliteConnection, boot_id: &str) -> Result<u64> 
     let woken = sqlx::query(
         "update containers set intent = 'running', next_attempt_at = ?1, restart_attempts = 0, \
          stopped_by = null, stop_kind = null \
-         where restart_policy = 'always' and intent = 'stopped' and run > 0 \
+         where restart_policy = 'always' and intent = 'stopped' and run > 0 and stop_why is null \
          and not exists (select 1 from people p where p.id = owner and p.expires_at <= ?1)",
     )
     .bind(Time::now())
@@ -716,6 +943,7 @@ fn container(row: &SqliteRow) -> Result<Container> {
         },
         ports: parsed(row, "ports")?.unwrap_or_default(),
         mounts: parsed(row, "mounts")?.unwrap_or_default(),
+        data_sets: parsed(row, "data_sets")?.unwrap_or_default(),
         limits_applied: row.try_get("limits_applied")?,
         intent: row.try_get("intent")?,
         run: number("run")?,
@@ -732,6 +960,10 @@ fn container(row: &SqliteRow) -> Result<Container> {
         failure: parsed(row, "failure")?,
         created_at: row.try_get("created_at")?,
         started_at: row.try_get("started_at")?,
+        lifetime_secs: row.try_get("lifetime_secs")?,
+        life_began_at: row.try_get("life_began_at")?,
+        ends_at: row.try_get("ends_at")?,
+        stop_why: parsed(row, "stop_why")?,
     })
 }
 

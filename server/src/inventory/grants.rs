@@ -27,7 +27,7 @@ pub enum GranteeKind {
 /// What is shared.
 #[derive(Debug, Clone, Copy)]
 pub struct Object<'a> {
-    /// `container` or `volume`.
+    /// `container`, `volume` or `image`.
     pub kind: &'static str,
     /// Its id.
     pub id: &'a str,

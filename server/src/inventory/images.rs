@@ -1,12 +1,14 @@
 //! Images, what they are called, their layers, and where stored layers came from.
 
+use std::collections::HashMap;
+
 use berth_runtime::digest::Digest;
 use berth_runtime::id::PrincipalId;
 use berth_runtime::wire::Compression;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{Row, SqliteConnection, SqlitePool};
+use sqlx::{Row, SqliteConnection, SqliteExecutor, SqlitePool};
 
-use crate::auth::Visibility;
+use crate::auth::{Granted, Visibility};
 use crate::clock::Time;
 use crate::error::{Error, Result};
 
@@ -161,6 +163,13 @@ pub async fn insert_reference(
     Ok(())
 }
 
+/// How many names an image has.
+pub async fn count_references(db: &mut SqliteConnection, image: &str) -> Result<usize> {
+    let query = sqlx::query_scalar("select count(*) from image_references where image = ?");
+    let count: u32 = query.bind(image).fetch_one(db).await?;
+    Ok(usize::try_from(count).unwrap_or(usize::MAX))
+}
+
 /// Takes a name from whatever bears it.
 pub async fn delete_reference(
     db: &mut SqliteConnection,
@@ -241,10 +250,12 @@ pub async fn holds_layer(db: &SqlitePool, owner: PrincipalId, blob: &Digest) -> 
     Ok(found.is_some())
 }
 
-/// An image that is visible: the caller's own or the system's, or anybody's to those who see all.
-pub async fn find(db: &SqlitePool, visible: Visibility, id: &str) -> Result<ImageRow> {
+/// An image that is visible: the caller's own, the system's or one that is shared with them, or anybody's to those who
+/// see all.
+pub async fn find(db: impl SqliteExecutor<'_>, visible: Visibility, id: &str) -> Result<ImageRow> {
     let row = sqlx::query(sqlx::AssertSqlSafe(format!(
-        "{COLUMNS} where id = ?1 and (?2 is null or owner = ?2 or owner = 1)"
+        "{COLUMNS} where id = ?1 and (?2 is null or owner = ?2 or owner = 1 or exists \
+         (select 1 from granted where object_kind = 'image' and object = images.id and person = ?2))"
     )))
     .bind(id)
     .bind(visible.owner())
@@ -287,6 +298,47 @@ pub async fn find_by_id(db: &SqlitePool, owner: PrincipalId, text: &str) -> Resu
     image(rows.first().ok_or(Error::NotFound("image"))?)
 }
 
+/// The image of somebody else's that is meant by an id, or the beginning of one (12 digits or more), of those that
+/// are shared with `person`; its id.
+pub async fn find_shared(
+    db: &SqlitePool,
+    person: PrincipalId,
+    text: &str,
+) -> Result<Option<String>> {
+    let query = sqlx::query_scalar(
+        "select i.id from granted g join images i on i.id = g.object where g.object_kind = 'image' \
+         and g.person = ?1 and g.files and i.owner <> ?1 and substr(i.id, 1, length(?2)) = ?2 limit 1",
+    );
+    Ok(query.bind(i64::from(person.0)).bind(text).fetch_optional(db).await?)
+}
+
+/// What of images is shared with `person`, by their ids.
+pub async fn granted(
+    db: impl SqliteExecutor<'_>,
+    person: PrincipalId,
+    ids: &[&str],
+) -> Result<HashMap<String, Granted>> {
+    let rows = sqlx::query(
+        "select object, max(files) as files from granted where object_kind = 'image' \
+         and person = ?1 and object in (select value from json_each(?2)) group by object",
+    )
+    .bind(i64::from(person.0))
+    .bind(serde_json::json!(ids).to_string())
+    .fetch_all(db)
+    .await?;
+    let one = |row: &SqliteRow| {
+        let granted = Granted { files: row.try_get("files")?, ..Granted::default() };
+        Ok((row.try_get("object")?, granted))
+    };
+    rows.iter().map(one).collect()
+}
+
+/// Whether there is such an image, for the server's own work.
+pub async fn is_there(db: &SqlitePool, id: &str) -> Result<bool> {
+    let query = sqlx::query_scalar("select exists (select 1 from images where id = ?)");
+    Ok(query.bind(id).fetch_one(db).await?)
+}
+
 /// Images, newest first.
 pub async fn list(
     db: &SqlitePool,
@@ -299,7 +351,8 @@ pub async fn list(
         None => (None, None),
     };
     let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
-        "{LISTED} where (?1 is null or owner = ?1 or owner = 1) \
+        "{LISTED} where (?1 is null or owner = ?1 or owner = 1 or exists \
+         (select 1 from granted where object_kind = 'image' and object = images.id and person = ?1)) \
          and (?2 is null or exists (select 1 from image_references r where r.image = images.id \
          and instr(r.name || ':' || r.value, ?2) > 0)) \
          and (?3 is null or (created_at, id) < (?3, ?4)) and (?6 is null or owner = ?6) \
@@ -330,7 +383,7 @@ pub async fn references(db: &SqlitePool, image: &str) -> Result<Vec<ReferenceRow
 }
 
 /// An image's layers, lowest first.
-pub async fn layers(db: &SqlitePool, image: &str) -> Result<Vec<LayerRow>> {
+pub async fn layers(db: impl SqliteExecutor<'_>, image: &str) -> Result<Vec<LayerRow>> {
     let rows = sqlx::query(
         "select blob, diff_id, compression, compressed_bytes, unpacked_bytes from image_layers \
          where image = ? order by position",

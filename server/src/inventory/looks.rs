@@ -97,6 +97,19 @@ pub async fn end(
     Ok(done.rows_affected() > 0)
 }
 
+/// Those that go on into somebody's containers: the container's name and until when.
+pub async fn of_owner(
+    db: &mut SqliteConnection,
+    owner: PrincipalId,
+    now: Time,
+    limit: u32,
+) -> Result<Vec<(String, Time)>> {
+    let query = "select c.name, l.ends_at from looks l join containers c on c.id = l.object \
+         where l.object_kind = 'container' and c.owner = ? and l.ends_at > ? order by l.ends_at limit ?";
+    let rows = sqlx::query_as(query).bind(i64::from(owner.0)).bind(now).bind(limit);
+    Ok(rows.fetch_all(db).await?)
+}
+
 /// Whether one has ended between the two.
 pub async fn any_ended(db: &SqlitePool, from: Time, to: Time) -> Result<bool> {
     let query = sqlx::query_scalar(

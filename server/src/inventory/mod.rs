@@ -12,9 +12,11 @@
 //! - On a full disk what ends or removes something can still be written ([`room`]).
 
 pub mod allowances;
+pub mod asks;
 pub mod audit;
 pub mod containers;
 pub mod copy;
+pub mod data_sets;
 pub mod events;
 pub mod factors;
 pub mod grants;
@@ -75,7 +77,7 @@ const CACHE_KIB: u32 = 512;
 
 /// What may use the room that is kept for a full disk: it ends or removes something, or lets somebody in
 /// to do that.
-const RELIEVING: [&str; 22] = [
+const RELIEVING: [&str; 24] = [
     "container.stop",
     "container.kill",
     "container.signal",
@@ -97,7 +99,9 @@ const RELIEVING: [&str; 22] = [
     "group.member-remove",
     "container.unshare",
     "container.look-end",
+    "ask.end",
     "volume.unshare",
+    "image.unshare",
 ];
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");

@@ -64,6 +64,8 @@ pub struct Step {
     pub done_at: Option<Time>,
     /// What stood in the way when it was last tried; empty for nothing.
     pub said: String,
+    /// Of a volume in a preview, what it held on disk when it was last looked at; else null.
+    pub bytes: Option<u64>,
 }
 
 /// Somebody's leaving.
@@ -191,6 +193,7 @@ pub async fn planned(
             name: row.try_get("name")?,
             done_at: None,
             said: String::new(),
+            bytes: None,
         })
     };
     rows.iter().map(step).collect()
@@ -229,6 +232,7 @@ pub async fn steps(db: &SqlitePool, person: PrincipalId) -> Result<Vec<(i64, Ste
             name: row.try_get("name")?,
             done_at: row.try_get("done_at")?,
             said: row.try_get("said")?,
+            bytes: None,
         };
         Ok((row.try_get("position")?, step))
     };

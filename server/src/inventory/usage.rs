@@ -9,6 +9,7 @@ use sqlx::{Row, SqliteConnection, SqlitePool};
 
 use super::allowances::Whose;
 use crate::auth::Visibility;
+use crate::clock::Time;
 use crate::error::{Error, Result};
 
 /// A container with as much as a sum needs.
@@ -22,6 +23,10 @@ pub struct Limited {
     pub owner: PrincipalId,
     /// What it may use.
     pub limits: Limits,
+    /// Whether it is to run.
+    pub runs: bool,
+    /// When it is stopped.
+    pub ends_at: Option<Time>,
 }
 
 /// Somebody's images.
@@ -36,8 +41,8 @@ pub struct Held {
 /// The containers of those who are visible.
 pub async fn containers(db: &SqlitePool, visible: Visibility) -> Result<Vec<Limited>> {
     let rows = sqlx::query(
-        "select id, name, owner, cpu_millis, cpu_weight, memory_bytes, swap_bytes, pids \
-         from containers where (?1 is null or owner = ?1)",
+        "select id, name, owner, cpu_millis, cpu_weight, memory_bytes, swap_bytes, pids, \
+         intent = 'running' as runs, ends_at from containers where (?1 is null or owner = ?1)",
     )
     .bind(visible.owner())
     .fetch_all(db)
@@ -48,6 +53,8 @@ pub async fn containers(db: &SqlitePool, visible: Visibility) -> Result<Vec<Limi
                 id: row.try_get("id")?,
                 name: row.try_get("name")?,
                 owner: super::principal(row, "owner")?,
+                runs: row.try_get("runs")?,
+                ends_at: row.try_get("ends_at")?,
                 limits: Limits {
                     cpu_millis: row.try_get("cpu_millis")?,
                     cpu_weight: row.try_get("cpu_weight")?,

@@ -8,6 +8,11 @@ use sqlx::{Row, SqliteConnection, SqlitePool};
 use crate::auth::Visibility;
 use crate::error::Result;
 
+/// Seconds of a quarter of an hour.
+pub const QUARTER_SECS: i64 = 900;
+/// Quarters of a day.
+pub const DAY_QUARTERS: i64 = 96;
+
 /// Sums over some time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sums {
@@ -66,6 +71,56 @@ pub async fn add(
     .bind(whole(sums.container_secs))
     .execute(db)
     .await?;
+    Ok(())
+}
+
+/// Adds to somebody's quarter of an hour.
+pub async fn add_quarter(
+    db: &mut SqliteConnection,
+    (person, quarter): (PrincipalId, i64),
+    sums: &Sums,
+) -> Result<()> {
+    sqlx::query(
+        "insert into usage_quarters (person, quarter, cpu_usec, memory_kib_secs, container_secs) \
+         values (?, ?, ?, ?, ?) on conflict (person, quarter) do update set \
+         cpu_usec = cpu_usec + excluded.cpu_usec, \
+         memory_kib_secs = memory_kib_secs + excluded.memory_kib_secs, \
+         container_secs = container_secs + excluded.container_secs",
+    )
+    .bind(i64::from(person.0))
+    .bind(quarter)
+    .bind(whole(sums.cpu_usec))
+    .bind(whole(sums.memory_kib_secs))
+    .bind(whole(sums.container_secs))
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// One person's quarters from `first` on, oldest first.
+pub async fn quarters(
+    db: &SqlitePool,
+    person: PrincipalId,
+    first: i64,
+) -> Result<Vec<(i64, Sums)>> {
+    let query = "select * from usage_quarters where person = ? and quarter >= ? order by quarter";
+    let rows = sqlx::query(query).bind(i64::from(person.0)).bind(first).fetch_all(db).await?;
+    rows.iter()
+        .map(|row| {
+            let sums = Sums {
+                cpu_usec: number(row, "cpu_usec")?,
+                memory_kib_secs: number(row, "memory_kib_secs")?,
+                image_kib_secs: 0,
+                container_secs: number(row, "container_secs")?,
+            };
+            Ok((row.try_get("quarter")?, sums))
+        })
+        .collect()
+}
+
+/// Drops quarters before `first`.
+pub async fn prune_quarters(db: &mut SqliteConnection, first: i64) -> Result<()> {
+    sqlx::query("delete from usage_quarters where quarter < ?").bind(first).execute(db).await?;
     Ok(())
 }
 

@@ -28,6 +28,8 @@ pub struct Volume {
     pub containers: u32,
     /// When it was made.
     pub created_at: Time,
+    /// Whose it is to be, while it is given to somebody else.
+    pub heir: Option<PrincipalId>,
 }
 
 impl Volume {
@@ -76,7 +78,7 @@ pub struct User {
 /// owner, who may not remove what others use; for the others their own.
 const FOR_CALLER: &str = "with mine as materialized (select object, max(files) as files, \
     max(write) as write from granted where object_kind = 'volume' and person = ?3 group by object) \
-    select v.id, v.owner, v.name, v.created_at, \
+    select v.id, v.owner, v.name, v.created_at, v.heir, \
     coalesce(p.name, 'system') as owner_name, coalesce(p.group_id, 2) as group_id, \
     mine.object is not null as is_granted, mine.files, mine.write, \
     (select count(distinct m.container) from container_volumes m join containers c \
@@ -86,7 +88,7 @@ const FOR_CALLER: &str = "with mine as materialized (select object, max(files) a
     where v.removed = 0 and (?2 is null or v.owner = ?2 or mine.object is not null) ";
 
 /// The same of every volume, for the server's own work.
-const COLUMNS: &str = "select v.id, v.owner, v.name, v.created_at, \
+const COLUMNS: &str = "select v.id, v.owner, v.name, v.created_at, v.heir, \
     coalesce(p.name, 'system') as owner_name, coalesce(p.group_id, 2) as group_id, \
     0 as is_granted, 0 as files, 0 as write, 0 as containers \
     from volumes v left join people p on p.id = v.owner ";
@@ -145,6 +147,51 @@ pub async fn leaving(db: &SqlitePool) -> Result<Vec<Volume>> {
         .fetch_all(db)
         .await?;
     rows.iter().map(volume).collect()
+}
+
+/// Volumes that are being given to somebody else, for the server's own work.
+pub async fn moving(db: &SqlitePool) -> Result<Vec<Volume>> {
+    let query = format!("{COLUMNS} where v.removed = 0 and v.heir is not null");
+    let rows = sqlx::query(sqlx::AssertSqlSafe(query)).fetch_all(db).await?;
+    rows.iter().map(volume).collect()
+}
+
+/// Whose it is to be, or that it stays.
+pub async fn set_heir(
+    db: &mut SqliteConnection,
+    id: &VolumeId,
+    heir: Option<PrincipalId>,
+) -> Result<()> {
+    sqlx::query("update volumes set heir = ? where id = ? and removed = 0")
+        .bind(heir.map(|heir| i64::from(heir.0)))
+        .bind(id.as_str())
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Whether a principal has a volume of this name.
+pub async fn has_name(db: &mut SqliteConnection, owner: PrincipalId, name: &str) -> Result<bool> {
+    let query =
+        "select exists (select 1 from volumes where owner = ? and name = ? and removed = 0)";
+    Ok(sqlx::query_scalar(query).bind(i64::from(owner.0)).bind(name).fetch_one(db).await?)
+}
+
+/// It is its heir's now, under this name, and shared with nobody; whether it had one.
+pub async fn set_handed_over(db: &mut SqliteConnection, id: &VolumeId, name: &str) -> Result<bool> {
+    let done = sqlx::query(
+        "update volumes set owner = heir, heir = null, name = ? where id = ? and heir is not null",
+    )
+    .bind(name)
+    .bind(id.as_str())
+    .execute(&mut *db)
+    .await
+    .map_err(|error| taken(error, name))?;
+    sqlx::query("delete from grants where object_kind = 'volume' and object = ?")
+        .bind(id.as_str())
+        .execute(db)
+        .await?;
+    Ok(done.rows_affected() > 0)
 }
 
 /// How many volumes a principal has.
@@ -275,6 +322,7 @@ fn taken(error: sqlx::Error, name: &str) -> Error {
 
 fn volume(row: &SqliteRow) -> Result<Volume> {
     let id: String = row.try_get("id")?;
+    let heir: Option<i64> = row.try_get("heir")?;
     Ok(Volume {
         id: id.parse().map_err(|source| Error::broken("read a volume's id", source))?,
         owner: super::principal(row, "owner")?,
@@ -291,5 +339,6 @@ fn volume(row: &SqliteRow) -> Result<Volume> {
         name: row.try_get("name")?,
         containers: row.try_get("containers")?,
         created_at: row.try_get("created_at")?,
+        heir: heir.map(super::principal_from).transpose()?,
     })
 }

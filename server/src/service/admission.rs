@@ -59,6 +59,9 @@ pub(crate) fn words(which: Bounded, value: u64) -> String {
         Bounded::ImagesMax => counted("image", "images"),
         Bounded::ImagesBytes => format!("{} of images", bytes(value)),
         Bounded::DataBytes => format!("{} on disk", bytes(value)),
+        Bounded::IoReadBytesPerSec => format!("{} a second read from the disk", bytes(value)),
+        Bounded::IoWriteBytesPerSec => format!("{} a second written to the disk", bytes(value)),
+        Bounded::NetBytesPerSec => format!("{} a second over the network", bytes(value)),
     }
 }
 

@@ -11,11 +11,13 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::containers::view::{self, HeldLimit};
-use super::data;
+use super::{data, idle, lifetimes};
 use crate::app::App;
 use crate::auth::Caller;
+use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::inventory::allowances::{self, Allowance, Found};
+use crate::inventory::asks::{self, Extra};
 use crate::inventory::people;
 
 /// The least memory of a person: a container, its monitor, and what the kernel counts for them.
@@ -35,6 +37,8 @@ pub struct AllowanceView {
     /// What it says.
     #[serde(flatten)]
     pub allowance: Allowance,
+    /// What operators have granted for a time; it holds on top of that.
+    pub extras: Vec<Extra>,
 }
 
 /// A change, and what the kernel says to it.
@@ -58,19 +62,22 @@ pub struct DefaultSet {
     pub over: Vec<String>,
 }
 
-impl From<Found> for AllowanceView {
-    fn from(found: Found) -> Self {
-        Self { own: found.own, allowance: found.allowance }
-    }
-}
-
 /// What applies to a person: people see their own, operators and auditors everybody's.
 pub async fn of_person(app: &App, caller: &Caller, id: PrincipalId) -> Result<AllowanceView> {
     people::find(app.inventory.read(), caller.sees(), id).await?;
-    Ok(found(app, id).await?.into())
+    let mut db = app.inventory.read().acquire().await?;
+    let Found { own, allowance } = allowances::base(&mut db, id).await?;
+    let extras = asks::extras_of(&mut db, id, Time::now()).await?;
+    Ok(AllowanceView { own, allowance, extras })
 }
 
-/// What applies to a person.
+/// What was granted to a person for a time, and goes on.
+async fn extras(app: &App, id: PrincipalId) -> Result<Vec<Extra>> {
+    let mut db = app.inventory.read().acquire().await?;
+    asks::extras_of(&mut db, id, Time::now()).await
+}
+
+/// What holds for a person now, with what was granted for a time.
 pub async fn found(app: &App, id: PrincipalId) -> Result<Found> {
     let mut db = app.inventory.read().acquire().await?;
     allowances::of(&mut db, id).await
@@ -94,15 +101,19 @@ pub async fn set(
     check(&allowance)?;
     let _one = app.allowances.lock().await;
     let person = people::find(app.inventory.read(), caller.changes(), id).await?;
+    let extras = extras(app, id).await?;
+    let holds = allowance.with_extras(&extras);
     let range = app.runtime.person_add(id, person.group).await?;
-    data::grow(app, &range, allowance.data_bytes).await?;
-    let held = view::held(&app.runtime.person_total(id, allowance.total()).await?);
+    data::grow(app, &range, holds.data_bytes).await?;
+    let held = view::held(&app.runtime.person_total(id, holds.total()).await?);
     let mut write = app.inventory.change(&caller.actor, "person.allowance").await?;
     write.subject("person", id, id);
     allowances::set(write.db(), id, &allowance).await?;
+    lifetimes::bound(write.db()).await?;
     write.commit().await?;
+    app.containers.note_life();
     app.data.wake();
-    Ok(AllowanceSet { view: AllowanceView { own: true, allowance }, held })
+    Ok(AllowanceSet { view: AllowanceView { own: true, allowance, extras }, held })
 }
 
 /// Takes a person's own allowance away: what applies to everybody applies to them again.
@@ -110,15 +121,19 @@ pub async fn reset(app: &App, caller: &Caller, id: PrincipalId) -> Result<Allowa
     let _one = app.allowances.lock().await;
     let person = people::find(app.inventory.read(), caller.changes(), id).await?;
     let allowance = default(app).await?;
+    let extras = extras(app, id).await?;
+    let holds = allowance.with_extras(&extras);
     let range = app.runtime.person_add(id, person.group).await?;
-    data::grow(app, &range, allowance.data_bytes).await?;
-    let held = view::held(&app.runtime.person_total(id, allowance.total()).await?);
+    data::grow(app, &range, holds.data_bytes).await?;
+    let held = view::held(&app.runtime.person_total(id, holds.total()).await?);
     let mut write = app.inventory.change(&caller.actor, "person.allowance-default").await?;
     write.subject("person", id, id);
     allowances::remove(write.db(), id).await?;
+    lifetimes::bound(write.db()).await?;
     write.commit().await?;
+    app.containers.note_life();
     app.data.wake();
-    Ok(AllowanceSet { view: AllowanceView { own: false, allowance }, held })
+    Ok(AllowanceSet { view: AllowanceView { own: false, allowance, extras }, held })
 }
 
 /// Changes what applies to everybody who has none of their own.
@@ -136,7 +151,9 @@ pub async fn set_default(app: &App, caller: &Caller, allowance: Allowance) -> Re
     let mut write = app.inventory.change(&caller.actor, "allowance.default").await?;
     write.subject("allowance", "default", PrincipalId::SYSTEM);
     allowances::set(write.db(), PrincipalId::SYSTEM, &allowance).await?;
+    lifetimes::bound(write.db()).await?;
     write.commit().await?;
+    app.containers.note_life();
     app.containers.forget_people();
     app.data.wake();
     let mut over = Vec::new();
@@ -191,5 +208,18 @@ pub(super) fn check(allowance: &Allowance) -> Result<()> {
     let rates = RATE_BYTES_MIN..=RATE_BYTES_MAX;
     within("/io_read_bytes_per_sec", allowance.io_read_bytes_per_sec, rates.clone())?;
     within("/io_write_bytes_per_sec", allowance.io_write_bytes_per_sec, rates)?;
-    within("/net_bytes_per_sec", allowance.net_bytes_per_sec, NET_BYTES_MIN..=RATE_BYTES_MAX)
+    within("/net_bytes_per_sec", allowance.net_bytes_per_sec, NET_BYTES_MIN..=RATE_BYTES_MAX)?;
+    let idle = u64::from(idle::SECS_MIN)..=u64::from(idle::SECS_MAX);
+    within("/idle_secs", allowance.idle_secs.map(u64::from), idle)?;
+    let lives = u64::from(lifetimes::SECS_MIN)..=u64::from(lifetimes::SECS_MAX);
+    within("/lifetime_secs", allowance.lifetime_secs.map(u64::from), lives.clone())?;
+    let usual = allowance.lifetime_default_secs;
+    within("/lifetime_default_secs", usual.map(u64::from), lives)?;
+    match (usual, allowance.lifetime_secs) {
+        (Some(usual), Some(most)) if usual > most => {
+            let text = format!("{usual} is more than the {most} of lifetime_secs");
+            Err(Error::field("/lifetime_default_secs", text))
+        }
+        _ => Ok(()),
+    }
 }

@@ -54,6 +54,8 @@ pub struct Containers {
     people: Mutex<HashSet<PrincipalId>>,
     /// Something could not be looked at or brought further, for want of the supervisor or inventory.
     unsettled: Notify,
+    /// One has begun to run, or its end is another.
+    life: Notify,
 }
 
 /// Which containers are listed, beyond what the inventory can tell.
@@ -75,6 +77,7 @@ impl Default for Containers {
             pulling: Mutex::default(),
             people: Mutex::default(),
             unsettled: Notify::new(),
+            life: Notify::new(),
         }
     }
 }
@@ -136,6 +139,16 @@ impl Containers {
     /// Waits for [`Self::note_unsettled`]; one call before is enough.
     pub(crate) async fn unsettled(&self) {
         self.unsettled.notified().await;
+    }
+
+    /// A container has begun to run, or the end of one is another.
+    pub(crate) fn note_life(&self) {
+        self.life.notify_one();
+    }
+
+    /// Waits for [`Self::note_life`]; one call before is enough.
+    pub(crate) async fn life_noted(&self) {
+        self.life.notified().await;
     }
 
     /// The right to act on a container.
@@ -208,7 +221,7 @@ pub async fn list(
         rows.before = batch.last().map(|row| (row.created_at, row.id.clone()));
         for row in batch {
             let observed = app.containers.observed(&row.id);
-            let view = ContainerView::new(caller, &row, observed.as_deref())?;
+            let view = ContainerView::new(caller, &row, observed.as_deref())?.with_use(&app.idle);
             if filter.states.is_empty() || filter.states.contains(&view.status) {
                 kept.push((row, view));
             }
@@ -231,6 +244,7 @@ pub async fn glance(app: &App, caller: &Caller) -> Result<Vec<ContainerView>> {
     let rows = containers::light(db, caller.sees(), me, GLANCE_ROWS_MAX).await?;
     let view = |row: &Container| {
         ContainerView::summary(caller, row, app.containers.observed(&row.id).as_deref())
+            .with_use(&app.idle)
     };
     Ok(rows.iter().map(view).collect())
 }
@@ -270,7 +284,8 @@ pub async fn wait(app: &App, caller: &Caller, key: &str, limit: Duration) -> Res
 /// The caller's view of `row` now.
 pub(crate) fn detail(app: &App, caller: &Caller, row: &Container) -> Result<DetailView> {
     let observed = app.containers.observed(&row.id);
-    DetailView::new(caller, row, observed.as_deref())
+    let detail = DetailView::new(caller, row, observed.as_deref())?;
+    Ok(DetailView { container: detail.container.clone().with_use(&app.idle), ..detail })
 }
 
 /// A container that the caller sees.

@@ -105,7 +105,11 @@ impl Moves {
 pub async fn of_person(app: &App, caller: &Caller, id: PrincipalId) -> Result<DataView> {
     let person = people::find(app.inventory.read(), caller.sees(), id).await?;
     let range = app.runtime.person_add(id, person.group).await?;
-    let seen = app.runtime.person_data_use(id).await?;
+    // Each look is a process: only a file system of their own has something to say.
+    let seen = match range.data_bytes {
+        Some(_) => Some(app.runtime.person_data_use(id).await?),
+        None => None,
+    };
     let wanted = allowances::found(app, id).await?.allowance.data_bytes;
     let pending = (range.data_bytes != wanted).then(|| PendingData {
         limit_bytes: wanted,
@@ -114,11 +118,15 @@ pub async fn of_person(app: &App, caller: &Caller, id: PrincipalId) -> Result<Da
             |tried| tried.reason.clone(),
         ),
     });
-    let way = match seen.way {
-        DataWay::Shared => HeldBy::Shared,
-        DataWay::Image => HeldBy::Image,
-    };
-    Ok(DataView { way, limit_bytes: seen.limit_bytes, used_bytes: seen.used_bytes, pending })
+    let (mut way, mut limit_bytes, mut used_bytes) = (HeldBy::Shared, None, None);
+    if let Some(seen) = seen {
+        way = match seen.way {
+            DataWay::Shared => HeldBy::Shared,
+            DataWay::Image => HeldBy::Image,
+        };
+        (limit_bytes, used_bytes) = (seen.limit_bytes, seen.used_bytes);
+    }
+    Ok(DataView { way, limit_bytes, used_bytes, pending })
 }
 
 /// What those keep who may keep more than `most`: nobody else can be over it.

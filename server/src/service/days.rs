@@ -22,7 +22,7 @@ use crate::app::App;
 use crate::auth::Caller;
 use crate::clock::Time;
 use crate::error::{Error, Result};
-use crate::inventory::usage_days::{self, Day, Sums};
+use crate::inventory::usage_days::{self, DAY_QUARTERS, Day, QUARTER_SECS, Sums};
 use crate::inventory::{people, usage};
 
 const DAY_SECS: i64 = 86_400;
@@ -34,6 +34,8 @@ const DAYS_MAX: i64 = 400;
 const ROWS_MAX: u32 = 20_000;
 /// Looks further apart than this say nothing of the time between them.
 const APART_MAX: Duration = Duration::from_secs(60);
+/// Days of which quarters of an hour are kept.
+pub const QUARTER_DAYS: i64 = 8;
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Sums that are not written down yet.
@@ -42,6 +44,7 @@ pub struct Days(Mutex<Kept>);
 
 #[derive(Default)]
 struct Kept {
+    /// By person and quarter of an hour.
     sums: HashMap<(PrincipalId, i64), Sums>,
     /// How far each person's counter of processor time was, in this boot.
     counters: HashMap<PrincipalId, u64>,
@@ -141,11 +144,11 @@ pub(super) async fn add(app: &App, looks: HashMap<PrincipalId, Look>) {
         read.collect::<Vec<_>>()
     });
     let Ok(looks) = read.await else { return };
-    app.days.kept().take(looks, Instant::now(), today());
+    app.days.kept().take(looks, Instant::now(), quarter());
 }
 
 impl Kept {
-    fn take(&mut self, looks: Vec<(PrincipalId, Look, Option<u64>)>, at: Instant, day: i64) {
+    fn take(&mut self, looks: Vec<(PrincipalId, Look, Option<u64>)>, at: Instant, quarter: i64) {
         let since = self.looked_at.map(|before| at.saturating_duration_since(before));
         let since = since.filter(|since| *since <= APART_MAX).unwrap_or_default();
         self.looked_at = Some(at);
@@ -164,7 +167,7 @@ impl Kept {
                 // One that is lower was made anew.
                 sums.cpu_usec = if now >= before { now - before } else { now };
             }
-            self.sums.entry((person, day)).or_default().add(&sums);
+            self.sums.entry((person, quarter)).or_default().add(&sums);
         }
     }
 }
@@ -178,11 +181,11 @@ pub(super) async fn write(app: &App) -> Result<()> {
         let since = kept.written_at.map(|before| now.saturating_duration_since(before));
         kept.written_at = Some(now);
         let secs = since.unwrap_or_default().as_secs();
-        let day = today();
+        let quarter = quarter();
         for (owner, held) in &images {
             let image_kib_secs = (held.bytes / 1024).saturating_mul(secs);
             kept.sums
-                .entry((*owner, day))
+                .entry((*owner, quarter))
                 .or_default()
                 .add(&Sums { image_kib_secs, ..Sums::default() });
         }
@@ -206,12 +209,40 @@ async fn write_down(
 ) -> Result<()> {
     let mut write = app.inventory.observe().await?;
     for (whose, sums) in sums.iter().filter(|(_, sums)| **sums != Sums::default()) {
-        usage_days::add(write.db(), *whose, sums).await?;
+        let (person, quarter) = *whose;
+        let day = quarter.div_euclid(DAY_QUARTERS);
+        usage_days::add(write.db(), (person, day), sums).await?;
+        if (Sums { image_kib_secs: 0, ..*sums }) != Sums::default() {
+            usage_days::add_quarter(write.db(), *whose, sums).await?;
+        }
         if let Some(counter) = counters.get(&whose.0) {
             usage_days::set_counter(write.db(), whose.0, boot_id, *counter).await?;
         }
     }
     write.commit().await
+}
+
+/// What somebody has used by quarter of an hour from `first` on, oldest first; what is not written down yet as well.
+///
+/// # Errors
+/// As the inventory's.
+pub(super) async fn quarters(
+    app: &App,
+    person: PrincipalId,
+    first: i64,
+) -> Result<Vec<(i64, Sums)>> {
+    let mut found = usage_days::quarters(app.inventory.read(), person, first).await?;
+    let kept = app.days.kept();
+    for ((_, quarter), sums) in kept.sums.iter().filter(|((whose, _), _)| *whose == person) {
+        match found.iter_mut().find(|(known, _)| known == quarter) {
+            Some((_, known)) => known.add(sums),
+            None => found.push((*quarter, *sums)),
+        }
+    }
+    drop(kept);
+    found.retain(|(quarter, _)| *quarter >= first);
+    found.sort_by_key(|(quarter, _)| *quarter);
+    Ok(found)
 }
 
 /// Days of use: one's own, or for operators and auditors everybody's.
@@ -265,6 +296,11 @@ fn view(row: &Day) -> UsageDay {
 /// Today, in UTC, as days since 1970-01-01.
 pub fn today() -> i64 {
     Time::now().secs().div_euclid(DAY_SECS)
+}
+
+/// The quarter of an hour that it is, since 1970.
+pub fn quarter() -> i64 {
+    Time::now().secs().div_euclid(QUARTER_SECS)
 }
 
 fn parse(text: &str) -> Option<i64> {

@@ -25,6 +25,7 @@ use utoipa::ToSchema;
 
 use super::containers::actions::start_refused;
 use super::containers::ensure_known;
+use super::volumes::check_still;
 use super::{Listed, Page, maintenance, sharing};
 use crate::app::App;
 use crate::auth::keys::random_id;
@@ -279,10 +280,11 @@ async fn ground(app: &App, caller: &Caller, at: &At, needs: Act) -> Result<Groun
         Holder::Volume => {
             let row = volumes::find(db, caller.sees(), caller.principal, &at.key).await?;
             needs.of_volume().iter().try_for_each(|right| row.rights(caller).need(*right))?;
+            check_still(&row)?;
             ensure_known(app, row.owner, row.group).await?;
             app.runtime.volume_make(row.owner, &row.id).await?;
             let id = row.id.to_string();
-            let right = Some(sharing::At::volume(row.id.clone(), Right::Files));
+            let right = Some(sharing::At::volume(&row.id, Right::Files));
             let place = FilesPlace::Volume(row.id);
             Ok(Ground { owner: row.owner, place, id, kind: "volume", right })
         }

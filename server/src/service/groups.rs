@@ -10,7 +10,7 @@ use berth_runtime::id::PrincipalId;
 use super::allowances::{self, AllowanceSet, AllowanceView};
 use super::containers::view;
 use super::edits::{Expected, Version};
-use super::{Listed, Page, people};
+use super::{Listed, Page, lifetimes, people};
 use crate::app::App;
 use crate::auth::{Caller, Visibility};
 use crate::error::{Error, Result};
@@ -252,7 +252,8 @@ pub async fn delete(app: &App, caller: &Caller, id: PrincipalId) -> Result<()> {
 pub async fn allowance(app: &App, caller: &Caller, id: PrincipalId) -> Result<AllowanceView> {
     find(app, caller, id).await?;
     let mut db = app.inventory.read().acquire().await?;
-    Ok(rows::of_group(&mut db, id).await?.into())
+    let found = rows::of_group(&mut db, id).await?;
+    Ok(AllowanceView { own: found.own, allowance: found.allowance, extras: Vec::new() })
 }
 
 /// Gives a group an allowance; the kernel holds it from now on.
@@ -277,8 +278,10 @@ pub async fn set_allowance(
     let mut write = app.inventory.change(&caller.actor, "group.allowance").await?;
     write.subject("group", id, id);
     rows::set(write.db(), id, &allowance).await?;
+    lifetimes::bound(write.db()).await?;
     write.commit().await?;
-    Ok(AllowanceSet { view: AllowanceView { own: true, allowance }, held })
+    app.containers.note_life();
+    Ok(AllowanceSet { view: AllowanceView { own: true, allowance, extras: Vec::new() }, held })
 }
 
 fn check_note(note: &str) -> Result<()> {

@@ -119,6 +119,8 @@ async fn prune(app: &App) -> Result<()> {
     operations::prune(db, keep.operations_days, keep.operations_max).await?;
     idempotency::prune(db, keep.idempotency_hours).await?;
     usage_days::prune(db, days::today() - i64::from(keep.usage_days)).await?;
+    let first = days::quarter() - days::QUARTER_DAYS * usage_days::DAY_QUARTERS;
+    usage_days::prune_quarters(db, first).await?;
     write.commit().await?;
     let kept = Keep { days: keep.audit_days, rows_max: keep.audit_max };
     audit::prune::prune(&app.inventory, kept).await?;

@@ -7,9 +7,11 @@ use std::collections::HashMap;
 use berth_runtime::id::PrincipalId;
 use berth_runtime::record::CgroupPaths;
 
+use super::history::{KEPT, POINT_PAUSE, Point};
 use super::stats;
 use super::usage::{Counter, FIRST_PAUSE};
 use crate::app::App;
+use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::inventory::allowances::{Bounded, Whose};
 use crate::inventory::groups;
@@ -26,6 +28,9 @@ pub(crate) struct InUse {
     pids: u64,
     /// On a file system of a person's own; what lies in the store that all share is not counted.
     pub(crate) data_bytes: u64,
+    /// The most of the last hour, over ten seconds, of what runs now.
+    read_bytes_per_sec: u64,
+    write_bytes_per_sec: u64,
     counts: Counts,
 }
 
@@ -42,6 +47,10 @@ impl InUse {
             Bounded::ImagesMax => self.counts.images,
             Bounded::ImagesBytes => self.counts.image_bytes,
             Bounded::DataBytes => self.data_bytes,
+            Bounded::IoReadBytesPerSec => self.read_bytes_per_sec,
+            Bounded::IoWriteBytesPerSec => self.write_bytes_per_sec,
+            // Nobody counts it.
+            Bounded::NetBytesPerSec => 0,
         }
     }
 }
@@ -54,8 +63,15 @@ pub(crate) async fn look(app: &App, sums: &[(Whose, PrincipalId)]) -> Result<Vec
         groups = groups::of_people(app.inventory.read()).await?;
     }
     let mut places = HashMap::new();
+    let mut moved: HashMap<_, Moved> = HashMap::new();
     for record in app.containers.live() {
         let Some(live) = &record.live else { continue };
+        let own = (Whose::Person, record.person);
+        let groups_own = groups.get(&record.person).map(|group| (Whose::Group, *group));
+        for sum in [Some(own), groups_own].into_iter().flatten().filter(|sum| sums.contains(sum)) {
+            let points = app.history.points(&record.container, Time::now().before(KEPT));
+            moved.entry(sum).or_default().add(&points);
+        }
         let person = stats::parent(&live.cgroup);
         if let Some(group) = groups.get(&record.person) {
             places.entry((Whose::Group, *group)).or_insert_with(|| stats::parent(&person));
@@ -66,9 +82,34 @@ pub(crate) async fn look(app: &App, sums: &[(Whose, PrincipalId)]) -> Result<Vec
     let mut seen = in_kernel(app, sums, wanted).await?;
     let mut db = app.inventory.read().acquire().await?;
     for (one, (of, id)) in seen.iter_mut().zip(sums) {
+        if let Some(moved) = moved.get(&(*of, *id)) {
+            (one.read_bytes_per_sec, one.write_bytes_per_sec) = moved.most();
+        }
         one.counts = rows::counts(&mut db, *of, *id).await?;
     }
     Ok(seen)
+}
+
+/// What several containers read and wrote together, by point of time.
+#[derive(Default)]
+struct Moved(HashMap<i64, (u64, u64)>);
+
+impl Moved {
+    fn add(&mut self, points: &[Point]) {
+        let pause = i64::try_from(POINT_PAUSE.as_secs()).unwrap_or(1);
+        for point in points {
+            let sum = self.0.entry(point.time().secs() / pause).or_default();
+            sum.0 = sum.0.saturating_add(point.read_bytes());
+            sum.1 = sum.1.saturating_add(point.write_bytes());
+        }
+    }
+
+    /// Bytes read a second at most, and written.
+    fn most(&self) -> (u64, u64) {
+        let read = self.0.values().map(|sum| sum.0).max();
+        let written = self.0.values().map(|sum| sum.1).max();
+        (read.unwrap_or(0), written.unwrap_or(0))
+    }
 }
 
 async fn in_kernel(

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use berth_runtime::id::{ContainerId, PrincipalId};
+use berth_runtime::id::{ContainerId, PrincipalId, VolumeId};
 use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
@@ -81,6 +81,14 @@ pub async fn look(
 ) -> Result<OffboardingView> {
     let person = people::find(app, caller, id).await?;
     let mut db = app.inventory.read().acquire().await?;
+    let mut steps = offboardings::planned(&mut db, id, act_of(things)).await?;
+    drop(db);
+    let kept = steps.iter().filter(|step| step.kind == Kind::Volume);
+    let kept: Vec<VolumeId> = kept.filter_map(|step| step.object.parse().ok()).collect();
+    let sizes = volumes::sizes(app, id, &kept).await;
+    for step in steps.iter_mut().filter(|step| step.kind == Kind::Volume) {
+        step.bytes = sizes.get(&step.object).copied();
+    }
     Ok(OffboardingView {
         person: id,
         name: person.name,
@@ -91,7 +99,7 @@ pub async fn look(
         asked_by: None,
         begun_at: None,
         ended_at: None,
-        steps: offboardings::planned(&mut db, id, act_of(things)).await?,
+        steps,
     })
 }
 

@@ -2,6 +2,7 @@
 //! promised: what is in use is that of this moment.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use berth_runtime::id::PrincipalId;
 use serde::Serialize;
@@ -13,11 +14,12 @@ use super::data;
 use super::in_use::{self, InUse};
 use crate::app::App;
 use crate::auth::{Caller, Visibility};
+use crate::clock::Time;
 use crate::config::ContainersConfig;
 use crate::error::Result;
 use crate::inventory::allowances::{self, Allowance, Bounded, Whose};
 use crate::inventory::usage::{self as rows, Limited};
-use crate::inventory::{groups, people};
+use crate::inventory::{asks, groups, people};
 
 /// People in one answer.
 pub const OVER_MAX: usize = 500;
@@ -28,8 +30,8 @@ const CONTAINERS_MAX: usize = 20;
 #[derive(Debug, Clone, Default, Serialize, ToSchema)]
 #[schema(as = AllowancePreview)]
 pub struct Preview {
-    /// Those who use more now than is proposed, or have a container that asks for more alone: a group
-    /// itself first, then people by name; 500 at most.
+    /// Those who use more now than is proposed, or have a container that asks for more alone or would be stopped
+    /// sooner: a group itself first, then people by name; 500 at most.
     pub over: Vec<Over>,
     /// How many there are.
     pub over_total: u64,
@@ -52,6 +54,10 @@ pub struct Over {
     pub containers: Vec<OverContainer>,
     /// How many of those there are.
     pub containers_total: u64,
+    /// Containers that run now and would be stopped sooner than they are without this, 20 at most.
+    pub endings: Vec<OverEnding>,
+    /// How many of those there are.
+    pub endings_total: u64,
 }
 
 /// A bound below what is in use.
@@ -60,7 +66,8 @@ pub struct Over {
 pub struct OverLimit {
     /// Which.
     pub limit: Bounded,
-    /// What is in use now: bytes, thousandths of a core, or a number.
+    /// What is in use now: bytes, thousandths of a core, or a number. Of rates the most of the last hour, over ten
+    /// seconds; what goes over the network is not counted.
     pub used: u64,
     /// What is proposed, in the same unit.
     pub proposed: u64,
@@ -74,7 +81,7 @@ pub struct OverLimit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// Programs get less processor time, and run on.
+    /// Programs get less processor time, or wait for the disk, and run on.
     Slower,
     /// File cache is taken back at once; programs that then want more are slowed down, and in the end killed.
     Reclaimed,
@@ -99,6 +106,20 @@ pub struct OverContainer {
     pub asks: u64,
     /// How much is proposed for all together.
     pub proposed: u64,
+}
+
+/// A container that would end sooner.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = OverAllowanceEnding)]
+pub struct OverEnding {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// When it is stopped as it is; null for never.
+    pub ends_at: Option<Time>,
+    /// Seconds from the change to its stop.
+    pub secs_left: u32,
 }
 
 /// One sum that is looked at, and whose containers are in it.
@@ -173,6 +194,7 @@ async fn judge(app: &App, looked: Vec<Looked>, proposed: &Allowance) -> Result<P
             }
         }
     }
+    let extras = asks::extras(app.inventory.read(), Time::now()).await?;
     let mut theirs: HashMap<PrincipalId, Vec<Limited>> = HashMap::new();
     for container in rows::containers(app.inventory.read(), Visibility::Everyone).await? {
         theirs.entry(container.owner).or_default().push(container);
@@ -183,14 +205,31 @@ async fn judge(app: &App, looked: Vec<Looked>, proposed: &Allowance) -> Result<P
     let mut over = Vec::new();
     for (one, seen) in looked.into_iter().zip(seen) {
         let of_person = one.of == Whose::Person;
+        // What was granted for a time holds on top of whatever is proposed.
+        let on_top =
+            extras.get(&one.id).filter(|_| of_person).map(Vec::as_slice).unwrap_or_default();
+        let proposed = &proposed.with_extras(on_top);
         let own = theirs.remove(&one.id).filter(|_| of_person).unwrap_or_default();
         let mut containers: Vec<_> = own.iter().filter_map(|row| alone(row, proposed)).collect();
         let containers_total = u64::try_from(containers.len()).unwrap_or(u64::MAX);
         containers.truncate(CONTAINERS_MAX);
         let limits = above(configured, &seen, proposed);
-        if !limits.is_empty() || containers_total > 0 {
+        let mut endings: Vec<_> = own.iter().filter_map(|row| ending(app, row, proposed)).collect();
+        let endings_total = u64::try_from(endings.len()).unwrap_or(u64::MAX);
+        endings.truncate(CONTAINERS_MAX);
+        if !limits.is_empty() || containers_total > 0 || endings_total > 0 {
             let Looked { of, id, name } = one;
-            over.push(Over { of, id: id.0, name, limits, containers, containers_total });
+            let id = id.0;
+            over.push(Over {
+                of,
+                id,
+                name,
+                limits,
+                containers,
+                containers_total,
+                endings,
+                endings_total,
+            });
         }
     }
     let over_total = u64::try_from(over.len()).unwrap_or(u64::MAX);
@@ -204,6 +243,19 @@ fn alone(row: &Limited, proposed: &Allowance) -> Option<OverContainer> {
     let mut limits = limits.filter_map(|(limit, asks)| Some((limit, asks, proposed.bound(limit)?)));
     let (limit, asks, proposed) = limits.find(|(_, asks, proposed)| asks > proposed)?;
     Some(OverContainer { id: row.id.clone(), name: row.name.clone(), limit, asks, proposed })
+}
+
+/// A container that runs, when it would end sooner by what is proposed.
+fn ending(app: &App, row: &Limited, proposed: &Allowance) -> Option<OverEnding> {
+    let idle = row.id.parse().ok().and_then(|id| app.idle.of(&id));
+    let unused =
+        idle.zip(proposed.idle_secs).is_some_and(|(idle, most)| idle.idle_secs >= most.into());
+    let secs_left = if unused { Some(0) } else { proposed.lifetime_secs };
+    let secs_left = secs_left.filter(|_| row.runs)?;
+    let then = Time::now().after(Duration::from_secs(secs_left.into()));
+    let sooner = row.ends_at.is_none_or(|at| at > then);
+    let (id, name, ends_at) = (row.id.clone(), row.name.clone(), row.ends_at);
+    sooner.then_some(OverEnding { id, name, ends_at, secs_left })
 }
 
 /// What is in use of more than is proposed, or is configured where nothing is.
@@ -224,6 +276,8 @@ fn above(
         (Bounded::ImagesMax, None),
         (Bounded::ImagesBytes, None),
         (Bounded::DataBytes, None),
+        (Bounded::IoReadBytesPerSec, None),
+        (Bounded::IoWriteBytesPerSec, None),
     ]
     .into_iter()
     .filter_map(|(limit, configured)| {
@@ -235,7 +289,11 @@ fn above(
 }
 
 fn over_limit(limit: Bounded, used: u64, proposed: u64, seen: &InUse) -> OverLimit {
+    let rate = matches!(limit, Bounded::IoReadBytesPerSec | Bounded::IoWriteBytesPerSec);
     let (outcome, what) = match limit {
+        Bounded::IoReadBytesPerSec | Bounded::IoWriteBytesPerSec | Bounded::NetBytesPerSec => {
+            (Outcome::Slower, "programs run on, and wait for the disk where they want more")
+        }
         Bounded::CpuMillis => (Outcome::Slower, "programs run on, slower"),
         Bounded::MemoryBytes if seen.memory_kept_bytes > proposed => (
             Outcome::Kept,
@@ -274,11 +332,12 @@ fn over_limit(limit: Bounded, used: u64, proposed: u64, seen: &InUse) -> OverLim
         ),
     };
     let (now, then) = (words(limit, used), words(limit, proposed));
+    let when = if rate { "at most in the last hour" } else { "in use" };
     OverLimit {
         limit,
         used,
         proposed,
         outcome,
-        detail: format!("{now} in use, {then} proposed: {what}"),
+        detail: format!("{now} {when}, {then} proposed: {what}"),
     }
 }

@@ -14,8 +14,9 @@ use berth_runtime::id::ContainerId;
 use berth_runtime::record::{ContainerRecord, ExitCause, ExitRecord, Status};
 use serde_json::json;
 
-use super::containers::view::{cause_word, end_in_words, policy};
+use super::containers::view::{asked_by, cause_word, end_in_words, policy};
 use super::containers::{actions, create, look};
+use super::lifetimes;
 use super::restart::{self, Verdict};
 use super::volumes;
 use crate::app::App;
@@ -148,6 +149,7 @@ async fn pass(app: &App, booted: &mut bool) -> Result<()> {
     let mut records: HashMap<ContainerId, ContainerRecord> =
         records.into_iter().map(|record| (record.container.clone(), record)).collect();
     volumes::finish_removals(app).await?;
+    volumes::finish_hand_overs(app).await?;
     for row in &rows {
         let listed = records.remove(&row.id);
         let step = decide(row, listed.as_ref(), Time::now());
@@ -245,7 +247,9 @@ async fn carry_out(app: &App, row: &Container, step: Step) -> Result<bool> {
             // Not synchronous: after a power cut the records know the run, and it is adopted.
             let mut write = app.inventory.observe().await?;
             let attempts = row.restart_attempts;
-            let run = containers::set_running(write.db(), &row.id, row.run, attempts).await?;
+            let life = lifetimes::go_on(write.db(), row).await?;
+            let again = containers::Start { run_before: row.run, attempts, life };
+            let run = containers::set_running(write.db(), &row.id, again).await?;
             let data = json!({"run": run, "attempt": attempts});
             actions::event(&mut write, row, "container.restarted", data).await?;
             note(app, &mut write, row, (By::Policy, "container.restart"));
@@ -293,8 +297,7 @@ async fn keep_end(app: &App, row: &Container, exit: &ExitRecord) -> Result<()> {
     } else {
         restart::after_end(policy(row), exit, row.restart_attempts, Time::now().0)
     };
-    let by = row.stopped_by_name.as_deref().zip(row.stop_kind);
-    let text = end_in_words(exit, by);
+    let text = end_in_words(exit, asked_by(row).as_ref());
     let mut write = app.inventory.observe().await?;
     match verdict {
         Verdict::Stay => containers::set_ended(write.db(), &row.id, exit).await?,
@@ -359,6 +362,8 @@ fn decide(row: &Container, record: Option<&ContainerRecord>, now: Time) -> Step 
     }
     match row.next_attempt_at {
         Some(at) if at > now => Step::WaitUntil(at),
+        // Its time is over: it is about to be stopped.
+        Some(_) if row.ends_at.is_some_and(|at| at <= now) => Step::Rest,
         Some(_) => Step::StartAgain,
         // An end that is known and left the intent as it is: the policy has changed since, or the
         // commit of its verdict was lost. Judge again.
@@ -430,6 +435,10 @@ mod tests {
         check(&waits(5_000), stopped(), Step::WaitUntil(Time(5_000)));
         check(&waits(1_000), stopped(), Step::StartAgain);
         check(&waits(0), None, Step::StartAgain);
+        let over = Container { ends_at: Some(Time(900)), ..waits(800) };
+        check(&over, stopped(), Step::Rest);
+        let goes_on = Container { ends_at: Some(Time(i64::MAX)), ..waits(800) };
+        check(&goes_on, stopped(), Step::StartAgain);
         let rests = Container { last_exit: Some(ended.clone()), ..row(Intent::Stopped, 1) };
         check(&rests, stopped(), Step::Rest);
     }

@@ -1,4 +1,5 @@
-//! Sharing a container or a volume with people and groups: who has what of it, given and taken away by its owner.
+//! Sharing a container, a volume or an image with people and groups: who has what of it, given and taken away by its
+//! owner.
 //!
 //! - A person is addressed by the exact name that they sign in with. For whoever may not see all people the answer
 //!   is the same whether there is one of this name or not, so that nobody finds out who is here: a name that nobody
@@ -6,14 +7,14 @@
 //!   tells them that already, the answer says that they are known.
 //! - A group is addressed by its name, by those who are in it; another answers as one that does not exist.
 //! - What was shared ends at once, for streams and terminals that are open too ([`At`]). A container that runs keeps
-//!   a volume that it has until it ends, and does not start with it again.
+//!   a volume that it has until it ends, and does not start with it again. Who has kept an image has one of their own.
 
 use berth_runtime::id::{ContainerId, PrincipalId, VolumeId};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
 
-use super::{containers as services, volumes as kept};
+use super::{containers as services, images as held, volumes as kept};
 use crate::app::App;
 use crate::auth::{Caller, Granted, Kind, Right, Rights, Visibility};
 use crate::clock::Time;
@@ -21,25 +22,19 @@ use crate::error::{Error, Result};
 use crate::inventory::containers::{self, Container};
 use crate::inventory::events::NewEvent;
 use crate::inventory::grants::{self, Grant, GranteeKind, Object};
-use crate::inventory::{Write, groups, people, volumes};
+use crate::inventory::{Write, groups, images, people, volumes};
 
 /// Grants of one object.
 const GRANTS_MAX: u32 = 50;
 /// No name of people or groups is longer.
 const NAME_BYTES_MAX: usize = 32;
 
-/// Something that somebody is at for a while by one of their rights to a container or volume, such as a log that they
-/// follow.
+/// Something that somebody is at for a while by one of their rights to an object, such as a log that they follow.
 #[derive(Debug, Clone)]
 pub struct At {
-    what: What,
+    kind: Kind,
+    id: String,
     right: Right,
-}
-
-#[derive(Debug, Clone)]
-enum What {
-    Container(ContainerId),
-    Volume(VolumeId),
 }
 
 /// With whom something is shared.
@@ -71,7 +66,8 @@ pub struct GrantRequest {
     /// The name that the person signs in with, or that of a group that one is in.
     pub name: String,
     /// What they may do with it. With a container: `state` (always with the others), `logs`, `terminal`, `files`,
-    /// `manage`. With a volume: `files` to read it, and `write` to write to it as well.
+    /// `manage`. With a volume: `files` to read it, and `write` to write to it as well. With an image: `files` to read it, to
+    /// launch from it and to keep it.
     pub rights: Vec<Right>,
 }
 
@@ -83,32 +79,37 @@ impl At {
 
     /// The same by its id.
     pub(super) fn of(container: ContainerId, right: Right) -> Self {
-        Self { what: What::Container(container), right }
+        Self { kind: Kind::Container, id: container.to_string(), right }
     }
 
     /// For a volume that the caller has the right to now.
-    pub(super) fn volume(volume: VolumeId, right: Right) -> Self {
-        Self { what: What::Volume(volume), right }
+    pub(super) fn volume(volume: &VolumeId, right: Right) -> Self {
+        Self { kind: Kind::Volume, id: volume.to_string(), right }
+    }
+
+    /// For an image that the caller has the right to now.
+    pub(super) fn image(id: &str, right: Right) -> Self {
+        Self { kind: Kind::Image, id: id.to_owned(), right }
     }
 
     /// Whether the caller still has the right. Of what is gone everything ends by itself.
     pub(super) async fn is_allowed(&self, app: &App, caller: &Caller) -> Result<bool> {
-        let db = app.inventory.read();
-        let (found, is_gone) = match &self.what {
-            What::Container(id) => {
-                let found = find(app, caller, (Kind::Container, id.as_str())).await;
-                (found, containers::find_any(db, id).await?.is_none())
-            }
-            What::Volume(id) => {
-                let found = find(app, caller, (Kind::Volume, id.as_str())).await;
-                (found, !volumes::is_there(db, id).await?)
-            }
-        };
-        match found {
+        match find(app, caller, (self.kind, &self.id)).await {
             Ok(shared) => Ok(shared.rights.has(self.right)),
-            Err(Error::NotFound(_)) => Ok(is_gone),
+            Err(Error::NotFound(_)) => Ok(!self.is_there(app).await?),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether there is such an object, for anybody.
+    async fn is_there(&self, app: &App) -> Result<bool> {
+        let (db, id) = (app.inventory.read(), self.id.as_str());
+        let bad = |source| Error::broken("read an id", source);
+        Ok(match self.kind {
+            Kind::Container => containers::find_any(db, &id.parse().map_err(bad)?).await?.is_some(),
+            Kind::Volume => volumes::is_there(db, &id.parse().map_err(bad)?).await?,
+            Kind::Image => images::is_there(db, id).await?,
+        })
     }
 }
 
@@ -127,16 +128,26 @@ impl Shared {
         Object { kind: self.kind.as_str(), id: &self.id }
     }
 
-    /// The action or event of this name.
-    fn named(&self, containers: &'static str, volumes: &'static str) -> &'static str {
+    /// The action of sharing it, and the event.
+    fn sharing(&self) -> (&'static str, &'static str) {
         match self.kind {
-            Kind::Container => containers,
-            Kind::Volume => volumes,
+            Kind::Container => ("container.share", "container.shared"),
+            Kind::Volume => ("volume.share", "volume.shared"),
+            Kind::Image => ("image.share", "image.shared"),
+        }
+    }
+
+    /// The action of ending that, and the event.
+    fn unsharing(&self) -> (&'static str, &'static str) {
+        match self.kind {
+            Kind::Container => ("container.unshare", "container.unshared"),
+            Kind::Volume => ("volume.unshare", "volume.unshared"),
+            Kind::Image => ("image.unshare", "image.unshared"),
         }
     }
 }
 
-/// A container or volume that the caller sees.
+/// An object that the caller sees.
 async fn find(app: &App, caller: &Caller, (kind, key): (Kind, &str)) -> Result<Shared> {
     Ok(match kind {
         Kind::Container => {
@@ -148,6 +159,11 @@ async fn find(app: &App, caller: &Caller, (kind, key): (Kind, &str)) -> Result<S
             let row = kept::find(app, caller, key).await?;
             let (rights, id) = (row.rights(caller), row.id.to_string());
             Shared { kind, id, owner: row.owner, name: row.name, rights }
+        }
+        Kind::Image => {
+            let image = held::find(app, caller, key).await?;
+            let (name, rights) = (image.name(), image.rights);
+            Shared { kind, id: image.row.id, owner: image.row.owner, name, rights }
         }
     })
 }
@@ -188,7 +204,7 @@ pub async fn set(
     let granted = read_rights(found.kind, &request.rights)?;
     let (kind, name) = (request.kind, request.name.as_str());
     check_name(caller, kind, name)?;
-    let action = found.named("container.share", "volume.share");
+    let (action, shared) = found.sharing();
     let mut write = app.inventory.change(&caller.actor, action).await?;
     // Again, now that nobody else writes.
     let row = find_for(app, caller, (found.kind, &found.id), Right::Share).await?;
@@ -208,8 +224,7 @@ pub async fn set(
     }
     let what = words(&Rights::from(granted).list());
     let text = format!("{what} with {}", whom(kind, name));
-    let kind = row.named("container.shared", "volume.shared");
-    event(&mut write, caller, &row, (kind, text)).await?;
+    event(&mut write, caller, &row, (shared, text)).await?;
     write.commit().await?;
     // It may be less than before.
     app.credentials_changed();
@@ -227,14 +242,13 @@ pub async fn remove(
     (kind, name): (GranteeKind, &str),
 ) -> Result<()> {
     let found = find_for(app, caller, what, Right::Unshare).await?;
-    let action = found.named("container.unshare", "volume.unshare");
+    let (action, unshared) = found.unsharing();
     let mut write = app.inventory.change(&caller.actor, action).await?;
     let row = find_for(app, caller, (found.kind, &found.id), Right::Unshare).await?;
     write.subject(row.kind.as_str(), &row.id, row.owner);
     if grants::remove(write.db(), row.object(), kind, name).await? {
         let text = format!("with {}", whom(kind, name));
-        let kind = row.named("container.unshared", "volume.unshared");
-        event(&mut write, caller, &row, (kind, text)).await?;
+        event(&mut write, caller, &row, (unshared, text)).await?;
     }
     write.commit().await?;
     app.credentials_changed();
@@ -251,6 +265,10 @@ fn read_rights(kind: Kind, asked: &[Right]) -> Result<Granted> {
         Kind::Volume => (
             &[Right::State, Right::Files, Right::Write],
             "files (to read it) and write can be shared",
+        ),
+        Kind::Image => (
+            &[Right::State, Right::Files],
+            "files (to read it, launch from it and keep it) can be shared",
         ),
     };
     for (number, right) in asked.iter().enumerate() {
@@ -283,6 +301,11 @@ fn read_rights(kind: Kind, asked: &[Right]) -> Result<Granted> {
             Err(Error::field("/rights", text))
         }
         Kind::Volume => Ok(Granted { files: true, write: has(Right::Write), ..Granted::default() }),
+        Kind::Image if !has(Right::Files) => {
+            let text = "name files, to have it read, launched from and kept";
+            Err(Error::field("/rights", text))
+        }
+        Kind::Image => Ok(Granted { files: true, ..Granted::default() }),
     }
 }
 

@@ -25,8 +25,8 @@ use crate::auth::{Caller, Visibility};
 use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::inventory::allowances::{self, Allowance};
-use crate::inventory::people;
 use crate::inventory::usage::{self as rows, Held, Limited};
+use crate::inventory::{asks, people};
 
 /// Looks closer together than this say little, so the rate of before is kept.
 const APART: Duration = Duration::from_millis(400);
@@ -210,6 +210,7 @@ pub async fn system(app: &App) -> Result<SystemUsage> {
     let containers = rows::containers(db, Visibility::Everyone).await?;
     let images = rows::images(db, Visibility::Everyone).await?;
     let allowances = allowances::all(db).await?;
+    let extras = asks::extras(db, Time::now()).await?;
     let names = rows::names(db).await?;
     let all_images = rows::all_images(db).await?;
     let (seen, machine) = tokio::join!(look(app, places(&live)), machine(app));
@@ -223,7 +224,10 @@ pub async fn system(app: &App) -> Result<SystemUsage> {
     for (person, usage) in &mut usages {
         let own = allowances.get(person).filter(|_| *person != PrincipalId::SYSTEM);
         let allowance = own.or_else(|| allowances.get(&PrincipalId::SYSTEM));
-        usage.allow(allowance.copied().filter(|_| *person != PrincipalId::SYSTEM));
+        let allowance = allowance.copied().unwrap_or(Allowance::FREE);
+        let allowance =
+            allowance.with_extras(extras.get(person).map(Vec::as_slice).unwrap_or_default());
+        usage.allow(Some(allowance).filter(|_| *person != PrincipalId::SYSTEM));
     }
     let mut people: Vec<PersonUsage> = usages
         .drain()

@@ -8,9 +8,10 @@
 //! time, so that nothing of a create can be left half done. Removing one commits that nobody sees it any
 //! more, and has the supervisor remove it; what is cut short in between is finished by [`finish_removals`].
 
+mod hand_over;
 mod mounts;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 
+pub(crate) use self::hand_over::finish_all as finish_hand_overs;
+pub use self::hand_over::hand_over;
 pub(crate) use self::mounts::{attach, for_start};
 use super::containers::actions::in_background;
 use super::containers::spec::check_name;
@@ -140,12 +143,15 @@ pub struct Change {
 #[derive(Debug)]
 pub struct Volumes {
     used: Mutex<HashMap<VolumeId, VolumeUseView>>,
+    /// Those that are being given to somebody else by this server.
+    moving: Mutex<HashSet<VolumeId>>,
     measures: Arc<Semaphore>,
 }
 
 impl Default for Volumes {
     fn default() -> Self {
-        Self { used: Mutex::default(), measures: Arc::new(Semaphore::new(MEASURES_MAX)) }
+        let moving = Mutex::default();
+        Self { used: Mutex::default(), moving, measures: Arc::new(Semaphore::new(MEASURES_MAX)) }
     }
 }
 
@@ -156,6 +162,15 @@ impl Volumes {
 
     fn note(&self, id: &VolumeId, used: VolumeUseView) {
         self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), used);
+    }
+
+    /// Whether nobody was moving it.
+    fn begin_move(&self, id: &VolumeId) -> bool {
+        self.moving.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone())
+    }
+
+    fn end_move(&self, id: &VolumeId) {
+        self.moving.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
     }
 
     fn forget(&self, id: &VolumeId) {
@@ -212,7 +227,7 @@ fn full_name(row: &Volume) -> String {
 /// One volume, with who has it and what it holds.
 pub async fn inspect(app: &App, caller: &Caller, key: &str) -> Result<VolumeDetail> {
     let row = find(app, caller, key).await?;
-    measure(app, &row).await;
+    measure(app, (&row.id, row.owner)).await;
     detail(app, caller, row).await
 }
 
@@ -274,15 +289,29 @@ fn view(app: &App, caller: &Caller, row: Volume) -> VolumeView {
     }
 }
 
+/// What volumes of somebody's held on disk, by their ids, as far as it can be looked at in a moment; of the others
+/// what was found last.
+pub(super) async fn sizes(app: &App, owner: PrincipalId, ids: &[VolumeId]) -> HashMap<String, u64> {
+    let all = async {
+        for id in ids {
+            measure(app, (id, owner)).await;
+        }
+    };
+    // What takes longer goes on, and is seen by whoever comes next.
+    drop(tokio::time::timeout(MEASURE_WAIT, all).await);
+    let used = |id: &VolumeId| Some((id.to_string(), app.volumes.used(id)?.bytes));
+    ids.iter().filter_map(used).collect()
+}
+
 /// Has a volume looked through, unless it was a moment ago, and waits a while for what comes of it.
-async fn measure(app: &App, row: &Volume) {
+async fn measure(app: &App, (id, owner): (&VolumeId, PrincipalId)) {
     let fresh = |used: VolumeUseView| used.measured_at.after(MEASURE_AGE) > Time::now();
-    if app.volumes.used(&row.id).is_some_and(fresh) {
+    if app.volumes.used(id).is_some_and(fresh) {
         return;
     }
     // Whoever comes while others are looked through sees what was found last.
     let Ok(permit) = Arc::clone(&app.volumes.measures).try_acquire_owned() else { return };
-    let (app, id, owner) = (app.clone(), row.id.clone(), row.owner);
+    let (app, id) = (app.clone(), id.clone());
     let looking = tokio::spawn(async move {
         let found = match app.runtime.volume_measure(owner, &id).await {
             Ok(found) => found,
@@ -463,7 +492,23 @@ pub(super) async fn find_for(
 }
 
 async fn find_to_change(app: &App, caller: &Caller, key: &str) -> Result<Volume> {
-    find_for(app, caller, key, Right::Remove).await
+    let row = find_for(app, caller, key, Right::Remove).await?;
+    check_still(&row)?;
+    Ok(row)
+}
+
+/// Refuses what cannot be done with a volume while it is given to somebody else.
+pub(crate) fn check_still(row: &Volume) -> Result<()> {
+    match row.heir {
+        None => Ok(()),
+        Some(_) => {
+            let text = format!(
+                "the volume {} is being given to somebody else; wait until it is",
+                row.name
+            );
+            Err(Error::conflict("volume.moving", text))
+        }
+    }
 }
 
 async fn event(

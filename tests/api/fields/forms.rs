@@ -27,6 +27,17 @@ use Kind::{Choice, Judged, Secret, Way};
 const NUMBER: Kind = Judged(&["-1", "1e308", "18446744073709551616", "1.5", "many", "\0", "a\nb"]);
 const SIZE: Kind =
     Judged(&["-1", "1e308", "18446744073709551616 GiB", "many", "1 XiB", "NaN", "\0"]);
+const LENGTH: Kind = Judged(&[
+    "-1",
+    "1e308",
+    "18446744073709551616 d",
+    "many",
+    "1 x",
+    "1.5 h",
+    "1",
+    "2 years",
+    "\0",
+]);
 const LINES: Kind = Judged(&["no sign", "\0", "=\0"]);
 const NAME: Kind = Judged(&["-a", "..", "a b", "<script>", "a\0", "А"]);
 const HOST: Kind = Judged(&["", "a b", "../x", "http://a", "\0"]);
@@ -35,6 +46,8 @@ const REFERENCE: Kind = Judged(&["", "A b", "a/../b", "a@sha256:x", "\0"]);
 /// Field by field; where a name means different things, the route stands before it.
 const ROWS: &[(&str, Kind)] = &[
     ("image", REFERENCE),
+    // Empty: kept without a name of one's own.
+    ("POST /images/{id}/keep reference", Judged(&["A b", "a/../b", "a@sha256:x", "\0"])),
     ("POST /images/import archive", Way),
     ("name", NAME),
     ("POST /invitation name", Way),
@@ -66,7 +79,15 @@ const ROWS: &[(&str, Kind)] = &[
     ("io_read", SIZE),
     ("io_write", SIZE),
     ("net", SIZE),
+    ("lifetime", LENGTH),
+    ("lifetime_default", LENGTH),
+    ("idle", LENGTH),
     ("look", Way),
+    ("limit", Choice),
+    ("wanted", NUMBER),
+    ("granted", NUMBER),
+    ("until", Judged(&["a", "-1", "2020-01-01", "2090-13-01", "9999-01-01", "\0"])),
+    ("answer", Judged(&["a\0b", "a\nb"])),
     ("csv", Judged(&["", "a", "name", "name\n\"", "name,name\na,b", "name\rdriven", "\0"])),
     ("add", Way),
     ("things", Choice),
@@ -75,6 +96,19 @@ const ROWS: &[(&str, Kind)] = &[
     (
         "volumes",
         Judged(&["data", "none:/data", "/etc:/etc", "a:b", "a:/proc", "a:/x:y", "../x:/y", "\0"]),
+    ),
+    (
+        "data_sets",
+        Judged(&[
+            "kept",
+            "none:/data",
+            "others:/x",
+            "/etc:/etc",
+            "kept:b",
+            "kept:/proc",
+            "kept:/x:ro",
+            "\0",
+        ]),
     ),
     ("restart", Choice),
     ("restart_attempts", NUMBER),
@@ -103,6 +137,8 @@ const ROWS: &[(&str, Kind)] = &[
     ("POST /containers/{id}/sharing kind", Choice),
     ("reason", Judged(&["", " ", "a\0b", "a\nb"])),
     ("POST /volumes/{id}/sharing kind", Choice),
+    ("POST /images/{id}/sharing kind", Choice),
+    ("POST /volumes/{id}/hand-over to", Judged(&["", "nobody", "olga", "a\0b"])),
     ("end", Judged(&["", "a", "everybody:a"])),
     ("group", Judged(&["", "a", "-1", "4294967296"])),
     ("note", Judged(&["a\0b", "a\nb"])),
@@ -178,12 +214,19 @@ fn base(route: &str) -> Vec<(&'static str, &'static str)> {
             vec![("kind", "person"), ("grantee", "tried"), ("level", "view")]
         }
         "POST /containers/{id}/looks" => vec![("reason", "driven")],
+        "POST /asks" => {
+            vec![("limit", "ports_max"), ("wanted", "60000"), ("reason", "driven")]
+        }
+        "POST /asks/{id}/approve" => vec![("granted", "99000")],
         "POST /volumes/{id}/sharing" => {
             vec![("kind", "person"), ("grantee", "tried"), ("level", "read")]
         }
-        "POST /containers/{id}/sharing/end" | "POST /volumes/{id}/sharing/end" => {
-            vec![("end", "person:tried")]
+        "POST /images/{id}/sharing" => {
+            vec![("kind", "person"), ("grantee", "tried"), ("level", "use")]
         }
+        "POST /containers/{id}/sharing/end"
+        | "POST /volumes/{id}/sharing/end"
+        | "POST /images/{id}/sharing/end" => vec![("end", "person:tried")],
         "POST /volumes" => vec![("name", "driven")],
         "POST /volumes/{id}" => vec![("name", "kept")],
         "POST /people/{id}/host-user" => vec![("host_user", "driven")],
@@ -236,6 +279,8 @@ async fn each_field_of_a_form_takes_what_it_may_and_no_form_takes_another() {
     let container = made["id"].as_str().expect("an id").to_owned();
     let volume = olga.post("/api/v1/volumes", &json!({"name": "kept"})).await.expect_status(201);
     let volume = volume.json()["id"].as_str().expect("an id").to_owned();
+    let more = json!({"limit": "containers_max", "wanted": 99_000, "reason": "driven"});
+    let ask = olga.post("/api/v1/asks", &more).await.expect_status(201).json()["id"].to_string();
     let (person, mut wrong) = (person["person"]["id"].to_string(), Vec::new());
     for (route, (once, many)) in forms() {
         if route == "POST /images/import" || route.ends_with("/files") {
@@ -244,10 +289,12 @@ async fn each_field_of_a_form_takes_what_it_may_and_no_form_takes_another() {
         let path = route.trim_start_matches("POST ");
         let path = match path {
             path if path.starts_with("/people/") => path.replace("{id}", &person),
+            path if path.starts_with("/asks/") => path.replace("{id}", &ask),
             path if path.starts_with("/groups/") => path.replace("{id}", "2"),
-            "/volumes/{id}" | "/volumes/{id}/sharing" | "/volumes/{id}/sharing/end" => {
-                path.replace("{id}", &volume)
-            }
+            "/volumes/{id}"
+            | "/volumes/{id}/hand-over"
+            | "/volumes/{id}/sharing"
+            | "/volumes/{id}/sharing/end" => path.replace("{id}", &volume),
             path if path.starts_with("/images/") && !path.ends_with("/remove") => {
                 path.replace("{id}", &image)
             }

@@ -100,6 +100,7 @@ fn create(image: &str) -> Body {
             .beyond([json!("0"), json!("65"), json!("SIGNOPE")])
             .may_be(&["null"]),
         field("stop_grace_secs").at([json!(0), json!(600)]).beyond([json!(601)]).may_be(&["null"]),
+        bound("lifetime_secs", 10, 31_536_000),
         field("restart").beyond([
             json!({"name": "always", "max_attempts": 3}),
             json!({"name": "no", "privileged": true}),
@@ -172,6 +173,27 @@ fn create(image: &str) -> Body {
             .at([json!(null), json!("d"), json!("./d//e/")])
             .beyond([json!("/d"), json!("d/.."), json!("../x"), json!("."), text(1025)])
             .may_be(&["null", "newline", "turned text"]),
+        field("data_sets").at([json!([])]).beyond([
+            json!(vec![json!({"name": "kept", "target": "/c"}); 17]),
+            json!([{"name": "kept", "target": "/a"}]),
+            json!([{"name": "kept", "target": "/b"}]),
+        ]),
+        field("data_sets[].name").at([json!("kept")]).beyond([
+            json!("other"),
+            json!("others"),
+            json!("../kept"),
+            json!("/usr/share"),
+            json!("Kept"),
+            text(64),
+        ]),
+        field("data_sets[].target").at([json!("/c"), json!("//c/./d/")]).beyond([
+            json!("/"),
+            json!("/proc/x"),
+            json!("//sys"),
+            json!("/c/../proc"),
+            json!("c"),
+            json!("/b/"),
+        ]),
         field("terminal").at([json!(false), json!(true)]).may_be(&["true"]),
         field("stdin").at([json!(false), json!(true)]).may_be(&["true"]),
         field("limits"),
@@ -190,12 +212,14 @@ fn create(image: &str) -> Body {
             "name": "driven", "image": image, "entrypoint": ["a"], "command": ["a"],
             "env": {"A": "b"}, "working_dir": "/", "user": "0", "hostname": "h",
             "labels": {"a": "b"}, "stop_signal": "TERM", "stop_grace_secs": 1,
+            "lifetime_secs": 3600,
             "restart": {"name": "on-failure", "max_attempts": 3}, "read_only_root": false,
             "tmpfs": [{"target": "/a", "size_bytes": 4096}], "shm_bytes": 4096,
             "ulimits": {"nofile": {"soft": 64, "hard": 64}}, "capabilities_dropped": ["CHOWN"],
             "network": "private",
             "ports": [{"container_port": 8080, "host_port": null, "protocol": "tcp"}],
             "mounts": [{"volume": "kept", "target": "/b", "read_only": false, "sub_path": null}],
+            "data_sets": [{"name": "kept", "target": "/c"}],
             "terminal": false, "stdin": false, "start": false,
             "limits": {"cpu_millis": 100, "cpu_weight": 100, "memory_bytes": 64 << 20,
                        "swap_bytes": 0, "pids": 8},
@@ -497,7 +521,8 @@ fn allowances() -> Vec<Body> {
             "pids": null, "containers_max": null, "ports_max": null,
             "images_max": null, "images_bytes": null, "data_bytes": null, "io_weight": null,
             "io_read_bytes_per_sec": null, "io_write_bytes_per_sec": null,
-            "net_bytes_per_sec": null,
+            "net_bytes_per_sec": null, "lifetime_secs": null, "lifetime_default_secs": null,
+            "idle_secs": null,
         }),
         fields: vec![
             bound("cpu_millis", 10, 1_024_000),
@@ -518,6 +543,9 @@ fn allowances() -> Vec<Body> {
             rate("io_read_bytes_per_sec", 1 << 20),
             rate("io_write_bytes_per_sec", 1 << 20),
             rate("net_bytes_per_sec", 16 << 10),
+            bound("lifetime_secs", 10, 31_536_000),
+            bound("lifetime_default_secs", 10, 31_536_000),
+            bound("idle_secs", 30, 31_536_000),
         ],
     };
     vec![
@@ -554,6 +582,52 @@ fn groups() -> Vec<Body> {
             fields: vec![
                 name().may_be(&["null"]),
                 note().may_be(&["null", "empty", "turned text"]),
+            ],
+        },
+    ]
+}
+
+fn asks() -> Vec<Body> {
+    let reason = || {
+        field("reason")
+            .at(Vec::new())
+            .beyond([text(501), json!(""), json!(" "), json!("a\nb")])
+            .may_be(&["turned text"])
+    };
+    let until = || {
+        let beyond = [json!("2020-01-01"), json!("2090-01-01"), json!("tomorrow")];
+        field("until").beyond(beyond).may_be(&["null", "empty"])
+    };
+    vec![
+        Body {
+            route: "POST /api/v1/asks",
+            base: json!({
+                "limit": "containers_max", "wanted": 99_000, "until": null, "reason": "driven",
+            }),
+            fields: vec![
+                field("limit").beyond([json!("cpu_weight"), json!("Memory")]),
+                field("wanted").beyond([json!(0), json!(100_001), json!(u64::MAX)]),
+                until(),
+                reason(),
+            ],
+        },
+        Body {
+            route: "POST /api/v1/asks/{id}/decline",
+            base: json!({"reason": "driven"}),
+            fields: vec![reason()],
+        },
+        Body {
+            route: "POST /api/v1/asks/{id}/approve",
+            base: json!({"granted": 99_000, "until": null, "for_good": false, "answer": ""}),
+            fields: vec![
+                field("granted")
+                    .beyond([json!(0), json!(100_001), json!(u64::MAX)])
+                    .may_be(&["null"]),
+                until(),
+                field("for_good").may_be(&["true"]),
+                field("answer")
+                    .beyond([text(501), json!("a\nb")])
+                    .may_be(&["empty", "turned text"]),
             ],
         },
     ]
@@ -613,6 +687,35 @@ fn grants() -> Vec<Body> {
                 ]),
             ],
         },
+        Body {
+            route: "PUT /api/v1/images/{id}/grants",
+            base: json!({"kind": "person", "name": "tried", "rights": ["files"]}),
+            fields: vec![
+                kind(),
+                name(),
+                field("rights").at([json!(["files"]), json!(["state", "files"])]).beyond([
+                    json!([]),
+                    json!(["state"]),
+                    json!("files"),
+                ]),
+                field("rights[]").at([json!("files")]).beyond([
+                    json!("state"),
+                    json!("write"),
+                    json!("logs"),
+                    json!("Files"),
+                ]),
+            ],
+        },
+        Body {
+            route: "POST /api/v1/images/{id}/keep",
+            base: json!({"reference": "lab/kept:v1"}),
+            fields: vec![
+                field("reference")
+                    .at([json!(null), json!("lab/kept:v1")])
+                    .beyond([json!("A b"), json!("a@sha256:00"), text(400)])
+                    .may_be(&["null", "empty"]),
+            ],
+        },
     ]
 }
 
@@ -624,6 +727,17 @@ fn volumes() -> Vec<Body> {
             route: "POST /api/v1/volumes",
             base: json!({"name": "driven"}),
             fields: vec![name().at([json!("0"), text(63)])],
+        },
+        Body {
+            route: "POST /api/v1/volumes/{id}/hand-over",
+            base: json!({"to": "tried"}),
+            // Taken, it is somebody else's; that is in tests/containers.
+            fields: vec![field("to").beyond([
+                json!("nobody"),
+                json!("olga"),
+                json!("Tried"),
+                text(33),
+            ])],
         },
         Body {
             route: "PATCH /api/v1/volumes/{id}",
@@ -662,6 +776,7 @@ pub(super) fn bodies(image: &str) -> Vec<Body> {
     all.extend(volumes());
     all.extend(grants());
     all.push(looks());
+    all.extend(asks());
     all.extend(folders());
     all.push(Body {
         route: "POST /api/v1/gc",
@@ -761,6 +876,8 @@ async fn ids(owner: &Client, image: &str) -> (String, String) {
     let body = json!({"name": "driven", "image": image, "command": ["a"]});
     let made = owner.post("/api/v1/containers", &body).await.expect_status(201).json();
     owner.post("/api/v1/volumes", &json!({"name": "kept"})).await.expect_status(201);
+    let more = json!({"limit": "containers_max", "wanted": 99_000, "reason": "driven"});
+    owner.post("/api/v1/asks", &more).await.expect_status(201);
     let person = json!({"name": "tried", "role": "user"});
     let person = owner.post("/api/v1/people", &person).await.expect_status(201).json();
     (made["id"].as_str().expect("an id").to_owned(), person["person"]["id"].to_string())
@@ -779,6 +896,7 @@ async fn each_field_takes_its_bounds_and_nothing_beyond() {
         let (method, path) = body.route.split_once(' ').expect("a method and a path");
         let id = match path {
             path if path.contains("/people/") => &person,
+            path if path.contains("/asks/") => "1",
             path if path.contains("/groups/") => "2",
             path if path.contains("/volumes/") => "kept",
             path if path.contains("/images/") => &image,

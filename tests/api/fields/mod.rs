@@ -108,6 +108,8 @@ fn cut(text: &str) -> String {
 /// Budgets that no test of fields uses up.
 pub(crate) fn generous() -> Options {
     let sections = "[rates]\nperson_per_min = 100000\nchanges_per_min = 100000\n\
-                    costly_per_min = 100000\n";
+                    costly_per_min = 100000\n\
+                    [runtime.data_sets.kept]\npath = \"/usr/share\"\n\
+                    [runtime.data_sets.others]\npath = \"/usr/share\"\ngroups = [\"none\"]\n";
     Options { sections: sections.into(), ..Options::default() }
 }

@@ -127,6 +127,7 @@ fn list(count: usize, text: &str, oversees: bool) -> ListPage {
         also: if index == 2 { format!("also lab/{text}:best") } else { String::new() },
         digest: DIGEST.into(),
         system: index == 1,
+        shared_by: if index % 4 == 3 { text.into() } else { String::new() },
         owner: if index == 1 { "system".into() } else { "anna".into() },
         unique: if index == 2 { "1.4 GiB".into() } else { "8.2 MiB".into() },
         shared: if index < 2 { String::new() } else { "5.1 GiB".into() },
@@ -184,6 +185,8 @@ fn image(text: &str, own: bool) -> DetailPage {
         owner: if own { String::new() } else { "anna".into() },
         launch: own.then(|| "/launch?image=x".into()),
         download: own.then(|| "/api/v1/images/x/export".into()),
+        sharing: own.then(|| "/images/x/sharing".into()),
+        keep: (!own).then(|| Field { value: text.into(), error: format!("{text} is no name") }),
         download_size: "1.2 GiB".into(),
         acts: if own { vec![act("Remove…", "remove")] } else { Vec::new() },
         facts: vec![

@@ -1,14 +1,16 @@
 //! Sample pages of those who oversee the machine.
 
+use berth_web::asks::{AskForm, AsksPage, LimitChoice, OpenAsk, PastAsk};
 use berth_web::events::{AuditPage, AuditRow, Chain, EventRow, EventsPage, Exports, Object};
 use berth_web::people::{
     ActivityRow, AllowanceForm, AllowancePage, ContainerRow, GroupChoice, GroupPage, GroupRow,
     GroupsPage, ImageRow, ImportLine, ImportPage, Member, Members, OffboardingPage,
     OffboardingReport, OffboardingRow, PersonPage, UsagePage, UsageRow,
 };
+use berth_web::space::{EndRow, LimitRow as SpaceLimit, SpacePage, ThingRow};
 use berth_web::system::{
-    CheckRow, DoctorPage, LimitRow, MaintenancePage, OverviewPage, PersonRow, PressureRow,
-    RegistriesPage, RegistryRow, RiskRow, WarningRow, WarningsPage,
+    CheckRow, DoctorPage, HarmedRow, LimitRow, MaintenancePage, OverviewPage, PersonRow,
+    PressureRow, RegistriesPage, RegistryRow, RiskRow, StoredLayers, WarningRow, WarningsPage,
 };
 
 use super::*;
@@ -25,6 +27,16 @@ pub(super) fn all(hostile: &str, long: &str, add: &mut impl FnMut(&str, super::R
     add("offboarding-under-way", offboarding(long, true).render());
     add("hostile-offboarding", offboarding(hostile, true).render());
     add("hostile-offboarding-begin", offboarding(hostile, false).render());
+    add("space", space("data", true).render());
+    add("space-empty", space(long, false).render());
+    add("hostile-space", space(hostile, true).render());
+    add("asks", asked("the course", true).render());
+    add("asks-own", asked(long, false).render());
+    add(
+        "asks-empty",
+        AsksPage { shell: shell("Asking", Section::Home), ..Default::default() }.render(),
+    );
+    add("hostile-asks", asked(hostile, true).render());
     add("allowance", everybody(&[]).render());
     add("allowance-over", everybody(&["anna", long, hostile]).render());
     add("groups", groups("course", "").render());
@@ -192,6 +204,7 @@ fn offboarding(name: &str, begun: bool) -> OffboardingPage {
         name: name.into(),
         done,
         said: format!("the volume {name} is in use"),
+        size: "1.4 GiB".into(),
     };
     OffboardingPage {
         shell: shell("Take off the machine", Section::People),
@@ -235,6 +248,7 @@ pub(crate) fn person(name: &str, refused: bool) -> PersonPage {
         gauges: gauges(true),
         allowance: allowance(refused),
         allowed: vec![Fact::text("Memory", "64 GiB")],
+        extras: vec![format!("{name}, until tomorrow")],
         changes_allowance: true,
         allowance_own: refused,
         facts: vec![Fact::text("Role", "user"), Fact::copy("Id", "1001", "1001")],
@@ -280,6 +294,117 @@ pub(crate) fn maintenance(message: &str, on: bool) -> MaintenancePage {
     }
 }
 
+fn space(name: &str, used: bool) -> SpacePage {
+    let line = (0..96).map(|n| (NOW - (96 - n) * 900_000, (n.unsigned_abs() % 7) << 28)).collect();
+    let figures = Figures {
+        key: "memory",
+        title: "Memory",
+        unit: Unit::Bytes,
+        since: NOW - 86_400_000,
+        until: NOW,
+        step: 900_000,
+        lines: vec![("", line)],
+        limit: vec![(NOW - 86_400_000, 2 << 30)],
+        marks: Vec::new(),
+    };
+    let limit = SpaceLimit {
+        name: "Memory",
+        used: "1.5 GiB".into(),
+        allowed: "2 GiB".into(),
+        meter: Some(Meter {
+            key: "memory_bytes",
+            label: "Memory".into(),
+            text: "1.5 of 2 GiB".into(),
+            percent: Some(75),
+            note: String::new(),
+        }),
+        ask: Some("/asks?limit=memory_bytes".into()),
+    };
+    let free = SpaceLimit {
+        name: "Network, a second",
+        used: "not counted".into(),
+        allowed: "no bound".into(),
+        ..SpaceLimit::default()
+    };
+    let thing = ThingRow {
+        what: "volume",
+        name: name.into(),
+        path: "/volumes/1".into(),
+        size: "3.1 GiB".into(),
+    };
+    let end = EndRow { what: "token", name: name.into(), at: at(-86_400), path: "/account" };
+    let scope = |label, current| Scope { label, count: None, path: "/space".into(), current };
+    SpacePage {
+        shell: shell("My space", Section::Home),
+        limits: vec![limit, free],
+        spans: vec![scope("The last day", true), scope("The last week", false)],
+        charts: if used { vec![Chart::draw(&figures)] } else { Vec::new() },
+        axis: ["24 h ago", "12", "now"].map(str::to_owned).into(),
+        rows: vec![FigureRow { at: at(900), cells: vec!["1".into(), "2 GiB".into(), "3".into()] }],
+        ends: if used { vec![end] } else { Vec::new() },
+        largest: if used { vec![thing] } else { Vec::new() },
+    }
+}
+
+fn asked(name: &str, oversees: bool) -> AsksPage {
+    let said = |error: &str| Field { value: name.into(), error: error.into() };
+    let open = OpenAsk {
+        id: 7,
+        person: if oversees { name.into() } else { String::new() },
+        path: oversees.then(|| "/people/1003".into()),
+        what: "16 GiB of memory".into(),
+        reason: format!("{name}: the data of the new course does not fit"),
+        asked: Some(at(600)),
+        facts: vec![
+            Fact::text("Allowed now", "8 GiB"),
+            Fact::text("All people’s bounds then", "120 GiB; the machine has 64 GiB"),
+        ],
+        withdraws: !oversees,
+        decides: oversees,
+        granted: said("\"much\" is no size"),
+        until: Field::new("2026-12-31"),
+        answer: Field::new(name),
+        reason_not: said(""),
+    };
+    let past = PastAsk {
+        id: 6,
+        person: name.into(),
+        what: "10 containers".into(),
+        state: Badge {
+            tone: Tone::Good,
+            icon: "check",
+            word: "granted".into(),
+            reason: "8".into(),
+        },
+        answer: format!("{name} (olga)"),
+        decided: Some(at(86_400)),
+        ends: Some(at(-86_400)),
+        may_end: oversees,
+    };
+    let form = AskForm {
+        limits: vec![LimitChoice {
+            name: "memory_bytes".into(),
+            label: "8 GiB of memory now, 3.1 GiB in use".into(),
+        }],
+        limit: Field::new("memory_bytes"),
+        wanted: said("say how much"),
+        until: Field::new(""),
+        reason: said(""),
+    };
+    AsksPage {
+        shell: Shell {
+            ask: Some("/asks?limit=memory_bytes".into()),
+            ..shell("Asking for more", Section::People)
+        },
+        error: name.into(),
+        oversees,
+        form: Some(form),
+        open: vec![open],
+        past: vec![past; 3],
+        next: Some("/asks?after=x".into()),
+    }
+}
+
 fn allowance(refused: bool) -> AllowanceForm {
     let said = if refused { "\"much\" is no size, such as 512 MiB" } else { "" };
     AllowanceForm {
@@ -297,6 +422,9 @@ fn allowance(refused: bool) -> AllowanceForm {
         io_read: Field::new("200 MiB"),
         io_write: Field::new("50 MiB"),
         net: Field::new("10 MiB"),
+        lifetime: Field::new("7 d"),
+        lifetime_default: Field::new("8 h"),
+        idle: Field::new("2 d"),
     }
 }
 
@@ -415,6 +543,17 @@ pub(crate) fn system(name: &str) -> OverviewPage {
             ceiling: "8 GiB".into(),
         }],
         more_limits: vec![Fact::text("Containers", "200 for each person")],
+        layers: StoredLayers {
+            says: "3, 1 of them harmed".into(),
+            checks: true,
+            newest: Some(("/operations/1".into(), badge(Tone::Good, "check", "done", ""))),
+            harmed: vec![HarmedRow {
+                digest: "0123456789abcdef".into(),
+                state: badge(Tone::Bad, "failed", "damaged", ""),
+                what: format!("content {name}"),
+                images: vec!["0123456789abcdef".into()],
+            }],
+        },
     }
 }
 

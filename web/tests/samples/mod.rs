@@ -106,6 +106,7 @@ fn shell(title: &str, section: Section) -> Shell {
         theme: Theme::System,
         mark: Mark::Running,
         flash: None,
+        ask: None,
         calls: vec![ApiCall::get("List containers", "/api/v1/containers?limit=50")],
         live_secs: Some(3),
         reload_secs: None,
@@ -282,8 +283,10 @@ fn launch(mut form: LaunchForm, error: &str) -> LaunchPage {
         error: error.into(),
         form,
         images: vec!["alpine:3.22".into(), "starter:1".into()],
+        lifetime_hint: "Left empty, it is stopped after 8 h; at most 7 d.".into(),
         ports_hint: "Of the host 20000 to 20999 can be had.".into(),
         volumes_hint: "One NAME:/path a line. Of yours: data, results.".into(),
+        data_sets_hint: "One NAME:/path a line. For you: dogs.".into(),
         ceilings: ceilings(),
         sizes: [("small", "0.5", "256 MiB"), ("medium", "1", "1 GiB"), ("large", "4", "8 GiB")]
             .map(|(name, cpu, memory)| Size {
@@ -386,6 +389,13 @@ fn overview(name: &str, ended: bool) -> OverviewPage {
             "The kernel ended it 4 min ago because it went over its 8 GiB memory limit.".into()
         } else {
             String::new()
+        },
+        ending: match ended {
+            true => String::new(),
+            false => {
+                "Its time is nearly over: it is stopped in 12 min, at 2026-11-28 16:00:00 UTC."
+                    .into()
+            }
         },
         gauges: gauges(!ended),
         hour: hour(),

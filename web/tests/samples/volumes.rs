@@ -1,6 +1,8 @@
 //! Sample pages of volumes.
 
-use berth_web::volumes::{DetailPage, ListPage, Row, SharingPage as VolumeSharing, UserRow};
+use berth_web::volumes::{
+    DataSetRow, DetailPage, ListPage, Row, SharingPage as VolumeSharing, UserRow,
+};
 
 use super::*;
 
@@ -22,6 +24,7 @@ pub(super) fn all(hostile: &str, long: &str, add: &mut impl FnMut(&str, super::R
         "volume-sharing-empty",
         VolumeSharing { rows: Vec::new(), ..sharing("tom", true) }.render(),
     );
+    add("image-sharing", sharing("image", true).render());
     add("hostile-volume-sharing", sharing(hostile, true).render());
 }
 
@@ -35,7 +38,8 @@ fn sharing(name: &str, shares: bool) -> VolumeSharing {
     };
     VolumeSharing {
         shell: shell(name, Section::Volumes),
-        id: ID.into(),
+        is_image: name == "image",
+        path: format!("/volumes/{ID}/sharing"),
         title: name.into(),
         error: String::new(),
         rows: vec![row(true, "read it"), row(false, "read it and write to it")],
@@ -70,6 +74,19 @@ fn list(count: usize, name: &str, oversees: bool) -> ListPage {
         oversees,
         rows: (0..count).map(row).collect(),
         next: (count > 50).then(|| "/volumes?after=x".into()),
+        data_sets: (0..count % 4)
+            .map(|place| DataSetRow {
+                name: name.to_owned(),
+                description: name.to_owned(),
+                about: if oversees { format!("for {name}, at /srv/{name}") } else { String::new() },
+                used_by: if place == 1 { String::new() } else { "2 places".into() },
+                users: vec![(
+                    "/containers/x".into(),
+                    name.to_owned(),
+                    format!(" on /data of {name}"),
+                )],
+            })
+            .collect(),
     }
 }
 
@@ -91,6 +108,8 @@ fn detail(name: &str, users: usize) -> DetailPage {
         mount: name.to_owned(),
         shared: "",
         name: Field { value: name.to_owned(), error: String::new() },
+        heir: (users > 0)
+            .then(|| Field { value: name.into(), error: format!("there is nobody named {name}") }),
         etag: "x".into(),
         facts: vec![Fact::text("Whose", name), Fact::text("Holds", "1.4 GiB")],
         users: (0..users).map(user).collect(),

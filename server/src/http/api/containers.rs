@@ -15,10 +15,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::app::App;
-use crate::auth::{Kind, TokenScope};
+use crate::auth::TokenScope;
 use crate::error::{Error, Result};
 use crate::http::extract::{
-    Caller, Create, GrantQuery, Items, JsonBody, PageParams, PageQuery, Path, Query, page,
+    Caller, Create, Items, JsonBody, PageParams, PageQuery, Path, Query, page,
 };
 use crate::http::precondition::{Precondition, Tagged};
 use crate::http::problem::ProblemBody;
@@ -36,7 +36,6 @@ use crate::service::lifecycle::Status;
 use crate::service::logs::{LogEntry, LogSelection, LogStream};
 use crate::service::looks::{self, LookRequest, LookView};
 use crate::service::restart::RestartPolicy;
-use crate::service::sharing::{self, GrantRequest, GrantView};
 
 /// Seconds that a wait takes when nothing is said.
 const WAIT_SECS: u64 = 30;
@@ -56,6 +55,7 @@ pub fn routes(routes: Routes) -> Routes {
         .add(operate, routes!(kill))
         .add(operate, routes!(pause))
         .add(operate, routes!(resume))
+        .add(operate, routes!(extend))
         .add(read, routes!(wait))
         .add(read, routes!(logs))
         .add(read, routes!(follow_logs))
@@ -65,8 +65,6 @@ pub fn routes(routes: Routes) -> Routes {
         .add(read, routes!(follow_stats))
         .add(read, routes!(stats_history))
         .add(read, routes!(activity))
-        .add(read, routes!(list_grants))
-        .add(operate, routes!(set_grant, remove_grant))
         .add(read, routes!(list_looks))
         .add(Access::Operator(TokenScope::Manage), routes!(begin_look, end_look))
 }
@@ -120,6 +118,15 @@ struct ChangeRequest {
 struct StopQuery {
     /// Seconds until it is killed, in place of its own.
     grace_secs: Option<u32>,
+}
+
+/// How long.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct ExtendQuery {
+    /// Seconds from now, 10 to 31536000; when left out, as long as is usual for it, or as its owner's allowance lets it.
+    secs: Option<u32>,
 }
 
 /// Which signal.
@@ -399,6 +406,21 @@ async fn resume(
     Ok(Json(actions::resume(&app, &caller, &key).await?))
 }
 
+/// Puts off the time at which a running container is stopped, within its owner's allowance.
+#[utoipa::path(post, path = "/api/v1/containers/{id}/extend", tag = "containers",
+    params(("id" = String, Path, description = "Its id or name"), ExtendQuery),
+    responses(
+        (status = 200, body = DetailView), (status = 404, body = ProblemBody),
+        (status = 409, body = ProblemBody), (status = 422, body = ProblemBody)))]
+async fn extend(
+    State(app): State<App>,
+    caller: Caller,
+    Path(key): Path<String>,
+    Query(query): Query<ExtendQuery>,
+) -> Result<Json<DetailView>> {
+    Ok(Json(actions::extend(&app, &caller, &key, query.secs).await?))
+}
+
 /// Waits until the container rests, or the time is over; `status` tells which.
 #[utoipa::path(get, path = "/api/v1/containers/{id}/wait", tag = "containers",
     params(("id" = String, Path, description = "Its id or name"), WaitQuery),
@@ -502,56 +524,6 @@ async fn show_posture(
     Path(key): Path<String>,
 ) -> Result<Json<PostureView>> {
     Ok(Json(posture::look(&app, &caller, &key).await?))
-}
-
-/// Lists with whom it is shared; for its owner, operators and auditors.
-#[utoipa::path(get, path = "/api/v1/containers/{id}/grants", tag = "containers",
-    operation_id = "list_container_grants",
-    params(("id" = String, Path, description = "Its id or name")),
-    responses(
-        (status = 200, body = Items<GrantView>), (status = 403, body = ProblemBody),
-        (status = 404, body = ProblemBody)))]
-async fn list_grants(
-    State(app): State<App>,
-    caller: Caller,
-    Path(key): Path<String>,
-) -> Result<Json<Items<GrantView>>> {
-    Ok(Json(Items::whole(sharing::list(&app, &caller, (Kind::Container, &key)).await?)))
-}
-
-/// Shares it with a person or a group, in place of what was shared with them before; only its owner may. Whether there
-/// is a person of this name is not said, unless one sees that anyway (`known`).
-#[utoipa::path(put, path = "/api/v1/containers/{id}/grants", tag = "containers",
-    operation_id = "set_container_grant",
-    params(("id" = String, Path, description = "Its id or name")), request_body = GrantRequest,
-    responses(
-        (status = 200, body = GrantView), (status = 403, body = ProblemBody),
-        (status = 404, body = ProblemBody), (status = 422, body = ProblemBody),
-        (status = 507, body = ProblemBody)))]
-async fn set_grant(
-    State(app): State<App>,
-    caller: Caller,
-    Path(key): Path<String>,
-    JsonBody(body): JsonBody<GrantRequest>,
-) -> Result<Json<GrantView>> {
-    Ok(Json(sharing::set(&app, &caller, (Kind::Container, &key), &body).await?))
-}
-
-/// Shares it with a person or a group no more; its owner and operators may. Logs that they follow, their terminals and
-/// programs end at once.
-#[utoipa::path(delete, path = "/api/v1/containers/{id}/grants", tag = "containers",
-    operation_id = "remove_container_grant",
-    params(("id" = String, Path, description = "Its id or name"), GrantQuery),
-    responses(
-        (status = 204), (status = 403, body = ProblemBody), (status = 404, body = ProblemBody)))]
-async fn remove_grant(
-    State(app): State<App>,
-    caller: Caller,
-    Path(key): Path<String>,
-    Query(query): Query<GrantQuery>,
-) -> Result<StatusCode> {
-    sharing::remove(&app, &caller, (Kind::Container, &key), query.whom()).await?;
-    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Lists which operators have looked into it and why, newest first; for its owner, operators and auditors.

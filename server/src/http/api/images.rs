@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::app::App;
-use crate::auth::TokenScope;
+use crate::auth::{Right, TokenScope};
 use crate::clock::Time;
 use crate::error::Result;
 use crate::http::extract::{Caller, Create, Items, JsonBody, PageParams, Path, Query, page};
@@ -34,6 +34,7 @@ pub fn routes(routes: Routes) -> Routes {
         .add(Access::Member(TokenScope::Operate), routes!(remove))
         .add(Access::Member(TokenScope::Operate), routes!(pull))
         .add(Access::Member(TokenScope::Operate), routes!(tag, untag))
+        .add(Access::Member(TokenScope::Operate), routes!(keep))
         .upload(Access::Member(TokenScope::Operate), routes!(import))
 }
 
@@ -62,9 +63,9 @@ struct ImageView {
     /// Its layers as unpacked.
     unpacked_bytes: u64,
     /// Bytes of layers, each counted once and as unpacked, that no other image of its owner has:
-    /// what its removal frees at most.
+    /// what its removal frees at most. Of one that is somebody else’s and shared with one, all of it.
     unique_bytes: u64,
-    /// Bytes of layers that other images of its owner have too.
+    /// Bytes of layers that other images of its owner have too; 0 of one that is shared with one.
     shared_bytes: u64,
     /// Containers that use it, of those that one sees.
     containers: u64,
@@ -78,6 +79,8 @@ struct ImageView {
     /// after a backup without images was restored,
     /// it has to be pulled or imported again before anything starts from it.
     whole: bool,
+    /// What the caller may do with it: `files` is to read all of it, to launch from it and to keep it.
+    rights: Vec<Right>,
 }
 
 /// The bytes of an archive.
@@ -207,6 +210,15 @@ struct PullRequest {
     reference: String,
 }
 
+/// How a kept image is to be called.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = ImageKeep)]
+struct KeepRequest {
+    /// A name with a tag, such as `lab/app:v1`; none when left out.
+    reference: Option<String>,
+}
+
 /// A name for an image.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -233,7 +245,7 @@ struct ImportQuery {
     reference: Option<String>,
 }
 
-/// Lists images, newest first: one's own and the system's.
+/// Lists images, newest first: one's own, the system's, and those shared with one.
 #[utoipa::path(get, path = "/api/v1/images", tag = "images", params(ImageQuery),
     responses((status = 200, body = Items<ImageView>)))]
 async fn list(
@@ -320,6 +332,24 @@ async fn tag(
     Ok(Tagged(images::version(&image.references), image.into()))
 }
 
+/// Keeps an image that is shared with one as an image of one’s own: it stays when it is shared no more, and all of it is
+/// charged to one. A launch that names one by its id does so by itself.
+#[utoipa::path(post, path = "/api/v1/images/{id}/keep", tag = "images", operation_id = "keep_image",
+    request_body = KeepRequest, params(("id" = String, Path, description = "The image")),
+    responses(
+        (status = 200, body = ImageView, headers(("ETag" = String))),
+        (status = 403, body = ProblemBody), (status = 404, body = ProblemBody),
+        (status = 422, body = ProblemBody), (status = 507, body = ProblemBody)))]
+async fn keep(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+    JsonBody(body): JsonBody<KeepRequest>,
+) -> Result<Tagged<ImageView>> {
+    let image = images::keep(&app, &caller, &id, body.reference.as_deref()).await?;
+    Ok(Tagged(images::version(&image.references), image.into()))
+}
+
 /// Takes a name from an image.
 #[utoipa::path(delete, path = "/api/v1/images/{id}/tags", tag = "images", params(
         ("id" = String, Path, description = "The image"), UntagQuery,
@@ -356,7 +386,7 @@ async fn import(
 }
 
 /// Downloads an image as a tar archive: an OCI image layout, named by its tags, that `docker load`
-/// takes too. Images of others only their owner may download; the system's everyone.
+/// takes too. Images of others may be downloaded by whom they are shared with; the system's by everyone.
 #[utoipa::path(get, path = "/api/v1/images/{id}/export", tag = "images",
     params(("id" = String, Path, description = "The image")),
     responses(
@@ -373,13 +403,14 @@ async fn export(
         (CONTENT_LENGTH, export.bytes.to_string()),
         (CONTENT_DISPOSITION, format!("attachment; filename=\"{}\"", export.file_name)),
     ];
-    let body = Body::from_stream(stream::guarded(&app, &caller, None, export.read())?);
+    let body =
+        Body::from_stream(stream::guarded(&app, &caller, export.right.clone(), export.read())?);
     Ok((headers, body).into_response())
 }
 
 impl From<Image> for ImageView {
     fn from(image: Image) -> Self {
-        let Image { row, references, share, whole } = image;
+        let Image { row, references, share, whole, rights } = image;
         let PrincipalId(owner) = row.owner;
         let is_tag = |value: &ReferenceValue| matches!(value, ReferenceValue::Tag(_));
         let (tags, digests): (Vec<_>, Vec<_>) =
@@ -402,6 +433,7 @@ impl From<Image> for ImageView {
             source: row.source,
             created_at: row.created_at,
             whole,
+            rights: rights.list(),
             id: row.id,
         }
     }

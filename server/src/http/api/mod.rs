@@ -1,13 +1,16 @@
 //! The JSON API, one file per resource. `http/mod.rs` says how to add one.
 
 pub mod allowances;
+pub mod asks;
 pub mod audit;
 pub mod containers;
+pub mod data_sets;
 pub mod events;
 pub mod execs;
 pub mod factor;
 pub mod files;
 pub mod gc;
+pub mod grants;
 pub mod groups;
 pub mod images;
 pub mod keys;

@@ -1,4 +1,4 @@
-//! `/api/v1/me/usage`, `/api/v1/people/{id}/usage`, `/api/v1/system/usage`, `/api/v1/metrics`: what is used of
+//! `/api/v1/me/usage`, `/api/v1/me/space`, `/api/v1/people/{id}/usage`, `/api/v1/system/usage`, `/api/v1/metrics`: what is used of
 //! what may be; `/api/v1/usage/days`: what was used.
 
 use axum::Json;
@@ -17,12 +17,14 @@ use crate::http::problem::ProblemBody;
 use crate::http::routes::{Access, Routes, routes};
 use crate::service::days::{self, UsageDay, UsageDays};
 use crate::service::metrics;
+use crate::service::space::{self, SpaceView, Span};
 use crate::service::usage::{self, PersonUsage, SystemUsage, Usage};
 
 /// Adds the routes.
 pub fn routes(routes: Routes) -> Routes {
     routes
         .add(Access::SignedIn(TokenScope::Read), routes!(mine))
+        .add(Access::SignedIn(TokenScope::Read), routes!(my_space))
         .add(Access::SignedIn(TokenScope::Read), routes!(of_person))
         .add(Access::Overseer(TokenScope::Read), routes!(system))
         .add(Access::SignedIn(TokenScope::Read), routes!(scrape))
@@ -34,6 +36,28 @@ pub fn routes(routes: Routes) -> Routes {
     responses((status = 200, body = Usage)))]
 async fn mine(State(app): State<App>, caller: Caller) -> Result<Json<Usage>> {
     Ok(Json(usage::mine(&app, &caller).await?))
+}
+
+/// How far back.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct SpaceQuery {
+    /// `day` (the default), or `week`.
+    #[serde(default)]
+    #[param(inline)]
+    span: Span,
+}
+
+/// Tells what one uses of each limit of one's own, what one used lately, what ends by itself, and what takes the disk.
+#[utoipa::path(get, path = "/api/v1/me/space", tag = "usage", operation_id = "show_my_space",
+    params(SpaceQuery), responses((status = 200, body = SpaceView)))]
+async fn my_space(
+    State(app): State<App>,
+    caller: Caller,
+    Query(query): Query<SpaceQuery>,
+) -> Result<Json<SpaceView>> {
+    Ok(Json(space::mine(&app, &caller, query.span).await?))
 }
 
 /// Tells the same of a person: oneself, or for operators and auditors anybody.

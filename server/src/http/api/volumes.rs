@@ -7,15 +7,12 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use crate::app::App;
-use crate::auth::{Kind, TokenScope};
+use crate::auth::TokenScope;
 use crate::error::Result;
-use crate::http::extract::{
-    Caller, Create, GrantQuery, Items, JsonBody, PageParams, PageQuery, Path, Query,
-};
+use crate::http::extract::{Caller, Create, Items, JsonBody, PageParams, PageQuery, Path};
 use crate::http::precondition::{Precondition, Tagged};
 use crate::http::problem::ProblemBody;
 use crate::http::routes::{Access, Routes, routes};
-use crate::service::sharing::{self, GrantRequest, GrantView};
 use crate::service::volumes::{self, Change, VolumeDetail, VolumeView};
 
 /// Adds the routes.
@@ -27,8 +24,7 @@ pub fn routes(routes: Routes) -> Routes {
         .add(operate, routes!(create))
         .add(read, routes!(show))
         .add(operate, routes!(change, remove))
-        .add(read, routes!(list_grants))
-        .add(operate, routes!(set_grant, remove_grant))
+        .add(Access::Operator(TokenScope::Manage), routes!(hand_over))
 }
 
 /// A volume to be made.
@@ -38,6 +34,15 @@ pub fn routes(routes: Routes) -> Routes {
 struct CreateRequest {
     /// 1 to 63 lower-case letters, digits, '.', '_' or '-', a letter or digit first.
     name: String,
+}
+
+/// Whom a volume is given to.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = VolumeHandOver)]
+struct HandOverRequest {
+    /// The name that they sign in with.
+    to: String,
 }
 
 /// A change; what is left out stays.
@@ -135,55 +140,23 @@ async fn remove(
     Ok(if gone { StatusCode::NO_CONTENT } else { StatusCode::ACCEPTED })
 }
 
-/// Lists with whom it is shared; for its owner, operators and auditors.
-#[utoipa::path(get, path = "/api/v1/volumes/{id}/grants", tag = "volumes",
-    operation_id = "list_volume_grants",
-    params(("id" = String, Path, description = "Its id or name")),
+/// Gives a volume to another person, with all that is in it, which counts to them from then on; what was shared of it ends.
+/// Nothing may run with it. It is copied; answers 202 when that goes on.
+#[utoipa::path(post, path = "/api/v1/volumes/{id}/hand-over", tag = "volumes",
+    operation_id = "hand_over_volume", params(("id" = String, Path, description = "Its id or `owner/name`")),
+    request_body = HandOverRequest,
     responses(
-        (status = 200, body = Items<GrantView>), (status = 403, body = ProblemBody),
-        (status = 404, body = ProblemBody)))]
-async fn list_grants(
-    State(app): State<App>,
-    caller: Caller,
-    Path(key): Path<String>,
-) -> Result<Json<Items<GrantView>>> {
-    Ok(Json(Items::whole(sharing::list(&app, &caller, (Kind::Volume, &key)).await?)))
-}
-
-/// Shares it with a person or a group, in place of what was shared with them before; only its owner may: `files` to
-/// read it, `write` to write to it as well, in their containers too. Whether there is a person of this name is not
-/// said, unless one sees that anyway (`known`).
-#[utoipa::path(put, path = "/api/v1/volumes/{id}/grants", tag = "volumes",
-    operation_id = "set_volume_grant",
-    params(("id" = String, Path, description = "Its id or name")), request_body = GrantRequest,
-    responses(
-        (status = 200, body = GrantView), (status = 403, body = ProblemBody),
-        (status = 404, body = ProblemBody), (status = 422, body = ProblemBody),
+        (status = 204), (status = 202), (status = 404, body = ProblemBody),
+        (status = 409, body = ProblemBody), (status = 422, body = ProblemBody),
         (status = 507, body = ProblemBody)))]
-async fn set_grant(
+async fn hand_over(
     State(app): State<App>,
     caller: Caller,
     Path(key): Path<String>,
-    JsonBody(body): JsonBody<GrantRequest>,
-) -> Result<Json<GrantView>> {
-    Ok(Json(sharing::set(&app, &caller, (Kind::Volume, &key), &body).await?))
-}
-
-/// Shares it with a person or a group no more; its owner and operators may. Containers of theirs that run keep it until
-/// they end, and do not start with it again.
-#[utoipa::path(delete, path = "/api/v1/volumes/{id}/grants", tag = "volumes",
-    operation_id = "remove_volume_grant",
-    params(("id" = String, Path, description = "Its id or name"), GrantQuery),
-    responses(
-        (status = 204), (status = 403, body = ProblemBody), (status = 404, body = ProblemBody)))]
-async fn remove_grant(
-    State(app): State<App>,
-    caller: Caller,
-    Path(key): Path<String>,
-    Query(query): Query<GrantQuery>,
+    JsonBody(body): JsonBody<HandOverRequest>,
 ) -> Result<StatusCode> {
-    sharing::remove(&app, &caller, (Kind::Volume, &key), query.whom()).await?;
-    Ok(StatusCode::NO_CONTENT)
+    let done = volumes::hand_over(&app, &caller, &key, &body.to).await?;
+    Ok(if done { StatusCode::NO_CONTENT } else { StatusCode::ACCEPTED })
 }
 
 fn tagged(detail: VolumeDetail) -> Tagged<VolumeDetail> {

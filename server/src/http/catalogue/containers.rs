@@ -96,6 +96,27 @@ pub(super) const KNOWN: &[Known] = &[
          ends late.",
     ),
     known(
+        "container.no-end",
+        409,
+        "It has no end that could be put off",
+        "It runs without an end, and nobody has said how long it usually runs.",
+        "Nothing needs to be done. To have it stopped later, say in how many seconds (secs).",
+    ),
+    known(
+        "container.lifetime",
+        409,
+        "It may not run for longer",
+        "Its owner’s allowance, or their group’s, says how long a container may run from its start.",
+        "Stop it and start it again when that suits: its time begins anew. An operator can allow more.",
+    ),
+    known(
+        "container.no-later",
+        409,
+        "It runs as long already",
+        "The end that was asked for is no later than the one that it has.",
+        "Ask for more seconds, or leave it as it is.",
+    ),
+    known(
         "container.changed",
         409,
         "Somebody else changed it just now",

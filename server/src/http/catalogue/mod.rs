@@ -5,6 +5,7 @@
 //! Codes are stable: a released one is neither renamed nor given another meaning.
 
 mod containers;
+mod data_sets;
 mod files;
 mod images;
 mod machine;
@@ -47,6 +48,7 @@ pub const GROUPS: &[Group] = &[
     Group { title: "Images and registries", known: images::KNOWN },
     Group { title: "Containers", known: containers::KNOWN },
     Group { title: "Volumes", known: volumes::KNOWN },
+    Group { title: "Data sets", known: data_sets::KNOWN },
     Group { title: "Sharing", known: sharing::KNOWN },
     Group { title: "Files", known: files::KNOWN },
     Group { title: "The machine", known: machine::KNOWN },

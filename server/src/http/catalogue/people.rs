@@ -4,6 +4,42 @@ use super::{Known, known};
 
 pub(super) const KNOWN: &[Known] = &[
     known(
+        "ask.open",
+        409,
+        "You have asked for more of this already",
+        "Of each limit one ask of a person waits for an answer at a time.",
+        "Wait for the answer, or withdraw it under Asking for more and ask for something else.",
+    ),
+    known(
+        "ask.too-many",
+        507,
+        "Too many asks wait",
+        "Five asks of one person may wait for an operator at a time.",
+        "Withdraw one, or wait for an answer.",
+    ),
+    known(
+        "ask.not-bounded",
+        409,
+        "Nothing bounds this",
+        "Neither your allowance nor the configuration says how much of it you may have, so there is no more to ask for.",
+        "Look at what your group may use together: if that is in the way, ask an operator to give the group more.",
+    ),
+    known(
+        "ask.decided",
+        409,
+        "The ask is not open any more",
+        "An operator has decided, or whoever asked has withdrawn it, since you looked.",
+        "Look at it again; whoever asked can ask once more.",
+    ),
+    known(
+        "ask.not-for-a-time",
+        409,
+        "There is nothing to end",
+        "Only what was granted for a time, and is not over, can be ended. What was granted for good is part of the \
+         person’s own allowance.",
+        "Change their allowance on their page.",
+    ),
+    known(
         "unauthenticated",
         401,
         "Sign in first",

@@ -35,6 +35,20 @@ pub(super) const KNOWN: &[Known] = &[
         "Ask its owner, or make the container anew with the volume read-only.",
     ),
     known(
+        "volume.moving",
+        409,
+        "The volume is being given to somebody else",
+        "An operator hands it over, and all that is in it is being copied.",
+        "Wait until it is done; then it is that person’s.",
+    ),
+    known(
+        "volume.heir",
+        422,
+        "The volume is theirs",
+        "A volume is handed over to somebody else than whose it is.",
+        "Name another person.",
+    ),
+    known(
         "volume.unused",
         409,
         "Nothing is in the volume yet",

@@ -20,6 +20,7 @@ use crate::http::routes::{Access, FormFields, Routes};
 use crate::inventory::allowances::{Allowance, Whose};
 use crate::service::admission::words;
 use crate::service::allowances::AllowanceSet;
+use crate::service::lifetimes::span;
 use crate::service::preview::{self, Preview};
 use crate::service::{allowances, people};
 
@@ -39,6 +40,9 @@ pub(super) const FIELDS: FormFields = FormFields::once(&[
     "io_read",
     "io_write",
     "net",
+    "lifetime",
+    "lifetime_default",
+    "idle",
     "look",
     "confirmed",
 ]);
@@ -231,6 +235,17 @@ fn lines(preview: &Preview) -> Vec<String> {
             )
         }));
     }
+    for over in &preview.over {
+        let name = &over.name;
+        lines.extend(over.endings.iter().map(|one| {
+            let then = span(one.secs_left.into());
+            let now = one.ends_at.map_or_else(|| "never".to_owned(), |at| at.to_string());
+            format!(
+                "{name}: the container {} would be stopped {then} after the change; as it is, {now}.",
+                one.name
+            )
+        }));
+    }
     let more = lines.len().saturating_sub(LINES_MAX);
     lines.truncate(LINES_MAX);
     if more > 0 || preview.over_total > preview.over.len() as u64 {
@@ -297,7 +312,17 @@ pub(super) fn facts(allowance: &Allowance) -> Vec<Fact> {
         Fact::text("Read from disk", text(allowance.io_read_bytes_per_sec.map(pace))),
         Fact::text("Written to disk", text(allowance.io_write_bytes_per_sec.map(pace))),
         Fact::text("Network, each way", text(allowance.net_bytes_per_sec.map(pace))),
+        Fact::text("A container runs at most", text(allowance.lifetime_secs.map(long))),
+        Fact::text(
+            "It runs, when nobody says",
+            allowance.lifetime_default_secs.map_or_else(|| "as long as it may".to_owned(), long),
+        ),
+        Fact::text("Stopped when not used for", text(allowance.idle_secs.map(long))),
     ]
+}
+
+fn long(secs: u32) -> String {
+    span(secs.into())
 }
 
 fn pace(bytes_per_sec: u64) -> String {
@@ -322,6 +347,9 @@ pub(super) fn form(allowance: &Allowance) -> AllowanceForm {
         io_read: field(allowance.io_read_bytes_per_sec.map(bytes)),
         io_write: field(allowance.io_write_bytes_per_sec.map(bytes)),
         net: field(allowance.net_bytes_per_sec.map(bytes)),
+        lifetime: field(allowance.lifetime_secs.map(long)),
+        lifetime_default: field(allowance.lifetime_default_secs.map(long)),
+        idle: field(allowance.idle_secs.map(long)),
     }
 }
 
@@ -346,6 +374,9 @@ pub(super) fn typed(posted: &Posted, wrong: &mut Wrong) -> AllowanceForm {
         io_read: field("io_read", "/io_read_bytes_per_sec"),
         io_write: field("io_write", "/io_write_bytes_per_sec"),
         net: field("net", "/net_bytes_per_sec"),
+        lifetime: field("lifetime", "/lifetime_secs"),
+        lifetime_default: field("lifetime_default", "/lifetime_default_secs"),
+        idle: field("idle", "/idle_secs"),
     }
 }
 
@@ -376,6 +407,9 @@ pub(super) fn read(posted: &Posted) -> std::result::Result<Allowance, Wrong> {
         io_read_bytes_per_sec: wrong.size(posted, "io_read", "/io_read_bytes_per_sec"),
         io_write_bytes_per_sec: wrong.size(posted, "io_write", "/io_write_bytes_per_sec"),
         net_bytes_per_sec: wrong.size(posted, "net", "/net_bytes_per_sec"),
+        lifetime_secs: wrong.length(posted, "lifetime", "/lifetime_secs"),
+        lifetime_default_secs: wrong.length(posted, "lifetime_default", "/lifetime_default_secs"),
+        idle_secs: wrong.length(posted, "idle", "/idle_secs"),
     };
     if wrong.is_empty() { Ok(allowance) } else { Err(wrong) }
 }

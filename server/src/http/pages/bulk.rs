@@ -4,6 +4,7 @@ use axum::extract::{MatchedPath, Path, Query, State};
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use berth_web::containers::{BulkPage, BulkRow, ConfirmPage};
+use berth_web::format::Moment;
 use berth_web::shell::{Section, Tone};
 use futures_util::StreamExt;
 use serde::Deserialize;
@@ -13,6 +14,7 @@ use super::frame::{Frame, local, sentence};
 use super::shown;
 use crate::app::App;
 use crate::auth::{Caller, TokenScope};
+use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::http::routes::{Access, FormFields, Routes};
 use crate::service::containers;
@@ -26,7 +28,8 @@ const BULK_MAX: usize = 200;
 /// Of these, worked on at once.
 const AT_ONCE: usize = 8;
 /// What can be done to one.
-const VERBS: [&str; 7] = ["start", "stop", "restart", "kill", "pause", "resume", "remove"];
+const VERBS: [&str; 8] =
+    ["start", "stop", "restart", "kill", "pause", "resume", "extend", "remove"];
 /// What can be done to many; killing is asked of each.
 const BULK_VERBS: [&str; 6] = ["start", "stop", "restart", "pause", "resume", "remove"];
 
@@ -105,6 +108,7 @@ async fn act(app: &App, caller: &Caller, id: &str, verb: &str) -> Result<Done, (
             "kill" => actions::kill(app, caller, id, 9).await.map(|now| told(&now)),
             "pause" => actions::pause(app, caller, id).await.map(|now| told(&now)),
             "resume" => actions::resume(app, caller, id).await.map(|now| told(&now)),
+            "extend" => actions::extend(app, caller, id, None).await.map(|now| goes_on(&now)),
             "remove" => {
                 actions::remove(app, caller, id, Force::Yes).await.map(|_| "removed".to_owned())
             }
@@ -119,6 +123,13 @@ async fn act(app: &App, caller: &Caller, id: &str, verb: &str) -> Result<Done, (
             let state = format!("being worked on: {verb} goes on");
             Ok(Done { name, state, under_way: true })
         }
+    }
+}
+
+fn goes_on(now: &DetailView) -> String {
+    match now.container.ends_at {
+        Some(at) => format!("{}, until {}", told(now), Moment::new(at.0, Time::now().0).exact),
+        None => told(now),
     }
 }
 

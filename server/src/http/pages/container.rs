@@ -27,9 +27,12 @@ use crate::service::containers;
 use crate::service::containers::actions::{self, Change};
 use crate::service::containers::history;
 use crate::service::containers::output;
-use crate::service::containers::view::{ContainerView, DetailView, HeldLimit, MountView};
+use crate::service::containers::view::{
+    ContainerView, DataSetMountView, DetailView, HeldLimit, MountView,
+};
 use crate::service::edits::Expected;
 use crate::service::history::Used;
+use crate::service::lifetimes;
 use crate::service::ports::PortView;
 use crate::service::restart::RestartPolicy;
 
@@ -83,6 +86,7 @@ async fn overview(
         shell: shell(&frame, view, calls),
         head: shown::head(&caller, view, Tab::Overview),
         story: shown::story(view, Time::now().0),
+        ending: shown::ending(view, Time::now().0),
         gauges: shown::gauges(view, used.as_ref()),
         hour: hour::charts(&hour),
         limits: limits(&detail),
@@ -162,6 +166,8 @@ fn facts(detail: &DetailView) -> Vec<Fact> {
         facts.push(Fact::text("Port of the host", text));
     }
     facts.extend(view.mounts.iter().map(|mount| Fact::text("Volume", mount_in_words(mount))));
+    let set = |mount: &DataSetMountView| format!("{} on {}", mount.name, mount.target);
+    facts.extend(view.data_sets.iter().map(|mount| Fact::text("Data set", set(mount))));
     facts.push(Fact::text("When it ends", restart_in_words(view)));
     if let (Some(signal), Some(grace)) = (&detail.stop_signal, detail.stop_grace_secs) {
         facts.push(Fact::text("Stops by", format!("{signal}, killed after {grace} s")));
@@ -176,10 +182,42 @@ fn facts(detail: &DetailView) -> Vec<Fact> {
     }
     facts.push(moment("Made", view.created_at));
     facts.extend(view.started_at.map(|at| moment("Started", at)));
+    facts.extend(ends(view, now));
     facts.push(Fact::text("Starts so far", view.run.to_string()));
     facts.extend(detail.pid.map(|pid| Fact::code("Process on the host", pid.to_string())));
     if detail.oom_kills > 0 {
         facts.push(Fact::text("Killed for memory", format!("{} processes", detail.oom_kills)));
+    }
+    facts
+}
+
+/// When it is stopped by a rule, and when it was last used.
+fn ends(view: &ContainerView, now: i64) -> Vec<Fact> {
+    let mut facts = Vec::new();
+    match (view.ends_at, view.lifetime_secs) {
+        (Some(at), _) => {
+            let Moment { words, exact, .. } = Moment::new(at.0, now);
+            facts.push(Fact::text("Is stopped", words).with_exact(exact));
+        }
+        (None, Some(secs)) => {
+            let text = format!("{} from its next start", lifetimes::span(secs.into()));
+            facts.push(Fact::text("Runs for", text));
+        }
+        (None, None) => {}
+    }
+    if let Some(idle) = view.idle {
+        let text = match (idle.idle_secs, idle.stops_at) {
+            (0..=30, _) => "now".to_owned(),
+            (secs, None) => {
+                format!("{} ago: no processor, disk, network or terminal since", span(secs))
+            }
+            (secs, Some(at)) => format!(
+                "{} ago: no processor, disk, network or terminal since; stopped {} if that goes on",
+                span(secs),
+                Moment::new(at.0, now).words
+            ),
+        };
+        facts.push(Fact::text("Last used", text));
     }
     facts
 }

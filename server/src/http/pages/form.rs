@@ -118,7 +118,10 @@ impl Wrong {
                     | Bounded::PortsMax
                     | Bounded::ImagesMax
                     | Bounded::ImagesBytes
-                    | Bounded::DataBytes => return None,
+                    | Bounded::DataBytes
+                    | Bounded::IoReadBytesPerSec
+                    | Bounded::IoWriteBytesPerSec
+                    | Bounded::NetBytesPerSec => return None,
                 };
                 let detail = refusal.detail.clone();
                 Some(Self(vec![FieldError { pointer: pointer.to_owned(), detail }]))
@@ -176,6 +179,19 @@ impl Wrong {
         let read = format::read_bytes(text);
         if read.is_none() {
             self.add(pointer, format!("{text:?} is no size, such as 512 MiB"));
+        }
+        read
+    }
+
+    /// How long, in seconds; empty is none.
+    pub(super) fn length(&mut self, posted: &Posted, name: &str, pointer: &str) -> Option<u32> {
+        let text = posted.text(name);
+        if text.is_empty() {
+            return None;
+        }
+        let read = format::read_span(text).and_then(|secs| u32::try_from(secs).ok());
+        if read.is_none() {
+            self.add(pointer, format!("{text:?} is no length of time, such as 8 h or 1 d 30 min"));
         }
         read
     }

@@ -51,6 +51,8 @@ pub(super) struct Frame {
     caller: Option<Caller>,
     theme: Theme,
     flash: Option<Flash>,
+    /// Where one asks for more of what was in the way of what led here.
+    flash_ask: Option<String>,
     path: String,
     origin: String,
     https: bool,
@@ -69,15 +71,21 @@ impl FromRequestParts<App> for Frame {
         let reached = parts.extensions.get::<Reached>();
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
         let caller = parts.extensions.get::<Caller>().cloned();
+        let told = (!headers.contains_key(LOOK))
+            .then(|| cookie(headers, &format!("{instance}_flash")).and_then(read_flash))
+            .flatten();
+        let (flash, flash_ask) = match told {
+            Some((flash, ask)) => (Some(flash), ask),
+            None => (None, None),
+        };
         // One call of the kernel; a file system that cannot be asked is no news for everyone.
         let disk = caller.as_ref().and_then(|_| machine::disk(&app.config.store_dir()).ok());
         Ok(Self {
             strips: strips(app, caller.as_ref(), disk.as_ref()),
             caller,
             theme: theme(&instance, headers),
-            flash: (!headers.contains_key(LOOK))
-                .then(|| cookie(headers, &format!("{instance}_flash")).and_then(read_flash))
-                .flatten(),
+            flash,
+            flash_ask,
             path: path.to_owned(),
             origin: reached.map(Reached::origin).unwrap_or_default(),
             https: reached.is_some_and(|reached| reached.https),
@@ -108,6 +116,7 @@ impl Frame {
             title: title.into(),
             section,
             flash: self.flash.clone(),
+            ask: self.seen.ask().or_else(|| self.flash_ask.clone()),
             origin: self.origin.clone(),
             strips: self.strips.clone(),
             ..shell(self.caller.as_ref(), self.theme, &self.path)
@@ -203,8 +212,12 @@ impl Frame {
         while !text.is_char_boundary(end) {
             end -= 1;
         }
-        let sign = if tone == Tone::Good { '+' } else { '-' };
-        let value = URL_SAFE_NO_PAD.encode(format!("{sign}{}", &text[..end]));
+        let value = match (tone, self.seen.ask()) {
+            (Tone::Good, _) => format!("+{}", &text[..end]),
+            (_, Some(ask)) => format!("?{ask} {}", &text[..end]),
+            (_, None) => format!("-{}", &text[..end]),
+        };
+        let value = URL_SAFE_NO_PAD.encode(value);
         self.set_cookie(response.headers_mut(), "flash", &value, FLASH_SECS)?;
         Ok(response)
     }
@@ -363,11 +376,18 @@ fn viewer(caller: &Caller) -> Viewer {
     }
 }
 
-fn read_flash(value: &str) -> Option<Flash> {
+/// The notice, and where one asks for more of what was in the way.
+fn read_flash(value: &str) -> Option<(Flash, Option<String>)> {
     let text = String::from_utf8(URL_SAFE_NO_PAD.decode(value).ok()?).ok()?;
+    let flash = |tone, text: &str| Flash { tone, text: text.to_owned() };
     match text.split_at_checked(1)? {
-        ("+", text) => Some(Flash { tone: Tone::Good, text: text.to_owned() }),
-        ("-", text) => Some(Flash { tone: Tone::Bad, text: text.to_owned() }),
+        ("+", text) => Some((flash(Tone::Good, text), None)),
+        ("-", text) => Some((flash(Tone::Bad, text), None)),
+        ("?", rest) => {
+            let (ask, text) = rest.split_once(' ')?;
+            let ours = ask.starts_with("/asks?limit=").then(|| ask.to_owned());
+            Some((flash(Tone::Bad, text), ours))
+        }
         _ => None,
     }
 }
@@ -406,8 +426,14 @@ mod tests {
     #[test]
     fn notices_survive_the_cookie() {
         let value = URL_SAFE_NO_PAD.encode("-it’s gone; really");
-        let flash = read_flash(&value).expect("a notice");
+        let (flash, ask) = read_flash(&value).expect("a notice");
         assert_eq!((flash.tone, flash.text.as_str()), (Tone::Bad, "it’s gone; really"));
+        assert_eq!(ask, None);
+        let value = URL_SAFE_NO_PAD.encode("?/asks?limit=pids too many");
+        let (flash, ask) = read_flash(&value).expect("a notice");
+        assert_eq!((flash.text.as_str(), ask.as_deref()), ("too many", Some("/asks?limit=pids")));
+        let value = URL_SAFE_NO_PAD.encode("?//evil.example too many");
+        assert_eq!(read_flash(&value).expect("a notice").1, None);
         assert!(read_flash("%").is_none() && read_flash("").is_none());
     }
 

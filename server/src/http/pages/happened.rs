@@ -56,6 +56,7 @@ fn path(event: &Event, live: bool) -> String {
     match (event.subject_kind.as_str(), event.kind.as_str()) {
         ("container", _) if live => format!("/containers/{}", event.subject),
         ("image", kind) if kind != "image.removed" => format!("/images/{}", event.subject),
+        ("ask", _) => "/asks".to_owned(),
         ("volume", kind) if kind != "volume.removed" => format!("/volumes/{}", event.subject),
         _ => String::new(),
     }
@@ -74,18 +75,31 @@ fn badge(event: &Event) -> Badge {
         "container.pulled" => (Tone::Neutral, "image", "got its image"),
         "container.paused" => (Tone::Attention, "paused", "paused"),
         "container.resumed" => (Tone::Good, "running", "resumed"),
+        "container.ends_soon" => (Tone::Attention, "attention", "is stopped soon"),
+        "container.extended" => (Tone::Good, "plus", "kept running"),
         "container.changed" => (Tone::Neutral, "settings", "changed"),
         "container.created" => (Tone::Neutral, "new", "created"),
         "container.removed" => (Tone::Neutral, "remove", "removed"),
-        "image.pulled" | "image.imported" | "image.added" => (Tone::Neutral, "image", "arrived"),
+        "image.pulled" | "image.imported" | "image.added" | "image.kept" => {
+            (Tone::Neutral, "image", "arrived")
+        }
         "person.local_user" => (Tone::Attention, "attention", "is another user of this host"),
         "person.second_factor_reset" => (Tone::Attention, "attention", "lost the second factor"),
         "image.tagged" => (Tone::Neutral, "image", "named"),
         "image.removed" => (Tone::Neutral, "remove", "removed"),
+        "ask.made" => (Tone::Attention, "event", "asked for"),
+        "ask.approved" => (Tone::Good, "check", "granted"),
+        "ask.declined" => (Tone::Bad, "failed", "declined"),
+        "ask.withdrawn" => (Tone::Neutral, "remove", "withdrawn"),
+        "ask.ended" => (Tone::Attention, "attention", "is over"),
         "volume.created" => (Tone::Neutral, "volume", "made"),
         "volume.changed" => (Tone::Neutral, "settings", "renamed"),
         "volume.removed" => (Tone::Neutral, "remove", "removed"),
-        "volume.unshared" => (Tone::Neutral, "event", "shared no more"),
+        "volume.handing_over" => (Tone::Neutral, "volume", "being handed over"),
+        "volume.given" => (Tone::Neutral, "volume", "given away"),
+        "volume.received" => (Tone::Neutral, "volume", "handed over to you"),
+        "volume.kept" => (Tone::Attention, "attention", "not handed over"),
+        "volume.unshared" | "image.unshared" => (Tone::Neutral, "event", "shared no more"),
         other => (Tone::Neutral, "event", other.rsplit('.').next().unwrap_or(other)),
     };
     Badge { tone, icon, word: word.replace('_', " "), reason: String::new() }
@@ -94,5 +108,7 @@ fn badge(event: &Event) -> Badge {
 /// By itself, and with a code that is not 0.
 fn ended_badly(event: &Event) -> bool {
     let text = event.data.get("text").and_then(Value::as_str).unwrap_or("");
-    event.data.get("code").and_then(Value::as_i64) != Some(0) && !text.contains(" by ")
+    event.data.get("code").and_then(Value::as_i64) != Some(0)
+        && !text.contains(" by ")
+        && !text.starts_with("stopped:")
 }

@@ -26,7 +26,7 @@ use crate::inventory::people::Person;
 use crate::service::containers::view::{ContainerView, DetailView};
 use crate::service::containers::{self, ListFilter};
 use crate::service::usage::{self, Usage};
-use crate::service::{Page, operations, people, tokens};
+use crate::service::{Page, asks, operations, people, tokens};
 
 /// Containers looked at: no person has more by default, and the rest are a click away.
 const LOOKED_AT_MAX: u32 = 500;
@@ -63,6 +63,7 @@ async fn show(State(app): State<App>, frame: Frame, caller: Caller) -> Result<Re
     needs.extend(ending_tokens(&app, &caller).await?);
     if caller.role == Role::Operator {
         needs.extend(ending_invitations(&everybody));
+        needs.extend(waiting_asks(&app).await?);
     }
     let needs_more = needs.len().saturating_sub(NEEDS_MAX);
     let mut gauges = Vec::new();
@@ -251,6 +252,23 @@ async fn ending_tokens(app: &App, caller: &Caller) -> Result<Vec<Need>> {
         act: None,
     };
     Ok(ending.map(need).collect())
+}
+
+/// What people have asked operators for.
+async fn waiting_asks(app: &App) -> Result<Option<Need>> {
+    let waiting = asks::waiting(app).await?;
+    Ok((waiting > 0).then(|| Need {
+        id: "asks".to_owned(),
+        state: Badge {
+            tone: Tone::Attention,
+            icon: "attention",
+            word: "asked for more".to_owned(),
+            reason: "waits for an operator".to_owned(),
+        },
+        name: if waiting == 1 { "1 ask".to_owned() } else { format!("{} asks", count(waiting)) },
+        path: "/asks".to_owned(),
+        act: None,
+    }))
 }
 
 /// Links that nobody has used and that end soon or have ended.

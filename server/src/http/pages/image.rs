@@ -14,11 +14,11 @@ use serde::Deserialize;
 
 use super::form::{Posted, join_words};
 use super::frame::{Frame, encoded, sentence};
-use super::images::{acts, is_tag, is_usable, launch_path, may_change, name_of};
+use super::images::{acts, is_shared, is_tag, launch_path, may_change, name_of};
 use crate::app::App;
-use crate::auth::{Caller, TokenScope};
+use crate::auth::{Caller, Right, Role, TokenScope};
 use crate::clock::Time;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::http::routes::{Access, FormFields, Routes};
 use crate::inventory::image_shares::Holder;
 use crate::inventory::images::ReferenceRow;
@@ -34,6 +34,7 @@ pub(super) fn routes(routes: Routes) -> Routes {
     routes
         .page(Access::SignedIn(TokenScope::Read), Method::GET, "/images/{id}", detail)
         .form(act, "/images/{id}/tag", FormFields::once(&["reference"]), tag)
+        .form(act, "/images/{id}/keep", FormFields::once(&["reference"]), keep)
         .page(act, Method::GET, "/images/{id}/untag", ask_untag)
         .form(act, "/images/{id}/untag", FormFields::once(&["reference"]), untag)
         .page(act, Method::GET, "/images/{id}/remove", ask_remove)
@@ -46,16 +47,15 @@ async fn detail(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Response> {
-    show(&app, &frame, &caller, &id, StatusCode::OK, Field::default()).await
+    show(&app, &frame, &caller, (&id, StatusCode::OK), Field::default()).await
 }
 
 async fn show(
     app: &App,
     frame: &Frame,
     caller: &Caller,
-    id: &str,
-    status: StatusCode,
-    tag: Field,
+    (id, status): (&str, StatusCode),
+    named: Field,
 ) -> Result<Response> {
     let found = images::inspect(app, caller, id).await?;
     let image = &found.image;
@@ -75,7 +75,12 @@ async fn show(
         shell.calls.push(ApiCall::send("Remove it", "DELETE", path.clone(), None));
     }
     let system = image.row.owner == PrincipalId::SYSTEM;
-    let content = system || caller.sees_content(image.row.owner);
+    let content = image.rights.has(Right::Files);
+    let sees_shares = !system && image.rights.has(Right::SeeShares);
+    if sees_shares {
+        shell.calls.push(ApiCall::get("With whom it is shared", format!("{path}/grants")));
+    }
+    let keeps = is_shared(caller, image) && caller.role != Role::Auditor;
     let owner = image.share.owner_name.clone().unwrap_or_default();
     let view = DetailPage {
         shell,
@@ -84,7 +89,9 @@ async fn show(
         system,
         owner: if image.row.owner == caller.principal { String::new() } else { owner },
         launch: launch_path(caller, image),
-        download: is_usable(caller, image).then(|| format!("{path}/export")),
+        sharing: sees_shares.then(|| format!("/images/{id}/sharing")),
+        keep: keeps.then(|| named.clone()),
+        download: content.then(|| format!("{path}/export")),
         download_size: bytes(image.row.compressed_bytes),
         acts: acts(caller, image),
         facts: facts(&found),
@@ -92,7 +99,7 @@ async fn show(
         content,
         env: found.config.config.env.clone(),
         names: image.references.iter().map(|name| name_row(id, name, changes)).collect(),
-        tag: changes.then_some(tag),
+        tag: changes.then_some(named),
         containers: found.containers.iter().map(|holder| link("containers", holder)).collect(),
         images: found.images.iter().map(|holder| link("images", holder)).collect(),
         layers: found.layers.iter().map(layer_row).collect(),
@@ -208,7 +215,32 @@ async fn tag(
                 said => sentence(&said),
             };
             let field = Field { value: reference.to_owned(), error };
-            show(&app, &frame, &caller, &id, status, field).await
+            show(&app, &frame, &caller, (&id, status), field).await
+        }
+    }
+}
+
+async fn keep(
+    State(app): State<App>,
+    frame: Frame,
+    caller: Caller,
+    Path(id): Path<String>,
+    posted: Posted,
+) -> Result<Response> {
+    let reference = posted.text("reference");
+    match images::keep(&app, &caller, &id, Some(reference)).await {
+        Ok(kept) => {
+            frame.done(&format!("/images/{}", kept.row.id), "This is an image of yours now.")
+        }
+        Err(error @ Error::NotFound(_)) => Err(error),
+        Err(error) => {
+            let (status, mut wrong, text) = frame.refusal(error)?;
+            let error = match wrong.take("/reference") {
+                said if said.is_empty() => text,
+                said => sentence(&said),
+            };
+            let field = Field { value: reference.to_owned(), error };
+            show(&app, &frame, &caller, (&id, status), field).await
         }
     }
 }

@@ -16,7 +16,7 @@ use super::form::{Posted, Wrong};
 use super::frame::{Frame, encoded, sentence};
 use super::operations::work;
 use crate::app::App;
-use crate::auth::{Caller, Role, TokenScope, Visibility};
+use crate::auth::{Caller, Right, Role, TokenScope, Visibility};
 use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::http::routes::{Access, FormFields, Routes};
@@ -231,6 +231,10 @@ fn row(caller: &Caller, image: &Image) -> Row {
         },
         digest: row.manifest.as_str().to_owned(),
         system,
+        shared_by: match is_shared(caller, image) {
+            true => share.owner_name.clone().unwrap_or_default(),
+            false => String::new(),
+        },
         owner: share.owner_name.clone().unwrap_or_else(|| "system".to_owned()),
         unique: bytes(share.unique_bytes),
         shared: Some(share.shared_bytes).filter(|bytes| *bytes > 0).map(bytes).unwrap_or_default(),
@@ -254,15 +258,17 @@ pub(super) fn is_tag(name: &ReferenceRow) -> bool {
     matches!(name.value, ReferenceValue::Tag(_))
 }
 
-pub(super) fn is_usable(caller: &Caller, image: &Image) -> bool {
-    image.row.owner == caller.principal || image.row.owner == PrincipalId::SYSTEM
+/// Whether it is somebody else's that was shared with the caller.
+pub(super) fn is_shared(caller: &Caller, image: &Image) -> bool {
+    let own = [caller.principal, PrincipalId::SYSTEM].contains(&image.row.owner);
+    !own && image.rights.has(Right::Files)
 }
 
 pub(super) fn launch_path(caller: &Caller, image: &Image) -> Option<String> {
     let acts = matches!(caller.role, Role::Operator | Role::User);
-    let name = image.references.first();
-    let name = name.map_or_else(|| image.row.id.clone(), ReferenceRow::to_string);
-    (acts && is_usable(caller, image)).then(|| format!("/launch?image={}", encoded(&name)))
+    // Somebody else's names are theirs: a launch finds it by its id.
+    let name = if is_shared(caller, image) { image.row.id.clone() } else { image.name() };
+    (acts && image.rights.has(Right::Files)).then(|| format!("/launch?image={}", encoded(&name)))
 }
 
 /// Whether the caller may name and remove an image.

@@ -16,6 +16,7 @@ use super::container::ceilings;
 use super::entry::refusal;
 use super::form::{Posted, Wrong};
 use super::frame::{Frame, sentence};
+use super::images::is_shared;
 use super::request::{LAUNCH, launch_form, launch_request};
 use crate::app::App;
 use crate::auth::{Caller, TokenScope};
@@ -25,7 +26,7 @@ use crate::service::Page;
 use crate::service::containers::create;
 use crate::service::containers::spec::{self, CreateRequest};
 use crate::service::usage::{self, Usage};
-use crate::service::{admission, images, machine, ports, volumes};
+use crate::service::{admission, data_sets, images, lifetimes, machine, ports, volumes};
 
 /// References offered beside the field at most.
 const IMAGES_MAX: u32 = 200;
@@ -159,8 +160,10 @@ async fn page(
     error: String,
 ) -> Result<LaunchPage> {
     let listed = images::list(app, caller, None, &Page { limit: IMAGES_MAX, after: None }).await?;
+    // Somebody else's names are not what a launch finds.
+    let own = listed.items.iter().filter(|image| !is_shared(caller, image));
     let names: Vec<String> =
-        listed.items.iter().flat_map(|image| &image.references).map(ToString::to_string).collect();
+        own.flat_map(|image| &image.references).map(ToString::to_string).collect();
     let mut shell = frame.shell("Launch", Section::Containers);
     shell.path = "/launch".to_owned();
     let request = read(app, posted);
@@ -170,7 +173,10 @@ async fn page(
         .map(|request| spec::merge_limits(&request.limits, &app.config.containers.default_limits));
     let usage = usage::mine(app, caller).await?;
     let here = match &request {
-        Ok(request) => images::resolve(app, caller.principal, &request.image).await.is_ok(),
+        Ok(request) => {
+            images::resolve(app, caller.principal, &request.image).await.is_ok()
+                || images::shared(app, caller, &request.image).await?.is_some()
+        }
         Err(_) => false,
     };
     let preview = shown_preview(frame, &request, here)?;
@@ -194,7 +200,9 @@ async fn page(
         error: if error.is_empty() { wrong.rest() } else { error },
         images: names,
         ports_hint: ports_hint(app),
+        lifetime_hint: lifetimes::in_words(app, caller.principal).await?,
         volumes_hint: volumes_hint(app, caller).await?,
+        data_sets_hint: data_sets_hint(app, caller, posted).await?,
         ceilings: ceilings(app),
         sizes: sizes(app).into_iter().map(size).collect(),
         left: left(&usage, asked.as_ref(), machine_size().await),
@@ -209,6 +217,19 @@ async fn volumes_hint(app: &App, caller: &Caller) -> Result<String> {
     Ok(match names.is_empty() {
         true => format!("{how} You have no volume yet; make one under Volumes."),
         false => format!("{how} Of yours: {}.", names.join(", ")),
+    })
+}
+
+/// How data sets are named, and which the caller may have; empty when there are none to be asked for.
+async fn data_sets_hint(app: &App, caller: &Caller, posted: &Posted) -> Result<String> {
+    let names = data_sets::names(app, caller).await?;
+    if names.is_empty() && posted.text("data_sets").is_empty() {
+        return Ok(String::new());
+    }
+    let how = "Directories of this machine’s to read: one NAME:/path a line.";
+    Ok(match names.is_empty() {
+        true => format!("{how} None is offered to you."),
+        false => format!("{how} For you: {}.", names.join(", ")),
     })
 }
 

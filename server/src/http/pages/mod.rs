@@ -4,6 +4,7 @@
 
 mod account;
 mod allowance;
+mod asks;
 mod bulk;
 mod container;
 mod containers;
@@ -36,6 +37,7 @@ mod registries;
 mod request;
 mod sharing;
 mod shown;
+mod space;
 mod story;
 mod system;
 mod terminal;
@@ -71,6 +73,8 @@ pub(super) fn routes(routes: Routes) -> Routes {
     let routes = groups::routes(routes);
     let routes = allowance::routes(routes);
     let routes = person::routes(routes);
+    let routes = asks::routes(routes);
+    let routes = space::routes(routes);
     let routes = offboarding::routes(routes);
     let routes = events::routes(routes);
     let routes = registries::routes(routes);

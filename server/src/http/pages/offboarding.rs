@@ -4,7 +4,7 @@ use axum::extract::{Path, State};
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use berth_runtime::id::PrincipalId;
-use berth_web::format::Moment;
+use berth_web::format::{Moment, bytes};
 use berth_web::parts::{Badge, Field};
 use berth_web::people::{OffboardingPage, OffboardingReport, OffboardingRow};
 use berth_web::shell::{ApiCall, Section, Tone};
@@ -147,9 +147,13 @@ fn row(step: &Step, now: i64) -> OffboardingRow {
     OffboardingRow {
         act,
         kind: word(step.kind),
-        name: step.name.clone(),
+        name: match step.bytes {
+            Some(held) => format!("{}, {}", step.name, bytes(held)),
+            None => step.name.clone(),
+        },
         done: step.done_at.map(|at| Moment::new(at.0, now)),
         said: step.said.clone(),
+        size: step.bytes.map(bytes).unwrap_or_default(),
     }
 }
 
@@ -170,5 +174,8 @@ fn says(steps: &[Step]) -> String {
     };
     let all: Vec<_> =
         [Kind::Container, Kind::Volume, Kind::Image].into_iter().filter_map(of).collect();
-    all.join(", ")
+    match steps.iter().filter_map(|step| step.bytes).sum::<u64>() {
+        0 => all.join(", "),
+        held => format!("{}; the volumes hold {}", all.join(", "), bytes(held)),
+    }
 }

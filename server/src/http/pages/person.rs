@@ -22,8 +22,10 @@ use crate::auth::{Caller, Role, TokenScope};
 use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::http::routes::{Access, FormFields, Routes};
+use crate::inventory::asks::Extra;
 use crate::inventory::containers::Filter;
 use crate::inventory::people::{Access as WaysIn, Person};
+use crate::service::admission::words;
 use crate::service::audit;
 use crate::service::containers::{self, ContainerView, ListFilter};
 use crate::service::edits::Expected;
@@ -310,7 +312,7 @@ pub(super) async fn show(
     let person = people::find(app, caller, id).await?;
     let ways = people::access(app, caller, id).await?;
     let usage = usage::of_person(app, caller, id).await?.usage;
-    let allowance_own = allowances::found(app, id).await?.own;
+    let set = allowances::of_person(app, caller, id).await?;
     let some = Page { limit: ROWS, after: None };
     let rows = Filter { owner: Some(id), ..Filter::default() };
     let filter = ListFilter { rows, ..ListFilter::default() };
@@ -318,16 +320,7 @@ pub(super) async fn show(
     let wanted = Wanted { owner: Some(id), ..Wanted::default() };
     let images = images::list(app, caller, wanted, &some).await?;
     let activity = activity(app, &person, &some).await?;
-    let all = Page { limit: GROUPS, after: None };
-    let groups = groups::list(app, caller, &all).await?.items;
-    let choices =
-        groups.iter().map(|one| GroupChoice { id: one.id.to_string(), name: one.name.clone() });
-    let mut choices: Vec<GroupChoice> = choices.collect();
-    let group = groups::find(app, caller, person.group).await?;
-    // Their own is among them, however many there are: else saving would move them.
-    if !choices.iter().any(|choice| choice.name == group.name) {
-        choices.push(GroupChoice { id: group.id.to_string(), name: group.name.clone() });
-    }
+    let (group, choices) = group_choices(app, caller, &person).await?;
     let now = Time::now().0;
     let own = id == caller.principal;
     let manages = caller.role == Role::Operator;
@@ -360,11 +353,12 @@ pub(super) async fn show(
             beside.host_user.unwrap_or_else(now)
         }),
         gauges,
-        allowance: beside.allowance.unwrap_or_else(|| allowance::form(&usage.allowance)),
-        allowed: allowance::facts(&usage.allowance),
+        allowance: beside.allowance.unwrap_or_else(|| allowance::form(&set.allowance)),
+        allowed: allowance::facts(&set.allowance),
+        extras: set.extras.iter().map(|extra| extra_words(extra, now)).collect(),
         changes_allowance: manages,
-        allowance_own,
-        facts: facts(&person, &group.name, &ways, now),
+        allowance_own: set.own,
+        facts: facts(&person, &group, &ways, now),
         containers: owned.items.iter().map(|view| container_row(view, now)).collect(),
         all_containers: owned.next.map(|_| format!("/containers?q={whose}")),
         images: images.items.iter().map(|image| image_row(image, now)).collect(),
@@ -373,6 +367,31 @@ pub(super) async fn show(
         all_activity: format!("/audit?actor={}", encoded(&person.name)),
     };
     frame.page_with(status, &view)
+}
+
+/// The name of the group that they count to, and those that they can count to.
+async fn group_choices(
+    app: &App,
+    caller: &Caller,
+    person: &Person,
+) -> Result<(String, Vec<GroupChoice>)> {
+    let all = Page { limit: GROUPS, after: None };
+    let groups = groups::list(app, caller, &all).await?.items;
+    let choices =
+        groups.iter().map(|one| GroupChoice { id: one.id.to_string(), name: one.name.clone() });
+    let mut choices: Vec<GroupChoice> = choices.collect();
+    let group = groups::find(app, caller, person.group).await?;
+    // Their own is among them, however many there are: else saving would move them.
+    if !choices.iter().any(|choice| choice.name == group.name) {
+        choices.push(GroupChoice { id: group.id.to_string(), name: group.name.clone() });
+    }
+    Ok((group.name, choices))
+}
+
+/// What was granted for a time, in words.
+fn extra_words(extra: &Extra, now: i64) -> String {
+    let Moment { words: when, exact, .. } = Moment::new(extra.ends_at.0, now);
+    format!("{}, until {exact} ({when})", words(extra.limit, extra.granted))
 }
 
 /// What the person did and what was done to what is theirs, newest first.
@@ -403,6 +422,7 @@ fn calls(id: PrincipalId) -> Vec<ApiCall> {
         ApiCall::get("Show the person", path.clone()),
         ApiCall::get("What they use", format!("{path}/usage")),
         ApiCall::get("What they may use together", format!("{path}/allowance")),
+        ApiCall::get("What they have asked for", format!("/api/v1/asks?person={}", id.0)),
         ApiCall::get("Their ways in", format!("{path}/access")),
         ApiCall::get("Their containers", format!("/api/v1/containers?owner={}", id.0)),
         ApiCall::send(

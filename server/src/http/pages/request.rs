@@ -9,8 +9,8 @@ use berth_web::parts::Field;
 use super::form::{Posted, Wrong};
 use crate::http::routes::FormFields;
 use crate::service::containers::spec::{
-    CreateRequest, LimitsRequest, MountRequest, Network, PortRequest, Protocol, TmpfsMount,
-    UlimitPair,
+    CreateRequest, DataSetRequest, LimitsRequest, MountRequest, Network, PortRequest, Protocol,
+    TmpfsMount, UlimitPair,
 };
 use crate::service::restart::RestartPolicy;
 
@@ -33,8 +33,10 @@ pub(super) const LAUNCH: FormFields = FormFields::once(&[
     "network",
     "ports",
     "volumes",
+    "data_sets",
     "restart",
     "restart_attempts",
+    "lifetime",
     "stop_signal",
     "stop_grace",
     "tmpfs",
@@ -79,12 +81,14 @@ pub(super) fn launch_request(posted: &Posted) -> Result<CreateRequest, Wrong> {
         stop_signal: posted.optional("stop_signal"),
         stop_grace_secs: wrong.number(posted, "stop_grace", "/stop_grace_secs"),
         restart: restart(&mut wrong, posted),
+        lifetime_secs: wrong.length(posted, "lifetime", "/lifetime_secs"),
         read_only_root: wrong.flag(posted, "read_only_root", "/read_only_root"),
         terminal: wrong.flag(posted, "terminal", "/terminal"),
         // A terminal's is open in any case, and the page attaches to nothing else.
         stdin: false,
         tmpfs: tmpfs(&mut wrong, posted.text("tmpfs")),
         mounts: mounts(&mut wrong, posted.text("volumes")),
+        data_sets: data_sets(&mut wrong, posted.text("data_sets")),
         shm_bytes: wrong.size(posted, "shm", "/shm_bytes"),
         ulimits: ulimits(&mut wrong, posted.text("ulimits")),
         capabilities_dropped: capabilities(posted.text("capabilities")),
@@ -139,8 +143,10 @@ pub(super) fn launch_form(posted: &Posted, wrong: &mut Wrong) -> LaunchForm {
         network: field("network", "/network"),
         ports: field("ports", "/ports"),
         volumes: field("volumes", "/mounts"),
+        data_sets: field("data_sets", "/data_sets"),
         restart_attempts: field("restart_attempts", "/restart/max_attempts"),
         restart: field("restart", "/restart"),
+        lifetime: field("lifetime", "/lifetime_secs"),
         stop_signal: field("stop_signal", "/stop_signal"),
         stop_grace: field("stop_grace", "/stop_grace_secs"),
         tmpfs: field("tmpfs", "/tmpfs"),
@@ -218,6 +224,25 @@ fn mount(text: &str) -> Option<MountRequest> {
     };
     let good = !volume.is_empty() && target.starts_with('/');
     good.then_some(MountRequest { volume, target, read_only, sub_path: None })
+}
+
+/// `NAME:/path` lines, as `berth run --data-set` has them.
+fn data_sets(wrong: &mut Wrong, text: &str) -> Vec<DataSetRequest> {
+    let mut out = Vec::new();
+    for line in lines(text) {
+        let parts = line.split_once(':').map(|(name, target)| (name.trim(), target.trim()));
+        // As of a volume, a second colon is not a part of the path.
+        let good = |name: &str, target: &str| {
+            !name.is_empty() && target.starts_with('/') && !target.contains(':')
+        };
+        match parts.filter(|(name, target)| good(name, target)) {
+            Some((name, target)) => {
+                out.push(DataSetRequest { name: name.to_owned(), target: target.to_owned() });
+            }
+            None => wrong.add("/data_sets", format!("{line:?} is not NAME:/path")),
+        }
+    }
+    out
 }
 
 fn ports(wrong: &mut Wrong, text: &str) -> Vec<PortRequest> {
@@ -310,6 +335,7 @@ mod tests {
             ("network", "none"),
             ("ports", "8080\r\n20053:53/udp"),
             ("volumes", "data:/data\r\nsets : /sets : ro"),
+            ("data_sets", " dogs: /dogs\r\n"),
             ("capabilities", "chown, SETUID"),
         ]);
         let request = launch_request(&form).expect("a good form");
@@ -327,6 +353,12 @@ mod tests {
         assert_eq!(ports.collect::<Vec<_>>(), [(None, 8080), (Some(20_053), 53)]);
         let mounts = request.mounts.iter().map(|one| (&*one.volume, &*one.target, one.read_only));
         assert_eq!(mounts.collect::<Vec<_>>(), [("data", "/data", false), ("sets", "/sets", true)]);
+        let sets = request.data_sets.iter().map(|one| (&*one.name, &*one.target));
+        assert_eq!(sets.collect::<Vec<_>>(), [("dogs", "/dogs")]);
+        for text in ["dogs", ":/x", "dogs:x", "dogs:/x:ro"] {
+            let mut wrong = Wrong::default();
+            assert!(data_sets(&mut wrong, text).is_empty() && !wrong.is_empty(), "{text}");
+        }
         for text in ["", "data", ":/x", "data:x", "data:/x:y", "data:/x:ro:z"] {
             assert!(mount(text).is_none(), "{text}");
         }

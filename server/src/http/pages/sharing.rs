@@ -1,4 +1,4 @@
-//! With whom a container or a volume is shared, and sharing it.
+//! With whom a container, a volume or an image is shared, and sharing it; the same handlers for all.
 
 use axum::extract::{Path, State};
 use axum::http::{Method, StatusCode};
@@ -7,7 +7,7 @@ use berth_web::containers::{LookRow, ShareRow, SharingPage, Tab};
 use berth_web::format::Moment;
 use berth_web::parts::Field;
 use berth_web::shell::{ApiCall, Section};
-use berth_web::volumes::SharingPage as VolumePage;
+use berth_web::volumes::SharingPage as ObjectPage;
 
 use super::container::shell;
 use super::form::Posted;
@@ -21,7 +21,7 @@ use crate::http::routes::{Access, FormFields, Routes};
 use crate::inventory::grants::GranteeKind;
 use crate::service::looks::{self, LookRequest, LookView};
 use crate::service::sharing::{self, GrantRequest, GrantView};
-use crate::service::{Page, containers, groups, volumes};
+use crate::service::{Page, containers, groups, images, volumes};
 
 /// Groups that are offered.
 const GROUPS: u32 = 100;
@@ -39,41 +39,44 @@ const VOLUME_LEVELS: [(&str, &[Right]); 2] = [
     ("write", &[Right::State, Right::Files, Right::Write]),
 ];
 
+/// The same of images.
+const IMAGE_LEVELS: [(&str, &[Right]); 1] = [("use", &[Right::State, Right::Files])];
+
 /// Adds the routes.
 pub(super) fn routes(routes: Routes) -> Routes {
     let read = Access::SignedIn(TokenScope::Read);
     let act = Access::Member(TokenScope::Operate);
     let operator = Access::Operator(TokenScope::Manage);
-    let fields = || FormFields::once(&["kind", "grantee", "level"]);
-    routes
-        .page(read, Method::GET, "/containers/{id}/sharing", look)
-        .form(act, "/containers/{id}/sharing", fields(), share)
-        .form(act, "/containers/{id}/sharing/end", FormFields::once(&["end"]), end)
+    let routes = routes
         .form(operator, "/containers/{id}/looks", FormFields::once(&["reason"]), begin_look)
-        .form(operator, "/containers/{id}/looks/end", FormFields::once(&[]), end_look)
-        .page(read, Method::GET, "/volumes/{id}/sharing", look_volume)
-        .form(act, "/volumes/{id}/sharing", fields(), share_volume)
-        .form(act, "/volumes/{id}/sharing/end", FormFields::once(&["end"]), end_volume)
-}
-
-async fn look(
-    State(app): State<App>,
-    frame: Frame,
-    caller: Caller,
-    Path(id): Path<String>,
-) -> Result<Response> {
-    let what = (Kind::Container, id.as_str());
-    show(&app, &frame, &caller, (what, StatusCode::OK), Typed::default()).await
-}
-
-async fn look_volume(
-    State(app): State<App>,
-    frame: Frame,
-    caller: Caller,
-    Path(id): Path<String>,
-) -> Result<Response> {
-    let what = (Kind::Volume, id.as_str());
-    show(&app, &frame, &caller, (what, StatusCode::OK), Typed::default()).await
+        .form(operator, "/containers/{id}/looks/end", FormFields::once(&[]), end_look);
+    Kind::SHARED.into_iter().fold(routes, |routes, kind| {
+        let look = move |State(app): State<App>,
+                         frame: Frame,
+                         caller: Caller,
+                         Path(id): Path<String>| async move {
+            show(&app, &frame, &caller, ((kind, &id), StatusCode::OK), Typed::default()).await
+        };
+        let share = move |State(app): State<App>,
+                          frame: Frame,
+                          caller: Caller,
+                          Path(id): Path<String>,
+                          posted: Posted| async move {
+            shared(&app, &frame, &caller, (kind, &id), posted).await
+        };
+        let end = move |State(app): State<App>,
+                        frame: Frame,
+                        caller: Caller,
+                        Path(id): Path<String>,
+                        posted: Posted| async move {
+            ended(&app, &frame, &caller, (kind, &id), &posted).await
+        };
+        let page = address((kind, "{id}"));
+        routes
+            .page(read, Method::GET, &page, look)
+            .form(act, &page, FormFields::once(&["kind", "grantee", "level"]), share)
+            .form(act, &format!("{page}/end"), FormFields::once(&["end"]), end)
+    })
 }
 
 /// What was typed into the form, and what is wrong with it.
@@ -94,8 +97,28 @@ async fn show(
 ) -> Result<Response> {
     match kind {
         Kind::Container => show_container(app, frame, caller, (id, status), typed).await,
-        Kind::Volume => show_volume(app, frame, caller, (id, status), typed).await,
+        Kind::Volume => {
+            let view = volumes::inspect(app, caller, id).await?.volume;
+            let (name, rights) = (view.name, view.rights);
+            let object = Object { kind, id: view.id.to_string(), name, rights };
+            show_object(app, frame, caller, (object, status), typed).await
+        }
+        Kind::Image => {
+            let image = images::find(app, caller, id).await?;
+            let (name, rights) = (image.name(), image.rights.list());
+            let object = Object { kind, id: image.row.id, name, rights };
+            show_object(app, frame, caller, (object, status), typed).await
+        }
     }
+}
+
+/// A volume or an image.
+struct Object {
+    kind: Kind,
+    id: String,
+    name: String,
+    /// The viewer's.
+    rights: Vec<Right>,
 }
 
 async fn show_container(
@@ -131,36 +154,40 @@ async fn show_container(
     frame.page_with(status, &page)
 }
 
-async fn show_volume(
+async fn show_object(
     app: &App,
     frame: &Frame,
     caller: &Caller,
-    (id, status): (&str, StatusCode),
+    (object, status): (Object, StatusCode),
     typed: Typed,
 ) -> Result<Response> {
-    let view = volumes::inspect(app, caller, id).await?.volume;
-    let all = sharing::list(app, caller, (Kind::Volume, id)).await?;
-    let mut shell = frame.shell(view.name.clone(), Section::Volumes);
-    shell.path = format!("/volumes/{}/sharing", view.id);
-    shell.calls = calls(&format!("/api/v1/volumes/{}/grants", view.id), "[\"files\"]");
+    let Object { kind, id, name, rights } = object;
+    let all = sharing::list(app, caller, (kind, &id)).await?;
+    let path = address((kind, &id));
+    let section = if kind == Kind::Image { Section::Images } else { Section::Volumes };
+    let mut shell = frame.shell(name.clone(), section);
+    shell.calls = calls(&format!("/api/v1{}", path.replace("/sharing", "/grants")), "[\"files\"]");
+    shell.path.clone_from(&path);
     let groups = offered(app, caller).await?;
-    let in_words = |rights: &[Right]| match rights.contains(&Right::Write) {
-        true => "read it and write to it",
-        false => "read it",
+    let in_words = |rights: &[Right]| match (kind, rights.contains(&Right::Write)) {
+        (Kind::Image, _) => "read it, launch from it and keep it",
+        (_, true) => "read it and write to it",
+        (_, false) => "read it",
     };
     let row = |grant: GrantView| {
         let may = in_words(&grant.rights).to_owned();
         ShareRow { may, ..row(grant) }
     };
     let Typed { posted, grantee, error, .. } = typed;
-    let page = VolumePage {
+    let page = ObjectPage {
         shell,
-        id: view.id.to_string(),
-        title: view.name,
+        is_image: kind == Kind::Image,
+        path,
+        title: name,
         error,
         rows: all.into_iter().map(row).collect(),
-        shares: view.rights.contains(&Right::Share),
-        ends: view.rights.contains(&Right::Unshare),
+        shares: rights.contains(&Right::Share),
+        ends: rights.contains(&Right::Unshare),
         kind: posted.text("kind").to_owned(),
         grantee: Field { value: posted.text("grantee").to_owned(), error: grantee },
         level: posted.text("level").to_owned(),
@@ -212,26 +239,6 @@ fn in_words(rights: &[Right]) -> String {
     rights.iter().map(word).collect::<Vec<_>>().join(", ")
 }
 
-async fn share(
-    State(app): State<App>,
-    frame: Frame,
-    caller: Caller,
-    Path(id): Path<String>,
-    posted: Posted,
-) -> Result<Response> {
-    shared(&app, &frame, &caller, (Kind::Container, &id), posted).await
-}
-
-async fn share_volume(
-    State(app): State<App>,
-    frame: Frame,
-    caller: Caller,
-    Path(id): Path<String>,
-    posted: Posted,
-) -> Result<Response> {
-    shared(&app, &frame, &caller, (Kind::Volume, &id), posted).await
-}
-
 async fn shared(
     app: &App,
     frame: &Frame,
@@ -260,6 +267,9 @@ async fn shared(
             match what {
                 (Kind::Container, id) => containers::check(app, caller, id, Right::State).await?,
                 (Kind::Volume, id) => volumes::check(app, caller, id, Right::State).await?,
+                (Kind::Image, id) => {
+                    images::find(app, caller, id).await?.rights.need(Right::State)?
+                }
             }
             error
         }
@@ -322,6 +332,7 @@ fn address((kind, id): (Kind, &str)) -> String {
     match kind {
         Kind::Container => format!("/containers/{id}/sharing"),
         Kind::Volume => format!("/volumes/{id}/sharing"),
+        Kind::Image => format!("/images/{id}/sharing"),
     }
 }
 
@@ -331,6 +342,7 @@ fn asked(of: Kind, posted: &Posted) -> Result<GrantRequest> {
     let (levels, words): (&[(&str, &[Right])], _) = match of {
         Kind::Container => (&LEVELS, "view, logs, use and manage"),
         Kind::Volume => (&VOLUME_LEVELS, "read and write"),
+        Kind::Image => (&IMAGE_LEVELS, "use"),
     };
     let rights = levels.iter().find(|(name, _)| *name == level).map(|(_, rights)| rights.to_vec());
     let rights =
@@ -344,26 +356,6 @@ fn kind(word: &str, pointer: &str) -> Result<GranteeKind> {
         "group" => Ok(GranteeKind::Group),
         other => Err(Error::field(pointer, format!("{other:?} is neither person nor group"))),
     }
-}
-
-async fn end(
-    State(app): State<App>,
-    frame: Frame,
-    caller: Caller,
-    Path(id): Path<String>,
-    posted: Posted,
-) -> Result<Response> {
-    ended(&app, &frame, &caller, (Kind::Container, &id), &posted).await
-}
-
-async fn end_volume(
-    State(app): State<App>,
-    frame: Frame,
-    caller: Caller,
-    Path(id): Path<String>,
-    posted: Posted,
-) -> Result<Response> {
-    ended(&app, &frame, &caller, (Kind::Volume, &id), &posted).await
 }
 
 async fn ended(

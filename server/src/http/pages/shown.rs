@@ -49,7 +49,16 @@ pub(super) fn badge(view: &ContainerView, now: i64) -> Badge {
     let since = |at: Option<Time>| at.map_or(0, |Time(at)| (now - at).max(0).unsigned_abs() / 1000);
     let long = |seconds| format!("for {}", span(seconds));
     let (tone, icon, word, reason) = match view.status {
-        Status::Running => (Tone::Good, "running", "running", long(since(view.started_at))),
+        Status::Running => {
+            let long = long(since(view.started_at));
+            match soon(view) {
+                Some(at) => {
+                    let left = span(at.until().as_secs());
+                    (Tone::Attention, "attention", "running", format!("{long}, stops in {left}"))
+                }
+                None => (Tone::Good, "running", "running", long),
+            }
+        }
         Status::Paused => (Tone::Attention, "paused", "paused", "frozen, keeps its memory".into()),
         Status::Created => (Tone::Neutral, "new", "created", "never started".into()),
         Status::Pulling => (Tone::Busy, "busy", "pulling", "gets its image first".into()),
@@ -81,6 +90,27 @@ pub(super) fn story(view: &ContainerView, now: i64) -> String {
         (Status::Failed, _) => super::frame::sentence(&view.status_text),
         _ => String::new(),
     }
+}
+
+/// When it is stopped by a rule, when that is near.
+fn soon(view: &ContainerView) -> Option<Time> {
+    let life = view.ends_at.filter(|_| view.ends_soon);
+    let unused = view.idle.filter(|idle| idle.stops_soon).and_then(|idle| idle.stops_at);
+    [life, unused].into_iter().flatten().min()
+}
+
+/// That its end is near, for its own page; empty when it is not.
+pub(super) fn ending(view: &ContainerView, now: i64) -> String {
+    let Some(at) = soon(view) else { return String::new() };
+    let Moment { words, exact, .. } = Moment::new(at.0, now);
+    let why = match view.idle.filter(|_| !view.ends_soon) {
+        Some(idle) => format!("Nobody has used it for {}", span(idle.idle_secs)),
+        None => "Its time is nearly over".to_owned(),
+    };
+    format!(
+        "{why}: it is stopped {words}, at {exact}. All that it has written stays, and it can be started \
+         again."
+    )
 }
 
 /// Since when it is as it is.
@@ -212,6 +242,12 @@ pub(super) fn acts(view: &ContainerView) -> (Option<Act>, Vec<Act>, Vec<Act>) {
         Status::Failed if view.image.id.is_some() => (Some(start()), Vec::new(), vec![remove]),
         Status::Pulling | Status::Failed | Status::Removing => (None, Vec::new(), vec![remove]),
     };
+    let has_end = view.ends_at.or_else(|| view.idle.and_then(|idle| idle.stops_at)).is_some();
+    if has_end && is_live(view) {
+        let extend = act("Keep it running", "plus", "extend");
+        let at = if soon(view).is_some() { 0 } else { more.len() };
+        more.insert(at.min(more.len()), extend);
+    }
     if !view.rights.contains(&Right::Remove) {
         more.retain(|act| act.icon != "remove");
     }

@@ -3,31 +3,37 @@
 use axum::extract::{Query, State};
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
+use berth_runtime::wire::LayerHarm;
 use berth_web::format::{Moment, bytes, bytes_of, cores, cores_used, percent, span};
 use berth_web::parts::{Badge, Fact, Meter, Scope};
 use berth_web::shell::{ApiCall, Section, Tone};
 use berth_web::system::{
-    CheckRow, DoctorPage, LimitRow, OverviewPage, PersonRow, PressureRow, RiskRow, WarningRow,
-    WarningsPage,
+    CheckRow, DoctorPage, HarmedRow, LimitRow, OverviewPage, PersonRow, PressureRow, RiskRow,
+    StoredLayers, WarningRow, WarningsPage,
 };
 use serde::Deserialize;
 
 use super::frame::{Frame, sentence};
-use super::used;
+use super::{operations as work, used};
 use crate::app::App;
 use crate::auth::{Caller, Role, TokenScope};
 use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::http::problem;
-use crate::http::routes::{Access, Routes};
+use crate::http::routes::{Access, FormFields, Routes};
+use crate::inventory::operations::Filter;
 use crate::risks::{Risk, Severity};
+use crate::service::Page;
 use crate::service::containers::view::LimitsView;
 use crate::service::images::{self, LayersView};
 use crate::service::machine::{Pressure, PressureOf};
 use crate::service::network::{self, NetworkState};
+use crate::service::operations;
 use crate::service::system::{self, Check, Facts, Fresh, NetworkFacts, Report};
 use crate::service::usage::{self, MachineUsage, PersonUsage, SystemUsage};
 
+/// Differences of one layer that the page shows.
+const HARMS_SHOWN: usize = 5;
 /// People that the page shows.
 const PEOPLE: usize = 20;
 
@@ -39,6 +45,57 @@ pub(super) fn routes(routes: Routes) -> Routes {
         .page(oversee, Method::GET, "/system", overview)
         .page(oversee, Method::GET, "/system/doctor", doctor)
         .page(operate, Method::GET, "/system/warnings", warnings)
+        .form(
+            Access::Operator(TokenScope::Operate),
+            "/system/layers/verify",
+            FormFields::once(&[]),
+            verify_layers,
+        )
+}
+
+/// Begins to check the stored layers; its own page says how far it is.
+async fn verify_layers(State(app): State<App>, frame: Frame, caller: Caller) -> Result<Response> {
+    match images::verify_layers(&app, &caller).await {
+        Ok(operation) => frame.on(&format!("/operations/{}", operation.id)),
+        Err(error) => frame.refused("/system", error),
+    }
+}
+
+async fn layers_shown(app: &App, caller: &Caller, found: &LayersView) -> Result<StoredLayers> {
+    let filter = Filter { kind: Some("layers.verify".to_owned()), ..Filter::default() };
+    let newest = operations::list(app, caller, filter, &Page { limit: 1, after: None }).await?;
+    let newest = newest.items.first();
+    let harmed = found.items.iter().map(|layer| {
+        let (tone, word) = match layer.state {
+            "damaged" => (Tone::Bad, "damaged"),
+            _ => (Tone::Attention, "archive damaged"),
+        };
+        let shown = layer.shown.iter().take(HARMS_SHOWN);
+        let mut what: Vec<String> = shown
+            .map(|harm| format!("{} {}", words(harm.harm), harm.path.trim_matches('"')))
+            .collect();
+        let more = layer.differences.saturating_sub(what.len() as u64);
+        if more > 0 {
+            what.push(format!("{more} more"));
+        }
+        let state = Badge { tone, icon: "failed", word: word.to_owned(), reason: String::new() };
+        let digest = layer.digest.trim_start_matches("sha256:").to_owned();
+        HarmedRow { digest, state, what: what.join("; "), images: layer.images.clone() }
+    });
+    Ok(StoredLayers {
+        says: format!("{}.", sentence(&layers_in_words(found)).trim_end_matches('.')),
+        checks: caller.role == Role::Operator,
+        newest: newest.map(|operation| {
+            (format!("/operations/{}", operation.id), work::work(operation, caller).state)
+        }),
+        harmed: harmed.collect(),
+    })
+}
+
+/// A difference, in the API's own word.
+fn words(harm: LayerHarm) -> String {
+    let word = serde_json::to_value(harm).ok();
+    word.as_ref().and_then(|word| word.as_str()).unwrap_or_default().to_owned()
 }
 
 async fn overview(State(app): State<App>, frame: Frame, caller: Caller) -> Result<Response> {
@@ -67,9 +124,10 @@ async fn overview(State(app): State<App>, frame: Frame, caller: Caller) -> Resul
         software: software(&facts, &network),
         risks: network.risks.iter().map(risk_row).collect(),
         host: host(&facts),
-        storage: storage(&facts, &layers),
+        storage: storage(&facts),
         limits: limits(&facts.limits.defaults, &facts.limits.ceilings),
         more_limits: more_limits(&facts),
+        layers: layers_shown(&app, &caller, &layers).await?,
     };
     frame.page(&view)
 }
@@ -244,7 +302,7 @@ fn together(facts: &Facts) -> String {
     }
 }
 
-fn storage(facts: &Facts, layers: &LayersView) -> Vec<Fact> {
+fn storage(facts: &Facts) -> Vec<Fact> {
     let storage = &facts.storage;
     let mut all = vec![
         Fact::code("Data", storage.data_dir.display().to_string()),
@@ -255,7 +313,6 @@ fn storage(facts: &Facts, layers: &LayersView) -> Vec<Fact> {
         all.push(Fact::text("Disk left", left));
         all.push(Fact::text("Files left", disk.files_available.to_string()));
     }
-    all.push(stored_layers(layers));
     let NetworkFacts { pool, prefix, pool6 } = &facts.network;
     all.push(Fact::code(
         "Addresses from",
@@ -267,19 +324,18 @@ fn storage(facts: &Facts, layers: &LayersView) -> Vec<Fact> {
     all
 }
 
-/// How the stored layers were found when somebody last looked (`berth verify`).
-fn stored_layers(found: &LayersView) -> Fact {
+/// How the stored layers were found when somebody last looked.
+fn layers_in_words(found: &LayersView) -> String {
     let LayersView { layers, whole, harmed, .. } = found;
     let unseen = layers.saturating_sub(whole + harmed);
     let words = match (harmed, unseen) {
-        (0, 0) => format!("{layers}, all verified whole"),
-        (0, unseen) => format!("{layers}, {unseen} of them never verified"),
-        (harmed, _) => format!("{layers}, {harmed} of them harmed: berth verify --last"),
+        (0, 0) => format!("{layers}, all found whole"),
+        (0, unseen) => format!("{layers}, {unseen} of them never looked at"),
+        (harmed, _) => format!("{layers}, {harmed} of them harmed"),
     };
-    let fact = Fact::text("Stored layers", words);
     match found.oldest_checked_at.map(|at| Moment::new(at.0, Time::now().0)) {
-        Some(at) => fact.with_exact(format!("looked at since {}", at.exact)),
-        None => fact,
+        Some(at) => format!("{words}; the oldest look was {}", at.words),
+        None => words,
     }
 }
 

@@ -7,7 +7,7 @@ use berth_web::containers::ConfirmPage;
 use berth_web::format::{Moment, bytes, short};
 use berth_web::parts::{Fact, Field};
 use berth_web::shell::{ApiCall, Section};
-use berth_web::volumes::{DetailPage, ListPage, Row, UserRow};
+use berth_web::volumes::{DataSetRow, DetailPage, ListPage, Row, UserRow};
 
 use super::form::{Posted, Wrong};
 use super::frame::{Frame, encoded};
@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::http::extract::{Items, PageQuery};
 use crate::http::routes::{Access, FormFields, Routes};
 use crate::service::Page;
+use crate::service::data_sets::{self, DataSetUser, DataSetView};
 use crate::service::edits::Expected;
 use crate::service::volumes::{
     self, Change, OtherUser, VolumeDetail, VolumeUseView, VolumeUser, VolumeView,
@@ -38,6 +39,12 @@ pub(super) fn routes(routes: Routes) -> Routes {
         .form(act, "/volumes/{id}", FormFields::once(&["name", "etag"]), rename)
         .page(act, Method::GET, "/volumes/{id}/remove", ask_remove)
         .form(act, "/volumes/{id}/remove", FormFields::once(&["typed"]), remove)
+        .form(
+            Access::Operator(TokenScope::Manage),
+            "/volumes/{id}/hand-over",
+            FormFields::once(&["to"]),
+            hand_over,
+        )
 }
 
 async fn list(
@@ -54,13 +61,15 @@ async fn list(
 struct Shown {
     error: String,
     name: Option<Field>,
+    heir: Field,
 }
 
 impl Shown {
     /// What was typed, and why it was refused.
     fn refused(posted: &Posted, mut wrong: Wrong, error: String) -> Self {
         let name = Field { value: posted.text("name").to_owned(), error: wrong.take("/name") };
-        Self { error: if error.is_empty() { wrong.rest() } else { error }, name: Some(name) }
+        let error = if error.is_empty() { wrong.rest() } else { error };
+        Self { error, name: Some(name), ..Self::default() }
     }
 }
 
@@ -96,6 +105,7 @@ async fn show_list(
     shell.path = PATH.to_owned();
     shell.calls = vec![
         ApiCall::get("List them", "/api/v1/volumes"),
+        ApiCall::get("List data sets", "/api/v1/data-sets"),
         ApiCall::send(
             "Make one",
             "POST",
@@ -122,8 +132,32 @@ async fn show_list(
             || listed.items.iter().any(|volume| volume.owner.id != caller.principal.0),
         rows: listed.items.iter().map(row).collect(),
         next: listed.next.map(|next| format!("{PATH}?after={}", encoded(&next))),
+        data_sets: data_sets::list(app, caller).await?.into_iter().map(data_set).collect(),
     };
     frame.page_with(status, &view)
+}
+
+fn data_set(set: DataSetView) -> DataSetRow {
+    let DataSetView { name, description, groups, path, places, used_by, .. } = set;
+    let about = path.map(|path| match groups {
+        None => format!("for everybody, at {path}"),
+        Some(groups) => format!("for {}, at {path}", groups.join(", ")),
+    });
+    let user = |user: DataSetUser| {
+        let rest = format!(" of {} on {}", user.owner.name, user.target);
+        (format!("/containers/{}", user.container), user.container_name, rest)
+    };
+    DataSetRow {
+        name,
+        description,
+        about: about.unwrap_or_default(),
+        used_by: match places {
+            0 => String::new(),
+            1 => "in one container".to_owned(),
+            more => format!("in {more} places"),
+        },
+        users: used_by.into_iter().map(user).collect(),
+    }
 }
 
 fn oversees(caller: &Caller) -> bool {
@@ -190,6 +224,7 @@ async fn show_one(
             (_, _, false) => "read it",
         },
         name: shown.name.unwrap_or_else(|| Field::new(volume.name.clone())),
+        heir: (caller.role == Role::Operator).then_some(shown.heir),
         etag: volumes::version(&volume).as_str().to_owned(),
         facts: facts(&volume),
         more: distinct(places) < volume.containers.saturating_sub(others) as usize,
@@ -271,7 +306,7 @@ async fn rename(
             frame.note(&error);
             let text = "Somebody has changed this since you opened the page. Look at how it is now; \
                         saving again puts your choice over it.";
-            let shown = Shown { error: text.to_owned(), name: None };
+            let shown = Shown { error: text.to_owned(), ..Shown::default() };
             (StatusCode::PRECONDITION_FAILED, shown)
         }
         error => {
@@ -279,6 +314,30 @@ async fn rename(
             (status, Shown::refused(&posted, wrong, error))
         }
     };
+    show_one(&app, &frame, &caller, (&id, status), shown).await
+}
+
+async fn hand_over(
+    State(app): State<App>,
+    frame: Frame,
+    caller: Caller,
+    Path(id): Path<String>,
+    posted: Posted,
+) -> Result<Response> {
+    let to = posted.text("to");
+    let error = match volumes::hand_over(&app, &caller, &id, to).await {
+        Ok(true) => return frame.done(&format!("{PATH}/{id}"), &format!("It is {to}’s now.")),
+        Ok(false) => {
+            let text = format!("It is being copied, and then {to}’s.");
+            return frame.done(&format!("{PATH}/{id}"), &text);
+        }
+        Err(error @ Error::NotFound(_)) => return Err(error),
+        Err(error) => error,
+    };
+    let (status, mut wrong, error) = frame.refusal(error)?;
+    let heir = Field { value: to.to_owned(), error: wrong.take("/to") };
+    let error = if error.is_empty() { wrong.rest() } else { error };
+    let shown = Shown { error, heir, ..Shown::default() };
     show_one(&app, &frame, &caller, (&id, status), shown).await
 }
 

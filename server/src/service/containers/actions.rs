@@ -17,13 +17,13 @@ use crate::auth::{Caller, Right, Via};
 use crate::clock::Time;
 use crate::error::{Error, Refusal, Result};
 use crate::inventory::Write;
-use crate::inventory::containers::{self, Container, Intent, Stop, StopKind};
+use crate::inventory::containers::{self, Container, Intent, Stop, StopKind, Why};
 use crate::inventory::events::NewEvent;
 use crate::runtime_client::{NOT_RUNNING, RuntimeError};
 use crate::service::edits::Expected;
 use crate::service::lifecycle::{Action, Status};
 use crate::service::restart::RestartPolicy;
-use crate::service::{admission, images, maintenance, reconcile, volumes};
+use crate::service::{admission, data_sets, images, lifetimes, maintenance, reconcile, volumes};
 
 /// What a killed container may take to be gone.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
@@ -73,7 +73,7 @@ pub async fn stop(
     let grace = check_grace(grace_secs)?;
     let (task_app, task_caller, task_id) = (app.clone(), caller.clone(), id.clone());
     let work = in_background(async move {
-        stop_as(&task_app, &task_caller, &task_id, StopKind::Stop, grace).await
+        stop_as(&task_app, &task_caller, &task_id, End::new(StopKind::Stop, grace)).await
     });
     match tokio::time::timeout(ANSWER_LIMIT, work).await {
         Ok(done) => done?,
@@ -100,7 +100,7 @@ pub async fn restart(
     let work = in_background(async move {
         let status = super::status_of(&task_app, &row);
         if matches!(status, Status::Running | Status::Paused) {
-            stop_as(&task_app, &task_caller, &row.id, StopKind::Restart, grace).await?;
+            stop_as(&task_app, &task_caller, &row.id, End::new(StopKind::Restart, grace)).await?;
         }
         let _lock = task_app.containers.lock(&row.id).await;
         start_locked(&task_app, &task_caller, &row.id).await
@@ -118,7 +118,7 @@ pub async fn kill(app: &App, caller: &Caller, key: &str, signal: i32) -> Result<
     if signal == nix::sys::signal::Signal::SIGKILL as i32 {
         let (task_app, task_caller, task_id) = (app.clone(), caller.clone(), id.clone());
         in_background(async move {
-            stop_as(&task_app, &task_caller, &task_id, StopKind::Kill, None).await
+            stop_as(&task_app, &task_caller, &task_id, End::new(StopKind::Kill, None)).await
         })
         .await?;
         return inspect_again(app, caller, id.as_str()).await;
@@ -354,7 +354,9 @@ async fn start_locked(app: &App, caller: &Caller, id: &ContainerId) -> Result<()
     }
     let mut write = app.inventory.change(&caller.actor, "container.start").await?;
     write.subject("container", &row.id, row.owner);
-    let run = containers::set_running(write.db(), &row.id, row.run, 0).await?;
+    let life = lifetimes::begin(write.db(), &row).await?;
+    let start = containers::Start { run_before: row.run, attempts: 0, life };
+    let run = containers::set_running(write.db(), &row.id, start).await?;
     event(&mut write, &row, "container.started", json!({"run": run})).await?;
     write.commit().await?;
     let layers = containers::layers(app.inventory.read(), &row.id).await?;
@@ -420,6 +422,7 @@ pub(crate) async fn launch(
         return Err(LaunchError::Unknown(Error::defect("start a container without an image")));
     };
     let volumes = volumes::for_start(app, row.owner, &row.mounts).await?;
+    let data_sets = data_sets::for_start(app, row.owner, &row.data_sets).await?;
     let config = &app.config.containers;
     let request = StartRequest {
         container: row.id.clone(),
@@ -431,6 +434,7 @@ pub(crate) async fn launch(
         read_only_root: spec.read_only_root,
         tmpfs: spec.tmpfs,
         volumes,
+        data_sets,
         // A limit that was lowered since must not be exceeded by what it holds.
         shm_bytes: spec.shm_bytes.min(row.limits.memory_bytes),
         network: spec.network,
@@ -445,6 +449,7 @@ pub(crate) async fn launch(
         match app.runtime.container_start(request.clone()).await {
             Ok((record, watch)) => {
                 app.containers.observe(record.clone());
+                app.containers.note_life();
                 reconcile::watch(app, &row.id, run, watch);
                 return Ok(record);
             }
@@ -480,18 +485,101 @@ pub(crate) fn start_failed(row: &Container, run: u64, failure: &Failure) -> Exit
     }
 }
 
+/// How a container is to end.
+struct End {
+    kind: StopKind,
+    /// In place of its own.
+    grace: Option<Duration>,
+    /// The rule that asks.
+    why: Option<Why>,
+}
+
+impl End {
+    /// As somebody asks for it.
+    fn new(kind: StopKind, grace: Option<Duration>) -> Self {
+        Self { kind, grace, why: None }
+    }
+}
+
+/// Stops a container whose time is over, as its owner would.
+pub(crate) async fn stop_at_its_end(app: &App, id: &ContainerId) -> Result<()> {
+    // After a start of the server: what is not known to run would end without its grace.
+    look(app, id).await?;
+    let caller = Caller::policy();
+    let row = find(app, &caller, id.as_str()).await?;
+    let Some((began_at, ends_at)) = row.life_began_at.zip(row.ends_at) else { return Ok(()) };
+    let secs = u64::try_from(ends_at.0 - began_at.0).unwrap_or(0) / 1000;
+    let why = Some(Why::Lifetime(secs));
+    stop_as(app, &caller, id, End { kind: StopKind::Stop, grace: None, why }).await
+}
+
+/// Stops a container that nobody has used for `secs`, as its owner would.
+pub(crate) async fn stop_unused(app: &App, id: &ContainerId, secs: u32) -> Result<()> {
+    let why = Some(Why::Idle(secs.into()));
+    let end = End { kind: StopKind::Stop, grace: None, why };
+    stop_as(app, &Caller::policy(), id, end).await
+}
+
+/// Puts off the end of a container that runs, and says that it is used: to `secs` from now, or by as much as is usual for it.
+///
+/// # Errors
+/// It does not run, has no end, or may not go on for longer.
+pub async fn extend(
+    app: &App,
+    caller: &Caller,
+    key: &str,
+    secs: Option<u32>,
+) -> Result<DetailView> {
+    let id = find_to_change(app, caller, key).await?.id;
+    lifetimes::check("?secs", secs)?;
+    let _lock = app.containers.lock(&id).await;
+    let row = find_to_change(app, caller, id.as_str()).await?;
+    if row.intent != Intent::Running {
+        let text = "it does not run; its time begins with its next start";
+        return Err(Error::conflict("container.not-running", text));
+    }
+    let mut write = app.inventory.change(&caller.actor, "container.extend").await?;
+    write.subject("container", &row.id, row.owner);
+    let policy = lifetimes::policy(write.db(), row.owner).await?;
+    let idle = app.idle.of(&id).filter(|idle| idle.stops_at.is_some());
+    let is_enough = idle.is_some_and(|idle| row.ends_at.is_none() || idle.stops_soon);
+    let at = match lifetimes::put_off(&row, policy, secs) {
+        // That it is used is all that there was to say.
+        Err(Error::Conflict(_)) if secs.is_none() && is_enough => row.ends_at,
+        at => Some(at?),
+    };
+    if let Some(at) = at.filter(|_| at != row.ends_at) {
+        containers::set_end(write.db(), &row.id, at).await?;
+    }
+    let data = json!({"by": caller.name, "from": row.ends_at, "to": at});
+    event(&mut write, &row, "container.extended", data).await?;
+    write.commit().await?;
+    app.idle.touch(&id);
+    app.containers.note_life();
+    app.containers.tell();
+    inspect_again(app, caller, id.as_str()).await
+}
+
 /// Commits the wish to end, signals, and sees to the end. Does not hold the lock while it waits.
 async fn stop_as(
     app: &App,
     caller: &Caller,
     id: &ContainerId,
-    kind: StopKind,
-    grace: Option<Duration>,
+    End { kind, grace, why }: End,
 ) -> Result<()> {
     let lock = app.containers.lock(id).await;
     let row = find_to_change(app, caller, id.as_str()).await?;
     if caller.actor.via == Via::Policy && row.intent != Intent::Running {
         // It was asked to end meanwhile; a rule does so once.
+        return Ok(());
+    }
+    let is_over = match why {
+        Some(Why::Lifetime(_)) => row.ends_at.is_some_and(|at| at <= Time::now()),
+        Some(Why::Idle(secs)) => app.idle.of(id).is_some_and(|idle| idle.idle_secs >= secs),
+        None => true,
+    };
+    if !is_over {
+        // Its end was put off meanwhile, or it is used again.
         return Ok(());
     }
     let action = if kind == StopKind::Kill { Action::Signal } else { Action::Stop };
@@ -505,9 +593,11 @@ async fn stop_as(
     let name = if kind == StopKind::Kill { "container.kill" } else { "container.stop" };
     let mut write = app.inventory.change(&caller.actor, name).await?;
     write.subject("container", &row.id, row.owner);
-    let stop = Stop { by: caller.principal, kind, deadline_at };
+    let stop = Stop { by: caller.principal, kind, deadline_at, why };
     containers::set_stopped(write.db(), &row.id, stop).await?;
-    event(&mut write, &row, "container.stopping", json!({"by": caller.name})).await?;
+    let said = why.map(lifetimes::why_in_words);
+    let data = json!({"by": caller.name, "why": said});
+    event(&mut write, &row, "container.stopping", data).await?;
     write.commit().await?;
     app.containers.tell();
     if !live {

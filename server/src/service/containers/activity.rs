@@ -88,6 +88,7 @@ fn acted(entry: AuditEntry) -> Line {
         "container.signal" => "sent it a signal",
         "container.pause" => "paused it",
         "container.resume" => "resumed it",
+        "container.extend" => "put off its end",
         "container.remove" => "removes it",
         "container.exec" => "ran a program in it",
         other => other,
@@ -126,6 +127,14 @@ fn happened(event: Event) -> Line {
         "container.look" => {
             format!("looks into it for an hour: {}", text("text").unwrap_or_default())
         }
+        "container.ends_soon" => {
+            let why = text("why").unwrap_or("its time is nearly over");
+            format!("{why}: it is stopped at {}", text("ends_at").unwrap_or("its end"))
+        }
+        "container.extended" => match text("to") {
+            Some(at) => format!("runs until {at} now"),
+            None => "says that it is used".to_owned(),
+        },
         "container.look_ended" => "looks into it no more".to_owned(),
         "container.unshared" => format!("shares it no more: {}", text("text").unwrap_or_default()),
         other => other.to_owned(),

@@ -16,26 +16,29 @@ use crate::auth::keys::random_id;
 use crate::auth::{Actor, Caller, Role, TokenScope, Via};
 use crate::config::ContainersConfig;
 use crate::error::{Error, Result};
-use crate::inventory::containers::{self, Container, ImagePart, Intent, NewContainer};
+use crate::inventory::containers::{self, Container, ImagePart, Intent, NewContainer, Start};
 use crate::inventory::events::NewEvent;
 use crate::inventory::idempotency::{self, IdempotencyKey};
 use crate::inventory::operations::OperationState;
 use crate::inventory::people;
 use crate::registry::manifest::RunConfig;
 use crate::service::images::{self, ImageForStart};
-use crate::service::{admission, maintenance, operations, ports, volumes};
+use crate::service::{admission, data_sets, lifetimes, maintenance, operations, ports, volumes};
 use crate::timing::Phases;
 
 /// Makes a container; the same key makes it once.
 pub async fn create(
     app: &App,
     caller: &Caller,
-    request: CreateRequest,
+    mut request: CreateRequest,
     key: Option<IdempotencyKey>,
 ) -> Result<DetailView> {
     maintenance::admit(app, caller)?;
     let config = admission::config(app, caller.principal).await?;
     spec::check(&request, &config, &app.config.runtime)?;
+    if let Some(kept) = images::kept_for_launch(app, caller, &request.image).await? {
+        request.image = kept;
+    }
     let (task_app, task_caller) = (app.clone(), caller.clone());
     let id = in_background(async move {
         create_whole(&task_app, &task_caller, (&request, &config), key.as_ref()).await
@@ -52,6 +55,10 @@ async fn create_whole(
     key: Option<&IdempotencyKey>,
 ) -> Result<ContainerId> {
     let id = new_id()?;
+    let mut db = app.inventory.read().acquire().await?;
+    let lives = lifetimes::policy(&mut db, caller.principal).await?;
+    drop(db);
+    lives.check(request.lifetime_secs)?;
     let mut phases = Phases::begin("create", id.short());
     let found = find_image(app, caller.principal, &request.image).await?;
     let name = request.name.clone().unwrap_or_else(|| made_up_name(&request.image, &id));
@@ -82,6 +89,8 @@ async fn create_whole(
         start_when_pulled: request.start,
         restart_policy,
         restart_attempts_max,
+        lifetime_secs: request.lifetime_secs,
+        life: lives.begin(request.lifetime_secs),
         image,
     };
     let _lock = app.containers.lock(&id).await;
@@ -132,6 +141,7 @@ async fn insert(
     let own = (new.id, new.owner);
     ports::lease(app, caller, write.db(), own, &request.ports).await?;
     volumes::attach(write.db(), own, &request.mounts).await?;
+    data_sets::attach(app, write.db(), own, &request.data_sets).await?;
     idempotency::remember(&mut write, caller, key, new.id.as_str()).await?;
     write.subject("container", new.id, new.owner);
     let (subject, owner) = (new.id.as_str(), new.owner);
@@ -245,7 +255,11 @@ async fn complete(app: &App, row: &Container) -> Result<()> {
     containers::set_image(write.db(), &row.id, &image).await?;
     let ended = people::has_ended(write.db(), row.owner).await?;
     let run = match row.start_when_pulled && !ended {
-        true => Some(containers::set_running(write.db(), &row.id, row.run, 0).await?),
+        true => {
+            let life = lifetimes::begin(write.db(), row).await?;
+            let start = Start { run_before: row.run, attempts: 0, life };
+            Some(containers::set_running(write.db(), &row.id, start).await?)
+        }
         false => None,
     };
     event(&mut write, row, "container.pulled", json!({"image": found.id})).await?;

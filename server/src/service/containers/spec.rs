@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
-use berth_runtime::config::RuntimeConfig;
+use berth_runtime::config::{RuntimeConfig, is_data_set_name};
 use berth_runtime::id::VolumeId;
 use berth_runtime::wire::{self, Limits};
 use nix::sys::signal::Signal;
@@ -15,7 +15,9 @@ use utoipa::ToSchema;
 
 use crate::config::ContainersConfig;
 use crate::error::{Error, FieldError, Refusal, Result};
+use crate::inventory::data_sets;
 use crate::inventory::volumes::Mount;
+use crate::service::lifetimes::{SECS_MAX, SECS_MIN};
 use crate::service::ports;
 use crate::service::restart::{ATTEMPTS_MAX, RestartPolicy};
 
@@ -145,12 +147,17 @@ pub struct CreateRequest {
     pub stop_grace_secs: Option<u32>,
     /// When it is started again after its end.
     pub restart: RestartPolicy,
+    /// Seconds until it is stopped, from each start that somebody asks for, 10 to 31536000; what is usual for its
+    /// owner when left out.
+    pub lifetime_secs: Option<u32>,
     /// Mount its root read-only.
     pub read_only_root: bool,
     /// File systems in memory, counted to its memory.
     pub tmpfs: Vec<TmpfsMount>,
     /// Volumes of one's own or shared with one, at most 32.
     pub mounts: Vec<MountRequest>,
+    /// Data sets of the operator's to read, at most 16.
+    pub data_sets: Vec<DataSetRequest>,
     /// Size of `/dev/shm`.
     pub shm_bytes: Option<u64>,
     /// Resource limits by name, such as `nofile`; never above the profile's.
@@ -195,6 +202,16 @@ pub struct MountRequest {
     /// A directory or file in it that is mounted instead of the whole; it has to be there at each start.
     #[serde(default)]
     pub sub_path: Option<String>,
+}
+
+/// A data set at a place in a container, to be read.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DataSetRequest {
+    /// What the operator calls it.
+    pub name: String,
+    /// Absolute path inside.
+    pub target: String,
 }
 
 /// A port of the host that is to lead to one of a container.
@@ -333,8 +350,14 @@ pub(crate) fn check(
         faults.add("/stop_grace_secs", format!("is more than {GRACE_SECS_MAX}"));
     }
     faults.restart(request.restart);
+    if let Some(secs) = request.lifetime_secs
+        && !(SECS_MIN..=SECS_MAX).contains(&secs)
+    {
+        faults.add("/lifetime_secs", format!("{secs} is not from {SECS_MIN} to {SECS_MAX}"));
+    }
     faults.tmpfs(&request.tmpfs);
     faults.mounts(&request.mounts, &request.tmpfs);
+    faults.data_sets(request);
     faults.ulimits(&request.ulimits);
     for (index, name) in request.capabilities_dropped.iter().enumerate() {
         if parse_capability(name).is_none() {
@@ -614,6 +637,13 @@ impl MountRequest {
     }
 }
 
+impl DataSetRequest {
+    /// As it is kept.
+    pub(crate) fn of(&self) -> data_sets::Mount {
+        data_sets::Mount { name: self.name.clone(), target: one_spelling(&self.target) }
+    }
+}
+
 impl Faults {
     pub(crate) fn add(&mut self, pointer: &str, detail: impl Into<String>) {
         self.0.push(FieldError { pointer: pointer.to_owned(), detail: detail.into() });
@@ -759,15 +789,7 @@ impl Faults {
                 let text = "name one of your volumes, or one that is shared with you as owner/name";
                 self.add(&format!("/mounts/{index}/volume"), text);
             }
-            let pointer = format!("/mounts/{index}/target");
-            self.path(&pointer, &mount.target);
-            let first = parts(&mount.target).next();
-            if first.is_none_or(|first| ["proc", "sys", "dev"].contains(&first)) {
-                self.add(&pointer, "is the root, or lies in /proc, /sys or /dev");
-            }
-            if !seen.insert(one_spelling(&mount.target)) {
-                self.add(&pointer, "is another mount's place too");
-            }
+            self.place(&format!("/mounts/{index}/target"), &mount.target, &mut seen);
             let Some(path) = &mount.sub_path else { continue };
             let climbs = path.split('/').any(|part| part == "..");
             let long = path.len() > PATH_BYTES_MAX;
@@ -776,6 +798,36 @@ impl Faults {
                 let text = format!("{path:?} is no path from the volume's own top, without '..'");
                 self.add(&format!("/mounts/{index}/sub_path"), text);
             }
+        }
+    }
+
+    /// The place of a mount, beside those that were `seen` before.
+    fn place(&mut self, pointer: &str, target: &str, seen: &mut BTreeSet<String>) {
+        self.path(pointer, target);
+        let first = parts(target).next();
+        if first.is_none_or(|first| ["proc", "sys", "dev"].contains(&first)) {
+            self.add(pointer, "is the root, or lies in /proc, /sys or /dev");
+        }
+        if !seen.insert(one_spelling(target)) {
+            self.add(pointer, "is another mount's place too");
+        }
+    }
+
+    fn data_sets(&mut self, request: &CreateRequest) {
+        if request.data_sets.len() > wire::DATA_SET_MOUNTS_MAX {
+            self.add("/data_sets", format!("holds more than {}", wire::DATA_SET_MOUNTS_MAX));
+        }
+        let memory = request.tmpfs.iter().map(|mount| &mount.target);
+        let volumes = request.mounts.iter().map(|mount| &mount.target);
+        let mut seen: BTreeSet<String> =
+            memory.chain(volumes).map(|path| one_spelling(path)).collect();
+        for (index, one) in request.data_sets.iter().enumerate() {
+            if !is_data_set_name(&one.name) {
+                let text =
+                    format!("{:?} is no data set's name; see GET /api/v1/data-sets", one.name);
+                self.add(&format!("/data_sets/{index}/name"), text);
+            }
+            self.place(&format!("/data_sets/{index}/target"), &one.target, &mut seen);
         }
     }
 

@@ -14,9 +14,12 @@ use crate::auth::{Caller, Right};
 use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::inventory::containers::{Container, Intent, StopKind};
+use crate::inventory::data_sets;
 use crate::inventory::volumes::Mount;
 use crate::service::edits::Version;
+use crate::service::idle::{Idle, IdleView};
 use crate::service::lifecycle::Status;
+use crate::service::lifetimes;
 use crate::service::ports::PortView;
 use crate::service::restart::{self, RestartPolicy};
 
@@ -43,6 +46,15 @@ pub struct ContainerView {
     pub created_at: Time,
     /// When its newest run began.
     pub started_at: Option<Time>,
+    /// Seconds until it is stopped after each start that somebody asks for, as was asked for when it was made; null
+    /// is what is usual for its owner.
+    pub lifetime_secs: Option<u32>,
+    /// When it is stopped, while it runs; null for never. A restart by its policy leaves it as it is.
+    pub ends_at: Option<Time>,
+    /// Whether that is near: within an hour, or the last tenth of its time.
+    pub ends_soon: bool,
+    /// How long nothing was seen of its use, while it runs.
+    pub idle: Option<IdleView>,
     /// Its address on its owner's network, while it runs.
     #[schema(value_type = Option<String>)]
     pub address: Option<std::net::Ipv4Addr>,
@@ -53,6 +65,8 @@ pub struct ContainerView {
     pub ports: Vec<PortView>,
     /// Its volumes.
     pub mounts: Vec<MountView>,
+    /// Data sets that it can read.
+    pub data_sets: Vec<DataSetMountView>,
     /// The limits that hold now, and at its next start.
     pub limits: LimitsView,
     /// When it is started again.
@@ -114,6 +128,23 @@ pub struct MountView {
     pub read_only: bool,
     /// The part of it that is there; null for the whole.
     pub sub_path: Option<String>,
+}
+
+/// A data set at a place in a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = ContainerDataSet)]
+pub struct DataSetMountView {
+    /// What the data set is called.
+    pub name: String,
+    /// Where.
+    pub target: String,
+}
+
+impl From<&data_sets::Mount> for DataSetMountView {
+    fn from(mount: &data_sets::Mount) -> Self {
+        let data_sets::Mount { name, target } = mount.clone();
+        Self { name, target }
+    }
 }
 
 impl From<&Mount> for MountView {
@@ -292,8 +323,28 @@ fn restarts(row: &Container, exit: &ExitRecord) -> bool {
     verdict != restart::Verdict::Stay
 }
 
+/// Who asked for an end, and how.
+#[derive(Debug, Clone)]
+pub(crate) struct Asked {
+    /// `stopped by anna`, or the rule.
+    said: String,
+    kind: StopKind,
+    by_rule: bool,
+}
+
+/// Who asked for the end of the newest run.
+pub(crate) fn asked_by(row: &Container) -> Option<Asked> {
+    let (name, kind) = row.stopped_by_name.as_deref().zip(row.stop_kind)?;
+    let said = match (row.stop_why, kind) {
+        (Some(why), _) => format!("stopped: {}", lifetimes::why_in_words(why)),
+        (None, StopKind::Stop | StopKind::Restart) => format!("stopped by {name}"),
+        (None, StopKind::Kill | StopKind::Remove) => format!("killed by {name}"),
+    };
+    Some(Asked { said, kind, by_rule: row.stop_why.is_some() })
+}
+
 /// How a run ended, in words. `by` is who asked for it and how.
-pub(crate) fn end_in_words(exit: &ExitRecord, by: Option<(&str, StopKind)>) -> String {
+pub(crate) fn end_in_words(exit: &ExitRecord, by: Option<&Asked>) -> String {
     let memory = format!("out of memory at its limit of {}", bytes(exit.memory_bytes_max));
     match exit.cause {
         ExitCause::StartFailed => match &exit.failure {
@@ -306,8 +357,10 @@ pub(crate) fn end_in_words(exit: &ExitRecord, by: Option<(&str, StopKind)>) -> S
         ExitCause::MonitorLost => "ended because its monitor was lost".to_owned(),
         ExitCause::Killed | ExitCause::Exited => {
             let mut text = match by {
-                Some((name, StopKind::Stop | StopKind::Restart)) => stopped_text(exit, name),
-                Some((name, StopKind::Kill | StopKind::Remove)) => format!("killed by {name}"),
+                Some(by) => match by.kind {
+                    StopKind::Stop | StopKind::Restart => stopped_text(exit, by),
+                    StopKind::Kill | StopKind::Remove => by.said.clone(),
+                },
                 None => unasked_text(exit),
             };
             if exit.oom_kills > 0 {
@@ -370,10 +423,15 @@ impl ContainerView {
             run: row.run,
             created_at: row.created_at,
             started_at,
+            lifetime_secs: row.lifetime_secs,
+            ends_at: row.ends_at,
+            ends_soon: lifetimes::ends_soon(row),
+            idle: None,
             address: live.and_then(|live| live.address),
             address6: live.and_then(|live| live.address6),
             ports: row.ports.iter().copied().map(Into::into).collect(),
             mounts: row.mounts.iter().map(Into::into).collect(),
+            data_sets: row.data_sets.iter().map(Into::into).collect(),
             limits: row.limits.into(),
             restart: RestartView {
                 policy: policy(row),
@@ -389,6 +447,13 @@ impl ContainerView {
 }
 
 impl ContainerView {
+    /// The same with what is known of its use.
+    pub(crate) fn with_use(self, idle: &Idle) -> Self {
+        let runs = matches!(self.status, Status::Running | Status::Paused);
+        let idle = idle.of(&self.id).filter(|_| runs);
+        Self { idle, ..self }
+    }
+
     /// The version of what can be edited of it.
     pub fn version(&self) -> Version {
         Version::of(&(&self.name, &self.limits, self.restart.policy))
@@ -504,20 +569,24 @@ fn status_text(row: &Container, status: Status, exit: Option<&ExitView>) -> Stri
             Some(exit) => format!("restarting; {}", exit.text),
             None => "restarting".to_owned(),
         },
-        Status::Stopping => match &row.stopped_by_name {
-            Some(name) => format!("being stopped by {name}"),
-            None => "being stopped".to_owned(),
+        Status::Stopping => match (row.stop_why, &row.stopped_by_name) {
+            (Some(why), _) => format!("being stopped: {}", lifetimes::why_in_words(why)),
+            (None, Some(name)) => format!("being stopped by {name}"),
+            (None, None) => "being stopped".to_owned(),
         },
         other => other.to_string(),
     }
 }
 
-fn stopped_text(exit: &ExitRecord, name: &str) -> String {
+fn stopped_text(exit: &ExitRecord, Asked { said, by_rule, .. }: &Asked) -> String {
     match (exit.cause, exit.code, exit.signal) {
-        (ExitCause::Killed, ..) => format!("stopped by {name}; killed when its grace was over"),
-        (_, Some(code), _) => format!("stopped by {name}; exited with code {code}"),
-        (_, _, Some(signal)) => format!("stopped by {name} with signal {}", signal_name(signal)),
-        _ => format!("stopped by {name}"),
+        (ExitCause::Killed, ..) => format!("{said}; killed when its grace was over"),
+        (_, Some(code), _) => format!("{said}; exited with code {code}"),
+        (_, _, Some(signal)) => {
+            let how = if *by_rule { "; ended by signal" } else { " with signal" };
+            format!("{said}{how} {}", signal_name(signal))
+        }
+        _ => said.clone(),
     }
 }
 
@@ -532,17 +601,17 @@ fn unasked_text(exit: &ExitRecord) -> String {
 impl ExitView {
     fn new(exit: &ExitRecord, row: &Container) -> Self {
         // Who stopped it belongs to the newest run alone.
-        let by = row.stopped_by_name.as_deref().zip(row.stop_kind);
-        let by = by.filter(|_| exit.run == row.run);
+        let by = asked_by(row).filter(|_| exit.run == row.run);
+        let name = by.as_ref().and(row.stopped_by_name.as_ref());
         Self {
             run: exit.run,
-            text: end_in_words(exit, by),
+            text: end_in_words(exit, by.as_ref()),
             code: exit.code,
             signal: exit.signal,
             signal_name: exit.signal.map(signal_name),
             cause: cause_word(exit.cause),
             ended_at: Time(exit.ended_ms),
-            stopped_by: by.map(|(name, _)| name.to_owned()),
+            stopped_by: name.cloned(),
             oom_kills: exit.oom_kills,
             log_bytes_lost: exit.log_bytes_lost,
         }
@@ -600,6 +669,7 @@ pub(crate) mod tests {
     use berth_runtime::record::{CgroupPaths, CgroupVersion, Failure, FailureClass, Live};
 
     use super::*;
+    use crate::inventory::containers::Why;
 
     pub(crate) fn row(intent: Intent, run: u64) -> Container {
         Container {
@@ -615,6 +685,7 @@ pub(crate) mod tests {
             spec: None,
             ports: Vec::new(),
             mounts: Vec::new(),
+            data_sets: Vec::new(),
             limits: Limits {
                 cpu_millis: 1000,
                 cpu_weight: 100,
@@ -638,6 +709,10 @@ pub(crate) mod tests {
             failure: None,
             created_at: Time(0),
             started_at: None,
+            lifetime_secs: None,
+            life_began_at: None,
+            ends_at: None,
+            stop_why: None,
         }
     }
 
@@ -735,21 +810,32 @@ pub(crate) mod tests {
 
     #[test]
     fn ends_are_said_in_words() {
-        let anna = Some(("anna", StopKind::Stop));
+        let by = |name: &str, kind, stop_why| {
+            let name = Some(name.to_owned());
+            let row = row(Intent::Stopped, 1);
+            asked_by(&Container { stopped_by_name: name, stop_kind: Some(kind), stop_why, ..row })
+        };
+        let anna = || by("anna", StopKind::Stop, None);
+        let rule = || by("system", StopKind::Stop, Some(Why::Lifetime(28_800)));
         let code = |code, signal, cause| ExitRecord { code, signal, ..exit(1, cause) };
         let cases = [
             (code(Some(3), None, ExitCause::Exited), None, "exited with code 3"),
             (code(None, Some(11), ExitCause::Exited), None, "ended by signal SEGV"),
-            (code(Some(0), None, ExitCause::Exited), anna, "stopped by anna; exited with code 0"),
-            (code(None, Some(15), ExitCause::Exited), anna, "stopped by anna with signal TERM"),
+            (code(Some(0), None, ExitCause::Exited), anna(), "stopped by anna; exited with code 0"),
+            (code(None, Some(15), ExitCause::Exited), anna(), "stopped by anna with signal TERM"),
+            (
+                code(Some(0), None, ExitCause::Exited),
+                rule(),
+                "stopped: its lifetime of 8 h ended; exited with code 0",
+            ),
             (
                 code(None, Some(9), ExitCause::Killed),
-                anna,
+                anna(),
                 "stopped by anna; killed when its grace was over",
             ),
             (
                 code(None, Some(9), ExitCause::Killed),
-                Some(("bob", StopKind::Kill)),
+                by("bob", StopKind::Kill, None),
                 "killed by bob",
             ),
             (
@@ -760,7 +846,7 @@ pub(crate) mod tests {
             (code(None, None, ExitCause::HostShutdown), None, "ended by the host's shutdown"),
         ];
         for (exit, by, expected) in cases {
-            assert_eq!(end_in_words(&exit, by), expected);
+            assert_eq!(end_in_words(&exit, by.as_ref()), expected);
         }
         let partly = ExitRecord { oom_kills: 2, ..exit(1, ExitCause::Exited) };
         let text =

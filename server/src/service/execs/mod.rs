@@ -13,7 +13,7 @@ mod ring;
 mod session;
 mod streams;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use berth_runtime::id::{ContainerId, ExecId};
@@ -118,6 +118,16 @@ impl Default for Execs {
 impl Execs {
     fn held(&self) -> MutexGuard<'_, BTreeMap<(ContainerId, ExecId), Arc<Session>>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Containers in which somebody has a program open, or is with the first one.
+    pub(crate) fn open_in(&self) -> HashSet<ContainerId> {
+        let sessions = self.held();
+        let open = sessions.iter().filter(|((_, number), session)| match *number == FIRST {
+            true => session.is_attended(),
+            false => session.ended().is_none(),
+        });
+        open.map(|((container, _), _)| container.clone()).collect()
     }
 
     fn of(&self, id: &ContainerId) -> Vec<Arc<Session>> {

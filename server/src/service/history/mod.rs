@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use berth_runtime::id::{ContainerId, PrincipalId};
-use berth_runtime::record::{CgroupPaths, ContainerRecord};
+use berth_runtime::record::{CgroupPaths, ContainerRecord, Status};
 use serde_json::json;
 use tokio::sync::Notify;
 
@@ -30,6 +30,7 @@ use crate::error::Result;
 use crate::inventory::audit::{By, Row};
 use crate::inventory::events::NewEvent;
 use crate::service::days;
+use crate::service::idle;
 use crate::service::stats::{self, Sample};
 use ring::{Ring, Seen};
 
@@ -263,13 +264,30 @@ async fn add_up(app: &App, seen: &[(Subject, Sample)]) {
     days::add(app, looks).await;
 }
 
+/// The part of a look that says whether something is used.
+fn in_use(seen: &[(Subject, Sample)]) -> Vec<idle::Seen> {
+    let one = |(subject, sample): &(Subject, Sample)| idle::Seen {
+        id: subject.record.container.clone(),
+        run: subject.run,
+        paused: subject.record.status == Status::Paused,
+        address: subject.record.live.as_ref().and_then(|live| live.address),
+        cpu_usec: sample.cpu.usage_usec,
+        io_bytes: sample.io.read_bytes.saturating_add(sample.io.write_bytes),
+    };
+    seen.iter().map(one).collect()
+}
+
 /// One look, and what follows from it.
 async fn pass(app: &App, whole: bool) -> Result<()> {
     let Some(seen) = look(app).await else { return Ok(()) };
+    let used = whole.then(|| in_use(&seen));
     if whole {
         add_up(app, &seen).await;
     }
     let killed = app.history.take(seen, Instant::now(), whole);
+    if let Some(used) = used {
+        idle::follow(app, used).await?;
+    }
     if killed.is_empty() {
         return Ok(());
     }

@@ -16,10 +16,11 @@ use tokio::io::AsyncReadExt;
 
 use super::store::{Content, Pinned, disk};
 use crate::app::App;
-use crate::auth::Caller;
+use crate::auth::{Caller, Right};
 use crate::error::{Error, Result};
 use crate::inventory::images::{self, ImageRow, LayerRow, ReferenceRow, ReferenceValue};
 use crate::registry::manifest::MANIFEST_BYTES_MAX;
+use crate::service::sharing::At;
 
 /// Bytes read at once.
 const PIECE_BYTES: u64 = 256 << 10;
@@ -36,6 +37,8 @@ pub struct Export {
     pub file_name: String,
     /// The archive's size.
     pub bytes: u64,
+    /// By which right it is read, where that can end.
+    pub right: Option<At>,
     parts: Vec<Part>,
     content: Arc<Content>,
     held: Held,
@@ -74,9 +77,13 @@ struct Head {
 pub async fn open(app: &App, caller: &Caller, id: &str) -> Result<Export> {
     let db = app.inventory.read();
     let row = images::find(db, caller.sees(), id).await?;
-    if row.owner != PrincipalId::SYSTEM {
+    let rights = super::find(app, caller, id).await?.rights;
+    if !rights.has(Right::Files) {
         caller.reads_content(row.owner)?;
     }
+    // What is one's own, or everybody's, nobody takes away.
+    let shared = ![caller.principal, PrincipalId::SYSTEM].contains(&row.owner);
+    let right = shared.then(|| At::image(id, Right::Files));
     let layers = images::layers(db, id).await?;
     let mut digests: Vec<Digest> = layers.iter().map(|layer| layer.blob.clone()).collect();
     digests.extend([row.manifest.clone(), row.config_digest.clone()]);
@@ -100,7 +107,7 @@ pub async fn open(app: &App, caller: &Caller, id: &str) -> Result<Export> {
     parts.push(Part::written("manifest.json", &saved(&row, &layers, &tags)));
     parts.push(Part::written("oci-layout", &json!({ "imageLayoutVersion": "1.0.0" })));
     let bytes = parts.iter().map(|part| BLOCK_BYTES + part.padded_bytes()).sum::<u64>() + END_BYTES;
-    Ok(Export { file_name: file_name(&row, &references), bytes, parts, content, held })
+    Ok(Export { file_name: file_name(&row, &references), bytes, right, parts, content, held })
 }
 
 impl Part {

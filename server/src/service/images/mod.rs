@@ -1,5 +1,8 @@
 //! Images: pull, import, list, inspect, tag, remove; and what others need to start from one.
 //!
+//! One that is shared ([`super::sharing`]) can be read, launched from and kept. Whoever launches from it or keeps it has
+//! an image of their own from then on, which is charged to them like one that they have pulled ([`keep`]).
+//!
 //! Order that a crash cannot break: content first (fsynced, then named), the image's row last; at
 //! removal the row first, content after it. Whatever content no row holds goes at the next
 //! [`reconcile`].
@@ -9,6 +12,7 @@ mod archive;
 mod charge;
 mod export;
 mod import;
+mod keep;
 mod layers;
 mod progress;
 mod pull;
@@ -27,7 +31,7 @@ use tokio::sync::{Notify, Semaphore};
 use super::edits::{Expected, Version};
 use super::{Listed, Page};
 use crate::app::App;
-use crate::auth::{Caller, Visibility};
+use crate::auth::{Caller, Kind, Right, Rights, Visibility};
 use crate::clock::Time;
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -40,6 +44,7 @@ use crate::registry::{ImageReference, Registry};
 
 pub use export::open as export;
 pub use import::{Upload, receive as import};
+pub use keep::{keep, kept_for_launch, shared};
 pub use pull::start as pull;
 pub use verify::{LayersView, damage, found as layers_found, start as verify_layers};
 
@@ -75,6 +80,15 @@ pub struct Image {
     pub share: Share,
     /// Whether all its layers are on this machine, and none is known to be damaged.
     pub whole: bool,
+    /// What whoever it was looked up for may do with it.
+    pub rights: Rights,
+}
+
+impl Image {
+    /// What it is called first; its id when it has no name.
+    pub fn name(&self) -> String {
+        self.references.first().map_or_else(|| self.row.id.clone(), ToString::to_string)
+    }
 }
 
 /// The version of what can be edited of an image: its names.
@@ -197,13 +211,38 @@ async fn with_shares(app: &App, caller: &Caller, rows: Vec<ImageRow>) -> Result<
     let mut references = image_shares::references_of(db, &ids).await?;
     let mut shares = image_shares::of_images(db, caller.sees(), &ids).await?;
     let damaged = layer_checks::damaged_images(db, &ids).await?;
-    let images = rows.into_iter().map(|row| Image {
-        references: references.remove(&row.id).unwrap_or_default(),
-        share: shares.remove(&row.id).unwrap_or_default(),
-        whole: app.images.absent.is_whole(&row.id) && !damaged.contains(&row.id),
-        row,
+    let granted = images::granted(db, caller.principal, &ids).await?;
+    let images = rows.into_iter().map(|row| {
+        let mut share = shares.remove(&row.id).unwrap_or_default();
+        if is_anothers(caller, &row) {
+            // What else they have of its layers is their own.
+            share.unique_bytes = share.unique_bytes.saturating_add(share.shared_bytes);
+            share.shared_bytes = 0;
+        }
+        Image {
+            references: references.remove(&row.id).unwrap_or_default(),
+            share,
+            whole: app.images.absent.is_whole(&row.id) && !damaged.contains(&row.id),
+            rights: caller.rights((Kind::Image, row.owner), granted.get(&row.id).copied()),
+            row,
+        }
     });
     Ok(images.collect())
+}
+
+/// Whether an image is somebody else's, of whose other images the caller learns nothing.
+fn is_anothers(caller: &Caller, row: &ImageRow) -> bool {
+    let own = [caller.principal, PrincipalId::SYSTEM].contains(&row.owner);
+    !own && caller.sees() != Visibility::Everyone
+}
+
+/// An image that the caller sees, with what is known of it.
+///
+/// # Errors
+/// There is none for them.
+pub async fn find(app: &App, caller: &Caller, id: &str) -> Result<Image> {
+    let row = images::find(app.inventory.read(), caller.sees(), id).await?;
+    with_share(app, caller, row).await
 }
 
 /// One image with what is known of it.
@@ -220,13 +259,17 @@ pub async fn inspect(app: &App, caller: &Caller, id: &str) -> Result<Inspected> 
     let db = app.inventory.read();
     let row = images::find(db, caller.sees(), id).await?;
     let mut config = config_of(&row)?;
-    if !caller.sees_content(row.owner) && row.owner != PrincipalId::SYSTEM {
+    let (is_anothers, image) = (is_anothers(caller, &row), with_share(app, caller, row).await?);
+    if !image.rights.has(Right::Files) {
         // Secrets are built into environments and commands more often than one would wish.
         config.config = RunConfig::default();
         config.history.clear();
     }
     let containers = image_shares::containers(db, caller.sees(), id).await?;
-    let sharers = image_shares::sharers(db, id).await?;
+    let sharers = match is_anothers {
+        true => Vec::new(),
+        false => image_shares::sharers(db, id).await?,
+    };
     let mut images: Vec<Holder> = Vec::new();
     for (_, holder) in &sharers {
         if images.len() < image_shares::HOLDERS_MAX as usize && !images.contains(holder) {
@@ -240,7 +283,6 @@ pub async fn inspect(app: &App, caller: &Caller, id: &str) -> Result<Inspected> 
     let layers: Vec<Layer> = layers.collect();
     let blobs: Vec<Digest> = layers.iter().map(|layer| layer.row.blob.clone()).collect();
     let damage = damage(app, &blobs).await?.map(|failure| failure.message);
-    let image = with_share(app, caller, row).await?;
     Ok(Inspected { image, config, layers, damage, containers, images })
 }
 
@@ -443,10 +485,18 @@ async fn collect(app: &App, digest: &Digest) -> Result<bool> {
 /// An image that the caller may change: everybody's to operators, else their own.
 async fn own(app: &App, caller: &Caller, id: &str) -> Result<ImageRow> {
     let row = images::find(app.inventory.read(), caller.changes(), id).await?;
-    if caller.changes() != Visibility::Everyone && row.owner != caller.principal {
-        return Err(Error::denied("image.system", "this image is the system's, for everyone"));
+    if caller.changes() == Visibility::Everyone || row.owner == caller.principal {
+        return Ok(row);
     }
-    Ok(row)
+    Err(match row.owner {
+        PrincipalId::SYSTEM => {
+            Error::denied("image.system", "this image is the system's, for everyone")
+        }
+        _ => Error::denied(
+            "sharing.not-granted",
+            "you may not name or remove it: only its owner does",
+        ),
+    })
 }
 
 fn config_of(row: &ImageRow) -> Result<ImageConfig> {

@@ -71,6 +71,9 @@ pub(crate) async fn for_start(
         let (db, id) = (app.inventory.read(), mount.volume.as_str());
         let found = mountable(db, owner, id).await.map_err(unknown)?;
         let (volume, writes) = found.ok_or_else(|| not_shared(mount))?;
+        if volume.heir.is_some() {
+            return Err(moving(mount));
+        }
         if !writes && !mount.read_only {
             return Err(not_writable(mount));
         }
@@ -100,6 +103,12 @@ fn not_shared(mount: &Mount) -> LaunchError {
         mount.name, mount.target
     );
     LaunchError::Refused(Failure::new(FailureClass::Conflict, "volume.not-shared", message))
+}
+
+fn moving(mount: &Mount) -> LaunchError {
+    let message =
+        format!("the volume {} on {} is being given to somebody else", mount.name, mount.target);
+    LaunchError::Refused(Failure::new(FailureClass::Conflict, "volume.moving", message))
 }
 
 fn not_writable(mount: &Mount) -> LaunchError {
