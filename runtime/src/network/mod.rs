@@ -231,12 +231,20 @@ impl Network {
     }
 
     /// Makes tables again that somebody has taken away; for when [`Network::guarded`] says no. A container
-    /// that has come since `live` was listed keeps what it has.
+    /// that has come since `live` was listed keeps what it has, and one that has gone since gets nothing: its port
+    /// may be another's by now.
     pub fn restore(&self, live: &[Attachment]) -> Result<(), Error> {
         let _lock = self.lock()?;
-        self.guard(&mut Connection::route()?)?;
-        let leases = live.iter().any(|at| !at.ports.is_empty());
-        if leases { self.leases().complete(live) } else { Ok(()) }
+        let mut host = Connection::route()?;
+        self.guard(&mut host)?;
+        let links = link::list(&mut host)?;
+        let is_there = |at: &&Attachment| {
+            let name = self.port_name(at.address);
+            links.iter().any(|link| link.name == name)
+        };
+        let there: Vec<Attachment> = live.iter().filter(is_there).cloned().collect();
+        let leases = there.iter().any(|at| !at.ports.is_empty());
+        if leases { self.leases().complete(&there) } else { Ok(()) }
     }
 
     /// Makes the table for the containers that have an interface.
