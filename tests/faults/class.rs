@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const DATA: &str = "/usr/share/common-licenses";
 /// A site of what the volume holds, and of a file of the data set.
 const SITE: &str =
-    "busybox cp /licenses/GPL-3 /work/data.txt; exec busybox httpd -f -p 8080 -h /work";
+    "busybox cp /licenses/GPL-3 /site/data.txt; exec busybox httpd -f -p 8080 -h /site";
 
 #[tokio::test]
 async fn a_course_lives_on_one_machine() {
@@ -104,12 +104,12 @@ async fn accept(server: &TestServer, secret: &str) -> Client {
 
 /// A site on a leased port, of what was put into a volume; the container and its port.
 async fn publish(kim: &Client) -> (String, u64) {
-    let made = kim.post("/api/v1/volumes", &json!({"name": "work"})).await.expect_status(201);
+    let made = kim.post("/api/v1/volumes", &json!({"name": "results"})).await.expect_status(201);
     let volume = made.json()["id"].as_str().expect("an id").to_owned();
     let path = format!("/api/v1/volumes/{volume}/files/content?path=/index.html");
     let upload = kim.request("PUT", &path).header("content-type", "application/octet-stream");
     send(upload.body("first results")).await.expect_status(200);
-    let more = json!({"mounts": [{"volume": "work", "target": "/work"}],
+    let more = json!({"mounts": [{"volume": "results", "target": "/site"}],
         "ports": [{"container_port": 8080}], "restart": {"name": "always"},
         "data_sets": [{"name": "licenses", "target": "/licenses"}],
         "limits": {"pids": 40, "memory_bytes": 64 << 20}});
@@ -151,7 +151,7 @@ async fn do_harm(lee: &Client, work: &str) {
         assert_eq!(act(lee, work, verb).await.status, 404, "{verb}");
     }
     assert_eq!(lee.delete(&format!("/api/v1/containers/{work}?force=true")).await.status, 404);
-    let stolen = json!({"mounts": [{"volume": "student-00/work", "target": "/work"}],
+    let stolen = json!({"mounts": [{"volume": "student-00/results", "target": "/site"}],
         "image": system_tests::containers::IMAGE, "command": ["true"]});
     assert_eq!(lee.post("/api/v1/containers", &stolen).await.status, 422);
 }
