@@ -98,7 +98,7 @@ async fn until_given(olga: &Client, path: &str) {
 }
 
 #[tokio::test]
-async fn a_kill_of_server_and_supervisor_leaves_a_hand_over_that_goes_on() {
+async fn a_kill_of_the_server_leaves_a_hand_over_that_goes_on() {
     requires_root!();
     let server = TestServer::start().await;
     let (anna, tom) = (server.person("anna", "user").await, server.person("tom", "user").await);
