@@ -21,6 +21,23 @@ impl Time {
         Self(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
     }
 
+    /// When something is to end, as people write it: a day, through which it is good, or a time.
+    ///
+    /// # Errors
+    /// What is wrong, in words, when it is neither.
+    pub fn parse_end(text: &str) -> Result<Self, String> {
+        const DAY: Duration = Duration::from_secs(86_400);
+        let day = format!("{text}T00:00:00Z");
+        let through =
+            if text.len() == 10 { Self::parse(&day).map(|at| at.after(DAY)) } else { None };
+        through.or_else(|| Self::parse(text)).ok_or_else(|| {
+            let shown: String = text.chars().take(40).collect();
+            format!(
+                "{shown:?} is neither a day, as 2030-12-31, nor a time, as 2030-12-31T18:00:00Z"
+            )
+        })
+    }
+
     /// A point in time as people and programs write it: RFC 3339, or seconds since 1970.
     pub fn parse(text: &str) -> Option<Self> {
         if let Ok(secs) = text.parse::<i64>() {

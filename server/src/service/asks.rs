@@ -37,7 +37,6 @@ const KEPT: u32 = 50;
 const REASON_CHARS: std::ops::RangeInclusive<usize> = 1..=500;
 /// How far ahead an end may lie.
 const ENDS_WITHIN: Duration = Duration::from_secs(366 * 86_400);
-const DAY: Duration = Duration::from_secs(86_400);
 /// What is ended in one go; the rest follows in the next.
 const DUE_MAX: u32 = 64;
 /// Between two tries to have the kernel hold what holds without what is over, and looks at the wall clock.
@@ -513,15 +512,7 @@ fn end_of(text: &str) -> Result<Option<Time>> {
     if text.is_empty() {
         return Ok(None);
     }
-    let day = format!("{text}T00:00:00Z");
-    let through = if text.len() == 10 { Time::parse(&day).map(|at| at.after(DAY)) } else { None };
-    let Some(at) = through.or_else(|| Time::parse(text)) else {
-        let shown: String = text.chars().take(40).collect();
-        let rule = format!(
-            "{shown:?} is neither a day, as 2030-12-31, nor a time, as 2030-12-31T18:00:00Z"
-        );
-        return Err(Error::field("/until", rule));
-    };
+    let at = Time::parse_end(text).map_err(|rule| Error::field("/until", rule))?;
     let now = Time::now();
     if at <= now {
         return Err(Error::field(

@@ -109,15 +109,7 @@ pub fn end_of_account(text: &str) -> Result<Option<Time>> {
     if text.is_empty() {
         return Ok(None);
     }
-    let day = format!("{text}T00:00:00Z");
-    let through = if text.len() == 10 { Time::parse(&day).map(|at| at.after(DAY)) } else { None };
-    let Some(at) = through.or_else(|| Time::parse(text)) else {
-        let shown: String = text.chars().take(40).collect();
-        let rule = format!(
-            "{shown:?} is neither a day, as 2030-12-31, nor a time, as 2030-12-31T18:00:00Z"
-        );
-        return Err(Error::field("/expires_at", rule));
-    };
+    let at = Time::parse_end(text).map_err(|rule| Error::field("/expires_at", rule))?;
     let now = Time::now();
     if at <= now {
         let rule = format!("{at} is past; name a later one, or disable the person");
